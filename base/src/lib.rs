@@ -1,0 +1,24 @@
+//! The words of Postroad: identifiers, addresses, messages, log records, and the units that they are
+//! counted in. Every other crate depends on this one; it depends on none of them.
+//!
+//! Nothing here does I/O, reads a clock, or knows a wire format.
+
+mod ids;
+mod message;
+mod partition;
+mod qos;
+mod reason;
+mod record;
+mod time;
+mod topic;
+
+pub use ids::{ConnectionId, MessageId, MessageIdGenerator, QueueId, Sequence, ShardId, Tag};
+pub use message::{ClientId, Message, Will};
+pub use partition::{PartitionId, Placement};
+pub use qos::Qos;
+pub use reason::ReasonCode;
+pub use record::{
+    Outcome, QueueOwner, Recipient, Record, RetainHandling, SessionExpiry, SubscriptionIdentifier, SubscriptionOptions,
+};
+pub use time::{MonoMillis, Now, WallMillis};
+pub use topic::{ShareName, TopicError, TopicFilter, TopicName, filter_matches};

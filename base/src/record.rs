@@ -1,0 +1,142 @@
+//! What the log stores. The state of a shard is a fold over these records; recovery replays them, and a
+//! snapshot of the state is again a list of them.
+//!
+//! A record's `Sequence` is its position in the shard's log, given at the append, and stands beside the
+//! record, not in it. The byte format is `storage`'s affair (`docs/storage-format.md`).
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use smallvec::SmallVec;
+
+use crate::{ClientId, Message, MessageId, Qos, QueueId, Sequence, Tag, TopicFilter, TopicName, WallMillis, Will};
+
+/// How long a session outlives its connection, in seconds. `u32::MAX` is for ever (MQTT 5, 3.1.2.11.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionExpiry(pub u32);
+
+impl SessionExpiry {
+    /// The session never ends by itself.
+    pub const NEVER: Self = Self(u32::MAX);
+
+    /// Whether the session outlives its connection at all.
+    pub fn outlives_connection(self) -> bool {
+        self.0 > 0
+    }
+}
+
+/// Which retained messages a new subscription gets (MQTT 5, section 3.8.3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RetainHandling {
+    /// All that match, at each SUBSCRIBE.
+    #[default]
+    Always = 0,
+    /// Only if the subscription did not exist before.
+    IfNew = 1,
+    /// None.
+    Never = 2,
+}
+
+/// Number that a subscriber attaches to a subscription and gets back with each message (1 to 268,435,455).
+pub type SubscriptionIdentifier = std::num::NonZeroU32;
+
+/// Options of one subscription (MQTT 5, section 3.8.3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionOptions {
+    /// Highest level at which messages are delivered.
+    pub qos: Qos,
+    /// Don't deliver what this same session published.
+    pub no_local: bool,
+    /// Keep the retain flag as the publisher set it.
+    pub retain_as_published: bool,
+    /// What to do about retained messages at the time of subscribing.
+    pub retain_handling: RetainHandling,
+    /// Number that comes back with each message.
+    pub identifier: Option<SubscriptionIdentifier>,
+}
+
+/// Whose a queue is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum QueueOwner {
+    /// An MQTT session that outlives its connection.
+    Session(ClientId),
+    /// A client's registration: directed pushes wait here; a clean start does not end it (DESIGN 5).
+    Registration(ClientId),
+    /// A share group: the name and the filter without its `$share/<name>/`.
+    Share(ByteString, ByteString),
+}
+
+/// One queue that a message goes to, with what was decided about it at the commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// Whose queue.
+    pub queue: QueueId,
+    /// The lower of the message's level and the granted one.
+    pub qos: Qos,
+    /// The retain flag that the recipient will see.
+    pub retain: bool,
+    /// Identifiers of all matching subscriptions, in ascending order.
+    pub identifiers: SmallVec<[SubscriptionIdentifier; 1]>,
+}
+
+/// Why a delivery is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Outcome {
+    /// The receiver acknowledged it.
+    Acknowledged = 0,
+    /// Its time was over before it could be sent.
+    Expired = 1,
+    /// The queue's policy dropped it for want of room.
+    Overflow = 2,
+    /// The receiver refused it with a reason code of 0x80 or above.
+    Refused = 3,
+    /// It is larger than what the receiver takes.
+    TooLarge = 4,
+    /// It moved to another queue, which has committed it.
+    Moved = 5,
+}
+
+/// One entry of a shard's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A queue exists from here on. For a session: it outlives its connection; `expiry` says how long.
+    QueueBegin { queue: QueueId, owner: QueueOwner, expiry: SessionExpiry, at: WallMillis },
+    /// The session of this queue has a connection (again), with this expiry.
+    Connected { queue: QueueId, expiry: SessionExpiry, at: WallMillis },
+    /// The session's connection ended: its expiry runs from `at`.
+    Disconnected { queue: QueueId, expiry: SessionExpiry, at: WallMillis },
+    /// The queue and everything in it is gone.
+    QueueEnd { queue: QueueId },
+    /// The session's will, or that it has none any more.
+    WillSet { queue: QueueId, will: Option<Box<Will>> },
+    /// A subscription was made or its options were replaced.
+    Subscribe { queue: QueueId, filter: TopicFilter, options: SubscriptionOptions },
+    /// A subscription ended.
+    Unsubscribe { queue: QueueId, filter: TopicFilter },
+    /// A message for these queues of this shard.
+    Publish { message: Arc<Message>, recipients: Vec<Recipient> },
+    /// The delivery of the message at `sequence` to `queue` is over.
+    Settle { queue: QueueId, sequence: Sequence, outcome: Outcome },
+    /// The delivery (QoS 2) goes out under this packet identifier; committed before it leaves.
+    Tagged { queue: QueueId, sequence: Sequence, tag: Tag },
+    /// The receiver has the message (QoS 2, PUBREC): from now on only the release is repeated.
+    Received { queue: QueueId, sequence: Sequence },
+    /// A QoS 2 message came in under the peer's tag and was given this id; repeats are answered, not routed.
+    InboundBegin { queue: QueueId, tag: Tag, id: MessageId },
+    /// The peer released its tag (PUBREL).
+    InboundEnd { queue: QueueId, tag: Tag },
+    /// The retained message of its topic.
+    Retain { message: Arc<Message> },
+    /// The topic has no retained message any more.
+    RetainClear { topic: TopicName },
+    /// A client is registered: it can be addressed by `$client/`, `$user/` and `$group/` while it is away.
+    Register { client: ClientId, user: Option<ByteString>, groups: Vec<ByteString> },
+    /// The registration is gone.
+    Unregister { client: ClientId },
+    /// Snapshots only: everything of `queue` up to and with `upto` is settled; what is still pending below comes as `Publish` records.
+    Watermark { queue: QueueId, upto: Sequence },
+    /// Snapshots only: the next free ordinal of the partition of this queue id.
+    OrdinalsUsed { next: QueueId },
+}

@@ -1,1 +1,5 @@
-//! Placeholder head; see ARCHITECTURE.md.
+//! The sans-IO heart of a shard: sessions, subscriptions, routing, the life of a delivery.
+//!
+//! `handle(now, Event)` in, `poll() -> Option<Effect>` out. No clock, socket, disk or Lua.
+
+pub mod api;

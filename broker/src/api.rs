@@ -1,0 +1,299 @@
+//! The contract of a shard's heart: everything that can happen to it is an [`Event`], everything that it
+//! wants done is an [`Effect`], everything that it says to other shards is a [`MeshMessage`].
+//!
+//! ```text
+//!            Event                                   Effect
+//! session ──────────►┐                       ┌──────────────► session  (Deliver, Publish…Done, …)
+//! log     ──────────►│  Broker::handle(now)  ├──────────────► log      (Append)
+//! mesh    ──────────►│  Broker::poll()       ├──────────────► mesh     (Mesh)
+//! timer   ──────────►┘                       └──────────────► worker   (ReadBacklog, Ingest)
+//! ```
+//!
+//! Persist, then acknowledge: an effect that tells somebody outside that something is safe is emitted only
+//! when `Event::Committed` has covered the records that make it so (DESIGN 4). With `durable == false` no
+//! record is appended and everything counts as committed at once.
+
+use std::sync::Arc;
+
+use base::{
+    ClientId, ConnectionId, Message, MessageId, QueueId, ReasonCode, Recipient, Record, Sequence, SessionExpiry,
+    ShardId, SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, Will,
+};
+use bytestring::ByteString;
+use postroad_base as base;
+use smallvec::SmallVec;
+
+/// What can happen to a shard.
+#[derive(Debug)]
+pub enum Event {
+    /// A client, authenticated and handed over to this shard (its home), asks for its session.
+    Connect(Box<Connect>),
+    /// It published. At most one per connection may be waiting: after `Effect::Park` none until `Unpark`.
+    Publish { connection: ConnectionId, message: Inbound },
+    /// QoS 2, first half done by the publisher: PUBREL.
+    Release { connection: ConnectionId, tag: Tag },
+    /// QoS 1 delivery acknowledged: PUBACK. A reason of 0x80 or above refuses it.
+    Acknowledge { connection: ConnectionId, tag: Tag, reason: ReasonCode },
+    /// QoS 2 delivery received: PUBREC. A reason of 0x80 or above refuses it and frees the tag.
+    Receive { connection: ConnectionId, tag: Tag, reason: ReasonCode },
+    /// QoS 2 delivery complete: PUBCOMP.
+    Complete { connection: ConnectionId, tag: Tag },
+    /// SUBSCRIBE; the tag comes back in `Effect::Subscribed`.
+    Subscribe { connection: ConnectionId, tag: Tag, filters: Vec<Subscribe> },
+    /// UNSUBSCRIBE; the tag comes back in `Effect::Unsubscribed`.
+    Unsubscribe { connection: ConnectionId, tag: Tag, filters: Vec<Result<TopicFilter, ReasonCode>> },
+    /// The connection is over, for this reason. No later event names it.
+    Disconnect { connection: ConnectionId, cause: DisconnectCause },
+    /// The connection's output is above its limit: deliver nothing more to it until `Writable`.
+    Congested { connection: ConnectionId },
+    /// Its output has drained.
+    Writable { connection: ConnectionId },
+    /// The server itself publishes (`$SYS`); QoS 0 semantics for the sender.
+    PublishInternal { message: Inbound },
+    /// All records up to and with this one are as safe as `durability` asks.
+    Committed { upto: Sequence },
+    /// From another shard, in the order in which it was sent.
+    Mesh { from: ShardId, message: MeshMessage },
+    /// The answer to `Effect::ReadBacklog`: deliveries after the requested sequence, in order.
+    Backlog { queue: QueueId, entries: Vec<BacklogEntry>, end: bool },
+    /// The log wants its oldest segment back: answer with `Effect::Ingest`, covering records up to `upto`.
+    Retire { upto: Sequence },
+    /// That ingestion is done: what it covered may leave memory.
+    Ingested { upto: Sequence },
+    /// Stored bytes are near the limit of the disk (or have fallen below it): refuse publishes with 0x97.
+    DiskFull { full: bool },
+    /// A deadline of `Broker::next_deadline` is over.
+    Tick,
+}
+
+/// What a shard wants done.
+#[derive(Debug)]
+pub enum Effect {
+    /// The session stands: send CONNACK, then whatever follows. `session_present` as MQTT means it.
+    Connected { connection: ConnectionId, session_present: bool, inbound: Vec<Tag> },
+    /// The session could not be made: CONNACK with this reason, close.
+    ConnectRefused { connection: ConnectionId, reason: ReasonCode },
+    /// PUBACK (QoS 1) or PUBREC (QoS 2) for the publisher's tag. In the order of the publishes.
+    Published { connection: ConnectionId, tag: Tag, reason: ReasonCode },
+    /// PUBCOMP for the publisher's tag.
+    Completed { connection: ConnectionId, tag: Tag, reason: ReasonCode },
+    /// SUBACK.
+    Subscribed { connection: ConnectionId, tag: Tag, reasons: SmallVec<[ReasonCode; 1]> },
+    /// UNSUBACK.
+    Unsubscribed { connection: ConnectionId, tag: Tag, reasons: SmallVec<[ReasonCode; 1]> },
+    /// PUBLISH to this connection.
+    Deliver { connection: ConnectionId, delivery: Delivery },
+    /// PUBREL to this connection.
+    ReleaseDelivery { connection: ConnectionId, tag: Tag, reason: ReasonCode },
+    /// End the connection, telling the client why (DISCONNECT, where its version has one). The engine
+    /// answers with `Event::Disconnect` only if it had not sent one before.
+    Close { connection: ConnectionId, reason: ReasonCode },
+    /// Read nothing more from this connection; its clocks stand still.
+    Park { connection: ConnectionId },
+    /// Go on reading.
+    Unpark { connection: ConnectionId },
+    /// Append to the shard's log. The n-th `Append` has sequence `first + n`; both sides count.
+    Append { record: Record },
+    /// Send to another shard; delivered once, in order per pair.
+    Mesh { to: ShardId, message: MeshMessage },
+    /// Read stored deliveries of this queue after this sequence from the old generation.
+    ReadBacklog { queue: QueueId, after: Sequence, messages_max: usize, bytes_max: usize },
+    /// Answer to `Event::Retire`: store this, then tell `Event::Ingested { upto: batch.as_of }`.
+    Ingest { batch: Box<Retirement> },
+    /// Something was dropped or refused: count it, and log it at debug level.
+    Count { what: Counted, by: u64 },
+}
+
+/// A client asking for its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connect {
+    /// The connection that it came on.
+    pub connection: ConnectionId,
+    /// Never empty: the server has given one to a client that came without.
+    pub client: ClientId,
+    /// Who it proved to be; empty if it proved nothing.
+    pub principal: Principal,
+    /// End the old session first.
+    pub clean_start: bool,
+    /// How long the session outlives the connection.
+    pub expiry: SessionExpiry,
+    /// Unacknowledged QoS 1 and 2 deliveries that it takes at once (receive maximum).
+    pub receive_maximum: u16,
+    /// What to publish if it vanishes.
+    pub will: Option<Box<Will>>,
+}
+
+/// Who a client is, for access rules and directed pushes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Principal {
+    /// The authenticated user name, if any.
+    pub user: Option<ByteString>,
+    /// The groups it belongs to.
+    pub groups: Arc<[ByteString]>,
+}
+
+/// A message on its way in, before it has an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inbound {
+    /// The message; `id` and `publisher` are filled in by the broker (any value on entry).
+    pub message: Message,
+    /// The publisher's tag; `None` for QoS 0.
+    pub tag: Option<Tag>,
+    /// The publisher says that it may have sent this before.
+    pub dup: bool,
+}
+
+/// One line of a SUBSCRIBE; a filter that is refused before it reaches the broker keeps its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscribe {
+    /// The filter, or the reason code with which it is refused.
+    pub filter: Result<TopicFilter, ReasonCode>,
+    /// Its options.
+    pub options: SubscriptionOptions,
+}
+
+/// Why a connection is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisconnectCause {
+    /// DISCONNECT with reason 0: the will is discarded. `expiry` if the packet changed it.
+    Normal { expiry: Option<SessionExpiry> },
+    /// DISCONNECT with reason 4 or above: the will is published.
+    WithWill { expiry: Option<SessionExpiry> },
+    /// The connection broke, timed out, or was closed for an error of the client: the will is published.
+    Lost,
+    /// The server drains: the session stays as it is, the will is not published, expiry runs from now.
+    ServerShutdown,
+}
+
+/// One message for one connection.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The message.
+    pub message: Arc<Message>,
+    /// `None` for QoS 0.
+    pub tag: Option<Tag>,
+    /// The level on this hop.
+    pub qos: base::Qos,
+    /// It may have been sent before.
+    pub dup: bool,
+    /// The retain flag on this hop.
+    pub retain: bool,
+    /// The topic as the device sees it, if it differs from the message's (directed pushes).
+    pub topic: Option<base::TopicName>,
+    /// Identifiers of the matching subscriptions.
+    pub identifiers: SmallVec<[SubscriptionIdentifier; 1]>,
+}
+
+/// A delivery that was stored in the old generation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BacklogEntry {
+    /// Its place in the queue.
+    pub sequence: Sequence,
+    /// What was decided at the commit.
+    pub recipient: Recipient,
+    /// The message.
+    pub message: Arc<Message>,
+}
+
+/// What the old generation has to hold so that the young segments up to `upto` can go.
+#[derive(Debug, Default)]
+pub struct Retirement {
+    /// The state below is that after all records up to and with this one.
+    pub as_of: Sequence,
+    /// Segments up to and with this record will be recycled.
+    pub upto: Sequence,
+    /// For each piece of state that changed since the last retirement: its records, or `None` if it is gone.
+    pub state: Vec<(StateKey, Option<Vec<Record>>)>,
+    /// Deliveries in those segments that are still pending.
+    pub pending: Vec<(QueueId, BacklogEntry)>,
+    /// Stored deliveries that were settled since the last retirement.
+    pub settled: Vec<(QueueId, Sequence)>,
+    /// Queues that ended: everything stored for them goes.
+    pub ended: Vec<QueueId>,
+}
+
+/// Names a piece of state that is stored as one value in the old generation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StateKey {
+    /// A queue with its subscriptions, will, watermark and QoS 2 state.
+    Queue(QueueId),
+    /// A retained message.
+    Retained(base::TopicName),
+    /// A registration.
+    Registration(ClientId),
+    /// The ordinals used in a partition.
+    Ordinals(base::PartitionId),
+}
+
+/// What shards say to each other. Closed: a new need is a new variant.
+///
+/// `Forward` uses the data queue and costs one credit, which the sender takes before it accepts the
+/// publish; everything else goes by the control queue, which data can't fill.
+#[derive(Clone, Debug)]
+pub enum MeshMessage {
+    /// Deliver this to your subscribers; confirm once it is as safe as `durability` asks. `token` 0: no
+    /// confirmation is wanted (QoS 0), only the credit comes back.
+    Forward { message: Arc<Message>, token: u64 },
+    /// Answer to `Forward`: committed (token not 0), and one credit back.
+    Confirm { token: u64, matched: bool },
+    /// This shard wants (or no longer wants) messages for the filter; `token` comes back in `InterestSet`.
+    Interest { filter: TopicFilter, wanted: bool, token: u64 },
+    /// Answer to `Interest`.
+    InterestSet { token: u64 },
+    /// Store (empty payload: clear) the retained message of its topic, which lives on your shard, and
+    /// confirm when safe.
+    Retain { message: Arc<Message>, token: u64 },
+    /// Answer to `Retain`.
+    Retained { token: u64 },
+    /// Which retained messages match? Asked at a subscribe; answered by `RetainedMatch`es with `end`.
+    RetainedQuery { filter: TopicFilter, token: u64 },
+    /// Answer to `RetainedQuery`, in portions.
+    RetainedMatches { messages: Vec<Arc<Message>>, token: u64, end: bool },
+    /// To a share group's home shard: a member joined, or replaced its options.
+    ShareJoin { filter: TopicFilter, member: QueueId, options: SubscriptionOptions, token: u64 },
+    /// A member left or its connection ended (`connected == false` keeps the membership).
+    ShareLeave { filter: TopicFilter, member: QueueId, token: u64 },
+    /// A member's room: the group may send it up to this many more.
+    ShareRoom { filter: TopicFilter, member: QueueId, room: u32 },
+    /// The group's home gives one message to a member.
+    ShareDeliver { filter: TopicFilter, member: QueueId, delivery: BacklogEntry },
+    /// The member is done with it (`Some(outcome)`), or gives it back (`None`).
+    ShareSettle { filter: TopicFilter, member: QueueId, sequence: Sequence, outcome: Option<base::Outcome> },
+    /// QoS 2: this id has been answered, nobody will repeat it.
+    Forget { id: MessageId },
+}
+
+/// What is counted; the name of a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Counted {
+    /// A publish with no subscriber.
+    NoSubscriber,
+    /// Dropped: QoS 0 to a connection that takes no more.
+    DroppedQos0Congested,
+    /// Dropped: QoS 0 to a session without connection.
+    DroppedQos0Offline,
+    /// Dropped or refused: a queue at its limit of messages or bytes.
+    QueueOverflow,
+    /// Expired before it could be sent.
+    Expired,
+    /// Dropped with the session that ended.
+    SessionEnded,
+    /// A delivery refused by the receiver.
+    RefusedByReceiver,
+    /// A publish refused by access rules.
+    NotAuthorized,
+    /// A publish refused for want of disk.
+    DiskFull,
+    /// A retained message refused: too many.
+    RetainedLimit,
+    /// A subscription refused: too many.
+    SubscriptionLimit,
+    /// A session taken over by a new connection of the same client.
+    TakenOver,
+    /// A session that ended by expiry.
+    SessionExpired,
+    /// A will that was published.
+    WillPublished,
+    /// An acknowledgement for a tag that is not in flight.
+    UnknownTag,
+}

@@ -1,0 +1,257 @@
+//! What an operator can set, as plain values. The option table of `postroad` (names, ranges, help) maps
+//! onto this struct; here stand the meaning, the unit and the default of each value.
+//!
+//! A value is *live* (a reload applies it to what happens from then on) or *restart*; see
+//! [`Config::restart_differences`].
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How many shards there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shards {
+    /// One per core that the process may use.
+    #[default]
+    Auto,
+    /// This many; more than cores is allowed (they share cores).
+    Count(NonZeroU16),
+}
+
+impl Shards {
+    /// The number, given the number of cores. Never 0.
+    pub fn count(self, cores: usize) -> u16 {
+        match self {
+            Self::Auto => u16::try_from(cores.max(1)).unwrap_or(u16::MAX),
+            Self::Count(count) => count.get(),
+        }
+    }
+}
+
+/// What "safe" means before something is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Written to the log and synced to the disk: survives a power cut.
+    #[default]
+    Fsync,
+    /// Written to the log, not synced: survives the process, not the machine.
+    Os,
+    /// No log: everything is gone with the process.
+    Memory,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ListenerProtocol {
+    /// MQTT 3.1, 3.1.1 and 5 over TCP.
+    #[default]
+    Mqtt,
+}
+
+/// One address that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name in logs, metrics and `ports.json`. Unique.
+    pub name: String,
+    /// Where it listens; port 0 lets the kernel pick one, the same for all shards.
+    pub address: SocketAddr,
+    /// What is spoken there.
+    pub protocol: ListenerProtocol,
+}
+
+/// What happens to a message for a queue that is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueuePolicy {
+    /// Drop the oldest message of the queue, counted as overflow.
+    #[default]
+    DropOldest,
+    /// Refuse the new one for this queue, counted as overflow.
+    RejectNew,
+}
+
+/// Limits of the MQTT protocol. All live: they hold for connections made after the change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mqtt {
+    /// Largest packet taken, in bytes, with its header. v5 clients are told.
+    pub packet_bytes_max: u32,
+    /// QoS 1 and 2 publishes of a client that may be unanswered at once.
+    pub receive_maximum: NonZeroU16,
+    /// QoS 1 and 2 deliveries in flight to one client at most, whatever it offers.
+    pub in_flight_max: NonZeroU16,
+    /// Highest topic alias that a client may use; 0: none.
+    pub topic_alias_maximum: u16,
+    /// Topic aliases that the server uses towards a client that allows them, at most.
+    pub topic_alias_outbound_max: u16,
+    /// Longest keep alive granted, in seconds; 0: no limit. v5 clients that ask for more, or for none, are told this one.
+    pub keep_alive_max_seconds: u16,
+    /// Time from accept to a complete CONNECT.
+    pub connect_timeout: Duration,
+    /// Longest time that a session outlives its connection, in seconds; `u32::MAX`: for ever is allowed.
+    pub session_expiry_max_seconds: u32,
+    /// Subscriptions of one session at most.
+    pub subscriptions_max: usize,
+}
+
+/// Limits of the queue that a session has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Messages at most.
+    pub messages_max: usize,
+    /// Bytes at most (topic, properties and payload of each message).
+    pub bytes_max: usize,
+    /// What happens beyond.
+    pub policy: QueuePolicy,
+}
+
+/// The young generation of the log (DESIGN 4). All restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Bytes of segments kept per shard before the oldest is retired.
+    pub young_bytes: u64,
+    /// Age of a record at which its segment is retired.
+    pub young_age: Duration,
+    /// Size of one segment file.
+    pub segment_bytes: u64,
+}
+
+/// Everything that an operator can set.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Restart. Default: one per core.
+    pub shards: Shards,
+    /// Restart. Default: `Fsync`.
+    pub durability: Durability,
+    /// Restart. Where log, sessions and `ports.json` live.
+    pub data_dir: PathBuf,
+    /// Restart. Where clients connect.
+    pub listeners: Vec<Listener>,
+    /// Fixed when the data directory is made: units of placement, at least as many as shards.
+    pub partitions: NonZeroU16,
+    /// Live.
+    pub mqtt: Mqtt,
+    /// Connections of all shards together at most; 0: what the file limit allows. Live.
+    pub connections_max: usize,
+    /// Live. Unsent output of one connection, in bytes, above which nothing more is delivered to it.
+    pub output_bytes_max: usize,
+    /// Live. Limits of each session's queue.
+    pub queue: Queue,
+    /// Live. Retained messages of all shards together at most.
+    pub retained_max: usize,
+    /// Restart.
+    pub log: Log,
+    /// Live. Free bytes of the data directory's disk below which publishes are refused.
+    pub storage_free_bytes_min: u64,
+    /// Live. Time between two publications of the `$SYS` topics; zero: none.
+    pub sys_interval: Duration,
+    /// Live. Whether a client without user name and password is let in.
+    pub allow_anonymous: bool,
+    /// Live. User names, hashes, groups, registrations (`postroad passwd` writes it). `None`: no user is known.
+    pub auth_file: Option<PathBuf>,
+    /// Live. Access rules. `None`: everything but the reserved roots.
+    pub acl_file: Option<PathBuf>,
+    /// Restart. Time that a graceful stop may take.
+    pub drain_timeout: Duration,
+    /// Restart. Longest time between two turns of a shard before its watchdog reports a stall.
+    pub stall_max: Duration,
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self {
+            packet_bytes_max: 1 << 20,
+            receive_maximum: NON_ZERO_1024,
+            in_flight_max: NON_ZERO_1024,
+            topic_alias_maximum: 32,
+            topic_alias_outbound_max: 32,
+            keep_alive_max_seconds: 0,
+            connect_timeout: Duration::from_secs(10),
+            session_expiry_max_seconds: u32::MAX,
+            subscriptions_max: 10_000,
+        }
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { messages_max: 100_000, bytes_max: 64 << 20, policy: QueuePolicy::default() }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { young_bytes: 64 << 20, young_age: Duration::from_secs(30), segment_bytes: 8 << 20 }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            shards: Shards::default(),
+            durability: Durability::default(),
+            data_dir: PathBuf::from("postroad-data"),
+            listeners: vec![Listener {
+                name: "mqtt".to_owned(),
+                address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)),
+                protocol: ListenerProtocol::Mqtt,
+            }],
+            partitions: NON_ZERO_256,
+            mqtt: Mqtt::default(),
+            connections_max: 0,
+            output_bytes_max: 256 << 10,
+            queue: Queue::default(),
+            retained_max: 100_000,
+            log: Log::default(),
+            storage_free_bytes_min: 256 << 20,
+            sys_interval: Duration::from_secs(10),
+            allow_anonymous: true,
+            auth_file: None,
+            acl_file: None,
+            drain_timeout: Duration::from_secs(10),
+            stall_max: Duration::from_secs(1),
+        }
+    }
+}
+
+const NON_ZERO_1024: NonZeroU16 = NonZeroU16::new(1024).expect("1024 is not 0");
+const NON_ZERO_256: NonZeroU16 = NonZeroU16::new(256).expect("256 is not 0");
+
+impl Config {
+    /// The names (as in the option table) of the restart values that differ in `other`: a reload reports
+    /// them and leaves them as they are.
+    pub fn restart_differences(&self, other: &Self) -> Vec<&'static str> {
+        let checks = [
+            ("shards", self.shards == other.shards),
+            ("durability", self.durability == other.durability),
+            ("data_dir", self.data_dir == other.data_dir),
+            ("listener", self.listeners == other.listeners),
+            ("partitions", self.partitions == other.partitions),
+            ("log", self.log == other.log),
+            ("drain_timeout", self.drain_timeout == other.drain_timeout),
+            ("stall_max", self.stall_max == other.stall_max),
+        ];
+        checks.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_restart_values_are_reported() {
+        let old = Config::default();
+        let mut new = old.clone();
+        new.mqtt.packet_bytes_max = 5;
+        new.allow_anonymous = false;
+        assert!(old.restart_differences(&new).is_empty());
+        new.durability = Durability::Memory;
+        new.listeners.clear();
+        assert_eq!(old.restart_differences(&new), ["durability", "listener"]);
+    }
+
+    #[test]
+    fn auto_is_one_shard_per_core_and_never_none() {
+        assert_eq!([0, 1, 8].map(|cores| Shards::Auto.count(cores)), [1, 1, 8]);
+    }
+}

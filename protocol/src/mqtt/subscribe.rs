@@ -22,14 +22,13 @@ pub struct Subscribe<'a> {
     /// What the application attached.
     pub user_properties: UserProperties<'a>,
     /// At least one. The `identifier` within the options is always `None`: it stands above.
-    pub filters: SmallVec<[(&'a str, SubscriptionOptions); 2]>,
+    pub filters: Vec<(&'a str, SubscriptionOptions)>,
 }
 
 impl<'a> Subscribe<'a> {
     pub(crate) fn read(reader: &mut Reader<'a>, version: Version) -> Result<Self> {
         let tag = read_tag(reader)?;
-        let mut packet =
-            Self { tag, identifier: None, user_properties: UserProperties::NONE, filters: SmallVec::new() };
+        let mut packet = Self { tag, identifier: None, user_properties: UserProperties::NONE, filters: Vec::new() };
         if version.is_v5() {
             let mut block = Block::open(reader, Set::SUBSCRIBE)?;
             while let Some(property) = block.next()? {
@@ -169,13 +168,13 @@ pub struct Unsubscribe<'a> {
     /// What the application attached.
     pub user_properties: UserProperties<'a>,
     /// At least one.
-    pub filters: SmallVec<[&'a str; 4]>,
+    pub filters: Vec<&'a str>,
 }
 
 impl<'a> Unsubscribe<'a> {
     pub(crate) fn read(reader: &mut Reader<'a>, version: Version) -> Result<Self> {
         let tag = read_tag(reader)?;
-        let mut packet = Self { tag, user_properties: UserProperties::NONE, filters: SmallVec::new() };
+        let mut packet = Self { tag, user_properties: UserProperties::NONE, filters: Vec::new() };
         if version.is_v5() {
             let mut block = Block::open(reader, Set::UNSUBSCRIBE)?;
             while block.next()?.is_some() {}

@@ -1,1 +1,27 @@
-//! Placeholder head; see ARCHITECTURE.md.
+//! `postroad-bench`: an MQTT load generator that works against any broker.
+//!
+//! Purpose: answer "how many, how fast, how late, at what cost" for one broker, and prove while doing so that
+//! nothing was lost, repeated or re-ordered. One thread, one epoll instance, no runtime: a generator that costs
+//! more than the broker measures itself.
+//!
+//! ```text
+//! options ─► scenario ─► links (epoll, sockets, buffers) ◄─► broker
+//!               │            │ wire: packets in place
+//!               ▼            ▼
+//!            schedule ──► payload stamps ──► verifier, latency histograms ─► report
+//! ```
+//!
+//! The codec ([`wire`]) is deliberately not that of `postroad-protocol`: it knows the few shapes that a generator
+//! sends and reads, patches one prepared PUBLISH instead of encoding each, and does not share a mistake with the
+//! broker that it measures.
+
+pub mod clock;
+pub mod latency;
+pub mod links;
+pub mod options;
+pub mod payload;
+pub mod probe;
+pub mod report;
+pub mod scenario;
+pub mod schedule;
+pub mod wire;

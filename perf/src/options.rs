@@ -1,0 +1,215 @@
+//! Command line, and what of it makes no sense.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Parser, ValueEnum};
+
+use crate::payload::STAMP_BYTES;
+use crate::wire::Version;
+
+/// Load generator for any MQTT broker.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "postroad-bench", version)]
+pub struct Options {
+    /// What to do.
+    #[arg(value_enum)]
+    pub scenario: Scenario,
+    /// Address of the broker; from 127.x.x.x, connections spread over 127.0.0.1, 127.0.0.2, …
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    #[arg(long, default_value_t = 1883)]
+    pub port: u16,
+    /// QoS of publishers and subscribers.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub qos: u8,
+    /// Speak MQTT 5 instead of 3.1.1.
+    #[arg(long)]
+    pub v5: bool,
+    /// Connections, pairs, subscribers (fanout, offline), publishers (fanin).
+    #[arg(long, default_value_t = 1)]
+    pub count: u32,
+    /// Bytes of a payload, of which 24 are the stamp.
+    #[arg(long, default_value_t = 256)]
+    pub payload: usize,
+    /// Open loop: messages per second of all publishers together.
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Closed loop: unacknowledged (QoS 0: undelivered) messages per publisher.
+    #[arg(long)]
+    pub inflight: Option<u16>,
+    /// Open loop: most unacknowledged messages per publisher; what is due beyond waits, and its latency runs.
+    #[arg(long, default_value_t = 1024)]
+    pub window: u16,
+    /// Messages per write.
+    #[arg(long, default_value_t = 1)]
+    pub burst: u16,
+    /// Seconds of publishing (warm-up included), or of holding idle connections.
+    #[arg(long, default_value_t = 10.0)]
+    pub duration: f64,
+    /// Seconds at the start whose latencies are not counted.
+    #[arg(long, default_value_t = 0.0)]
+    pub warmup: f64,
+    /// Stop after this many messages, all publishers together (rounded up to the same number for each).
+    #[arg(long)]
+    pub messages: Option<u64>,
+    /// Subscribers (connect: all clients) have sessions that outlive their connections, under stable ids.
+    #[arg(long)]
+    pub persistent: bool,
+    /// Connections per second; without it `connect` opens all at once, other scenarios 256 at a time.
+    #[arg(long)]
+    pub connect_rate: Option<f64>,
+    /// connect: hold the connections for so many seconds after the last one is up.
+    #[arg(long, default_value_t = 0.0)]
+    pub hold: f64,
+    /// connect: each client also subscribes, to a topic of its own.
+    #[arg(long)]
+    pub subscribe: bool,
+    /// offline: only fill the queues, or only drain what a `fill` of equal options left (restart in between).
+    #[arg(long, value_enum, default_value_t = Phase::All)]
+    pub phase: Phase,
+    /// Client ids and topics begin so.
+    #[arg(long, default_value = "bench")]
+    pub client_prefix: String,
+    /// Marks this run's payloads; others are counted as foreign. Default: the time; for `--phase fill|drain`: 1.
+    #[arg(long)]
+    pub run_id: Option<u32>,
+    #[arg(long)]
+    pub user: Option<String>,
+    #[arg(long, requires = "user")]
+    pub password: Option<String>,
+    /// Seconds; 0 = none.
+    #[arg(long, default_value_t = 600)]
+    pub keep_alive: u16,
+    /// Seconds to wait for connections, and for the next message while draining.
+    #[arg(long, default_value_t = 30.0)]
+    pub timeout: f64,
+    /// Process whose CPU time and memory to report.
+    #[arg(long)]
+    pub broker_pid: Option<u32>,
+    /// Also write the report here.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// Exit with 0 in spite of loss, re-ordering or repeats at QoS 1 and 2.
+    #[arg(long)]
+    pub tolerate_loss: bool,
+}
+
+/// What to do.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// Storm of connections: time to each CONNACK.
+    Connect,
+    /// Connections with one subscription each, held: memory per connection.
+    Idle,
+    /// N publishers to N subscribers, one to one.
+    Pairs,
+    /// One publisher to N subscribers.
+    Fanout,
+    /// N publishers to one subscriber.
+    Fanin,
+    /// N publishers to N offline persistent sessions, which then come back and drain.
+    Offline,
+}
+
+/// Part of the offline scenario.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Subscribe, fill, drain.
+    All,
+    /// Subscribe, fill.
+    Fill,
+    /// Drain.
+    Drain,
+}
+
+impl Options {
+    /// Refuses what makes no sense, in words that say what to change.
+    pub fn check(&self) -> Result<()> {
+        let traffic = !matches!(self.scenario, Scenario::Connect | Scenario::Idle);
+        if self.payload < STAMP_BYTES || self.payload > 200_000_000 {
+            bail!("--payload {} is outside {STAMP_BYTES}..=200000000", self.payload);
+        }
+        if self.count == 0 || self.burst == 0 || self.window == 0 || self.inflight == Some(0) {
+            bail!("--count, --burst, --window and --inflight must be at least 1");
+        }
+        for (name, value) in [("--rate", self.rate), ("--connect-rate", self.connect_rate)] {
+            if value.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
+                bail!("{name} must be above 0");
+            }
+        }
+        for (name, value) in [("--duration", self.duration), ("--warmup", self.warmup), ("--timeout", self.timeout)] {
+            if !(0.0..=1e6).contains(&value) {
+                bail!("{name} {value} is outside 0..=1000000 seconds");
+            }
+        }
+        if self.rate.is_some() && self.inflight.is_some() {
+            bail!("--rate (open loop) and --inflight (closed loop) exclude each other");
+        }
+        if traffic && self.rate.is_none() && self.inflight.is_none() && self.phase != Phase::Drain {
+            bail!("name --rate (open loop) or --inflight (closed loop)");
+        }
+        if self.scenario == Scenario::Offline && (self.messages.is_none() || self.qos == 0) {
+            bail!("offline needs --messages, and --qos 1 or 2: a broker need not store QoS 0");
+        }
+        if self.phase != Phase::All && self.scenario != Scenario::Offline {
+            bail!("--phase is for the scenario offline");
+        }
+        if self.client_prefix.len() > 1_000 || self.client_prefix.contains(['+', '#', '\0']) {
+            bail!("--client-prefix must be a valid start of a topic, at most 1000 bytes");
+        }
+        Ok(())
+    }
+
+    /// Protocol version.
+    pub fn version(&self) -> Version {
+        if self.v5 { Version::V5 } else { Version::V4 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str) -> Result<Options, String> {
+        let words = std::iter::once("postroad-bench").chain(line.split_whitespace());
+        let options = Options::try_parse_from(words).map_err(|error| error.to_string())?;
+        options.check().map_err(|error| error.to_string())?;
+        Ok(options)
+    }
+
+    #[test]
+    fn every_scenario_parses() {
+        for line in [
+            "connect --count 15000 --persistent",
+            "idle --count 15000 --broker-pid 1 --duration 60",
+            "pairs --count 50 --qos 1 --rate 100000 --burst 20 --v5 --persistent --warmup 2",
+            "fanout --count 1000 --payload 64 --inflight 10",
+            "fanin --count 50 --qos 2 --rate 1000 --messages 5000 --json out.json",
+            "offline --count 1000 --qos 1 --messages 1000000 --inflight 100 --phase fill",
+            "offline --count 1000 --qos 1 --messages 1000000 --phase drain",
+        ] {
+            check(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_its_reason() {
+        for (line, reason) in [
+            ("pairs", "name --rate"),
+            ("pairs --rate 1 --inflight 1", "exclude each other"),
+            ("pairs --rate 0", "--rate must be above 0"),
+            ("pairs --rate NaN", "--rate must be above 0"),
+            ("pairs --rate 1 --payload 23", "outside 24"),
+            ("pairs --rate 1 --qos 3", "3 is not in 0..=2"),
+            ("pairs --rate 1 --count 0", "at least 1"),
+            ("pairs --rate 1 --phase fill", "for the scenario offline"),
+            ("offline --rate 1 --messages 5", "need not store QoS 0"),
+            ("fanout --rate 1 --client-prefix a/+", "valid start of a topic"),
+            ("dance", "invalid value"),
+        ] {
+            let error = check(line).expect_err(line);
+            assert!(error.contains(reason), "{line}: {error}");
+        }
+    }
+}

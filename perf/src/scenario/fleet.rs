@@ -1,0 +1,447 @@
+//! All clients of a run and what they do when something arrives.
+//!
+//! Links `0..receivers` belong to receivers, the rest to publishers. A publisher's packet ids run round
+//! `1..=window`, so that the id of message m is known without a table, and a slot per id holds the intended
+//! time until the acknowledgement.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::clock;
+use crate::latency::Latency;
+use crate::links::{Closed, Handler, Link, LinkId};
+use crate::payload::{Arrival, Stamp, Track};
+use crate::schedule::Schedule;
+use crate::wire::{self, Acknowledge, Connect, Packet, Template, Version};
+
+/// What all clients of a run share.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// Protocol version.
+    pub version: Version,
+    /// QoS of messages and subscriptions.
+    pub qos: u8,
+    /// Marks payloads.
+    pub run: u32,
+    /// Client ids begin so.
+    pub prefix: String,
+    /// Seconds.
+    pub keep_alive: u16,
+    /// User name and password.
+    pub login: Option<(String, String)>,
+}
+
+/// When publishers may send.
+#[derive(Clone, Copy, Debug)]
+pub enum Pace {
+    /// By the timetable.
+    Open(Schedule),
+    /// While fewer than this are under way.
+    Closed(u64),
+}
+
+/// How far a client has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Offline,
+    Opening,
+    Subscribing,
+    Up,
+}
+
+/// A client that receives (or, without a filter, is only connected).
+#[derive(Debug)]
+pub struct Receiver {
+    /// Its subscription.
+    pub filter: Option<String>,
+    /// Number of the publisher of `tracks[0]`.
+    pub first_publisher: u32,
+    /// By publisher.
+    pub tracks: Vec<Track>,
+    unreleased: HashSet<u16>,
+}
+
+impl Receiver {
+    /// A client subscribed to `filter`, which hears `publishers` of them from number `first_publisher` on.
+    pub fn new(filter: Option<String>, first_publisher: u32, publishers: u32) -> Self {
+        let tracks = vec![Track::default(); publishers as usize];
+        Self { filter, first_publisher, tracks, unreleased: HashSet::new() }
+    }
+}
+
+/// A client that sends.
+#[derive(Debug)]
+pub struct Publisher {
+    template: Template,
+    number: u32,
+    /// Messages sent.
+    pub sent: u64,
+    /// Messages that the timetable has released.
+    pub due: u64,
+    slots: Vec<u64>,
+    window: u64,
+    in_flight: u64,
+    delivered: u64,
+    seen: (u64, u64),
+}
+
+impl Publisher {
+    /// Publisher `number` on the topic of `template`, with at most `window` packet ids in use.
+    pub fn new(template: Template, number: u32, window: u16) -> Self {
+        let slots = vec![0; usize::from(window)];
+        let window = u64::from(window);
+        Self { template, number, sent: 0, due: 0, slots, window, in_flight: 0, delivered: 0, seen: (0, 0) }
+    }
+}
+
+/// Figures that only grow.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub accepted: u64,
+    pub up: u64,
+    pub session_present: u64,
+    pub refused: BTreeMap<u8, u64>,
+    pub tcp_refused: u64,
+    pub lost_before: u64,
+    pub lost_after: u64,
+    pub closed_here: u64,
+    pub subscribe_failed: u64,
+    pub sent: u64,
+    pub acknowledged: u64,
+    pub acknowledged_with_error: u64,
+    pub completed: u64,
+    pub received: u64,
+    pub repeated: u64,
+    pub late: u64,
+    pub foreign: u64,
+    pub written_off: u64,
+}
+
+/// The handler of all scenarios.
+pub struct Fleet {
+    pub common: Common,
+    pub receivers: Vec<Receiver>,
+    pub publishers: Vec<Publisher>,
+    stages: Vec<Stage>,
+    turn_at: Vec<u64>,
+    pub pace: Option<Pace>,
+    pub burst: u64,
+    /// Most messages of each publisher.
+    pub quota: u64,
+    /// No sending from this time on.
+    pub stop_at: u64,
+    /// Latencies of messages intended before are not counted.
+    pub warm_at: u64,
+    /// Receivers' sessions are to stay.
+    pub persistent: bool,
+    /// Receivers discard an old session.
+    pub clean_start: bool,
+    /// Receivers subscribe even though a session was there.
+    pub subscribe: bool,
+    /// QoS 0 closed loop: publishers that may send again.
+    pub hungry: Vec<usize>,
+    pub counts: Counts,
+    pub connack: Latency,
+    pub acknowledge: Latency,
+    pub end_to_end: Latency,
+    pub send_lag: Latency,
+    pub last_connack: u64,
+    pub last_arrival: u64,
+    pub arrival_gap_max: u64,
+}
+
+impl Fleet {
+    /// All offline.
+    pub fn new(common: Common, receivers: Vec<Receiver>, publishers: Vec<Publisher>) -> Self {
+        let links = receivers.len() + publishers.len();
+        Self {
+            common,
+            receivers,
+            publishers,
+            stages: vec![Stage::Offline; links],
+            turn_at: vec![0; links],
+            pace: None,
+            burst: 1,
+            quota: u64::MAX,
+            stop_at: u64::MAX,
+            warm_at: 0,
+            persistent: false,
+            clean_start: true,
+            subscribe: true,
+            hungry: Vec::new(),
+            counts: Counts::default(),
+            connack: Latency::new(),
+            acknowledge: Latency::new(),
+            end_to_end: Latency::new(),
+            send_lag: Latency::new(),
+            last_connack: 0,
+            last_arrival: 0,
+            arrival_gap_max: 0,
+        }
+    }
+
+    /// Link of a publisher.
+    pub fn publisher_link(&self, publisher: usize) -> LinkId {
+        self.receivers.len() + publisher
+    }
+
+    /// Notes that link `id` is about to be opened, and that its turn was at `turn_at`.
+    pub fn opening(&mut self, id: LinkId, turn_at: u64) {
+        self.stages[id] = Stage::Opening;
+        self.turn_at[id] = turn_at;
+    }
+
+    /// Whether every publisher has sent its quota.
+    pub fn all_sent(&self) -> bool {
+        self.publishers.iter().all(|publisher| publisher.sent >= self.quota)
+    }
+
+    /// QoS 0, closed loop: a publisher that has not moved since the last call forgets what is under way, because
+    /// a message lost at QoS 0 would keep its place for ever.
+    pub fn write_off_stalled(&mut self) {
+        for (number, publisher) in self.publishers.iter_mut().enumerate() {
+            let seen = (publisher.sent, publisher.delivered);
+            if publisher.seen == seen && publisher.in_flight > 0 {
+                self.counts.written_off += publisher.in_flight;
+                publisher.in_flight = 0;
+                self.hungry.push(number);
+            }
+            publisher.seen = seen;
+        }
+    }
+
+    /// Appends what publisher `number` may send now.
+    pub fn pump(&mut self, number: usize, link: &mut Link, now: u64) {
+        let stage = self.stages[self.receivers.len() + number];
+        let (Some(pace), Stage::Up) = (self.pace, stage) else { return };
+        if now >= self.stop_at {
+            return;
+        }
+        let publisher = &mut self.publishers[number];
+        let room = publisher.window - publisher.in_flight.min(publisher.window);
+        let quota = self.quota.saturating_sub(publisher.sent);
+        let mut count = match pace {
+            Pace::Open(_) => (publisher.due - publisher.sent).min(quota),
+            Pace::Closed(limit) => {
+                let free = limit.saturating_sub(publisher.in_flight);
+                if free < self.burst.min(limit) { 0 } else { free.min(quota) }
+            }
+        };
+        if self.common.qos > 0 {
+            count = count.min(room);
+        }
+        for _ in 0..count {
+            if !link.writable() || !self.send_one(number, link, pace, now) {
+                break;
+            }
+        }
+    }
+
+    /// Appends one message; false if its packet id is still taken.
+    fn send_one(&mut self, number: usize, link: &mut Link, pace: Pace, now: u64) -> bool {
+        let qos = self.common.qos;
+        let publisher = &mut self.publishers[number];
+        let slot = (publisher.sent % publisher.window) as usize;
+        if qos > 0 && publisher.slots[slot] != 0 {
+            return false;
+        }
+        let intended = match pace {
+            Pace::Open(schedule) => schedule.intended(number as u64, publisher.sent),
+            Pace::Closed(_) => now,
+        };
+        let (run, sequence) = (self.common.run, publisher.sent);
+        let stamp = Stamp { run, publisher: publisher.number, sequence, sent: intended };
+        publisher.template.append(&mut link.out, slot as u16 + 1, |payload| stamp.write(payload));
+        if qos > 0 {
+            publisher.slots[slot] = intended.max(1);
+        }
+        if qos > 0 || matches!(pace, Pace::Closed(_)) {
+            publisher.in_flight += 1;
+        }
+        publisher.sent += 1;
+        self.counts.sent += 1;
+        if intended >= self.warm_at {
+            self.send_lag.record(now, intended);
+        }
+        true
+    }
+
+    fn connack(&mut self, id: LinkId, link: &mut Link, session_present: bool, code: u8, now: u64) {
+        if code != 0 {
+            *self.counts.refused.entry(code).or_default() += 1;
+            self.stages[id] = Stage::Offline;
+            link.close_after_writing();
+            return;
+        }
+        self.counts.accepted += 1;
+        self.counts.session_present += u64::from(session_present);
+        self.connack.record(now, self.turn_at[id]);
+        self.last_connack = now;
+        let filter = self.receivers.get(id).and_then(|receiver| receiver.filter.as_deref());
+        match filter {
+            Some(filter) if self.subscribe => {
+                wire::subscribe(&mut link.out, self.common.version, filter, self.common.qos);
+                self.stages[id] = Stage::Subscribing;
+            }
+            _ => self.up(id),
+        }
+    }
+
+    fn up(&mut self, id: LinkId) {
+        self.stages[id] = Stage::Up;
+        self.counts.up += 1;
+    }
+
+    fn arrive(&mut self, id: LinkId, link: &mut Link, publish: (u8, u16, &[u8]), now: u64) {
+        let (qos, packet, payload) = publish;
+        let Some(receiver) = self.receivers.get_mut(id) else { return };
+        match qos {
+            0 => {}
+            1 => wire::acknowledge(&mut link.out, Acknowledge::Puback, packet),
+            _ => {
+                wire::acknowledge(&mut link.out, Acknowledge::Pubrec, packet);
+                if !receiver.unreleased.insert(packet) {
+                    return; // the same transfer once more, not a second message
+                }
+            }
+        }
+        let stamp = Stamp::read(payload).filter(|stamp| stamp.run == self.common.run);
+        let Some(stamp) = stamp else {
+            self.counts.foreign += 1;
+            return;
+        };
+        let track = stamp.publisher.checked_sub(receiver.first_publisher).map(|index| index as usize);
+        let Some(track) = track.and_then(|index| receiver.tracks.get_mut(index)) else {
+            self.counts.foreign += 1;
+            return;
+        };
+        match track.arrive(stamp.sequence) {
+            Arrival::Repeated => {
+                self.counts.repeated += 1;
+                return;
+            }
+            Arrival::Late => self.counts.late += 1,
+            Arrival::New => {}
+        }
+        self.counts.received += 1;
+        if stamp.sent >= self.warm_at {
+            self.end_to_end.record(now, stamp.sent);
+        }
+        self.arrival_gap_max = self.arrival_gap_max.max(now - self.last_arrival.min(now));
+        self.last_arrival = now;
+        if qos == 0 && matches!(self.pace, Some(Pace::Closed(_))) {
+            self.feed_back(stamp.publisher as usize);
+        }
+    }
+
+    /// QoS 0, closed loop: a message counts as done when every receiver has it, on average.
+    fn feed_back(&mut self, number: usize) {
+        let receivers = match self.publishers.len() {
+            1 => self.receivers.len() as u64,
+            _ => 1,
+        };
+        let Some(publisher) = self.publishers.get_mut(number) else { return };
+        publisher.delivered += 1;
+        if publisher.delivered % receivers == 0 {
+            publisher.in_flight = publisher.in_flight.saturating_sub(1);
+            if self.hungry.last() != Some(&number) {
+                self.hungry.push(number);
+            }
+        }
+    }
+
+    /// PUBACK or PUBREC: the broker has it.
+    fn accepted_by_broker(&mut self, id: LinkId, packet: u16, code: u8, now: u64) {
+        let Some(publisher) = id.checked_sub(self.receivers.len()).map(|index| &self.publishers[index]) else { return };
+        let Some(&intended) = publisher.slots.get(usize::from(packet).wrapping_sub(1)) else { return };
+        if intended == 0 {
+            return;
+        }
+        self.counts.acknowledged += 1;
+        self.counts.acknowledged_with_error += u64::from(code >= 0x80);
+        if intended >= self.warm_at {
+            self.acknowledge.record(now, intended);
+        }
+    }
+
+    /// PUBACK, PUBCOMP or a failed PUBREC: the packet id is free again.
+    fn free(&mut self, id: LinkId, packet: u16) {
+        let Some(index) = id.checked_sub(self.receivers.len()) else { return };
+        let publisher = &mut self.publishers[index];
+        let Some(slot) = publisher.slots.get_mut(usize::from(packet).wrapping_sub(1)) else { return };
+        if std::mem::take(slot) != 0 {
+            publisher.in_flight -= 1;
+            self.counts.completed += 1;
+        }
+    }
+}
+
+impl Handler for Fleet {
+    fn connected(&mut self, id: LinkId, link: &mut Link) {
+        let receiver = id < self.receivers.len();
+        let number = if receiver { id } else { id - self.receivers.len() };
+        let client = format!("{}-{}{number}", self.common.prefix, if receiver { "r" } else { "p" });
+        let connect = Connect {
+            version: self.common.version,
+            client: &client,
+            clean_start: self.clean_start || !receiver,
+            persistent: self.persistent && receiver,
+            keep_alive: self.common.keep_alive,
+            login: self.common.login.as_ref().map(|(user, password)| (user.as_str(), password.as_str())),
+        };
+        connect.encode(&mut link.out);
+    }
+
+    fn packet(&mut self, id: LinkId, link: &mut Link, packet: Packet<'_>, now: u64) {
+        match packet {
+            Packet::Publish { qos, dup: _, id: packet, payload } => self.arrive(id, link, (qos, packet, payload), now),
+            Packet::Puback { id: packet, code } => {
+                self.accepted_by_broker(id, packet, code, now);
+                self.free(id, packet);
+            }
+            Packet::Pubrec { id: packet, code } => {
+                self.accepted_by_broker(id, packet, code, now);
+                if code >= 0x80 {
+                    self.free(id, packet);
+                } else {
+                    wire::acknowledge(&mut link.out, Acknowledge::Pubrel, packet);
+                }
+            }
+            Packet::Pubrel { id: packet } => {
+                if let Some(receiver) = self.receivers.get_mut(id) {
+                    receiver.unreleased.remove(&packet);
+                }
+                wire::acknowledge(&mut link.out, Acknowledge::Pubcomp, packet);
+            }
+            Packet::Pubcomp { id: packet } => self.free(id, packet),
+            Packet::Connack { session_present, code, receive_maximum } => {
+                if let Some(index) = id.checked_sub(self.receivers.len()) {
+                    let publisher = &mut self.publishers[index];
+                    publisher.window = publisher.window.min(u64::from(receive_maximum).max(1));
+                }
+                self.connack(id, link, session_present, code, now);
+            }
+            Packet::Suback { code } => {
+                self.counts.subscribe_failed += u64::from(code >= 0x80);
+                self.up(id);
+            }
+            Packet::Disconnect { .. } | Packet::Other => {}
+        }
+    }
+
+    fn turned(&mut self, id: LinkId, link: &mut Link, _now: u64) {
+        if let Some(number) = id.checked_sub(self.receivers.len()) {
+            self.pump(number, link, clock::now());
+        }
+    }
+
+    fn closed(&mut self, id: LinkId, why: Closed) {
+        let stage = std::mem::replace(&mut self.stages[id], Stage::Offline);
+        match (why, stage) {
+            (Closed::Local, _) => self.counts.closed_here += 1,
+            (_, Stage::Offline) => {} // refused by CONNACK, counted then
+            (Closed::Refused, _) => self.counts.tcp_refused += 1,
+            (_, Stage::Opening) => self.counts.lost_before += 1,
+            (_, Stage::Subscribing | Stage::Up) => self.counts.lost_after += 1,
+        }
+    }
+}

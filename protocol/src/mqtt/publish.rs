@@ -211,9 +211,14 @@ impl<'a> Forwarded<'a> {
     }
 }
 
+/// By meaning: only user properties have an order.
 impl PartialEq for Forwarded<'_> {
     fn eq(&self, other: &Self) -> bool {
-        self.bytes() == other.bytes()
+        self.payload_format() == other.payload_format()
+            && self.content_type() == other.content_type()
+            && self.response_topic() == other.response_topic()
+            && self.correlation_data() == other.correlation_data()
+            && self.user_properties() == other.user_properties()
     }
 }
 

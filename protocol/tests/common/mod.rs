@@ -2,6 +2,8 @@
 //!
 //! Packets borrow; what they borrow here is leaked, which a test process can afford.
 
+#![allow(dead_code)] // each test file uses a part of it
+
 use std::num::{NonZeroU16, NonZeroU32};
 
 use postroad_base::{Qos, ReasonCode, RetainHandling, SubscriptionOptions, Tag};

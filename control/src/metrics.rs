@@ -1,0 +1,324 @@
+//! The Prometheus text format: names with units, no label per client.
+//!
+//! One table row per metric of a shard; whoever adds a field to [`ShardReport`] adds a row here.
+
+use std::fmt::{Display, Write};
+
+use crate::process::ProcessReport;
+use crate::report::{InterfaceReport, ShardReport};
+
+/// All that one answer to `/metrics` is made of.
+pub struct Snapshot<'a> {
+    /// Version of the server, and what it was built from.
+    pub build: &'a crate::BuildInfo,
+    /// The phase, as 1 for the one that holds.
+    pub phase: &'a str,
+    /// Seconds since the start.
+    pub uptime_seconds: f64,
+    /// The process.
+    pub process: &'a ProcessReport,
+    /// Shards that answered.
+    pub shards: &'a [ShardReport],
+    /// Shards that were asked.
+    pub shards_asked: usize,
+    /// HTTP requests answered and connections refused, by the control plane itself.
+    pub http: HttpFigures,
+}
+
+/// What the control plane counts of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HttpFigures {
+    /// Requests answered.
+    pub requests: u64,
+    /// Connections closed at once because too many were open.
+    pub refused: u64,
+    /// Requests that a shard did not take or not answer in time.
+    pub unanswered: u64,
+}
+
+/// Writes the whole answer.
+pub fn render(snapshot: &Snapshot<'_>) -> String {
+    let mut out = Page(String::with_capacity(16 * 1024));
+    server(&mut out, snapshot);
+    process(&mut out, snapshot.process);
+    shards(&mut out, snapshot.shards);
+    counted(&mut out, snapshot.shards);
+    interfaces(&mut out, snapshot.shards);
+    out.0
+}
+
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, metric: Metric) {
+        let Metric { name, kind, help } = metric;
+        let kind = kind.word();
+        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.0.push_str(name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            let open = if index == 0 { '{' } else { ',' };
+            let text = Escaped(text);
+            write!(self.0, "{open}{label}=\"{text}\"").expect("a String takes all");
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        self.line(format_args!("{close} {value}"));
+    }
+
+    fn single(&mut self, metric: Metric, value: impl Display) {
+        let name = metric.name;
+        self.family(metric);
+        self.sample(name, &[], value);
+    }
+
+    fn line(&mut self, text: std::fmt::Arguments<'_>) {
+        writeln!(self.0, "{text}").expect("a String takes all");
+    }
+}
+
+/// A label's text, with the three characters escaped that the format asks for.
+struct Escaped<'a>(&'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '\\' => f.write_str("\\\\")?,
+                '"' => f.write_str("\\\"")?,
+                '\n' => f.write_str("\\n")?,
+                other => f.write_char(other)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Metric {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Counter, help }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, help }
+}
+
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+fn server(out: &mut Page, snapshot: &Snapshot<'_>) {
+    let build = gauge("postroad_build_info", "Always 1; the labels say what is running.");
+    out.family(build);
+    out.sample(build.name, &[("version", snapshot.build.version), ("revision", snapshot.build.revision)], 1);
+    let phase = gauge("postroad_phase", "1 for the phase that the server is in.");
+    out.family(phase);
+    for name in crate::Phase::NAMES {
+        out.sample(phase.name, &[("phase", name)], u8::from(*name == snapshot.phase));
+    }
+    out.single(gauge("postroad_uptime_seconds", "Time since the start."), snapshot.uptime_seconds);
+    out.single(gauge("postroad_shards", "Shards of the server."), snapshot.shards_asked);
+    out.single(gauge("postroad_shards_answering", "Shards that answered this scrape."), snapshot.shards.len());
+    out.single(
+        counter("postroad_http_requests_total", "Requests that the control plane answered."),
+        snapshot.http.requests,
+    );
+    let refused = counter("postroad_http_connections_refused_total", "HTTP connections above the limit.");
+    out.single(refused, snapshot.http.refused);
+    let unanswered =
+        counter("postroad_shard_requests_unanswered_total", "Questions that a shard did not answer in time.");
+    out.single(unanswered, snapshot.http.unanswered);
+}
+
+fn process(out: &mut Page, process: &ProcessReport) {
+    let mut optional = |metric: Metric, value: Option<f64>| {
+        if let Some(value) = value {
+            out.single(metric, value);
+        }
+    };
+    let number = |value: Option<u64>| value.map(|value| value as f64);
+    optional(gauge("process_resident_memory_bytes", "Resident memory."), number(process.resident_bytes));
+    optional(gauge("process_virtual_memory_bytes", "Virtual memory."), number(process.virtual_bytes));
+    optional(gauge("process_threads", "Threads."), number(process.threads));
+    optional(counter("process_cpu_seconds_total", "User and system CPU time."), process.cpu_seconds);
+    optional(gauge("process_open_fds", "Open file descriptors."), number(process.open_files));
+    optional(gauge("process_max_fds", "Limit of open file descriptors."), number(process.open_files_max));
+    let card = counter("postroad_host_network_bytes_total", "Bytes of a network card of this machine, all processes.");
+    out.family(card);
+    for device in &process.devices {
+        out.sample(card.name, &[("device", &device.name), ("direction", "received")], device.received_bytes);
+        out.sample(card.name, &[("device", &device.name), ("direction", "sent")], device.sent_bytes);
+    }
+}
+
+type Row = (Metric, fn(&ShardReport) -> f64);
+
+/// Every metric with one sample per shard.
+const SHARD_ROWS: &[Row] = &[
+    (counter("postroad_shard_cpu_seconds_total", "CPU time of the shard's thread."), |s| seconds(s.cpu_micros)),
+    (counter("postroad_shard_stall_seconds_total", "Time by which turns took too long."), |s| seconds(s.stall_micros)),
+    (counter("postroad_shard_turns_total", "Turns of the shard's loop."), |s| s.turns as f64),
+    (gauge("postroad_shard_memory_bytes", "Memory that the shard accounts for."), |s| s.memory_bytes as f64),
+    (gauge("postroad_connections", "Open connections."), |s| s.connections as f64),
+    (gauge("postroad_sessions", "Sessions, connected or not."), |s| s.sessions as f64),
+    (gauge("postroad_subscriptions", "Subscriptions."), |s| s.subscriptions as f64),
+    (gauge("postroad_retained_messages", "Retained messages."), |s| s.retained as f64),
+    (gauge("postroad_queued_messages", "Deliveries that wait or are in flight."), |s| s.queued_messages as f64),
+    (counter("postroad_messages_published_total", "Messages taken in."), |s| s.published as f64),
+    (counter("postroad_messages_delivered_total", "Messages sent to receivers."), |s| s.delivered as f64),
+    (counter("postroad_messages_acknowledged_total", "Deliveries acknowledged."), |s| s.acknowledged as f64),
+    (counter("postroad_messages_forwarded_total", "Messages sent to other shards."), |s| s.forwarded as f64),
+    (counter("postroad_reads_parked_total", "Times that reading waited for another shard."), |s| s.parked as f64),
+    (counter("postroad_accept_pauses_total", "Pauses for want of file descriptors."), |s| s.accept_paused as f64),
+    (counter("postroad_log_commits_total", "Commits written to the log."), |s| s.log.commits as f64),
+    (counter("postroad_log_records_total", "Records in those commits."), |s| s.log.records as f64),
+    (counter("postroad_log_written_bytes_total", "Bytes of those commits."), |s| s.log.bytes as f64),
+    (counter("postroad_log_sync_seconds_total", "Time spent in waiting for the disk."), |s| seconds(s.log.sync_micros)),
+    (gauge("postroad_log_young_bytes", "Size of the young generation."), |s| s.log.young_bytes as f64),
+    (gauge("postroad_log_old_bytes", "Size of the old generation."), |s| s.log.old_bytes as f64),
+];
+
+fn shards(out: &mut Page, shards: &[ShardReport]) {
+    for (metric, value) in SHARD_ROWS {
+        out.family(*metric);
+        for shard in shards {
+            out.sample(metric.name, &[("shard", &shard.shard.0.to_string())], value(shard));
+        }
+    }
+}
+
+fn counted(out: &mut Page, shards: &[ShardReport]) {
+    let metric = counter("postroad_counted_total", "What was dropped, refused or noticed, by reason.");
+    out.family(metric);
+    for shard in shards {
+        for (reason, count) in &shard.counted {
+            out.sample(metric.name, &[("shard", &shard.shard.0.to_string()), ("reason", reason)], count);
+        }
+    }
+}
+
+type InterfaceRow = (Metric, fn(&InterfaceReport) -> u64);
+
+/// Every metric with one sample per shard and listener.
+const INTERFACE_ROWS: &[InterfaceRow] = &[
+    (counter("postroad_interface_accepted_total", "Connections accepted."), |i| i.accepted),
+    (gauge("postroad_interface_connections", "Connections open."), |i| i.open),
+    (counter("postroad_interface_received_bytes_total", "Bytes received."), |i| i.received_bytes),
+    (counter("postroad_interface_sent_bytes_total", "Bytes sent."), |i| i.sent_bytes),
+    (counter("postroad_interface_received_packets_total", "Packets received."), |i| i.received_packets),
+    (counter("postroad_interface_sent_packets_total", "Packets sent."), |i| i.sent_packets),
+];
+
+fn interfaces(out: &mut Page, shards: &[ShardReport]) {
+    for (metric, value) in INTERFACE_ROWS {
+        out.family(*metric);
+        each_interface(shards, |shard, interface| {
+            out.sample(metric.name, &[("shard", shard), ("interface", &interface.name)], value(interface));
+        });
+    }
+    let errors = counter("postroad_interface_errors_total", "Errors on connections, by reason.");
+    out.family(errors);
+    each_interface(shards, |shard, interface| {
+        for (reason, count) in &interface.errors {
+            let labels = [("shard", shard), ("interface", &interface.name), ("reason", reason)];
+            out.sample(errors.name, &labels, count);
+        }
+    });
+}
+
+fn each_interface(shards: &[ShardReport], mut visit: impl FnMut(&str, &InterfaceReport)) {
+    for shard in shards {
+        let name = shard.shard.0.to_string();
+        for interface in &shard.interfaces {
+            visit(&name, interface);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postroad_base::ShardId;
+
+    use super::*;
+
+    fn snapshot_of(shards: &[ShardReport]) -> String {
+        render(&Snapshot {
+            build: &crate::BuildInfo { version: "1.2.3", revision: "abc" },
+            phase: "serving",
+            uptime_seconds: 1.5,
+            process: &ProcessReport { threads: Some(4), ..ProcessReport::default() },
+            shards,
+            shards_asked: 2,
+            http: HttpFigures::default(),
+        })
+    }
+
+    #[test]
+    fn figures_of_shards_and_interfaces_are_shown_with_their_units() {
+        let mut shard = ShardReport::new(ShardId(1));
+        shard.cpu_micros = 2_500_000;
+        shard.counted.push(("expired", 7));
+        let mut interface = InterfaceReport::new("mqtt".into());
+        interface.sent_bytes = 99;
+        interface.errors.push(("malformed_packet", 3));
+        shard.interfaces.push(interface);
+        let text = snapshot_of(&[shard]);
+        for line in [
+            "postroad_build_info{version=\"1.2.3\",revision=\"abc\"} 1",
+            "postroad_phase{phase=\"serving\"} 1",
+            "postroad_phase{phase=\"draining\"} 0",
+            "postroad_shard_cpu_seconds_total{shard=\"1\"} 2.5",
+            "postroad_counted_total{shard=\"1\",reason=\"expired\"} 7",
+            "postroad_interface_sent_bytes_total{shard=\"1\",interface=\"mqtt\"} 99",
+            "postroad_interface_errors_total{shard=\"1\",interface=\"mqtt\",reason=\"malformed_packet\"} 3",
+            "process_threads 4",
+            "postroad_shards 2",
+            "postroad_shards_answering 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "missing {line:?} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_family_has_help_and_type_once_and_a_counter_ends_in_total() {
+        let text = snapshot_of(&[ShardReport::new(ShardId(0))]);
+        let types: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let mut names: Vec<&str> = types.iter().filter_map(|line| line.split(' ').next()).collect();
+        for line in &types {
+            assert_eq!(line.ends_with(" counter"), line.contains("_total "), "{line}");
+        }
+        names.sort_unstable();
+        let before = names.len();
+        names.dedup();
+        assert_eq!(before, names.len(), "a family is declared twice");
+    }
+
+    #[test]
+    fn label_texts_are_escaped() {
+        let mut shard = ShardReport::new(ShardId(0));
+        shard.interfaces.push(InterfaceReport::new("a\"b\\c\nd".into()));
+        assert!(snapshot_of(&[shard]).contains(r#"interface="a\"b\\c\nd""#));
+    }
+}

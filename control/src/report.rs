@@ -1,0 +1,142 @@
+//! What the control thread asks of a shard, and what a shard tells about itself.
+//!
+//! The way there is a bounded channel per shard, given to [`crate::Handle::attach`]; the way back is a
+//! bounded channel inside the request, with room for the one answer. A shard answers with `try_send` and
+//! forgets: nobody waiting is no reason for it to wait.
+
+use std::sync::Arc;
+
+use postroad_base::ShardId;
+
+/// What a shard can be asked. Closed: a new need is a new variant.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Take a turn and say so. The watchdog is fed by the answers `[HA-3]`.
+    Ping(flume::Sender<ShardId>),
+    /// Give the current figures `[MON-1]`, `[MON-2]`.
+    Report(flume::Sender<ShardReport>),
+}
+
+/// The figures of one shard. Counters count from the start of the process and never go down.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardReport {
+    /// Whose figures these are.
+    pub shard: ShardId,
+    /// CPU time of the shard's thread, in microseconds.
+    pub cpu_micros: u64,
+    /// Time by which turns took longer than they should have, in microseconds.
+    pub stall_micros: u64,
+    /// Turns of the shard's loop.
+    pub turns: u64,
+    /// Bytes that the shard knows to be held by its sessions, queues and buffers.
+    pub memory_bytes: u64,
+    /// Open connections.
+    pub connections: u64,
+    /// Sessions, connected or not.
+    pub sessions: u64,
+    /// Subscriptions of those sessions.
+    pub subscriptions: u64,
+    /// Retained messages that live here.
+    pub retained: u64,
+    /// Deliveries that wait or are in flight.
+    pub queued_messages: u64,
+    /// Messages taken in from publishers.
+    pub published: u64,
+    /// Messages sent to receivers.
+    pub delivered: u64,
+    /// Deliveries that receivers acknowledged.
+    pub acknowledged: u64,
+    /// Messages sent to other shards.
+    pub forwarded: u64,
+    /// Times that reading stopped for want of credit from another shard.
+    pub parked: u64,
+    /// Times that accepting paused because the process had no file descriptor left.
+    pub accept_paused: u64,
+    /// The log.
+    pub log: LogReport,
+    /// What was dropped or refused: reason (a metric label) and count.
+    pub counted: Vec<(&'static str, u64)>,
+    /// By listener.
+    pub interfaces: Vec<InterfaceReport>,
+}
+
+impl ShardReport {
+    /// All figures 0.
+    pub fn new(shard: ShardId) -> Self {
+        Self {
+            shard,
+            cpu_micros: 0,
+            stall_micros: 0,
+            turns: 0,
+            memory_bytes: 0,
+            connections: 0,
+            sessions: 0,
+            subscriptions: 0,
+            retained: 0,
+            queued_messages: 0,
+            published: 0,
+            delivered: 0,
+            acknowledged: 0,
+            forwarded: 0,
+            parked: 0,
+            accept_paused: 0,
+            log: LogReport::default(),
+            counted: Vec::new(),
+            interfaces: Vec::new(),
+        }
+    }
+}
+
+/// The figures of one shard's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogReport {
+    /// Commits written.
+    pub commits: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Time spent in waiting for the disk, in microseconds.
+    pub sync_micros: u64,
+    /// Bytes of the young generation's segments.
+    pub young_bytes: u64,
+    /// Bytes of the old generation on disk.
+    pub old_bytes: u64,
+}
+
+/// The figures of one listener on one shard `[MON-1]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceReport {
+    /// The listener's name.
+    pub name: Arc<str>,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections open.
+    pub open: u64,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Packets received.
+    pub received_packets: u64,
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// Errors: reason (a metric label) and count.
+    pub errors: Vec<(&'static str, u64)>,
+}
+
+impl InterfaceReport {
+    /// All figures 0.
+    pub fn new(name: Arc<str>) -> Self {
+        Self {
+            name,
+            accepted: 0,
+            open: 0,
+            received_bytes: 0,
+            sent_bytes: 0,
+            received_packets: 0,
+            sent_packets: 0,
+            errors: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The pages, over loopback, with shards played by threads.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use postroad_base::ShardId;
+use postroad_control::{BuildInfo, Control, Phase, Request, Settings, ShardReport};
+
+fn start(settings: Settings) -> (Control, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let build = BuildInfo { version: "0.0.0-test", revision: "none" };
+    let control = Control::start(vec![listener], build, settings).expect("a thread");
+    let address = control.addresses()[0];
+    (control, address)
+}
+
+/// Sends `head` as it is and reads to the end of the connection.
+fn exchange(address: SocketAddr, head: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("connect");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket option");
+    stream.write_all(head.as_bytes()).expect("send");
+    let mut answer = Vec::new();
+    // A reset after the answer is as good as an end.
+    let _ended = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).expect("text")
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+}
+
+fn assert_status(answer: &str, status: u16) {
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "wanted {status}, got: {answer}");
+}
+
+#[test]
+fn ready_follows_the_phases_and_says_why_not() {
+    let (control, address) = start(Settings::default());
+    let handle = control.handle();
+    let before = get(address, "/ready");
+    assert_status(&before, 503);
+    assert!(before.contains(r#""phase":"starting""#) && before.contains("recovering the log"), "{before}");
+
+    handle.enter(Phase::Serving);
+    handle.note("client c7 is barred".into());
+    let serving = get(address, "/ready");
+    assert_status(&serving, 200);
+    assert!(serving.contains("client c7 is barred"), "{serving}");
+
+    handle.enter(Phase::Draining);
+    assert_status(&get(address, "/ready"), 503);
+    assert_status(&get(address, "/health"), 200);
+
+    handle.enter(Phase::Poisoned("fdatasync failed on shard 3".into()));
+    handle.enter(Phase::Serving);
+    let poisoned = get(address, "/ready");
+    assert_status(&poisoned, 503);
+    assert!(poisoned.contains("fdatasync failed on shard 3"), "{poisoned}");
+    assert_status(&get(address, "/health"), 503);
+    control.stop();
+}
+
+#[test]
+fn metrics_come_from_every_shard_and_a_silent_one_is_told() {
+    let settings = Settings { shard_timeout: Duration::from_millis(50), ..Settings::default() };
+    let (control, address) = start(settings);
+    let (lively, questions) = flume::bounded::<Request>(4);
+    let (silent, never_read) = flume::bounded::<Request>(1);
+    control.handle().attach(vec![lively, silent]);
+    let shard = std::thread::spawn(move || {
+        while let Ok(request) = questions.recv() {
+            if let Request::Report(answer) = request {
+                let mut report = ShardReport::new(ShardId(0));
+                report.connections = 17;
+                answer.try_send(report).expect("room for one answer");
+            }
+        }
+    });
+    let page = get(address, "/metrics");
+    assert_status(&page, 200);
+    assert!(page.contains("text/plain; version=0.0.4"), "{page}");
+    assert!(page.contains("postroad_connections{shard=\"0\"} 17\n"), "{page}");
+    assert!(page.contains("postroad_shards 2\n") && page.contains("postroad_shards_answering 1\n"), "{page}");
+    assert!(page.contains("postroad_shard_requests_unanswered_total 1\n"), "{page}");
+    assert!(page.contains("postroad_build_info{version=\"0.0.0-test\""), "{page}");
+    // The silent shard's channel holds the first question: the second must not wait for room.
+    assert_status(&get(address, "/metrics"), 200);
+    assert_eq!(never_read.len(), 1);
+    control.handle().attach(Vec::new());
+    control.stop();
+    drop(never_read);
+    shard.join().expect("the played shard ends with its channel");
+}
+
+#[test]
+fn what_no_page_takes_is_refused() {
+    let (control, address) = start(Settings::default());
+    assert_status(&get(address, "/nothing"), 404);
+    assert_status(&exchange(address, "POST /ready HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"), 405);
+    assert_status(&exchange(address, "GET /ready HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"), 413);
+    let long = "y".repeat(64 * 1024);
+    assert_status(&exchange(address, &format!("GET /ready HTTP/1.1\r\nHost: x\r\nLong: {long}\r\n\r\n")), 431);
+    assert_status(&exchange(address, "garbage\r\n\r\n"), 400);
+    control.stop();
+}
+
+#[test]
+fn an_unfinished_request_is_closed_when_its_time_is_over() {
+    let settings = Settings { request_timeout: Duration::from_millis(50), ..Settings::default() };
+    let (control, address) = start(settings);
+    let answer = exchange(address, "GET /ready HTTP/1.1\r\nHost:");
+    assert!(!answer.contains(" 200 "), "{answer}");
+    control.stop();
+}
+
+#[test]
+fn a_connection_above_the_limit_is_closed_and_counted() {
+    let (control, address) = start(Settings { connections_max: 1, ..Settings::default() });
+    let mut first = TcpStream::connect(address).expect("connect");
+    first.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket option");
+    first.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").expect("send");
+    let mut answer = [0; 15];
+    first.read_exact(&mut answer).expect("the first connection is served");
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    assert_eq!(get(address, "/health"), "", "the second connection must be closed unanswered");
+    first.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("send");
+    let mut rest = String::new();
+    first.read_to_string(&mut rest).expect("read");
+    assert!(rest.contains("postroad_http_connections_refused_total 1\n"), "{rest}");
+    control.stop();
+}

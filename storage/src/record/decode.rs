@@ -1,0 +1,218 @@
+//! Bytes to record.
+
+use std::sync::Arc;
+
+use base::{
+    ClientId, Message, MessageId, Outcome, Qos, QueueId, QueueOwner, Recipient, Record, RetainHandling, SessionExpiry,
+    SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, TopicName, Will,
+};
+use bytes::Bytes;
+use postroad_base as base;
+use smallvec::SmallVec;
+
+use super::wire::Reader;
+use super::{flag, kind};
+
+/// Why bytes are no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The bytes end before the record does.
+    #[error("record is cut off")]
+    Truncated,
+    /// No record of this format version begins like this.
+    #[error("unknown kind of record: {0}")]
+    UnknownKind(u8),
+    /// A value that no record holds.
+    #[error("bad value in a record: {0}")]
+    Invalid(&'static str),
+}
+
+/// Takes one record from the front of `bytes`. On an error `bytes` stays as it was.
+///
+/// # Errors
+/// As the variants of [`RecordError`] say.
+pub fn decode(bytes: &mut &[u8]) -> Result<Record, RecordError> {
+    let mut reader = Reader::new(bytes);
+    let record = record(&mut reader)?;
+    *bytes = reader.rest;
+    Ok(record)
+}
+
+fn record(r: &mut Reader<'_>) -> Result<Record, RecordError> {
+    Ok(match r.u8()? {
+        kind::QUEUE_BEGIN => {
+            Record::QueueBegin { queue: r.queue()?, owner: owner(r)?, expiry: expiry(r)?, at: r.time()? }
+        }
+        kind::CONNECTED => Record::Connected { queue: r.queue()?, expiry: expiry(r)?, at: r.time()? },
+        kind::DISCONNECTED => Record::Disconnected { queue: r.queue()?, expiry: expiry(r)?, at: r.time()? },
+        kind::QUEUE_END => Record::QueueEnd { queue: r.queue()? },
+        kind::WILL_SET => Record::WillSet { queue: r.queue()?, will: option(r, will)?.map(Box::new) },
+        kind::SUBSCRIBE => Record::Subscribe { queue: r.queue()?, filter: filter(r)?, options: options(r)? },
+        kind::UNSUBSCRIBE => Record::Unsubscribe { queue: r.queue()?, filter: filter(r)? },
+        kind::PUBLISH => Record::Publish { message: Arc::new(message(r)?), recipients: recipients(r)? },
+        kind::SETTLE => Record::Settle { queue: r.queue()?, sequence: r.sequence()?, outcome: outcome(r)? },
+        kind::TAGGED => Record::Tagged { queue: r.queue()?, sequence: r.sequence()?, tag: tag(r)? },
+        kind::RECEIVED => Record::Received { queue: r.queue()?, sequence: r.sequence()? },
+        kind::INBOUND_BEGIN => Record::InboundBegin { queue: r.queue()?, tag: tag(r)?, id: id(r)? },
+        kind::INBOUND_END => Record::InboundEnd { queue: r.queue()?, tag: tag(r)? },
+        kind::RETAIN => Record::Retain { message: Arc::new(message(r)?) },
+        kind::RETAIN_CLEAR => Record::RetainClear { topic: topic(r)? },
+        kind::REGISTER => {
+            Record::Register { client: ClientId(r.text()?), user: option(r, |r| r.text())?, groups: groups(r)? }
+        }
+        kind::UNREGISTER => Record::Unregister { client: ClientId(r.text()?) },
+        kind::WATERMARK => Record::Watermark { queue: r.queue()?, upto: r.sequence()? },
+        kind::ORDINALS_USED => Record::OrdinalsUsed { next: r.queue()? },
+        other => return Err(RecordError::UnknownKind(other)),
+    })
+}
+
+fn option<T>(
+    r: &mut Reader<'_>,
+    read: impl FnOnce(&mut Reader<'_>) -> Result<T, RecordError>,
+) -> Result<Option<T>, RecordError> {
+    match r.u8()? {
+        0 => Ok(None),
+        1 => read(r).map(Some),
+        _ => Err(RecordError::Invalid("neither absent nor present")),
+    }
+}
+
+fn owner(r: &mut Reader<'_>) -> Result<QueueOwner, RecordError> {
+    match r.u8()? {
+        0 => Ok(QueueOwner::Session(ClientId(r.text()?))),
+        1 => Ok(QueueOwner::Registration(ClientId(r.text()?))),
+        2 => Ok(QueueOwner::Share(r.text()?, r.text()?)),
+        _ => Err(RecordError::Invalid("unknown owner of a queue")),
+    }
+}
+
+fn expiry(r: &mut Reader<'_>) -> Result<SessionExpiry, RecordError> {
+    r.varint_u32().map(SessionExpiry)
+}
+
+fn topic(r: &mut Reader<'_>) -> Result<TopicName, RecordError> {
+    TopicName::new(r.text()?).map_err(|_| RecordError::Invalid("no topic name"))
+}
+
+fn filter(r: &mut Reader<'_>) -> Result<TopicFilter, RecordError> {
+    TopicFilter::new(r.text()?).map_err(|_| RecordError::Invalid("no topic filter"))
+}
+
+fn tag(r: &mut Reader<'_>) -> Result<Tag, RecordError> {
+    let number = u16::try_from(r.varint()?).map_err(|_| RecordError::Invalid("tag above 16 bits"))?;
+    Tag::new(number).ok_or(RecordError::Invalid("tag 0"))
+}
+
+fn id(r: &mut Reader<'_>) -> Result<MessageId, RecordError> {
+    r.array().map(|bytes| MessageId(u128::from_le_bytes(bytes)))
+}
+
+fn outcome(r: &mut Reader<'_>) -> Result<Outcome, RecordError> {
+    Ok(match r.u8()? {
+        0 => Outcome::Acknowledged,
+        1 => Outcome::Expired,
+        2 => Outcome::Overflow,
+        3 => Outcome::Refused,
+        4 => Outcome::TooLarge,
+        5 => Outcome::Moved,
+        _ => return Err(RecordError::Invalid("unknown outcome")),
+    })
+}
+
+fn qos(flags: u8) -> Result<Qos, RecordError> {
+    Qos::from_number(flags & flag::QOS).ok_or(RecordError::Invalid("QoS 3"))
+}
+
+fn check_flags(flags: u8, known: u8) -> Result<u8, RecordError> {
+    if flags & !known == 0 { Ok(flags) } else { Err(RecordError::Invalid("unknown flag")) }
+}
+
+fn options(r: &mut Reader<'_>) -> Result<SubscriptionOptions, RecordError> {
+    let flags = check_flags(r.u8()?, 0b0111_1111)?;
+    let retain_handling = match flags >> flag::RETAIN_HANDLING_SHIFT & 0b11 {
+        0 => RetainHandling::Always,
+        1 => RetainHandling::IfNew,
+        2 => RetainHandling::Never,
+        _ => return Err(RecordError::Invalid("retain handling 3")),
+    };
+    let identifier = if flags & flag::IDENTIFIER == 0 { None } else { Some(identifier(r)?) };
+    Ok(SubscriptionOptions {
+        qos: qos(flags)?,
+        no_local: flags & flag::NO_LOCAL != 0,
+        retain_as_published: flags & flag::RETAIN_AS_PUBLISHED != 0,
+        retain_handling,
+        identifier,
+    })
+}
+
+fn identifier(r: &mut Reader<'_>) -> Result<SubscriptionIdentifier, RecordError> {
+    SubscriptionIdentifier::new(r.varint_u32()?).ok_or(RecordError::Invalid("subscription identifier 0"))
+}
+
+fn properties(r: &mut Reader<'_>, flags: u8) -> Result<Bytes, RecordError> {
+    if flags & flag::PROPERTIES == 0 { Ok(Bytes::new()) } else { r.bytes() }
+}
+
+pub(crate) fn message(r: &mut Reader<'_>) -> Result<Message, RecordError> {
+    let flags = check_flags(r.u8()?, 0b0011_1111)?;
+    Ok(Message {
+        qos: qos(flags)?,
+        retain: flags & flag::RETAIN != 0,
+        id: id(r)?,
+        topic: topic(r)?,
+        payload: r.bytes()?,
+        properties: properties(r, flags)?,
+        expires_at: if flags & flag::EXPIRES == 0 { None } else { Some(r.time()?) },
+        publisher: if flags & flag::PUBLISHER == 0 { QueueId::NONE } else { r.queue()? },
+    })
+}
+
+fn will(r: &mut Reader<'_>) -> Result<Will, RecordError> {
+    let flags = check_flags(r.u8()?, flag::QOS | flag::RETAIN | flag::EXPIRES | flag::PROPERTIES)?;
+    Ok(Will {
+        qos: qos(flags)?,
+        retain: flags & flag::RETAIN != 0,
+        topic: topic(r)?,
+        payload: r.bytes()?,
+        properties: properties(r, flags)?,
+        delay_seconds: r.varint_u32()?,
+        expiry_seconds: if flags & flag::EXPIRES == 0 { None } else { Some(r.varint_u32()?) },
+    })
+}
+
+fn groups(r: &mut Reader<'_>) -> Result<Vec<bytestring::ByteString>, RecordError> {
+    (0..r.count()?).map(|_| r.text()).collect()
+}
+
+fn recipients(r: &mut Reader<'_>) -> Result<Vec<Recipient>, RecordError> {
+    let count = r.count()?;
+    let mut recipients: Vec<Recipient> = Vec::new();
+    for _ in 0..count {
+        let one = recipient(r, recipients.last().map(|before| before.queue))?;
+        recipients.push(one);
+    }
+    Ok(recipients)
+}
+
+pub(crate) fn recipient(r: &mut Reader<'_>, before: Option<QueueId>) -> Result<Recipient, RecordError> {
+    let flags = check_flags(r.u8()?, 0b0011_1111)?;
+    let queue = if flags & flag::NEAR == 0 { r.queue()? } else { near(r, before)? };
+    let identifiers = match flags >> flag::IDENTIFIERS_SHIFT & 0b11 {
+        flag::IDENTIFIERS_MANY => r.count()?,
+        few => usize::from(few),
+    };
+    Ok(Recipient {
+        queue,
+        qos: qos(flags)?,
+        retain: flags & flag::RETAIN != 0,
+        identifiers: (0..identifiers).map(|_| identifier(r)).collect::<Result<SmallVec<_>, _>>()?,
+    })
+}
+
+fn near(r: &mut Reader<'_>, before: Option<QueueId>) -> Result<QueueId, RecordError> {
+    let before = before.ok_or(RecordError::Invalid("first recipient without its queue"))?;
+    let ordinal = r.varint()?.checked_add(before.ordinal() + 1).filter(|ordinal| ordinal >> QueueId::ORDINAL_BITS == 0);
+    let ordinal = ordinal.ok_or(RecordError::Invalid("queue ordinal above 48 bits"))?;
+    Ok(QueueId::new(before.partition(), ordinal))
+}

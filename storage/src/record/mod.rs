@@ -1,0 +1,56 @@
+//! The bytes of one record (`docs/storage-format.md`, "Record"). Encoding can't fail; decoding takes any
+//! bytes and answers with a record or an error, never with a panic and never with an allocation that
+//! the bytes do not pay for.
+//!
+//! If you add a kind of record: a new number here and in the document, never a reused one.
+
+mod decode;
+mod encode;
+pub(crate) mod wire;
+
+pub use decode::{RecordError, decode};
+pub use encode::encode;
+
+pub(crate) use decode::{message as decode_message, recipient as decode_recipient};
+pub(crate) use encode::{message as encode_message, recipient as encode_recipient};
+
+/// First byte of each record.
+mod kind {
+    pub const QUEUE_BEGIN: u8 = 1;
+    pub const CONNECTED: u8 = 2;
+    pub const DISCONNECTED: u8 = 3;
+    pub const QUEUE_END: u8 = 4;
+    pub const WILL_SET: u8 = 5;
+    pub const SUBSCRIBE: u8 = 6;
+    pub const UNSUBSCRIBE: u8 = 7;
+    pub const PUBLISH: u8 = 8;
+    pub const SETTLE: u8 = 9;
+    pub const TAGGED: u8 = 10;
+    pub const RECEIVED: u8 = 11;
+    pub const INBOUND_BEGIN: u8 = 12;
+    pub const INBOUND_END: u8 = 13;
+    pub const RETAIN: u8 = 14;
+    pub const RETAIN_CLEAR: u8 = 15;
+    pub const REGISTER: u8 = 16;
+    pub const UNREGISTER: u8 = 17;
+    pub const WATERMARK: u8 = 18;
+    pub const ORDINALS_USED: u8 = 19;
+}
+
+/// Flag bits of a message, a will, a recipient and the options of a subscription.
+mod flag {
+    pub const QOS: u8 = 0b11;
+    pub const RETAIN: u8 = 1 << 2;
+    pub const EXPIRES: u8 = 1 << 3;
+    pub const PUBLISHER: u8 = 1 << 4;
+    pub const PROPERTIES: u8 = 1 << 5;
+
+    pub const IDENTIFIERS_SHIFT: u8 = 3;
+    pub const IDENTIFIERS_MANY: u8 = 3;
+    pub const NEAR: u8 = 1 << 5;
+
+    pub const NO_LOCAL: u8 = 1 << 2;
+    pub const RETAIN_AS_PUBLISHED: u8 = 1 << 3;
+    pub const RETAIN_HANDLING_SHIFT: u8 = 4;
+    pub const IDENTIFIER: u8 = 1 << 6;
+}

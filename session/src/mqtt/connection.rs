@@ -1,0 +1,155 @@
+//! One client's connection after its CONNECT was let in.
+
+use std::collections::BTreeSet;
+
+use postroad_base::{ClientId, ConnectionId, MonoMillis, Now, ReasonCode, SessionExpiry, Tag};
+use postroad_broker::api::{self, DisconnectCause, Principal};
+use postroad_protocol::mqtt::{DecodeError, Version};
+
+use super::alias::Aliases;
+use super::{ConnectRequest, Limits};
+
+/// The state that ends with the connection. Small, since there are many and most are idle. Reason strings go out with
+/// CONNACK and DISCONNECT only, so the client's wish about problem information is always met `[MQTT-3.1.2-29]`.
+///
+/// Invariant: `unanswered` counts the QoS 1 publications that wait for PUBACK, `open` holds the tags of QoS 2
+/// publications between PUBLISH and PUBCOMP; their sum is what the receive maximum bounds.
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) id: ConnectionId,
+    pub(super) version: Version,
+    pub(super) unanswered: u16,
+    pub(super) topic_alias_maximum: u16,
+    /// Seconds, as in force; 0 is none.
+    keep_alive: u16,
+    pub(super) packet_bytes_max: u32,
+    pub(super) expiry: SessionExpiry,
+    last_packet: MonoMillis,
+    pub(super) open: BTreeSet<Tag>,
+    pub(super) aliases: Option<Box<Aliases>>,
+    /// Dropped with the CONNACK.
+    pub(super) welcome: Option<Box<Welcome>>,
+}
+
+/// What the CONNACK has to tell beyond the broker's answer.
+#[derive(Debug)]
+pub(super) struct Welcome {
+    pub(super) assigned: Option<ClientId>,
+    pub(super) expiry_was_cut: bool,
+    pub(super) server_keep_alive: Option<u16>,
+}
+
+/// The connection has to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// What to tell the broker.
+    pub cause: DisconnectCause,
+    /// What to tell the client, unless it said goodbye itself.
+    pub reason: ReasonCode,
+    /// Why, for the log and the reason string.
+    pub detail: &'static str,
+    /// The client sent DISCONNECT: nothing is sent any more `[MQTT-3.14.4-1]`.
+    pub by_client: bool,
+}
+
+impl Closing {
+    /// The client broke a rule, or its time is over.
+    pub fn for_error(reason: ReasonCode, detail: &'static str) -> Self {
+        Self { cause: DisconnectCause::Lost, reason, detail, by_client: false }
+    }
+}
+
+impl From<DecodeError> for Closing {
+    fn from(error: DecodeError) -> Self {
+        Self::for_error(error.reason, error.detail)
+    }
+}
+
+impl Connection {
+    /// Starts the connection of an authenticated client, and says what to ask the broker for. `client` is the
+    /// request's, or the one that the server gave.
+    pub fn new(
+        id: ConnectionId,
+        request: ConnectRequest,
+        client: ClientId,
+        principal: Principal,
+        limits: &Limits,
+        now: Now,
+    ) -> (Self, api::Connect) {
+        let server_keep_alive = server_keep_alive(&request, limits);
+        let welcome = Welcome {
+            assigned: request.client.is_none().then(|| client.clone()),
+            expiry_was_cut: request.expiry_was_cut,
+            server_keep_alive,
+        };
+        let connection = Self {
+            id,
+            version: request.version,
+            unanswered: 0,
+            topic_alias_maximum: request.topic_alias_maximum.min(limits.topic_alias_out_max),
+            keep_alive: server_keep_alive.unwrap_or(request.keep_alive),
+            packet_bytes_max: request.packet_bytes_max,
+            expiry: request.expiry,
+            last_packet: now.mono,
+            open: BTreeSet::new(),
+            aliases: None,
+            welcome: Some(Box::new(welcome)),
+        };
+        let connect = api::Connect {
+            connection: id,
+            client,
+            principal,
+            clean_start: request.clean_start,
+            expiry: request.expiry,
+            receive_maximum: request.receive_maximum,
+            will: request.will,
+        };
+        (connection, connect)
+    }
+
+    /// Its number.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// What it speaks.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Whether the CONNACK is out: before that, nothing may be received or delivered.
+    pub fn is_connected(&self) -> bool {
+        self.welcome.is_none()
+    }
+
+    /// When to call [`Connection::on_deadline`]: one and a half keep alives after the last packet `[MQTT-3.1.2-22]`.
+    pub fn deadline(&self) -> Option<MonoMillis> {
+        (self.keep_alive > 0).then(|| self.last_packet.after(u64::from(self.keep_alive) * 1500))
+    }
+
+    /// Whether the client has been silent for too long [CON-4].
+    pub fn on_deadline(&self, now: Now) -> Option<Closing> {
+        let is_over = self.deadline().is_some_and(|deadline| deadline <= now.mono);
+        is_over.then(|| Closing::for_error(ReasonCode::KeepAliveTimeout, "nothing came for 1.5 keep alives"))
+    }
+
+    /// A packet came, or the connection was parked until now: keep alive starts anew.
+    pub fn touch(&mut self, now: Now) {
+        self.last_packet = now.mono;
+    }
+
+    pub(super) fn aliases(&mut self) -> &mut Aliases {
+        self.aliases.get_or_insert_default()
+    }
+
+    pub(super) fn is_open(&self, tag: Tag) -> bool {
+        self.open.contains(&tag)
+    }
+}
+
+/// The keep alive that an MQTT 5 client is told to use `[MQTT-3.2.2-21]`; older ones can't be told.
+fn server_keep_alive(request: &ConnectRequest, limits: &Limits) -> Option<u16> {
+    let most = limits.keep_alive_max;
+    let is_too_long = most > 0 && (request.keep_alive == 0 || request.keep_alive > most);
+    (request.version.is_v5() && is_too_long).then_some(most)
+}

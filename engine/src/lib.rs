@@ -2,6 +2,7 @@
 //! log. The only user of glommio (DESIGN 3). What is *decided* is decided in `broker` and `session`; here
 //! it is only carried.
 
+pub mod auth;
 pub mod config;
 
 pub use config::Config;

@@ -14,7 +14,7 @@
 
 // pub mod directory;
 pub mod log;
-// pub mod old;
+pub mod old;
 pub mod record;
 // pub mod snapshot;
 pub mod space;

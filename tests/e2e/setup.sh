@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Installs the clients that the end-to-end tests drive and that we did not write: mosquitto_pub/sub from the
+# distribution, paho-mqtt into target/e2e-venv, MQTT.js into target/e2e-node. Run by `make test`; cheap when all
+# is there. Versions are pinned here and nowhere else.
+set -euo pipefail
+
+PAHO=paho-mqtt==2.1.0
+MQTTJS=mqtt@5.16.0
+
+cd "$(dirname "$0")/../.."
+mkdir -p target
+
+missing=()
+command -v mosquitto_sub >/dev/null && command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
+if [ "${#missing[@]}" -gt 0 ]; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+  else
+    echo "the end-to-end tests need these packages: ${missing[*]}" >&2
+    exit 1
+  fi
+fi
+
+# The stamp is written last, so that an interrupted installation is done again.
+venv=target/e2e-venv
+if [ "$(cat $venv/stamp 2>/dev/null)" != "$PAHO" ]; then
+  rm -rf $venv
+  python3 -m venv $venv
+  $venv/bin/pip install --quiet --disable-pip-version-check "$PAHO"
+  echo "$PAHO" >$venv/stamp
+fi
+
+modules=target/e2e-node
+if [ "$(cat $modules/stamp 2>/dev/null)" != "$MQTTJS" ]; then
+  rm -rf $modules
+  mkdir -p $modules
+  npm install --prefix $modules --no-save --no-audit --no-fund --no-package-lock --loglevel=error "$MQTTJS"
+  echo "$MQTTJS" >$modules/stamp
+fi

@@ -2,4 +2,6 @@
 //!
 //! `handle(now, Event)` in, `poll() -> Option<Effect>` out. No clock, socket, disk or Lua.
 
+pub mod access;
 pub mod api;
+pub mod index;

@@ -1,12 +1,10 @@
 //! What clients are sent: CONNACK, deliveries, answers, and the end.
 
-mod common;
-
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
+use crate::common::*;
 use bytes::Bytes;
-use common::*;
 use expect_test::{Expect, expect};
 use postroad_base::{Message, MessageId, Qos, QueueId, ReasonCode, SessionExpiry, TopicName, WallMillis};
 use postroad_broker::api::{Delivery, Event};

@@ -1,10 +1,8 @@
 //! What clients send, and what the connection makes of it.
 
-mod common;
-
 use std::num::{NonZeroU16, NonZeroU32};
 
-use common::*;
+use crate::common::*;
 use postroad_base::{Qos, ReasonCode, SessionExpiry, SubscriptionOptions, WallMillis};
 use postroad_broker::api::{DisconnectCause, Event};
 use postroad_protocol::gather::Gather;

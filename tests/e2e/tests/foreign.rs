@@ -1,6 +1,8 @@
 //! Clients that we did not write, against the real binary. Few and broad: each one proves that an ordinary
 //! client works unchanged; the details of the protocol are tested without sockets in `session` and `broker`.
 
+#![allow(clippy::unwrap_used, reason = "a failed step of the test is a failed test")]
+
 use postroad_e2e::daemon::Daemon;
 use postroad_e2e::tools::{Subscriber, mosquitto_pub, mosquitto_sub, node, python};
 
@@ -53,7 +55,7 @@ fn mosquitto_will() {
     assert_eq!(watcher.messages(), ["will/a dead"]);
 }
 
-/// MQTT 5 properties pass from publisher to subscriber unchanged `[MQTT-3.3.2-17]`, `[MQTT-3.3.2-18]`, `[MQTT-3.3.2-20]`.
+/// MQTT 5 properties reach the subscriber unchanged `[MQTT-3.3.2-17]`, `[MQTT-3.3.2-18]`, `[MQTT-3.3.2-20]`.
 #[test]
 fn mosquitto_v5_properties() {
     let daemon = Daemon::start();

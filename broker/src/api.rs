@@ -234,8 +234,9 @@ pub enum MeshMessage {
     /// Deliver this to your subscribers; confirm once it is as safe as `durability` asks. `token` 0: no
     /// confirmation is wanted (QoS 0), only the credit comes back.
     Forward { message: Arc<Message>, token: u64 },
-    /// Answer to `Forward`: committed (token not 0), and one credit back.
-    Confirm { token: u64, matched: bool },
+    /// Answer to `Forward`: committed (token not 0), and one credit back. `rejected`: a recipient's queue was
+    /// full and the policy is to tell the publisher; nobody on this shard got it.
+    Confirm { token: u64, matched: bool, rejected: bool },
     /// This shard wants (or no longer wants) messages for the filter; `token` comes back in `InterestSet`.
     Interest { filter: TopicFilter, wanted: bool, token: u64 },
     /// Answer to `Interest`.
@@ -249,16 +250,12 @@ pub enum MeshMessage {
     RetainedQuery { filter: TopicFilter, token: u64 },
     /// Answer to `RetainedQuery`, in portions.
     RetainedMatches { messages: Vec<Arc<Message>>, token: u64, end: bool },
-    /// To a share group's home shard: a member joined, or replaced its options.
-    ShareJoin { filter: TopicFilter, member: QueueId, options: SubscriptionOptions, token: u64 },
-    /// A member left or its connection ended (`connected == false` keeps the membership).
-    ShareLeave { filter: TopicFilter, member: QueueId, token: u64 },
-    /// A member's room: the group may send it up to this many more.
-    ShareRoom { filter: TopicFilter, member: QueueId, room: u32 },
-    /// The group's home gives one message to a member.
-    ShareDeliver { filter: TopicFilter, member: QueueId, delivery: BacklogEntry },
-    /// The member is done with it (`Some(outcome)`), or gives it back (`None`).
-    ShareSettle { filter: TopicFilter, member: QueueId, sequence: Sequence, outcome: Option<base::Outcome> },
+    /// How many members of a share group have a connection on this shard now. That it has members at all is
+    /// said by `Interest` with the whole `$share/<name>/<filter>`.
+    ShareMembers { filter: TopicFilter, connected: u32 },
+    /// As `Forward` (credit, `Confirm`), but for one member of this group on your shard, whom you choose;
+    /// nobody else there gets it by this.
+    ShareForward { filter: TopicFilter, message: Arc<Message>, token: u64 },
     /// QoS 2: this id has been answered, nobody will repeat it.
     Forget { id: MessageId },
 }

@@ -1,0 +1,179 @@
+//! The state machine of a shard: [`Broker::handle`] takes what happened, [`Broker::poll`] gives what to do.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use base::{ClientId, ConnectionId, Message, MessageIdGenerator, MonoMillis, Now, QueueId, Sequence};
+use postroad_base as base;
+use slab::Slab;
+
+use crate::access::Acl;
+use crate::api::{Counted, Effect, Event};
+use crate::config::Config;
+use crate::gate::Gate;
+use crate::index::{Retained, Subscriptions};
+use crate::mesh::Mesh;
+use crate::retire::Retiring;
+use crate::route::Scratch;
+use crate::session::{Connection, ConnectionIndex, Session, SessionIndex};
+use crate::share::Groups;
+use crate::stats::Stats;
+use crate::subscribe::Operation;
+use crate::timers::{Timer, Timers};
+
+/// The heart of one shard.
+pub struct Broker {
+    pub(crate) config: Config,
+    pub(crate) now: Now,
+    pub(crate) effects: VecDeque<Effect>,
+    pub(crate) ids: MessageIdGenerator,
+    pub(crate) acl: Arc<Acl>,
+    pub(crate) gate: Gate,
+    pub(crate) timers: Timers,
+    pub(crate) connections: Slab<Connection>,
+    pub(crate) connection_places: AHashMap<ConnectionId, ConnectionIndex>,
+    pub(crate) sessions: Slab<Session>,
+    pub(crate) clients: AHashMap<ClientId, SessionIndex>,
+    pub(crate) queues: AHashMap<QueueId, SessionIndex>,
+    /// Next free ordinal of each partition.
+    pub(crate) ordinals: Vec<u64>,
+    /// Ordinals of sessions that the log does not know, counted apart.
+    pub(crate) ordinals_unlogged: u64,
+    pub(crate) subscriptions: Subscriptions<u32, Interested>,
+    pub(crate) retained: Retained<Arc<Message>>,
+    pub(crate) groups: Groups,
+    pub(crate) operations: AHashMap<u64, Operation>,
+    pub(crate) mesh: Mesh,
+    pub(crate) scratch: Scratch,
+    pub(crate) retiring: Retiring,
+    pub(crate) disk_full: bool,
+    pub(crate) stats: Stats,
+}
+
+impl Broker {
+    /// An empty shard whose log goes on with `first`.
+    pub fn new(config: Config, first: Sequence) -> Self {
+        assert!(first > Sequence(0), "sequence 0 means that nothing was appended");
+        Self {
+            now: Now::default(),
+            effects: VecDeque::new(),
+            ids: MessageIdGenerator::new(config.shard, config.boot),
+            acl: Arc::new(Acl::default()),
+            gate: Gate::new(first),
+            timers: Timers::default(),
+            connections: Slab::new(),
+            connection_places: AHashMap::new(),
+            sessions: Slab::new(),
+            clients: AHashMap::new(),
+            queues: AHashMap::new(),
+            ordinals: vec![0; usize::from(config.placement.partitions())],
+            ordinals_unlogged: 0,
+            subscriptions: Subscriptions::default(),
+            retained: Retained::default(),
+            groups: Groups::default(),
+            operations: AHashMap::new(),
+            mesh: Mesh::new(&config),
+            scratch: Scratch::default(),
+            retiring: Retiring::default(),
+            disk_full: false,
+            stats: Stats::default(),
+            config,
+        }
+    }
+
+    /// Takes in what happened. Effects follow from [`Broker::poll`].
+    pub fn handle(&mut self, now: Now, event: Event) {
+        self.now = now;
+        match event {
+            Event::Connect(connect) => self.connect(*connect),
+            Event::Publish { connection, message } => self.publish(connection, message),
+            Event::Release { connection, tag } => self.release(connection, tag),
+            Event::Acknowledge { connection, tag, reason } => self.acknowledge(connection, tag, reason),
+            Event::Receive { connection, tag, reason } => self.receive(connection, tag, reason),
+            Event::Complete { connection, tag } => self.complete(connection, tag),
+            Event::Subscribe { connection, tag, filters } => self.subscribe(connection, tag, filters),
+            Event::Unsubscribe { connection, tag, filters } => self.unsubscribe(connection, tag, filters),
+            Event::Disconnect { connection, cause } => self.disconnect(connection, cause),
+            Event::Congested { connection } => self.set_congested(connection, Congestion::Congested),
+            Event::Writable { connection } => self.set_congested(connection, Congestion::Writable),
+            Event::PublishInternal { message } => self.publish_internal(message.message),
+            Event::Committed { upto } => self.committed(upto),
+            Event::Mesh { from, message } => self.mesh_message(from, message),
+            Event::Backlog { queue, entries, end } => self.backlog(queue, entries, end),
+            Event::Retire { upto } => self.retire(upto),
+            Event::Ingested { upto } => self.ingested(upto),
+            Event::DiskFull { full } => self.disk_full = full,
+            Event::Tick => self.tick(),
+        }
+    }
+
+    /// The next thing to do; `None` when all is done for now.
+    pub fn poll(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When `Event::Tick` is due.
+    pub fn next_deadline(&self) -> Option<MonoMillis> {
+        self.timers.next()
+    }
+
+    /// Replaces the access rules: what follows is judged by the new ones.
+    pub fn set_access(&mut self, acl: Arc<Acl>) {
+        self.acl = acl;
+    }
+
+    /// The shard in one line. Walks all sessions: for a report, not for each message.
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.stats;
+        stats.sessions = self.sessions.len();
+        stats.connections = self.connections.len();
+        stats.retained = self.retained.len();
+        for (_, session) in &self.sessions {
+            stats.subscriptions += session.subscriptions.len();
+            stats.inflight += session.queue.window.len();
+            stats.queued_messages += session.queue.messages() - session.queue.window.len();
+            stats.queued_bytes += session.queue.bytes;
+        }
+        stats
+    }
+
+    pub(crate) fn count(&mut self, what: Counted) {
+        self.count_by(what, 1);
+    }
+
+    pub(crate) fn count_by(&mut self, what: Counted, by: u64) {
+        if by > 0 {
+            self.stats.counted[what as usize] += by;
+            self.effects.push_back(Effect::Count { what, by });
+        }
+    }
+
+    pub(crate) fn place_of(&self, connection: ConnectionId) -> Option<ConnectionIndex> {
+        self.connection_places.get(&connection).copied()
+    }
+
+    pub(crate) fn session_of(&self, connection: ConnectionIndex) -> SessionIndex {
+        self.connections[connection as usize].session
+    }
+
+    fn tick(&mut self) {
+        while let Some(timer) = self.timers.pop(self.now.mono) {
+            match timer {
+                Timer::SessionEnd(session, id) => self.session_expired(session, id),
+                Timer::Will(session, id) => self.will_due(session, id),
+                Timer::Subscribe(operation) => self.subscribe_timeout(operation),
+            }
+        }
+    }
+}
+
+/// Whether a connection takes more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Congestion {
+    Congested,
+    Writable,
+}
+
+/// What stands in the index beside a subscriber: its options. For another shard they mean nothing.
+pub(crate) type Interested = base::SubscriptionOptions;

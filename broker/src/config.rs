@@ -1,0 +1,79 @@
+//! What bounds a shard. Every bound is an option of the server's configuration; the defaults stand here.
+
+use postroad_base::{Placement, SessionExpiry, ShardId};
+
+/// What happens to a message whose recipient's queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueuePolicy {
+    /// The publisher is told (0x97) and nobody gets it: nothing acknowledged is ever lost.
+    #[default]
+    RejectPublisher,
+    /// The oldest message that is not in flight makes room.
+    DropOldest,
+    /// The new message is not queued for that recipient.
+    DropNew,
+}
+
+/// Configuration of one shard's broker.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which shard this is.
+    pub shard: ShardId,
+    /// Where names live.
+    pub placement: Placement,
+    /// Whether state goes through the log. `false`: no record, nothing waits (`durability = "memory"`).
+    pub durable: bool,
+    /// A random number drawn once per start of the process, for message ids.
+    pub boot: u32,
+    /// Pending deliveries of one session.
+    pub queue_messages_max: usize,
+    /// Bytes of payload, topic and properties of one session's pending deliveries.
+    pub queue_bytes_max: usize,
+    /// What happens above these.
+    pub queue_policy: QueuePolicy,
+    /// Unacknowledged deliveries of one connection, whatever its receive maximum.
+    pub inflight_max: u16,
+    /// Retained messages on this shard.
+    pub retained_max: usize,
+    /// Subscriptions of one session.
+    pub subscriptions_max: usize,
+    /// Sessions on this shard.
+    pub sessions_max: usize,
+    /// Longest session expiry that is granted; `session` tells the client.
+    pub session_expiry_max: SessionExpiry,
+    /// Publishes that may be under way to one other shard.
+    pub mesh_credits: u32,
+    /// Publishes of clients that are gone (wills, QoS 0 of a parked connection) that wait for credit.
+    pub deferred_max: usize,
+    /// How long a SUBSCRIBE waits for the other shards, in milliseconds.
+    pub subscribe_timeout_ms: u64,
+    /// Messages of one portion read from the old generation.
+    pub backlog_messages_max: usize,
+    /// Bytes of one such portion.
+    pub backlog_bytes_max: usize,
+}
+
+impl Config {
+    /// The defaults.
+    pub fn new(shard: ShardId, placement: Placement, durable: bool, boot: u32) -> Self {
+        Self {
+            shard,
+            placement,
+            durable,
+            boot,
+            queue_messages_max: 100_000,
+            queue_bytes_max: 64 << 20,
+            queue_policy: QueuePolicy::default(),
+            inflight_max: 1024,
+            retained_max: 1_000_000,
+            subscriptions_max: 10_000,
+            sessions_max: 1_000_000,
+            session_expiry_max: SessionExpiry::NEVER,
+            mesh_credits: 1024,
+            deferred_max: 10_000,
+            subscribe_timeout_ms: 5_000,
+            backlog_messages_max: 256,
+            backlog_bytes_max: 1 << 20,
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Sessions begin, are taken up, taken over, and end.
+
+use base::{ClientId, ConnectionId, Qos, QueueId, QueueOwner, ReasonCode, Record, SessionExpiry};
+use postroad_base as base;
+
+use crate::access::Action;
+use crate::api::{Connect, Counted, DisconnectCause, Effect};
+use crate::broker::Broker;
+use crate::gate::Waiter;
+use crate::session::{Connection, ConnectionIndex, Session, SessionIndex};
+use crate::timers::Timer;
+
+/// Ordinals of sessions that the log does not know start here, so that none is ever that of a logged one.
+const UNLOGGED_ORDINALS: u64 = 1 << 47;
+
+impl Broker {
+    pub(crate) fn connect(&mut self, connect: Connect) {
+        if let Some(reason) = self.connect_refusal(&connect) {
+            let connection = connect.connection;
+            return self.effects.push_back(Effect::ConnectRefused { connection, reason });
+        }
+        let mut existing = self.clients.get(&connect.client).copied();
+        if let Some(index) = existing {
+            self.take_over(index);
+            // A session that does not outlive its connection is gone now.
+            existing = self.clients.get(&connect.client).copied();
+        }
+        if let Some(index) = existing.filter(|_| connect.clean_start) {
+            self.end_session(index); // [MQTT-3.1.2-4]
+            existing = None;
+        }
+        let expiry = connect.expiry.min(self.config.session_expiry_max);
+        let index = match existing {
+            Some(index) => self.resume_session(index, expiry),
+            None => self.begin_session(connect.client.clone(), expiry),
+        };
+        self.set_will(index, connect.will);
+        let connection = connect.connection;
+        let window_max = connect.receive_maximum.clamp(1, self.config.inflight_max.max(1));
+        let place = u32::try_from(self.connections.insert(Connection {
+            id: connection,
+            session: index,
+            principal: connect.principal,
+            window_max,
+            unacknowledged: 0,
+            opening: true,
+            congested: false,
+            held: 0,
+            answers: std::collections::VecDeque::new(),
+            answers_first: 0,
+            parked: std::collections::VecDeque::new(),
+        }))
+        .expect("fewer connections than 2^32");
+        self.connection_places.insert(connection, place);
+        let session = &mut self.sessions[index as usize];
+        session.connection = Some(place);
+        session.since = self.now.wall;
+        session.queue.attach();
+        let logged = session.logged;
+        self.share_presence(index);
+        let session_present = existing.is_some();
+        if logged {
+            self.after_commit(Waiter::Connected { connection, session_present });
+        } else {
+            self.opened(connection, session_present);
+        }
+    }
+
+    fn connect_refusal(&self, connect: &Connect) -> Option<ReasonCode> {
+        let Connect { principal, client, .. } = connect;
+        if !self.acl.decide(principal, client, Action::Connect, "") {
+            return Some(ReasonCode::NotAuthorized);
+        }
+        let will = connect.will.as_ref();
+        if will.is_some_and(|will| !self.acl.decide(principal, client, Action::Publish, will.topic.as_str())) {
+            return Some(ReasonCode::NotAuthorized);
+        }
+        let full = self.sessions.len() >= self.config.sessions_max;
+        (full && !self.clients.contains_key(client)).then_some(ReasonCode::QuotaExceeded)
+    }
+
+    /// CONNACK leaves; then what waits for the client.
+    pub(crate) fn opened(&mut self, connection: ConnectionId, session_present: bool) {
+        let Some(place) = self.place_of(connection) else { return };
+        self.connections[place as usize].opening = false;
+        let index = self.session_of(place);
+        let inbound = self.sessions[index as usize].inbound.iter().map(|(tag, _)| *tag).collect();
+        self.effects.push_back(Effect::Connected { connection, session_present, inbound });
+        self.answer_ready(connection);
+        self.pump(index);
+    }
+
+    /// The old connection of the client goes, if it has one `[MQTT-3.1.4-3]`.
+    fn take_over(&mut self, index: SessionIndex) {
+        let Some(place) = self.sessions[index as usize].connection else { return };
+        self.count(Counted::TakenOver);
+        let connection = self.connections[place as usize].id;
+        self.effects.push_back(Effect::Close { connection, reason: ReasonCode::SessionTakenOver });
+        self.detach(place, DisconnectCause::Lost);
+    }
+
+    fn begin_session(&mut self, client: ClientId, expiry: SessionExpiry) -> SessionIndex {
+        let logged = self.config.durable && expiry.outlives_connection();
+        let id = self.new_queue_id(&client, logged);
+        let index = self.add_session(Session::new(client.clone(), id, logged, expiry));
+        if logged {
+            let at = self.now.wall;
+            self.append(Record::QueueBegin { queue: id, owner: QueueOwner::Session(client), expiry, at });
+            self.mark_dirty(index);
+        }
+        index
+    }
+
+    pub(crate) fn add_session(&mut self, session: Session) -> SessionIndex {
+        let (client, id) = (session.client.clone(), session.id);
+        let index = u32::try_from(self.sessions.insert(session)).expect("fewer sessions than 2^30");
+        self.clients.insert(client, index);
+        self.queues.insert(id, index);
+        index
+    }
+
+    fn new_queue_id(&mut self, client: &ClientId, logged: bool) -> QueueId {
+        let partition = self.config.placement.partition_of(client.as_str().as_bytes());
+        if !logged {
+            self.ordinals_unlogged += 1;
+            return QueueId::new(partition, UNLOGGED_ORDINALS + self.ordinals_unlogged);
+        }
+        let next = &mut self.ordinals[usize::from(partition.0)];
+        *next += 1;
+        self.retiring.dirty.insert(crate::api::StateKey::Ordinals(partition));
+        QueueId::new(partition, *next - 1)
+    }
+
+    fn resume_session(&mut self, index: SessionIndex, expiry: SessionExpiry) -> SessionIndex {
+        let session = &mut self.sessions[index as usize];
+        session.expiry = expiry;
+        self.timers.cancel(session.expiry_timer.take());
+        if session.logged {
+            let (queue, at) = (session.id, self.now.wall);
+            self.append(Record::Connected { queue, expiry, at });
+            self.mark_dirty(index);
+        }
+        index
+    }
+
+    pub(crate) fn disconnect(&mut self, connection: ConnectionId, cause: DisconnectCause) {
+        if let Some(place) = self.place_of(connection) {
+            self.detach(place, cause);
+        }
+    }
+
+    /// Parts a connection from its session.
+    fn detach(&mut self, place: ConnectionIndex, cause: DisconnectCause) {
+        let connection = self.connections.remove(place as usize);
+        self.connection_places.remove(&connection.id);
+        let index = connection.session;
+        let session = &mut self.sessions[index as usize];
+        session.connection = None;
+        session.since = self.now.wall;
+        session.watch = None;
+        session.queue.detach();
+        if let DisconnectCause::Normal { expiry: Some(expiry) } | DisconnectCause::WithWill { expiry: Some(expiry) } =
+            cause
+        {
+            session.expiry = expiry.min(self.config.session_expiry_max);
+        }
+        let publisher = session.id;
+        // QoS 0 has no second chance; what expects an answer is sent again by the client.
+        for inbound in connection.parked.into_iter().filter(|inbound| inbound.message.qos == Qos::AtMostOnce) {
+            let mut message = inbound.message;
+            message.publisher = publisher;
+            self.publish_orphan(message);
+        }
+        match cause {
+            DisconnectCause::Normal { .. } => self.discard_will(index),
+            DisconnectCause::WithWill { .. } | DisconnectCause::Lost => self.schedule_will(index),
+            // The will stays in the log with a session that stays, and goes with one that doesn't.
+            DisconnectCause::ServerShutdown if self.sessions[index as usize].logged => {}
+            DisconnectCause::ServerShutdown => self.discard_will(index),
+        }
+        self.share_presence(index);
+        self.begin_expiry(index);
+    }
+
+    fn begin_expiry(&mut self, index: SessionIndex) {
+        let session = &self.sessions[index as usize];
+        let (queue, expiry, at) = (session.id, session.expiry, self.now.wall);
+        if !expiry.outlives_connection() {
+            return self.end_session(index);
+        }
+        if session.logged {
+            self.append(Record::Disconnected { queue, expiry, at });
+            self.mark_dirty(index);
+        }
+        self.set_expiry_timer(index, u64::from(expiry.0) * 1000);
+    }
+
+    /// The session ends this much later, unless it never does.
+    pub(crate) fn set_expiry_timer(&mut self, index: SessionIndex, millis: u64) {
+        let session = &mut self.sessions[index as usize];
+        if session.expiry != SessionExpiry::NEVER {
+            let at = self.now.mono.after(millis);
+            session.expiry_timer = Some(self.timers.set(at, Timer::SessionEnd(index, session.id)));
+        }
+    }
+
+    pub(crate) fn session_expired(&mut self, index: SessionIndex, id: QueueId) {
+        let Some(session) = self.sessions.get_mut(index as usize).filter(|session| session.id == id) else { return };
+        session.expiry_timer = None;
+        self.count(Counted::SessionExpired);
+        self.end_session(index);
+    }
+
+    /// The session and all that it holds is gone; a will that was still waiting is published
+    /// `[MQTT-3.1.3-9]`.
+    pub(crate) fn end_session(&mut self, index: SessionIndex) {
+        self.publish_will(index);
+        let subscriptions = std::mem::take(&mut self.sessions[index as usize].subscriptions);
+        for (filter, _) in &subscriptions {
+            self.unindex_subscription(index, filter);
+        }
+        let session = self.sessions.remove(index as usize);
+        self.timers.cancel(session.expiry_timer);
+        self.clients.remove(&session.client);
+        self.queues.remove(&session.id);
+        self.count_by(Counted::SessionEnded, session.queue.messages() as u64);
+        if session.logged {
+            self.append(Record::QueueEnd { queue: session.id });
+            self.retiring.ended.push(session.id);
+        }
+    }
+}

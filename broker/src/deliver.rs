@@ -1,0 +1,239 @@
+//! The life of a delivery: from the queue into the window, out, acknowledged.
+//!
+//! ```text
+//! QoS 1  waiting ─► (held until its commit) ─► sent ─PUBACK─► settled
+//! QoS 2  waiting ─► (held until its tag is committed) ─► sent ─PUBREC─► (held) ─► released ─PUBCOMP─► settled
+//! ```
+
+use base::{ConnectionId, Outcome, Qos, ReasonCode, Record, Sequence, Tag};
+use postroad_base as base;
+
+use crate::api::{Counted, Effect};
+use crate::broker::{Broker, Congestion};
+use crate::gate::Waiter;
+use crate::queue::State;
+use crate::session::{ConnectionIndex, SessionIndex};
+
+impl Broker {
+    /// Sends what the connection of this session takes.
+    pub(crate) fn pump(&mut self, index: SessionIndex) {
+        while self.resend_one(index) || self.send_one(index) {}
+        self.read_backlog(index);
+    }
+
+    /// The session's connection, if it takes a delivery now.
+    fn ready(&self, index: SessionIndex) -> Option<ConnectionIndex> {
+        let place = self.sessions[index as usize].connection?;
+        let connection = &self.connections[place as usize];
+        (!connection.opening && !connection.congested).then_some(place)
+    }
+
+    /// After a reconnect: what was in flight goes first, under its old tag `[MQTT-4.4.0-1]`.
+    fn resend_one(&mut self, index: SessionIndex) -> bool {
+        let queue = &mut self.sessions[index as usize].queue;
+        let Some(&tag) = queue.resend.front() else { return false };
+        let Some(place) = self.ready(index) else { return false };
+        let connection = &mut self.connections[place as usize];
+        let queue = &mut self.sessions[index as usize].queue;
+        let Some(slot) = queue.window.get_mut(tag) else {
+            queue.resend.pop_front();
+            return true;
+        };
+        if slot.state == State::Released {
+            queue.resend.pop_front();
+            let (connection, reason) = (connection.id, ReasonCode::Success);
+            self.effects.push_back(Effect::ReleaseDelivery { connection, tag, reason });
+            return true;
+        }
+        if connection.unacknowledged >= connection.window_max {
+            return false;
+        }
+        queue.resend.pop_front();
+        let Some(entry) = slot.entry.clone().filter(|_| slot.state == State::Waiting) else { return true };
+        slot.state = State::Sent;
+        slot.counts = true;
+        connection.unacknowledged += 1;
+        let connection = connection.id;
+        self.send(connection, entry, Some(tag));
+        true
+    }
+
+    /// Takes the next delivery from the queue into the window and sends it, or holds it for its commit.
+    fn send_one(&mut self, index: SessionIndex) -> bool {
+        let session = &mut self.sessions[index as usize];
+        if !session.queue.resend.is_empty() {
+            return false;
+        }
+        let Some(next) = session.queue.next() else { return false };
+        if next.message.expires_at.is_some_and(|at| at <= self.now.wall) {
+            self.drop_expired(index);
+            return true;
+        }
+        let Some(place) = self.ready(index) else { return false };
+        let session = &mut self.sessions[index as usize];
+        let connection = &mut self.connections[place as usize];
+        if connection.unacknowledged >= connection.window_max {
+            return false;
+        }
+        let Some(entry) = session.queue.pop() else { return false };
+        let (queue, sequence, qos, logged) = (session.id, entry.sequence, entry.qos, session.logged);
+        let Some(tag) = session.queue.window.insert(entry, State::Held) else {
+            unreachable!("the window is smaller than the number of tags");
+        };
+        if let Some(slot) = session.queue.window.get_mut(tag) {
+            slot.counts = true;
+        }
+        connection.unacknowledged += 1;
+        let (connection, held) = (connection.id, connection.held);
+        if logged && qos == Qos::ExactlyOnce {
+            self.append(Record::Tagged { queue, sequence, tag });
+            self.mark_dirty(index);
+        } else if !logged || (held == 0 && self.gate.is_committed(sequence)) {
+            self.send_held(index, connection, tag);
+            return true;
+        }
+        self.connections[place as usize].held += 1;
+        self.after_commit(Waiter::Deliver(connection, tag));
+        true
+    }
+
+    fn drop_expired(&mut self, index: SessionIndex) {
+        let queue = &mut self.sessions[index as usize].queue;
+        let Some(entry) = queue.pop() else { return };
+        queue.bytes -= entry.size().min(queue.bytes);
+        self.count(Counted::Expired);
+        self.settle(index, entry.sequence, entry.stored, Outcome::Expired);
+    }
+
+    /// A commit has covered a held delivery.
+    pub(crate) fn deliver_held(&mut self, connection: ConnectionId, tag: Tag) {
+        let Some(place) = self.place_of(connection) else { return };
+        let connection_state = &mut self.connections[place as usize];
+        connection_state.held -= 1;
+        let index = connection_state.session;
+        self.send_held(index, connection, tag);
+    }
+
+    fn send_held(&mut self, index: SessionIndex, connection: ConnectionId, tag: Tag) {
+        let Some(slot) = self.sessions[index as usize].queue.window.get_mut(tag) else { return };
+        let Some(entry) = slot.entry.clone().filter(|_| slot.state == State::Held) else { return };
+        slot.state = State::Sent;
+        self.send(connection, entry, Some(tag));
+    }
+
+    /// PUBACK.
+    pub(crate) fn acknowledge(&mut self, connection: ConnectionId, tag: Tag, reason: ReasonCode) {
+        let Some(place) = self.place_of(connection) else { return };
+        let index = self.session_of(place);
+        let slot = self.sessions[index as usize].queue.window.get_mut(tag);
+        if !slot.is_some_and(|slot| slot.qos == Qos::AtLeastOnce && slot.state == State::Sent) {
+            return self.count(Counted::UnknownTag);
+        }
+        self.finish(place, tag, outcome_of(reason));
+    }
+
+    /// PUBREC.
+    pub(crate) fn receive(&mut self, connection: ConnectionId, tag: Tag, reason: ReasonCode) {
+        let Some(place) = self.place_of(connection) else { return };
+        let index = self.session_of(place);
+        let session = &mut self.sessions[index as usize];
+        let slot = session.queue.window.get_mut(tag).filter(|slot| slot.qos == Qos::ExactlyOnce);
+        match slot.map(|slot| (slot.state, slot)) {
+            Some((State::Sent, _)) if reason.is_error() => self.finish(place, tag, Outcome::Refused),
+            Some((State::Sent, slot)) => {
+                slot.state = State::ReleaseHeld;
+                let (queue, sequence) = (session.id, slot.sequence);
+                if let Some(entry) = slot.entry.take() {
+                    session.queue.bytes -= entry.size().min(session.queue.bytes);
+                }
+                if session.logged {
+                    self.append(Record::Received { queue, sequence });
+                    self.mark_dirty(index);
+                    self.after_commit(Waiter::Release(connection, tag));
+                } else {
+                    self.release_held(connection, tag);
+                }
+            }
+            Some((State::Released, _)) => {
+                self.effects.push_back(Effect::ReleaseDelivery { connection, tag, reason: ReasonCode::Success });
+            }
+            Some((State::ReleaseHeld, _)) => {} // the PUBREL is on its way
+            _ => {
+                self.count(Counted::UnknownTag);
+                if !reason.is_error() {
+                    let reason = ReasonCode::PacketIdentifierNotFound;
+                    self.effects.push_back(Effect::ReleaseDelivery { connection, tag, reason });
+                }
+            }
+        }
+    }
+
+    /// A commit has covered a PUBREC.
+    pub(crate) fn release_held(&mut self, connection: ConnectionId, tag: Tag) {
+        let Some(place) = self.place_of(connection) else { return };
+        let index = self.session_of(place);
+        let slot = self.sessions[index as usize].queue.window.get_mut(tag);
+        if let Some(slot) = slot.filter(|slot| slot.state == State::ReleaseHeld) {
+            slot.state = State::Released;
+            self.effects.push_back(Effect::ReleaseDelivery { connection, tag, reason: ReasonCode::Success });
+        }
+    }
+
+    /// PUBCOMP.
+    pub(crate) fn complete(&mut self, connection: ConnectionId, tag: Tag) {
+        let Some(place) = self.place_of(connection) else { return };
+        let index = self.session_of(place);
+        let slot = self.sessions[index as usize].queue.window.get_mut(tag);
+        if !slot.is_some_and(|slot| slot.state == State::Released) {
+            return self.count(Counted::UnknownTag);
+        }
+        self.finish(place, tag, Outcome::Acknowledged);
+    }
+
+    /// A delivery of a connected session is over.
+    fn finish(&mut self, place: ConnectionIndex, tag: Tag, outcome: Outcome) {
+        let connection = &mut self.connections[place as usize];
+        let index = connection.session;
+        let queue = &mut self.sessions[index as usize].queue;
+        let Some(slot) = queue.window.remove(tag) else { return };
+        if slot.counts {
+            connection.unacknowledged -= 1;
+        }
+        if let Some(entry) = &slot.entry {
+            queue.bytes -= entry.size().min(queue.bytes);
+        }
+        if outcome == Outcome::Refused {
+            self.count(Counted::RefusedByReceiver);
+        }
+        self.settle(index, slot.sequence, slot.stored, outcome);
+        self.pump(index);
+    }
+
+    /// Writes down that a delivery is over, where the log knows of it.
+    pub(crate) fn settle(&mut self, index: SessionIndex, sequence: Sequence, stored: bool, outcome: Outcome) {
+        let session = &self.sessions[index as usize];
+        if !session.logged {
+            return;
+        }
+        let queue = session.id;
+        self.append(Record::Settle { queue, sequence, outcome });
+        self.mark_dirty(index);
+        if stored {
+            self.retiring.settled.push((queue, sequence));
+        }
+    }
+
+    pub(crate) fn set_congested(&mut self, connection: ConnectionId, congestion: Congestion) {
+        let Some(place) = self.place_of(connection) else { return };
+        let connection = &mut self.connections[place as usize];
+        connection.congested = congestion == Congestion::Congested;
+        if congestion == Congestion::Writable {
+            let index = connection.session;
+            self.pump(index);
+        }
+    }
+}
+
+fn outcome_of(reason: ReasonCode) -> Outcome {
+    if reason.is_error() { Outcome::Refused } else { Outcome::Acknowledged }
+}

@@ -1,0 +1,314 @@
+//! Between shards: who wants what, credit, confirmations.
+//!
+//! Invariants
+//! - A `Forward` or `Retain` is sent only against a credit, which `Confirm` or `Retained` gives back.
+//! - A shard answers every `Forward`, also when it keeps nothing of it.
+//! - Per pair of shards everything arrives in the order of sending, so `Interest` … `InterestSet` means: what
+//!   the other shard takes in from now on comes here.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ahash::{AHashMap, AHashSet};
+use base::{ConnectionId, Message, MessageId, QueueId, Sequence, ShardId, SubscriptionOptions, Tag, TopicFilter};
+use bytestring::ByteString;
+use postroad_base as base;
+
+use crate::api::{Effect, MeshMessage};
+use crate::broker::Broker;
+use crate::config::Config;
+use crate::gate::Waiter;
+use crate::route::{Origin, REMOTE};
+use crate::session::SessionIndex;
+
+/// The state of this shard's conversations with the others.
+#[derive(Debug)]
+pub(crate) struct Mesh {
+    shard: ShardId,
+    peers: Vec<Peer>,
+    pub tokens: AHashMap<u64, Token>,
+    token_last: u64,
+    /// Filters that sessions here want, by their whole text.
+    pub interests: AHashMap<ByteString, Interest>,
+    /// Publishes of clients that are gone, waiting for credit.
+    pub deferred: VecDeque<Message>,
+    /// QoS 2 messages that a former run committed here: a repeat is not taken again.
+    known: AHashSet<MessageId>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    /// May be overdrawn (see `has_credit`).
+    credits: i64,
+    /// Connections whose publish waits for a credit to this shard.
+    waiting: VecDeque<ConnectionId>,
+}
+
+/// A filter that this shard has asked the others for.
+#[derive(Debug, Default)]
+pub(crate) struct Interest {
+    /// Subscriptions here.
+    pub count: usize,
+    /// Shards that have not answered yet.
+    pub missing: usize,
+    /// SUBSCRIBEs that wait for them.
+    pub operations: Vec<u64>,
+}
+
+/// What an answer with this token is about.
+#[derive(Debug)]
+pub(crate) enum Token {
+    Publish(Box<Pending>),
+    Interest(ByteString),
+    Retained(Box<Query>),
+}
+
+/// A publish that other shards have to confirm.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    left: usize,
+    pub matched: bool,
+    pub rejected: bool,
+    pub need: Sequence,
+    /// The publisher's connection and the number of the answer in its line.
+    pub answer: Option<(ConnectionId, u64)>,
+    /// Answers to repeats of the same publish.
+    pub answers_more: Vec<(ConnectionId, u64)>,
+    /// QoS 2: whose tag it came under.
+    pub inbound: Option<(SessionIndex, QueueId, Tag)>,
+}
+
+impl Pending {
+    pub fn new(left: usize, matched: bool) -> Self {
+        Self {
+            left,
+            matched,
+            rejected: false,
+            need: Sequence(0),
+            answer: None,
+            answers_more: Vec::new(),
+            inbound: None,
+        }
+    }
+}
+
+/// Retained messages are being asked for on behalf of a subscription.
+#[derive(Debug)]
+pub(crate) struct Query {
+    pub session: SessionIndex,
+    pub queue: QueueId,
+    pub filter: TopicFilter,
+    pub options: SubscriptionOptions,
+}
+
+impl Mesh {
+    pub fn new(config: &Config) -> Self {
+        let peer = |_| Peer { credits: i64::from(config.mesh_credits), waiting: VecDeque::new() };
+        Self {
+            shard: config.shard,
+            peers: (0..config.placement.shards()).map(peer).collect(),
+            tokens: AHashMap::new(),
+            token_last: 0,
+            interests: AHashMap::new(),
+            deferred: VecDeque::new(),
+            known: AHashSet::new(),
+        }
+    }
+
+    pub fn next_token(&mut self) -> u64 {
+        self.token_last += 1;
+        self.token_last
+    }
+
+    /// All other shards.
+    pub fn others(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let own = self.shard;
+        (0..self.peers.len() as u16).map(ShardId).filter(move |shard| *shard != own)
+    }
+
+    /// One is enough, also for a publish that sends several messages to one shard (forward, retain, share
+    /// groups): else a shard with a single credit could never take it. The overdraft is bounded by that.
+    pub fn has_credit(&self, shard: ShardId) -> bool {
+        self.peers[usize::from(shard.0)].credits > 0
+    }
+
+    pub fn take_credit(&mut self, shard: ShardId) {
+        let peer = &mut self.peers[usize::from(shard.0)];
+        peer.credits -= 1;
+    }
+
+    pub fn wait(&mut self, shard: ShardId, connection: ConnectionId) {
+        self.peers[usize::from(shard.0)].waiting.push_back(connection);
+    }
+
+    pub fn is_known(&self, id: MessageId) -> bool {
+        !self.known.is_empty() && self.known.contains(&id)
+    }
+
+    pub fn know(&mut self, id: MessageId) {
+        self.known.insert(id);
+    }
+
+    pub fn forget(&mut self, id: MessageId) {
+        self.known.remove(&id);
+    }
+}
+
+impl Broker {
+    pub(crate) fn mesh_message(&mut self, from: ShardId, message: MeshMessage) {
+        match message {
+            MeshMessage::Forward { message, token } => self.forwarded(from, &message, token),
+            MeshMessage::Confirm { token, matched, rejected } => {
+                self.confirmed(token, matched, rejected);
+                self.credit_back(from);
+            }
+            MeshMessage::Interest { filter, wanted, token } => self.interest(from, &filter, wanted, token),
+            MeshMessage::InterestSet { token } => self.interest_set(token),
+            MeshMessage::Retain { message, token } => {
+                self.retain(&message);
+                let answer = Effect::Mesh { to: from, message: MeshMessage::Retained { token } };
+                self.after_commit(Waiter::Emit(Box::new(answer)));
+            }
+            MeshMessage::Retained { token } => {
+                self.confirmed(token, false, false);
+                self.credit_back(from);
+            }
+            MeshMessage::RetainedQuery { filter, token } => self.retained_query(from, &filter, token),
+            MeshMessage::RetainedMatches { messages, token, end } => self.retained_matches(token, &messages, end),
+            MeshMessage::Forget { id } => self.mesh.forget(id),
+            MeshMessage::ShareMembers { filter, connected } => self.share_members(from, &filter, connected),
+            MeshMessage::ShareForward { filter, message, token } => {
+                self.collect_share(&filter, &message);
+                self.take_forwarded(from, &message, token);
+            }
+        }
+    }
+
+    /// Another shard's publisher: the same as our own, except that the answer goes to the shard.
+    fn forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64) {
+        self.collect(message, Origin::Shard);
+        self.take_forwarded(from, message, token);
+    }
+
+    /// `collect` has been called for it.
+    fn take_forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64) {
+        let confirm = |broker: &mut Self, matched, rejected, logged| {
+            let answer = Effect::Mesh { to: from, message: MeshMessage::Confirm { token, matched, rejected } };
+            if logged {
+                broker.after_commit(Waiter::Emit(Box::new(answer)));
+            } else {
+                broker.effects.push_back(answer);
+            }
+        };
+        if message.qos == base::Qos::ExactlyOnce && self.mesh.is_known(message.id) {
+            return confirm(self, true, false, true);
+        }
+        if self.must_reject(message) {
+            return confirm(self, true, true, false);
+        }
+        let spread = self.spread(message);
+        confirm(self, spread.matched, false, spread.logged);
+    }
+
+    fn confirmed(&mut self, token: u64, matched: bool, rejected: bool) {
+        let Some(Token::Publish(pending)) = self.mesh.tokens.get_mut(&token) else { return };
+        pending.left -= 1;
+        pending.matched |= matched;
+        pending.rejected |= rejected;
+        if pending.left == 0
+            && let Some(Token::Publish(pending)) = self.mesh.tokens.remove(&token)
+        {
+            self.publish_confirmed(&pending);
+        }
+    }
+
+    fn credit_back(&mut self, from: ShardId) {
+        let peer = &mut self.mesh.peers[usize::from(from.0)];
+        peer.credits += 1;
+        debug_assert!(peer.credits <= i64::from(self.config.mesh_credits), "each credit comes back once");
+        self.publish_deferred();
+        loop {
+            let peer = &mut self.mesh.peers[usize::from(from.0)];
+            if peer.credits <= 0 {
+                return;
+            }
+            let Some(connection) = peer.waiting.pop_front() else { return };
+            self.unpark(connection);
+        }
+    }
+
+    /// Another shard wants (or no longer wants) messages for a filter.
+    fn interest(&mut self, from: ShardId, filter: &TopicFilter, wanted: bool, token: u64) {
+        let key = REMOTE | u32::from(from.0);
+        match (filter.is_shared(), wanted) {
+            (true, _) => self.share_interest(from, filter, wanted),
+            (false, true) => drop(self.subscriptions.insert(filter.pattern(), key, SubscriptionOptions::default())),
+            (false, false) => drop(self.subscriptions.remove(filter.pattern(), key)),
+        }
+        let message = MeshMessage::InterestSet { token };
+        self.effects.push_back(Effect::Mesh { to: from, message });
+    }
+
+    fn interest_set(&mut self, token: u64) {
+        let Some(Token::Interest(pattern)) = self.mesh.tokens.get(&token) else { return };
+        let pattern = pattern.clone();
+        let Some(interest) = self.mesh.interests.get_mut(&pattern) else { return };
+        interest.missing = interest.missing.saturating_sub(1);
+        if interest.missing > 0 {
+            return;
+        }
+        let operations = std::mem::take(&mut interest.operations);
+        self.mesh.tokens.remove(&token);
+        for operation in operations {
+            self.subscribe_interest_set(operation);
+        }
+    }
+
+    /// A session here wants `filter`; `operation` is told when all shards know. Whether it has to wait.
+    pub(crate) fn want(&mut self, filter: &TopicFilter, operation: Option<u64>) -> bool {
+        if self.mesh.peers.len() < 2 {
+            return false;
+        }
+        let pattern = filter.as_byte_string().clone();
+        let missing = self.mesh.peers.len() - 1;
+        let interest = self.mesh.interests.entry(pattern.clone()).or_default();
+        interest.count += 1;
+        if interest.count == 1 {
+            interest.missing = missing;
+            self.tell_interest(&pattern, true);
+        }
+        let Some(interest) = self.mesh.interests.get_mut(&pattern) else { return false };
+        if interest.missing > 0 {
+            interest.operations.extend(operation);
+        }
+        interest.missing > 0
+    }
+
+    /// A session here no longer wants `filter`.
+    pub(crate) fn unwant(&mut self, filter: &TopicFilter) {
+        let pattern = filter.as_byte_string().clone();
+        let Some(interest) = self.mesh.interests.get_mut(&pattern) else { return };
+        interest.count -= 1;
+        if interest.count == 0 {
+            self.mesh.interests.remove(&pattern);
+            self.tell_interest(&pattern, false);
+        }
+    }
+
+    /// Filters that some shard has not confirmed yet: no listener opens before there are none (DESIGN 3).
+    pub fn interests_pending(&self) -> usize {
+        self.mesh.interests.values().filter(|interest| interest.missing > 0).count()
+    }
+
+    fn tell_interest(&mut self, pattern: &ByteString, wanted: bool) {
+        let Ok(filter) = TopicFilter::new(pattern.clone()) else { return };
+        let token = self.mesh.next_token();
+        if wanted {
+            self.mesh.tokens.insert(token, Token::Interest(pattern.clone()));
+        }
+        for to in self.mesh.others() {
+            let message = MeshMessage::Interest { filter: filter.clone(), wanted, token };
+            self.effects.push_back(Effect::Mesh { to, message });
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! Messages on their way in: checked, given an id, routed, answered.
+//!
+//! Crash story of QoS 2: `InboundBegin` with the message's id is committed before the message goes to
+//! other shards; a repeat after a crash is routed again with the same id, and shards ignore an id that they
+//! have committed. So each shard gets it once, and the publisher gets its PUBREC `[MQTT-4.3.3-10]`.
+
+use std::sync::Arc;
+
+use base::{ConnectionId, Message, Qos, QueueId, ReasonCode, Record, Sequence, ShardId, Tag};
+use postroad_base as base;
+
+use crate::access::Action;
+use crate::api::{Counted, Effect, Inbound, MeshMessage};
+use crate::broker::Broker;
+use crate::gate::Waiter;
+use crate::mesh::{Pending, Token};
+use crate::route::{Origin, reason_for};
+use crate::session::{Answer, AnswerKind, ConnectionIndex, InboundState, Progress, SessionIndex};
+
+/// What came of routing a message.
+#[derive(Debug)]
+pub(crate) struct Routed {
+    pub reason: ReasonCode,
+    /// The answer leaves when this is committed.
+    pub need: Sequence,
+    /// Other shards have to confirm.
+    pub token: Option<u64>,
+}
+
+impl Broker {
+    pub(crate) fn publish(&mut self, connection: ConnectionId, inbound: Inbound) {
+        let Some(place) = self.place_of(connection) else { return };
+        let parked = &mut self.connections[place as usize].parked;
+        if !parked.is_empty() {
+            return parked.push_back(inbound);
+        }
+        if let Err((inbound, shard)) = self.try_publish(place, inbound) {
+            self.connections[place as usize].parked.push_back(*inbound);
+            self.mesh.wait(shard, connection);
+            self.effects.push_back(Effect::Park { connection });
+        }
+    }
+
+    /// Credit has come back: goes on with what a connection has parked.
+    pub(crate) fn unpark(&mut self, connection: ConnectionId) {
+        let Some(place) = self.place_of(connection) else { return };
+        while let Some(inbound) = self.connections[place as usize].parked.pop_front() {
+            if let Err((inbound, shard)) = self.try_publish(place, inbound) {
+                self.connections[place as usize].parked.push_front(*inbound);
+                return self.mesh.wait(shard, connection);
+            }
+        }
+        self.effects.push_back(Effect::Unpark { connection });
+    }
+
+    /// Takes a publish in, or gives it back with the shard whose credit it lacks.
+    fn try_publish(&mut self, place: ConnectionIndex, mut inbound: Inbound) -> Result<(), (Box<Inbound>, ShardId)> {
+        let index = self.session_of(place);
+        let exactly_once = inbound.tag.filter(|_| inbound.message.qos == Qos::ExactlyOnce);
+        let earlier = exactly_once.and_then(|tag| self.sessions[index as usize].inbound_mut(tag).copied());
+        if let (Some(tag), Some(state)) = (exactly_once, earlier)
+            && state.progress != Progress::Unknown
+        {
+            self.answer_repeat(place, tag, state);
+            return Ok(());
+        }
+        if let Some((reason, why)) = self.refusal(place, &inbound.message) {
+            self.refuse(place, &inbound, reason, why);
+            return Ok(());
+        }
+        inbound.message.publisher = self.sessions[index as usize].id;
+        self.collect(&inbound.message, Origin::Here);
+        if let Some(shard) = self.lacking_credit(&inbound.message) {
+            return Err((Box::new(inbound), shard));
+        }
+        if self.must_reject(&inbound.message) {
+            self.refuse(place, &inbound, ReasonCode::QuotaExceeded, Counted::QueueOverflow);
+            return Ok(());
+        }
+        self.take_in(place, index, inbound, earlier);
+        Ok(())
+    }
+
+    fn take_in(
+        &mut self,
+        place: ConnectionIndex,
+        index: SessionIndex,
+        inbound: Inbound,
+        earlier: Option<InboundState>,
+    ) {
+        self.stats.received += 1;
+        let Inbound { mut message, tag, .. } = inbound;
+        let session = &self.sessions[index as usize];
+        let (queue, logged) = (session.id, session.logged);
+        message.id = earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id);
+        let id = message.id;
+        let exactly_once = tag.filter(|_| message.qos == Qos::ExactlyOnce);
+        let before = self.gate.appended();
+        if let (Some(tag), true, None) = (exactly_once, logged, earlier) {
+            self.append(Record::InboundBegin { queue, tag, id });
+            self.mark_dirty(index);
+        }
+        let hold_forward = logged && exactly_once.is_some();
+        let mut routed = self.route(message, hold_forward);
+        let Some(tag) = tag else { return };
+        if self.gate.appended() > before {
+            routed.need = self.gate.appended();
+        }
+        if exactly_once.is_some() {
+            let progress = match routed.token {
+                Some(token) => Progress::Routing(token),
+                None => Progress::Routed { reason: routed.reason, need: routed.need },
+            };
+            self.note_inbound(index, tag, InboundState { id, progress });
+        }
+        let answer = self.answer(place, tag, AnswerKind::Published, routed.reason, routed.need, routed.token.is_some());
+        let inbound = exactly_once.map(|tag| (index, queue, tag));
+        if let Some(Token::Publish(pending)) = routed.token.and_then(|token| self.mesh.tokens.get_mut(&token)) {
+            pending.answer = Some((self.connections[place as usize].id, answer));
+            pending.inbound = inbound;
+            pending.need = routed.need;
+        }
+    }
+
+    fn note_inbound(&mut self, index: SessionIndex, tag: Tag, state: InboundState) {
+        let session = &mut self.sessions[index as usize];
+        match session.inbound_mut(tag) {
+            Some(known) => *known = state,
+            None => session.inbound.push((tag, state)),
+        }
+    }
+
+    /// A QoS 2 publish whose tag is not released is answered again, not routed again `[MQTT-4.3.3-10]`.
+    fn answer_repeat(&mut self, place: ConnectionIndex, tag: Tag, state: InboundState) {
+        match state.progress {
+            Progress::Routed { reason, need } => {
+                self.answer(place, tag, AnswerKind::Published, reason, need, false);
+            }
+            Progress::Routing(token) => {
+                let number = self.answer(place, tag, AnswerKind::Published, ReasonCode::Success, Sequence(0), true);
+                let connection = self.connections[place as usize].id;
+                if let Some(Token::Publish(pending)) = self.mesh.tokens.get_mut(&token) {
+                    pending.answers_more.extend(pending.answer.replace((connection, number)));
+                }
+            }
+            Progress::Unknown => {}
+        }
+    }
+
+    /// Why a publish can't be taken in, if so.
+    fn refusal(&self, place: ConnectionIndex, message: &Message) -> Option<(ReasonCode, Counted)> {
+        let connection = &self.connections[place as usize];
+        let client = &self.sessions[connection.session as usize].client;
+        if !self.acl.decide(&connection.principal, client, Action::Publish, message.topic.as_str()) {
+            return Some((ReasonCode::NotAuthorized, Counted::NotAuthorized));
+        }
+        if self.disk_full && (message.qos.is_acknowledged() || message.retain) {
+            return Some((ReasonCode::QuotaExceeded, Counted::DiskFull));
+        }
+        None
+    }
+
+    fn refuse(&mut self, place: ConnectionIndex, inbound: &Inbound, reason: ReasonCode, why: Counted) {
+        self.count(why);
+        if let Some(tag) = inbound.tag {
+            self.answer(place, tag, AnswerKind::Published, reason, Sequence(0), false);
+        }
+    }
+
+    /// Hands a message to everyone who wants it. `collect` has just been called for it, and credit is there.
+    pub(crate) fn route(&mut self, message: Message, hold_forward: bool) -> Routed {
+        let message = Arc::new(message);
+        let before = self.gate.appended();
+        let shards = std::mem::take(&mut self.scratch.shards);
+        let share_forwards = std::mem::take(&mut self.scratch.share_forwards);
+        let spread_before = self.is_repeated_id(&message);
+        let matched = spread_before || self.spread(&message).matched;
+        let mut left = 0;
+        let token = if message.qos.is_acknowledged() { self.mesh.next_token() } else { 0 };
+        for shard in &shards {
+            let forward = MeshMessage::Forward { message: Arc::clone(&message), token };
+            self.mesh.take_credit(ShardId(*shard));
+            self.send_mesh(ShardId(*shard), forward, hold_forward);
+            left += 1;
+        }
+        for (shard, filter) in share_forwards {
+            let forward = MeshMessage::ShareForward { filter, message: Arc::clone(&message), token };
+            self.mesh.take_credit(ShardId(shard));
+            self.send_mesh(ShardId(shard), forward, hold_forward);
+            left += 1;
+        }
+        if message.retain {
+            let home = self.config.placement.home(message.topic.as_str().as_bytes());
+            if home == self.config.shard {
+                self.retain(&message);
+            } else {
+                self.mesh.take_credit(home);
+                self.send_mesh(home, MeshMessage::Retain { message: Arc::clone(&message), token }, hold_forward);
+                left += 1;
+            }
+        }
+        let matched_here = matched;
+        if left == 0 && !matched_here {
+            self.count(Counted::NoSubscriber);
+        }
+        let need = if self.gate.appended() > before { self.gate.appended() } else { Sequence(0) };
+        let awaited = token != 0 && left > 0;
+        if awaited {
+            self.mesh.tokens.insert(token, Token::Publish(Box::new(Pending::new(left, matched_here))));
+        }
+        self.scratch.shards = shards;
+        Routed { reason: reason_for(matched_here), need, token: awaited.then_some(token) }
+    }
+
+    fn send_mesh(&mut self, to: ShardId, message: MeshMessage, hold: bool) {
+        let effect = Effect::Mesh { to, message };
+        if hold {
+            self.after_commit(Waiter::Emit(Box::new(effect)));
+        } else {
+            self.effects.push_back(effect);
+        }
+    }
+
+    /// The first shard that has no credit for this message.
+    fn lacking_credit(&self, message: &Message) -> Option<ShardId> {
+        let home = message.retain.then(|| self.config.placement.home(message.topic.as_str().as_bytes()));
+        let home = home.filter(|home| *home != self.config.shard);
+        let shares = self.scratch.share_forwards.iter().map(|(shard, _)| *shard);
+        let shards = self.scratch.shards.iter().copied().chain(shares).map(ShardId);
+        shards.chain(home).find(|&shard| !self.mesh.has_credit(shard))
+    }
+
+    /// Adds an answer to the connection's line; its number. Sends what is ready.
+    fn answer(
+        &mut self,
+        place: ConnectionIndex,
+        tag: Tag,
+        kind: AnswerKind,
+        reason: ReasonCode,
+        need: Sequence,
+        waiting: bool,
+    ) -> u64 {
+        let connection = &mut self.connections[place as usize];
+        let (id, number) = (connection.id, connection.answers_first + connection.answers.len() as u64);
+        connection.answers.push_back(Answer { tag, kind, reason, need, waiting });
+        if self.gate.is_committed(need) {
+            self.answer_ready(id);
+        } else {
+            self.after_commit(Waiter::Answers(id));
+        }
+        number
+    }
+
+    /// Sends the answers at the head of the line that have nothing to wait for.
+    pub(crate) fn answer_ready(&mut self, id: ConnectionId) {
+        let Some(place) = self.place_of(id) else { return };
+        let connection = &mut self.connections[place as usize];
+        if connection.opening {
+            return;
+        }
+        while let Some(answer) = connection.answers.front() {
+            if answer.waiting || !self.gate.is_committed(answer.need) {
+                break;
+            }
+            let (connection_id, tag, reason) = (connection.id, answer.tag, answer.reason);
+            self.effects.push_back(match answer.kind {
+                AnswerKind::Published => Effect::Published { connection: connection_id, tag, reason },
+                AnswerKind::Completed => Effect::Completed { connection: connection_id, tag, reason },
+            });
+            connection.answers.pop_front();
+            connection.answers_first += 1;
+        }
+    }
+
+    /// All shards have confirmed a publish.
+    pub(crate) fn publish_confirmed(&mut self, pending: &Pending) {
+        let reason = if pending.rejected { ReasonCode::QuotaExceeded } else { reason_for(pending.matched) };
+        if !pending.matched && !pending.rejected {
+            self.count(Counted::NoSubscriber);
+        }
+        if let Some((index, queue, tag)) = pending.inbound {
+            self.inbound_routed(index, queue, tag, reason, pending.need);
+        }
+        for &(connection, number) in pending.answer.iter().chain(&pending.answers_more) {
+            let Some(place) = self.place_of(connection) else { continue };
+            let connection_state = &mut self.connections[place as usize];
+            let place = number.checked_sub(connection_state.answers_first);
+            if let Some(answer) = place.and_then(|place| connection_state.answers.get_mut(place as usize)) {
+                answer.waiting = false;
+                answer.reason = reason;
+            }
+            self.answer_ready(connection);
+        }
+    }
+
+    fn inbound_routed(&mut self, index: SessionIndex, queue: QueueId, tag: Tag, reason: ReasonCode, need: Sequence) {
+        let Some(session) = self.sessions.get_mut(index as usize).filter(|session| session.id == queue) else { return };
+        if !reason.is_error() {
+            if let Some(state) = session.inbound_mut(tag) {
+                state.progress = Progress::Routed { reason, need };
+            }
+            return;
+        }
+        // A PUBREC with an error frees the tag [MQTT-4.3.3-9].
+        if session.remove_inbound(tag).is_some() && session.logged {
+            self.append(Record::InboundEnd { queue, tag });
+            self.mark_dirty(index);
+        }
+    }
+
+    /// PUBREL.
+    pub(crate) fn release(&mut self, connection: ConnectionId, tag: Tag) {
+        let Some(place) = self.place_of(connection) else { return };
+        let index = self.session_of(place);
+        let session = &mut self.sessions[index as usize];
+        let (queue, logged) = (session.id, session.logged);
+        if session.remove_inbound(tag).is_none() {
+            self.count(Counted::UnknownTag);
+            let reason = ReasonCode::PacketIdentifierNotFound;
+            self.answer(place, tag, AnswerKind::Completed, reason, Sequence(0), false);
+            return;
+        }
+        let need = if logged {
+            self.mark_dirty(index);
+            self.append(Record::InboundEnd { queue, tag })
+        } else {
+            Sequence(0)
+        };
+        self.answer(place, tag, AnswerKind::Completed, ReasonCode::Success, need, false);
+    }
+
+    /// The server publishes (`$SYS`): what finds no credit is dropped.
+    pub(crate) fn publish_internal(&mut self, mut message: Message) {
+        message.publisher = QueueId::NONE;
+        message.id = self.ids.next(self.now.wall);
+        self.collect(&message, Origin::Here);
+        if self.lacking_credit(&message).is_some() || self.must_reject(&message) {
+            return self.count(Counted::DroppedQos0Congested);
+        }
+        self.route(message, false);
+    }
+
+    /// Publishes for a client that is gone (will, parked QoS 0): waits for credit if need be.
+    pub(crate) fn publish_orphan(&mut self, mut message: Message) {
+        message.id = self.ids.next(self.now.wall);
+        if !self.mesh.deferred.is_empty() {
+            return self.defer(message);
+        }
+        if let Err(message) = self.try_orphan(Box::new(message)) {
+            self.defer(*message);
+        }
+    }
+
+    fn try_orphan(&mut self, message: Box<Message>) -> Result<(), Box<Message>> {
+        self.collect(&message, Origin::Here);
+        if self.lacking_credit(&message).is_some() {
+            return Err(message);
+        }
+        if self.must_reject(&message) {
+            self.count(Counted::QueueOverflow);
+        } else {
+            self.route(*message, false);
+        }
+        Ok(())
+    }
+
+    fn defer(&mut self, message: Message) {
+        if self.mesh.deferred.len() >= self.config.deferred_max {
+            return self.count(Counted::QueueOverflow);
+        }
+        self.mesh.deferred.push_back(message);
+    }
+
+    /// Credit has come back.
+    pub(crate) fn publish_deferred(&mut self) {
+        while let Some(message) = self.mesh.deferred.pop_front() {
+            if let Err(message) = self.try_orphan(Box::new(message)) {
+                return self.mesh.deferred.push_front(*message);
+            }
+        }
+    }
+
+    fn is_repeated_id(&self, message: &Message) -> bool {
+        message.qos == Qos::ExactlyOnce && self.mesh.is_known(message.id)
+    }
+}

@@ -1,0 +1,277 @@
+//! A queue of deliveries: what is in flight, what waits in memory, what waits in the old generation.
+//!
+//! ```text
+//!   oldest                                                          newest
+//!   window (in flight, by tag) │ backlog portion │ …on disk… │ young (memory)
+//! ```
+//!
+//! Invariants
+//! - Deliveries enter at the tail of `young` and leave through the window in that order.
+//! - While there is a backlog, `young` holds only what is newer than all of it.
+//! - A tag is the slot's index plus one, so an acknowledgement is found without a search; freed tags are
+//!   used again as late as possible.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ahash::{AHashMap, AHashSet};
+use base::{Message, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag};
+use postroad_base as base;
+use smallvec::SmallVec;
+
+/// One delivery that waits or is in flight.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub sequence: Sequence,
+    pub message: Arc<Message>,
+    pub identifiers: SmallVec<[SubscriptionIdentifier; 1]>,
+    pub qos: Qos,
+    pub retain: bool,
+    /// It may have been sent before.
+    pub dup: bool,
+    /// The old generation holds it.
+    pub stored: bool,
+}
+
+impl Entry {
+    /// What it counts against `queue_bytes_max`.
+    pub fn size(&self) -> usize {
+        message_size(&self.message)
+    }
+
+    /// As the log and the old generation hold it.
+    pub fn recipient(&self, queue: base::QueueId) -> Recipient {
+        Recipient { queue, qos: self.qos, retain: self.retain, identifiers: self.identifiers.clone() }
+    }
+}
+
+/// What a message counts against `queue_bytes_max`.
+pub(crate) fn message_size(message: &Message) -> usize {
+    message.payload.len() + message.properties.len() + message.topic.as_str().len()
+}
+
+/// Where a delivery in the window is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Its PUBLISH leaves when the commit has covered its cause.
+    Held,
+    /// To be sent on this connection (again).
+    Waiting,
+    /// Sent; PUBACK or PUBREC is due.
+    Sent,
+    /// QoS 2: the PUBREL leaves when the commit has covered the PUBREC.
+    ReleaseHeld,
+    /// QoS 2: PUBREL sent, or to be sent again after a reconnect; PUBCOMP is due.
+    Released,
+}
+
+/// A delivery in the window.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// Place among the deliveries of this queue.
+    pub order: u64,
+    pub sequence: Sequence,
+    pub qos: Qos,
+    pub state: State,
+    /// It was sent on this connection, hence counts against its receive maximum.
+    pub counts: bool,
+    pub stored: bool,
+    /// `None` once received: only the release is left.
+    pub entry: Option<Entry>,
+}
+
+/// Deliveries in flight, by tag.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    slots: Vec<Option<Slot>>,
+    free: VecDeque<u16>,
+    used: usize,
+    next_order: u64,
+}
+
+/// Tags are used in turn among at least this many, so that a late duplicate acknowledgement hits nothing.
+const TAGS_MIN: usize = 16;
+
+impl Window {
+    pub fn len(&self) -> usize {
+        self.used
+    }
+
+    /// Puts `entry` in flight; its tag is free until then. `None` if all 65,535 are taken.
+    pub fn insert(&mut self, entry: Entry, state: State) -> Option<Tag> {
+        let index = if self.slots.len() < TAGS_MIN || self.free.is_empty() {
+            if self.slots.len() >= usize::from(u16::MAX) {
+                return None;
+            }
+            self.slots.push(None);
+            self.slots.len() - 1
+        } else {
+            usize::from(self.free.pop_front().expect("not empty"))
+        };
+        let order = self.next_order();
+        self.slots[index] = Some(Slot {
+            order,
+            sequence: entry.sequence,
+            qos: entry.qos,
+            state,
+            counts: false,
+            stored: entry.stored,
+            entry: Some(entry),
+        });
+        self.used += 1;
+        Some(tag_of(index))
+    }
+
+    fn next_order(&mut self) -> u64 {
+        self.next_order += 1;
+        self.next_order
+    }
+
+    /// Recovery: puts a delivery back under the tag that the log remembers.
+    pub fn restore(&mut self, tag: Tag, slot: Slot) {
+        let index = usize::from(tag.get()) - 1;
+        while self.slots.len() <= index {
+            self.free.push_back(u16::try_from(self.slots.len()).expect("a tag has 16 bits"));
+            self.slots.push(None);
+        }
+        self.free.retain(|&free| usize::from(free) != index);
+        let order = self.next_order();
+        if self.slots[index].is_none() {
+            self.used += 1;
+        }
+        self.slots[index] = Some(Slot { order, ..slot });
+    }
+
+    pub fn get_mut(&mut self, tag: Tag) -> Option<&mut Slot> {
+        self.slots.get_mut(usize::from(tag.get()) - 1)?.as_mut()
+    }
+
+    pub fn remove(&mut self, tag: Tag) -> Option<Slot> {
+        let index = usize::from(tag.get()) - 1;
+        let slot = self.slots.get_mut(index)?.take()?;
+        self.free.push_back(u16::try_from(index).expect("a tag has 16 bits"));
+        self.used -= 1;
+        Some(slot)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Tag, &Slot)> {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| Some((tag_of(index), slot.as_ref()?)))
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Tag, &mut Slot)> {
+        self.slots.iter_mut().enumerate().filter_map(|(index, slot)| Some((tag_of(index), slot.as_mut()?)))
+    }
+
+    /// Tags in the order of their deliveries.
+    pub fn in_order(&self) -> VecDeque<Tag> {
+        let mut tags: Vec<(u64, Tag)> = self.iter().map(|(tag, slot)| (slot.order, tag)).collect();
+        tags.sort_unstable();
+        tags.into_iter().map(|(_, tag)| tag).collect()
+    }
+
+    /// Gives memory back when nothing is in flight.
+    pub fn shrink(&mut self) {
+        if self.used == 0 && self.slots.capacity() > TAGS_MIN {
+            self.slots = Vec::new();
+            self.free = VecDeque::new();
+        }
+    }
+}
+
+fn tag_of(index: usize) -> Tag {
+    u16::try_from(index + 1).ok().and_then(Tag::new).expect("the window has at most 65,535 slots")
+}
+
+/// What waits in the old generation.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    /// Everything up to and with this one has been read or is settled.
+    pub after: Sequence,
+    /// Nothing stored is newer.
+    pub until: Sequence,
+    /// A `ReadBacklog` is under way.
+    pub reading: bool,
+    /// The store has given all: what is in `portion` is the rest.
+    pub ended: bool,
+    pub portion: VecDeque<Entry>,
+    /// More was stored while a read was under way: its `end` is not the end.
+    pub extended: bool,
+    /// How many are believed to be stored and unread.
+    pub unread: usize,
+    /// Settled since they were stored (recovery): not to be delivered.
+    pub skip: AHashSet<Sequence>,
+    /// Recovery: QoS 2 deliveries of which only the release is left; the store may still show them.
+    pub received: AHashSet<Sequence>,
+    /// Recovery: QoS 2 deliveries that had a tag; the body is in the store.
+    pub tagged: AHashMap<Sequence, Tag>,
+}
+
+/// A queue.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    pub window: Window,
+    /// Tags to be sent again on this connection, in order.
+    pub resend: VecDeque<Tag>,
+    pub young: VecDeque<Entry>,
+    pub backlog: Option<Box<Backlog>>,
+    /// Pending bytes in memory.
+    pub bytes: usize,
+}
+
+impl Queue {
+    /// Pending deliveries, in flight or waiting.
+    pub fn messages(&self) -> usize {
+        let backlog = self.backlog.as_ref().map_or(0, |b| b.unread + b.portion.len());
+        self.window.len() + self.young.len() + backlog
+    }
+
+    pub fn push(&mut self, entry: Entry) {
+        self.bytes += entry.size();
+        self.young.push_back(entry);
+    }
+
+    /// The next delivery that has not been sent, if it is in memory.
+    pub fn next(&self) -> Option<&Entry> {
+        match &self.backlog {
+            Some(backlog) => backlog.portion.front(),
+            None => self.young.front(),
+        }
+    }
+
+    pub fn pop(&mut self) -> Option<Entry> {
+        match &mut self.backlog {
+            None => self.young.pop_front(),
+            Some(backlog) => {
+                let entry = backlog.portion.pop_front();
+                if backlog.ended && backlog.portion.is_empty() {
+                    self.backlog = None;
+                }
+                entry
+            }
+        }
+    }
+
+    /// The connection is over: what was sent is to be sent again, with DUP `[MQTT-3.3.1-1]`.
+    pub fn detach(&mut self) {
+        self.resend.clear();
+        for (_, slot) in self.window.iter_mut() {
+            slot.counts = false;
+            slot.state = match slot.state {
+                State::Held | State::Waiting => State::Waiting,
+                State::Sent => {
+                    if let Some(entry) = &mut slot.entry {
+                        entry.dup = true;
+                    }
+                    State::Waiting
+                }
+                State::ReleaseHeld | State::Released => State::Released,
+            };
+        }
+        self.window.shrink();
+    }
+
+    /// A connection takes the queue up: what is in flight goes first, in its order `[MQTT-4.4.0-1]`.
+    pub fn attach(&mut self) {
+        self.resend = self.window.in_order();
+    }
+}

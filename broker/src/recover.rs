@@ -1,0 +1,301 @@
+//! From the log back to the state: first the snapshot of the old generation, then the young records.
+//!
+//! Young records up to `as_of` are in the snapshot already. Of them, `Publish`, `Settle`, `Tagged` and
+//! `Received` still count, for deliveries above their queue's watermark: the snapshot holds no
+//! deliveries. All four may be replayed twice without harm.
+
+use std::sync::Arc;
+
+use base::{Message, Now, Qos, QueueId, QueueOwner, Recipient, Record, Sequence, Tag};
+use postroad_base as base;
+
+use crate::api::{Counted, StateKey};
+use crate::broker::Broker;
+use crate::queue::{Backlog, Entry, Queue, Slot, State};
+use crate::session::{InboundState, Progress, Session, SessionIndex};
+use crate::timers::Timer;
+
+/// Wills of a former run wait at least this long: until the other shards have told what they want.
+const WILL_DELAY_MIN_MS: u64 = 2_000;
+
+impl Broker {
+    /// A record of the log. Snapshot records come first, with sequence 0; then the young ones in order.
+    /// `as_of` is that of the snapshot (0 if there is none).
+    pub fn replay(&mut self, sequence: Sequence, as_of: Sequence, record: Record) {
+        self.gate.advance(sequence.max(as_of));
+        let is_snapshot = sequence == Sequence(0);
+        match record {
+            Record::Publish { message, recipients } => self.replay_publish(sequence, &message, recipients),
+            Record::Settle { queue, sequence, .. } => self.replay_settle(queue, sequence),
+            Record::Tagged { queue, sequence, tag } => self.replay_tagged(queue, sequence, tag),
+            Record::Received { queue, sequence } => self.replay_received(queue, sequence),
+            other if is_snapshot || sequence > as_of => self.replay_state(other, is_snapshot),
+            _ => {}
+        }
+    }
+
+    fn replay_state(&mut self, record: Record, is_snapshot: bool) {
+        let queue = match &record {
+            Record::QueueBegin { queue, .. }
+            | Record::Connected { queue, .. }
+            | Record::Disconnected { queue, .. }
+            | Record::QueueEnd { queue }
+            | Record::WillSet { queue, .. }
+            | Record::Subscribe { queue, .. }
+            | Record::Unsubscribe { queue, .. }
+            | Record::InboundBegin { queue, .. }
+            | Record::InboundEnd { queue, .. }
+            | Record::Watermark { queue, .. } => *queue,
+            _ => return self.replay_global(record),
+        };
+        if let Record::QueueBegin { owner, expiry, at, .. } = record {
+            return self.replay_begin(queue, owner, expiry, at, is_snapshot);
+        }
+        let Some(&index) = self.queues.get(&queue) else { return };
+        if !is_snapshot {
+            self.mark_dirty(index);
+        }
+        let session = &mut self.sessions[index as usize];
+        match record {
+            Record::Connected { expiry, at, .. } => {
+                (session.expiry, session.since, session.was_connected) = (expiry, at, true);
+            }
+            Record::Disconnected { expiry, at, .. } => {
+                (session.expiry, session.since, session.was_connected) = (expiry, at, false);
+            }
+            Record::WillSet { will, .. } => session.will = will,
+            Record::Subscribe { filter, options, .. } => drop(session.set_subscription(&filter, options)),
+            Record::Unsubscribe { filter, .. } => drop(session.remove_subscription(&filter)),
+            Record::InboundBegin { tag, id, .. } => {
+                // A snapshot holds only what was answered; of a young one nobody knows.
+                let reason = base::ReasonCode::Success;
+                let routed = Progress::Routed { reason, need: Sequence(0) };
+                let progress = if is_snapshot { routed } else { Progress::Unknown };
+                session.remove_inbound(tag);
+                session.inbound.push((tag, InboundState { id, progress }));
+            }
+            Record::InboundEnd { tag, .. } => drop(session.remove_inbound(tag)),
+            Record::Watermark { upto, .. } => replay_watermark(session, upto),
+            Record::QueueEnd { .. } => self.replay_end(index),
+            _ => {}
+        }
+    }
+
+    fn replay_global(&mut self, record: Record) {
+        match record {
+            Record::Retain { message } => {
+                self.retiring.dirty.insert(StateKey::Retained(message.topic.clone()));
+                self.retained.insert(&message.topic.as_byte_string().clone(), message);
+            }
+            Record::RetainClear { topic } => {
+                self.retained.remove(topic.as_str());
+                self.retiring.dirty.insert(StateKey::Retained(topic));
+            }
+            Record::OrdinalsUsed { next } => self.use_ordinals(next),
+            _ => {}
+        }
+    }
+
+    fn use_ordinals(&mut self, next: QueueId) {
+        if let Some(known) = self.ordinals.get_mut(usize::from(next.partition().0)) {
+            *known = next.ordinal().max(*known);
+        }
+    }
+
+    fn replay_begin(
+        &mut self,
+        queue: QueueId,
+        owner: QueueOwner,
+        expiry: base::SessionExpiry,
+        at: base::WallMillis,
+        is_snapshot: bool,
+    ) {
+        self.use_ordinals(QueueId::new(queue.partition(), queue.ordinal() + 1));
+        if !is_snapshot {
+            self.retiring.dirty.insert(StateKey::Ordinals(queue.partition()));
+        }
+        let QueueOwner::Session(client) = owner else { return };
+        let mut session = Session::new(client, queue, true, expiry);
+        (session.since, session.was_connected) = (at, true);
+        let index = self.add_session(session);
+        if !is_snapshot {
+            self.mark_dirty(index);
+        }
+    }
+
+    fn replay_end(&mut self, index: SessionIndex) {
+        let session = self.sessions.remove(index as usize);
+        self.queues.remove(&session.id);
+        if self.clients.get(&session.client) == Some(&index) {
+            self.clients.remove(&session.client);
+        }
+        self.retiring.ended.push(session.id);
+    }
+
+    fn replay_publish(&mut self, sequence: Sequence, message: &Arc<Message>, recipients: Vec<Recipient>) {
+        if message.qos == Qos::ExactlyOnce {
+            self.mesh.know(message.id);
+        }
+        for recipient in recipients {
+            let Some(&index) = self.queues.get(&recipient.queue) else { continue };
+            let session = &mut self.sessions[index as usize];
+            if sequence <= session.watermark {
+                continue;
+            }
+            session.queue.push(Entry {
+                sequence,
+                message: Arc::clone(message),
+                identifiers: recipient.identifiers,
+                qos: recipient.qos,
+                retain: recipient.retain,
+                dup: false,
+                stored: false,
+            });
+            self.mark_dirty(index);
+        }
+    }
+
+    fn replay_settle(&mut self, queue: QueueId, sequence: Sequence) {
+        let Some(&index) = self.queues.get(&queue) else { return };
+        self.mark_dirty(index);
+        let session = &mut self.sessions[index as usize];
+        let tag = tag_at(&session.queue, sequence);
+        if let Some(slot) = tag.and_then(|tag| session.queue.window.remove(tag))
+            && let Some(entry) = slot.entry
+        {
+            session.queue.bytes -= entry.size();
+        }
+        if sequence <= session.watermark {
+            self.retiring.settled.push((queue, sequence));
+            if let Some(backlog) = &mut session.queue.backlog {
+                backlog.tagged.remove(&sequence);
+                backlog.skip.insert(sequence);
+            }
+        } else {
+            take_young(&mut session.queue, sequence);
+        }
+    }
+
+    fn replay_tagged(&mut self, queue: QueueId, sequence: Sequence, tag: Tag) {
+        let Some(&index) = self.queues.get(&queue) else { return };
+        self.mark_dirty(index);
+        let session = &mut self.sessions[index as usize];
+        if tag_at(&session.queue, sequence).is_some() {
+            return;
+        }
+        let stored = sequence <= session.watermark;
+        let mut entry = take_young(&mut session.queue, sequence);
+        if let Some(entry) = &mut entry {
+            entry.dup = true;
+            session.queue.bytes += entry.size();
+        }
+        let backlog = session.queue.backlog.as_mut().filter(|_| stored);
+        let waits_in_store = backlog.is_some_and(|backlog| {
+            let pending = sequence > backlog.after && !backlog.skip.contains(&sequence);
+            pending && backlog.tagged.insert(sequence, tag).is_none()
+        });
+        if entry.is_some() || waits_in_store {
+            let slot =
+                Slot { order: 0, sequence, qos: Qos::ExactlyOnce, state: State::Waiting, counts: false, stored, entry };
+            session.queue.window.restore(tag, slot);
+        }
+    }
+
+    fn replay_received(&mut self, queue: QueueId, sequence: Sequence) {
+        let Some(&index) = self.queues.get(&queue) else { return };
+        self.mark_dirty(index);
+        let queue = &mut self.sessions[index as usize].queue;
+        let Some(tag) = tag_at(queue, sequence) else { return };
+        if let Some(backlog) = &mut queue.backlog
+            && backlog.tagged.remove(&sequence).is_some()
+        {
+            // Its body is not wanted any more; the store keeps it until it is settled.
+            backlog.received.insert(sequence);
+        }
+        if let Some(slot) = queue.window.get_mut(tag) {
+            slot.state = State::Released;
+            if let Some(entry) = slot.entry.take() {
+                queue.bytes -= entry.size();
+            }
+        }
+    }
+
+    /// All has been replayed; `now` is the time of the recovery. The log goes on with `first`.
+    ///
+    /// Every session counts as disconnected now (DESIGN 6).
+    pub fn recovered(&mut self, now: Now, first: Sequence) {
+        self.now = now;
+        self.gate.advance(Sequence(first.0.saturating_sub(1)));
+        self.gate.commit_all();
+        let mut places: Vec<SessionIndex> = self.queues.values().copied().collect();
+        places.sort_unstable();
+        for &index in &places {
+            self.mark_maybe_sent(index);
+            for (filter, options) in self.sessions[index as usize].subscriptions.clone() {
+                self.want(&filter, None);
+                self.index_subscription(index, &filter, options);
+            }
+        }
+        for index in places {
+            self.begin_absence(index);
+        }
+    }
+
+    /// What may have been sent before the crash is sent with DUP `[MQTT-3.3.1-1]`; QoS 2 only with its tag.
+    fn mark_maybe_sent(&mut self, index: SessionIndex) {
+        let window = usize::from(self.config.inflight_max);
+        let waiting = self.sessions[index as usize].queue.young.iter_mut();
+        for entry in waiting.filter(|entry| entry.qos == Qos::AtLeastOnce).take(window) {
+            entry.dup = true;
+        }
+    }
+
+    fn begin_absence(&mut self, index: SessionIndex) {
+        let wall = self.now.wall;
+        let session = &mut self.sessions[index as usize];
+        let lifetime = u64::from(session.expiry.0) * 1000;
+        if std::mem::take(&mut session.was_connected) {
+            session.since = wall;
+            let (queue, expiry) = (session.id, session.expiry);
+            self.append(Record::Disconnected { queue, expiry, at: wall });
+            self.mark_dirty(index);
+        }
+        let session = &mut self.sessions[index as usize];
+        let left = session.since.after(lifetime).since(wall);
+        if let Some(will) = &session.will {
+            let delay = (u64::from(will.delay_seconds) * 1000).max(WILL_DELAY_MIN_MS);
+            let timer = Timer::Will(index, session.id);
+            session.will_timer = Some(self.timers.set(self.now.mono.after(delay), timer));
+        }
+        // Its will needs the other shards' wishes, too: the end waits as long.
+        let left = if session.will.is_some() { left.max(WILL_DELAY_MIN_MS) } else { left };
+        if left == 0 && session.expiry != base::SessionExpiry::NEVER {
+            self.count(Counted::SessionExpired);
+            return self.end_session(index);
+        }
+        self.set_expiry_timer(index, left);
+    }
+}
+
+/// The first watermark says up to where everything is over; a second one that the rest up to it is stored.
+fn replay_watermark(session: &mut Session, upto: Sequence) {
+    if session.watermark > Sequence(0) || session.has_watermark {
+        let after = session.watermark;
+        session.queue.backlog = Some(Box::new(Backlog { after, until: upto, unread: 1, ..Backlog::default() }));
+    }
+    session.has_watermark = true;
+    session.watermark = upto;
+}
+
+/// The tag of a delivery in the window.
+fn tag_at(queue: &Queue, sequence: Sequence) -> Option<Tag> {
+    queue.window.iter().find(|(_, slot)| slot.sequence == sequence).map(|(tag, _)| tag)
+}
+
+/// Takes a delivery out of the ones that wait in memory.
+fn take_young(queue: &mut Queue, sequence: Sequence) -> Option<Entry> {
+    let place = queue.young.binary_search_by_key(&sequence, |entry| entry.sequence).ok()?;
+    let entry = queue.young.remove(place)?;
+    queue.bytes -= entry.size();
+    Some(entry)
+}

@@ -1,0 +1,269 @@
+//! The young log gives its oldest segments back: what is still pending in them moves to the old generation.
+//!
+//! Order: `Retire` → the batch is put together as of the last record → it leaves as `Ingest` once that record is
+//! committed (a state that the log might forget must not be stored) → `Ingested` → bodies that wait leave memory.
+//!
+//! A delivery counts as stored from the moment at which it is in a batch: if it is settled while the batch is
+//! being ingested, the next batch removes it.
+
+use ahash::AHashSet;
+use base::{QueueId, QueueOwner, Record, Sequence};
+use postroad_base as base;
+
+use crate::api::{BacklogEntry, Effect, Retirement, StateKey};
+use crate::broker::Broker;
+use crate::gate::Waiter;
+use crate::queue::{Backlog, Entry, State};
+use crate::session::{Progress, Session, SessionIndex};
+
+/// What changed since the last retirement.
+#[derive(Debug, Default)]
+pub(crate) struct Retiring {
+    /// Retained topics and ordinals.
+    pub dirty: AHashSet<StateKey>,
+    /// Sessions; each marks itself `dirty`, so that it is here once.
+    pub dirty_queues: Vec<QueueId>,
+    pub ended: Vec<QueueId>,
+    /// Stored deliveries that are over.
+    pub settled: Vec<(QueueId, Sequence)>,
+}
+
+impl Broker {
+    /// The session's state has changed.
+    pub(crate) fn mark_dirty(&mut self, index: SessionIndex) {
+        let session = &mut self.sessions[index as usize];
+        if session.logged && !session.dirty {
+            session.dirty = true;
+            self.retiring.dirty_queues.push(session.id);
+        }
+    }
+
+    pub(crate) fn retire(&mut self, upto: Sequence) {
+        let mut batch = Box::new(Retirement { as_of: self.gate.appended(), upto, ..Retirement::default() });
+        self.pending_into(&mut batch);
+        self.queues_into(&mut batch);
+        for key in std::mem::take(&mut self.retiring.dirty) {
+            let state = self.state_of(&key);
+            batch.state.push((key, state));
+        }
+        batch.state.sort_by(|a, b| a.0.cmp(&b.0));
+        batch.settled = std::mem::take(&mut self.retiring.settled);
+        batch.ended = std::mem::take(&mut self.retiring.ended);
+        let effect = Effect::Ingest { batch };
+        self.after_commit(Waiter::Emit(Box::new(effect)));
+    }
+
+    /// What is pending in the segments that go, and not stored yet.
+    fn pending_into(&mut self, batch: &mut Retirement) {
+        let places: Vec<SessionIndex> = self.queues.values().copied().collect();
+        for index in places {
+            let session = &mut self.sessions[index as usize];
+            if !session.logged {
+                continue;
+            }
+            let (queue, before, upto) = (session.id, batch.pending.len(), batch.upto);
+            let mut take = |entry: &mut Entry| {
+                if !entry.stored && entry.sequence <= upto {
+                    entry.stored = true;
+                    batch.pending.push((queue, backlog_entry(entry, queue)));
+                }
+                entry.stored
+            };
+            for (_, slot) in session.queue.window.iter_mut() {
+                if let Some(entry) = &mut slot.entry {
+                    slot.stored |= take(entry);
+                }
+            }
+            for entry in &mut session.queue.young {
+                if entry.sequence > upto {
+                    break;
+                }
+                take(entry);
+            }
+            if batch.pending.len() > before {
+                self.mark_dirty(index);
+            }
+        }
+        batch.pending.sort_by_key(|(queue, entry)| (*queue, entry.sequence));
+    }
+
+    fn queues_into(&mut self, batch: &mut Retirement) {
+        for queue in std::mem::take(&mut self.retiring.dirty_queues) {
+            let state = self.queues.get(&queue).map(|&index| {
+                let session = &mut self.sessions[index as usize];
+                session.dirty = false;
+                session.watermark = session.watermark.max(batch.upto);
+                session_records(session)
+            });
+            batch.state.push((StateKey::Queue(queue), state));
+        }
+    }
+
+    fn state_of(&self, key: &StateKey) -> Option<Vec<Record>> {
+        match key {
+            StateKey::Retained(topic) => {
+                let message = self.retained.get(topic.as_str())?.clone();
+                Some(vec![Record::Retain { message }])
+            }
+            StateKey::Ordinals(partition) => {
+                let next = QueueId::new(*partition, self.ordinals[usize::from(partition.0)]);
+                Some(vec![Record::OrdinalsUsed { next }])
+            }
+            StateKey::Queue(_) | StateKey::Registration(_) => None,
+        }
+    }
+
+    /// What is stored and waits leaves memory: it is read back in portions when its turn comes.
+    pub(crate) fn ingested(&mut self, upto: Sequence) {
+        for (_, session) in &mut self.sessions {
+            let queue = &mut session.queue;
+            let is_old = |entry: &Entry| entry.stored && entry.sequence <= upto;
+            let count = queue.young.iter().take_while(|entry| is_old(entry)).count();
+            let Some(first) = queue.young.front().map(|entry| entry.sequence).filter(|_| count > 0) else { continue };
+            let mut last = first;
+            for entry in queue.young.drain(..count) {
+                queue.bytes -= entry.size().min(queue.bytes);
+                last = entry.sequence;
+            }
+            let after = Sequence(first.0 - 1);
+            let backlog = queue.backlog.get_or_insert_with(|| Box::new(Backlog { after, ..Backlog::default() }));
+            backlog.until = last;
+            backlog.unread += count;
+            backlog.ended = false;
+            backlog.extended = backlog.reading;
+        }
+        let places: Vec<SessionIndex> = self.queues.values().copied().collect();
+        for index in places {
+            self.read_backlog(index);
+        }
+    }
+
+    /// Asks for the next portion of a connected session's stored deliveries, in time.
+    pub(crate) fn read_backlog(&mut self, index: SessionIndex) {
+        let session = &mut self.sessions[index as usize];
+        let Some(place) = session.connection else { return };
+        let Some(backlog) = &mut session.queue.backlog else { return };
+        let connection = &self.connections[place as usize];
+        if connection.opening || connection.congested || backlog.reading || backlog.ended {
+            return;
+        }
+        let (messages_max, bytes_max) = (self.config.backlog_messages_max, self.config.backlog_bytes_max);
+        if backlog.portion.len() * 2 > messages_max {
+            return;
+        }
+        backlog.reading = true;
+        let (queue, after) = (session.id, backlog.after);
+        self.effects.push_back(Effect::ReadBacklog { queue, after, messages_max, bytes_max });
+    }
+
+    /// A portion has come.
+    pub(crate) fn backlog(&mut self, queue: QueueId, entries: Vec<BacklogEntry>, end: bool) {
+        let Some(&index) = self.queues.get(&queue) else { return };
+        let Self { sessions, retiring, .. } = self;
+        let session = &mut sessions[index as usize];
+        let Some(mut backlog) = session.queue.backlog.take() else { return };
+        backlog.reading = false;
+        for item in entries {
+            backlog.after = backlog.after.max(item.sequence);
+            backlog.unread = backlog.unread.saturating_sub(1);
+            if backlog.skip.remove(&item.sequence) {
+                retiring.settled.push((queue, item.sequence));
+                continue;
+            }
+            if backlog.received.remove(&item.sequence) {
+                continue;
+            }
+            let tag = backlog.tagged.remove(&item.sequence);
+            let mut entry = entry_of(item);
+            session.queue.bytes += entry.size();
+            match tag {
+                None => backlog.portion.push_back(entry),
+                Some(tag) => {
+                    entry.dup = true;
+                    if let Some(slot) = session.queue.window.get_mut(tag).filter(|s| s.state == State::Waiting) {
+                        slot.entry = Some(entry);
+                        session.queue.resend.push_back(tag);
+                    }
+                }
+            }
+        }
+        backlog.ended = end && !std::mem::take(&mut backlog.extended);
+        if backlog.ended {
+            backlog.unread = 0;
+        }
+        if !backlog.ended || !backlog.portion.is_empty() {
+            session.queue.backlog = Some(backlog);
+        }
+        self.pump(index);
+    }
+}
+
+fn backlog_entry(entry: &Entry, queue: QueueId) -> BacklogEntry {
+    BacklogEntry { sequence: entry.sequence, recipient: entry.recipient(queue), message: entry.message.clone() }
+}
+
+fn entry_of(item: BacklogEntry) -> Entry {
+    let BacklogEntry { sequence, recipient, message } = item;
+    Entry {
+        sequence,
+        message,
+        identifiers: recipient.identifiers,
+        qos: recipient.qos,
+        retain: recipient.retain,
+        dup: false,
+        stored: true,
+    }
+}
+
+/// A session as records, in the order in which `recover` takes them.
+///
+/// The watermark says from where the young log counts. If something older is stored, another one stands in
+/// front of it: where reading starts.
+fn session_records(session: &Session) -> Vec<Record> {
+    let Session { id: queue, expiry, since: at, .. } = *session;
+    let owner = QueueOwner::Session(session.client.clone());
+    let mut records = vec![Record::QueueBegin { queue, owner, expiry, at }];
+    records.push(match session.connection {
+        Some(_) => Record::Connected { queue, expiry, at },
+        None => Record::Disconnected { queue, expiry, at },
+    });
+    if session.will.is_some() {
+        records.push(Record::WillSet { queue, will: session.will.clone() });
+    }
+    let subscription = |(filter, options): &(base::TopicFilter, base::SubscriptionOptions)| Record::Subscribe {
+        queue,
+        filter: filter.clone(),
+        options: *options,
+    };
+    records.extend(session.subscriptions.iter().map(subscription));
+    if let Some(oldest) = oldest_stored(session) {
+        records.push(Record::Watermark { queue, upto: Sequence(oldest.0 - 1) });
+    }
+    records.push(Record::Watermark { queue, upto: session.watermark });
+    for (tag, state) in &session.inbound {
+        // One that is being routed is left to the young log, which says that it may not have arrived.
+        if matches!(state.progress, Progress::Routed { .. }) {
+            records.push(Record::InboundBegin { queue, tag: *tag, id: state.id });
+        }
+    }
+    for (tag, slot) in session.queue.window.iter().filter(|(_, slot)| slot.qos == base::Qos::ExactlyOnce) {
+        let sequence = slot.sequence;
+        records.push(Record::Tagged { queue, sequence, tag });
+        if slot.entry.is_none() && matches!(slot.state, State::ReleaseHeld | State::Released) {
+            records.push(Record::Received { queue, sequence });
+        }
+    }
+    records
+}
+
+/// The oldest delivery that is in the old generation and not over.
+fn oldest_stored(session: &Session) -> Option<Sequence> {
+    let queue = &session.queue;
+    let window = queue.window.iter().filter(|(_, slot)| slot.stored).map(|(_, slot)| slot.sequence).min();
+    let young = queue.young.front().filter(|entry| entry.stored).map(|entry| entry.sequence);
+    let backlog = queue.backlog.as_ref().map(|backlog| match backlog.portion.front() {
+        Some(entry) => entry.sequence,
+        None => backlog.after.next(),
+    });
+    [window, young, backlog].into_iter().flatten().min()
+}

@@ -1,0 +1,266 @@
+//! From a message to its recipients: one walk of the index, one record, one pass over the sessions.
+//!
+//! The keys of the index: sessions by their place in the slab, other shards with [`REMOTE`] set,
+//! share groups with [`GROUP`].
+
+use std::sync::Arc;
+
+use base::{Message, Qos, ReasonCode, Recipient, Record, SubscriptionIdentifier, TopicFilter};
+use postroad_base as base;
+use smallvec::SmallVec;
+
+use crate::api::{Counted, Delivery, Effect};
+use crate::broker::{Broker, Interested};
+use crate::config::QueuePolicy;
+use crate::queue::{Entry, message_size};
+use crate::session::{Session, SessionIndex};
+use crate::share::GroupIndex;
+
+/// Marks a key of the index that stands for a shard.
+pub(crate) const REMOTE: u32 = 1 << 31;
+/// Marks a key of the index that stands for a share group.
+pub(crate) const GROUP: u32 = 1 << 30;
+
+/// Where a message that is to be routed comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A publisher of this shard.
+    Here,
+    /// Another shard, which cares for the other shards and for share groups.
+    Shard,
+}
+
+/// One recipient on this shard, overlapping subscriptions merged.
+#[derive(Debug)]
+pub(crate) struct Match {
+    pub session: SessionIndex,
+    pub qos: Qos,
+    pub retain: bool,
+    pub identifiers: SmallVec<[SubscriptionIdentifier; 1]>,
+    /// The queue has no room, and the policy is not to take it.
+    pub full: bool,
+}
+
+/// Room that is used again for each message.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub matches: Vec<Match>,
+    /// Other shards that want it, each once.
+    pub shards: SmallVec<[u16; 8]>,
+    /// Share groups that want it, each once.
+    pub groups: SmallVec<[GroupIndex; 2]>,
+    /// Groups whose member on another shard gets it.
+    pub share_forwards: SmallVec<[(u16, TopicFilter); 1]>,
+    walk: u64,
+}
+
+impl Scratch {
+    pub fn clear(&mut self) {
+        self.matches.clear();
+        self.shards.clear();
+        self.groups.clear();
+        self.share_forwards.clear();
+        self.walk += 1;
+    }
+}
+
+/// What came of handing a message to the sessions of this shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spread {
+    pub matched: bool,
+    /// It is in the log, hence to be confirmed after the commit.
+    pub logged: bool,
+}
+
+impl Broker {
+    /// Walks the index once: fills `scratch.matches` and `scratch.shards`.
+    pub(crate) fn collect(&mut self, message: &Message, origin: Origin) {
+        let Self { scratch, sessions, subscriptions, .. } = self;
+        scratch.clear();
+        subscriptions.matches(message.topic.as_str(), &mut |key, options: &Interested| {
+            if key & GROUP != 0 {
+                return scratch.groups.push(key & !GROUP);
+            }
+            if key & REMOTE != 0 {
+                let shard = (key & !REMOTE) as u16;
+                if !scratch.shards.contains(&shard) {
+                    scratch.shards.push(shard);
+                }
+                return;
+            }
+            let session = &mut sessions[key as usize];
+            // [MQTT-3.8.3-3]
+            if options.no_local && message.publisher == session.id {
+                return;
+            }
+            merge(scratch, key, session, message, options);
+        });
+        if origin == Origin::Shard {
+            scratch.shards.clear();
+        } else if !scratch.groups.is_empty() {
+            self.collect_groups(message);
+        }
+    }
+
+    /// Whether a recipient's queue is full and the policy is to tell the publisher.
+    pub(crate) fn must_reject(&mut self, message: &Message) -> bool {
+        if !message.qos.is_acknowledged() || self.config.queue_policy == QueuePolicy::DropOldest {
+            return false;
+        }
+        let size = message_size(message);
+        let Self { scratch, sessions, config, .. } = self;
+        let mut any = false;
+        for recipient in scratch.matches.iter_mut().filter(|m| m.qos.is_acknowledged()) {
+            let queue = &sessions[recipient.session as usize].queue;
+            recipient.full =
+                queue.messages() >= config.queue_messages_max || queue.bytes + size > config.queue_bytes_max;
+            any |= recipient.full;
+        }
+        any && config.queue_policy == QueuePolicy::RejectPublisher
+    }
+
+    /// Hands the message to the sessions that `collect` found; logs it first if one of them is to keep it.
+    pub(crate) fn spread(&mut self, message: &Arc<Message>) -> Spread {
+        let mut matches = std::mem::take(&mut self.scratch.matches);
+        let matched = !matches.is_empty();
+        matches.retain(|m| {
+            if m.full {
+                self.count(Counted::QueueOverflow);
+            }
+            !m.full
+        });
+        let recipients = self.recipients_to_log(&matches);
+        let logged = !recipients.is_empty();
+        let sequence = if logged {
+            self.append(Record::Publish { message: Arc::clone(message), recipients })
+        } else {
+            self.position()
+        };
+        for m in matches.drain(..) {
+            let entry = Entry {
+                sequence,
+                message: Arc::clone(message),
+                identifiers: m.identifiers,
+                qos: m.qos,
+                retain: m.retain,
+                dup: false,
+                stored: false,
+            };
+            self.enqueue(m.session, entry);
+        }
+        self.scratch.matches = matches;
+        Spread { matched, logged }
+    }
+
+    fn recipients_to_log(&self, matches: &[Match]) -> Vec<Recipient> {
+        if !self.config.durable {
+            return Vec::new();
+        }
+        let durable = |m: &&Match| m.qos.is_acknowledged() && self.sessions[m.session as usize].logged;
+        matches
+            .iter()
+            .filter(durable)
+            .map(|m| Recipient {
+                queue: self.sessions[m.session as usize].id,
+                qos: m.qos,
+                retain: m.retain,
+                identifiers: m.identifiers.clone(),
+            })
+            .collect()
+    }
+
+    /// The place of a message that is not logged.
+    fn position(&mut self) -> base::Sequence {
+        if self.config.durable {
+            return self.gate.appended();
+        }
+        let sequence = self.gate.number();
+        self.gate.commit_all();
+        sequence
+    }
+
+    /// Gives one delivery to a session: out at once, or into its queue.
+    pub(crate) fn enqueue(&mut self, index: SessionIndex, entry: Entry) {
+        self.note_seen(index, &entry.message);
+        if !entry.qos.is_acknowledged() {
+            return self.deliver_qos0(index, entry);
+        }
+        self.make_room(index, entry.size());
+        self.sessions[index as usize].queue.push(entry);
+        self.mark_dirty(index);
+        self.pump(index);
+    }
+
+    fn deliver_qos0(&mut self, index: SessionIndex, entry: Entry) {
+        let session = &self.sessions[index as usize];
+        let Some(connection) = session.connection.map(|c| &self.connections[c as usize]) else {
+            return self.count(Counted::DroppedQos0Offline);
+        };
+        if connection.opening || connection.congested {
+            return self.count(Counted::DroppedQos0Congested);
+        }
+        let connection = connection.id;
+        self.send(connection, entry, None);
+    }
+
+    /// PUBLISH to a connection.
+    pub(crate) fn send(&mut self, connection: base::ConnectionId, entry: Entry, tag: Option<base::Tag>) {
+        self.stats.sent += 1;
+        let topic = crate::directed::topic_of_device(&entry.message.topic);
+        let Entry { message, identifiers, qos, retain, dup, .. } = entry;
+        let delivery = Delivery { message, tag, qos, dup, retain, topic, identifiers };
+        self.effects.push_back(Effect::Deliver { connection, delivery });
+    }
+
+    /// Drops from the head until one of `size` has room; only the policy `DropOldest` gets here with a
+    /// full queue of QoS ≥ 1, and retained messages for a new subscription.
+    fn make_room(&mut self, index: SessionIndex, size: usize) {
+        let mut dropped = 0;
+        loop {
+            let queue = &mut self.sessions[index as usize].queue;
+            let full =
+                queue.messages() >= self.config.queue_messages_max || queue.bytes + size > self.config.queue_bytes_max;
+            if !full {
+                break;
+            }
+            let Some(oldest) = queue.young.pop_front() else { break };
+            queue.bytes -= oldest.size();
+            dropped += 1;
+            self.settle(index, oldest.sequence, oldest.stored, base::Outcome::Overflow);
+        }
+        self.count_by(Counted::QueueOverflow, dropped);
+    }
+}
+
+/// Overlapping subscriptions of one session give one delivery: the highest QoS and all identifiers
+/// `[MQTT-3.3.4-2]`, `[MQTT-3.3.4-3]`, `[MQTT-3.3.4-4]`.
+fn merge(scratch: &mut Scratch, key: u32, session: &mut Session, message: &Message, options: &Interested) {
+    let qos = options.qos.min(message.qos);
+    // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+    let retain = options.retain_as_published && message.retain;
+    if session.mark_walk == scratch.walk {
+        let earlier = &mut scratch.matches[session.mark as usize];
+        earlier.qos = earlier.qos.max(qos);
+        earlier.retain |= retain;
+        if let Some(identifier) = options.identifier
+            && let Err(place) = earlier.identifiers.binary_search(&identifier)
+        {
+            earlier.identifiers.insert(place, identifier);
+        }
+        return;
+    }
+    session.mark_walk = scratch.walk;
+    session.mark = u32::try_from(scratch.matches.len()).expect("at most one match per session");
+    scratch.matches.push(Match {
+        session: key,
+        qos,
+        retain,
+        identifiers: options.identifier.into_iter().collect(),
+        full: false,
+    });
+}
+
+/// The answer to a QoS 1 or 2 publish that was taken in `[MQTT-3.4.2-1]`.
+pub(crate) fn reason_for(matched: bool) -> ReasonCode {
+    if matched { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers }
+}

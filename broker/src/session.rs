@@ -1,0 +1,185 @@
+//! What a shard remembers of a client: its session, which may outlive its connection, and the connection.
+
+use std::collections::VecDeque;
+
+use base::{
+    ClientId, ConnectionId, MessageId, QueueId, ReasonCode, Sequence, SessionExpiry, SubscriptionOptions, Tag,
+    TopicFilter, TopicName, WallMillis, Will,
+};
+use postroad_base as base;
+
+use crate::api::{Inbound, Principal};
+use crate::queue::Queue;
+use crate::timers::TimerKey;
+
+/// Place of a session in the slab.
+pub(crate) type SessionIndex = u32;
+/// Place of a connection in the slab.
+pub(crate) type ConnectionIndex = u32;
+
+/// A session `[MQTT-3.1.2-4]`.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub client: ClientId,
+    /// Names its queue in the log, and itself as publisher (no-local).
+    pub id: QueueId,
+    /// Whether the log knows it: durable, and it outlives its connection.
+    pub logged: bool,
+    pub connection: Option<ConnectionIndex>,
+    pub expiry: SessionExpiry,
+    /// When its connection came or went last.
+    pub since: WallMillis,
+    /// Recovery: it had a connection when the log ended.
+    pub was_connected: bool,
+    pub will: Option<Box<Will>>,
+    /// In ascending order of the filter.
+    pub subscriptions: Vec<(TopicFilter, SubscriptionOptions)>,
+    pub queue: Queue,
+    /// QoS 2 publications of the client that it has not released.
+    pub inbound: Vec<(Tag, InboundState)>,
+    pub expiry_timer: Option<TimerKey>,
+    pub will_timer: Option<TimerKey>,
+    /// Present while retained messages are being asked for.
+    pub watch: Option<Box<Watch>>,
+    /// Changed since the last retirement.
+    pub dirty: bool,
+    /// Everything up to here is settled or stored (see `recover`).
+    pub watermark: Sequence,
+    pub has_watermark: bool,
+    /// Place in the scratch list of the walk `mark_walk`: merges overlapping subscriptions.
+    pub mark: u32,
+    pub mark_walk: u64,
+}
+
+/// Retained messages that arrive live while older ones are being asked for: a later answer must not
+/// bring the older one after the newer.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// Queries under way.
+    pub queries: usize,
+    /// The newest that went to this session, by topic.
+    pub seen: ahash::AHashMap<TopicName, MessageId>,
+}
+
+/// What became of a QoS 2 publication whose tag is not released yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InboundState {
+    pub id: MessageId,
+    pub progress: Progress,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Other shards have to confirm it; the token names it.
+    Routing(u64),
+    /// It can be answered once this is committed.
+    Routed { reason: ReasonCode, need: Sequence },
+    /// A crash may have come between its record and its routing: a repeat is routed again, with the same id.
+    Unknown,
+}
+
+impl Session {
+    pub fn new(client: ClientId, id: QueueId, logged: bool, expiry: SessionExpiry) -> Self {
+        Self {
+            client,
+            id,
+            logged,
+            connection: None,
+            expiry,
+            since: WallMillis(0),
+            was_connected: false,
+            will: None,
+            subscriptions: Vec::new(),
+            queue: Queue::default(),
+            inbound: Vec::new(),
+            expiry_timer: None,
+            will_timer: None,
+            watch: None,
+            dirty: false,
+            watermark: Sequence(0),
+            has_watermark: false,
+            mark: 0,
+            mark_walk: 0,
+        }
+    }
+
+    pub fn inbound_mut(&mut self, tag: Tag) -> Option<&mut InboundState> {
+        self.inbound.iter_mut().find(|(known, _)| *known == tag).map(|(_, state)| state)
+    }
+
+    pub fn remove_inbound(&mut self, tag: Tag) -> Option<InboundState> {
+        let place = self.inbound.iter().position(|(known, _)| *known == tag)?;
+        Some(self.inbound.remove(place).1)
+    }
+
+    /// Makes or replaces a subscription; the old options if there was one `[MQTT-3.8.4-3]`.
+    pub fn set_subscription(
+        &mut self,
+        filter: &TopicFilter,
+        options: SubscriptionOptions,
+    ) -> Option<SubscriptionOptions> {
+        match self.subscriptions.binary_search_by(|(known, _)| known.cmp(filter)) {
+            Ok(place) => Some(std::mem::replace(&mut self.subscriptions[place].1, options)),
+            Err(place) => {
+                self.subscriptions.insert(place, (filter.clone(), options));
+                None
+            }
+        }
+    }
+
+    pub fn subscription(&self, filter: &TopicFilter) -> Option<&SubscriptionOptions> {
+        let place = self.subscriptions.binary_search_by(|(known, _)| known.cmp(filter)).ok()?;
+        Some(&self.subscriptions[place].1)
+    }
+
+    pub fn remove_subscription(&mut self, filter: &TopicFilter) -> bool {
+        match self.subscriptions.binary_search_by(|(known, _)| known.cmp(filter)) {
+            Ok(place) => {
+                self.subscriptions.remove(place);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// A connection that has a session here.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub id: ConnectionId,
+    pub session: SessionIndex,
+    pub principal: Principal,
+    /// Deliveries that it takes at once: receive maximum and our own limit.
+    pub window_max: u16,
+    /// Sent on this connection and not acknowledged.
+    pub unacknowledged: u16,
+    /// `Connected` has not left yet: nothing else may.
+    pub opening: bool,
+    pub congested: bool,
+    /// Deliveries whose PUBLISH waits for a commit: later ones must not overtake.
+    pub held: u32,
+    /// Answers to publishes, in the order of receipt `[MQTT-4.6.0-2]`, `[MQTT-4.6.0-3]`.
+    pub answers: VecDeque<Answer>,
+    /// Number of the first of `answers`, counted from the beginning of the connection.
+    pub answers_first: u64,
+    /// Publishes that wait for credit. Reading is stopped meanwhile.
+    pub parked: VecDeque<Inbound>,
+}
+
+/// PUBACK, PUBREC or PUBCOMP in the making.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub tag: Tag,
+    pub kind: AnswerKind,
+    pub reason: ReasonCode,
+    /// Leaves when this is committed …
+    pub need: Sequence,
+    /// … and no other shard has to confirm any more.
+    pub waiting: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnswerKind {
+    Published,
+    Completed,
+}

@@ -1,0 +1,95 @@
+//! What a shard tells about itself, for `$SYS` and metrics.
+
+use crate::api::Counted;
+
+/// Number of variants of [`Counted`].
+pub const COUNTED: usize = 15;
+
+impl Counted {
+    /// Every variant, in the order of declaration.
+    pub const ALL: [Self; COUNTED] = [
+        Self::NoSubscriber,
+        Self::DroppedQos0Congested,
+        Self::DroppedQos0Offline,
+        Self::QueueOverflow,
+        Self::Expired,
+        Self::SessionEnded,
+        Self::RefusedByReceiver,
+        Self::NotAuthorized,
+        Self::DiskFull,
+        Self::RetainedLimit,
+        Self::SubscriptionLimit,
+        Self::TakenOver,
+        Self::SessionExpired,
+        Self::WillPublished,
+        Self::UnknownTag,
+    ];
+
+    /// The value of the metric label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoSubscriber => "no_subscriber",
+            Self::DroppedQos0Congested => "dropped_qos0_congested",
+            Self::DroppedQos0Offline => "dropped_qos0_offline",
+            Self::QueueOverflow => "queue_overflow",
+            Self::Expired => "expired",
+            Self::SessionEnded => "session_ended",
+            Self::RefusedByReceiver => "refused_by_receiver",
+            Self::NotAuthorized => "not_authorized",
+            Self::DiskFull => "disk_full",
+            Self::RetainedLimit => "retained_limit",
+            Self::SubscriptionLimit => "subscription_limit",
+            Self::TakenOver => "taken_over",
+            Self::SessionExpired => "session_expired",
+            Self::WillPublished => "will_published",
+            Self::UnknownTag => "unknown_tag",
+        }
+    }
+}
+
+/// A shard in one line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Sessions, connected or not.
+    pub sessions: usize,
+    /// Connections that have a session here.
+    pub connections: usize,
+    /// Subscriptions of all sessions.
+    pub subscriptions: usize,
+    /// Retained messages.
+    pub retained: usize,
+    /// Deliveries that wait in memory, not in flight.
+    pub queued_messages: usize,
+    /// Bytes of the deliveries that wait or are in flight.
+    pub queued_bytes: usize,
+    /// Deliveries in flight.
+    pub inflight: usize,
+    /// Messages taken in from clients.
+    pub received: u64,
+    /// Messages handed to connections.
+    pub sent: u64,
+    /// By reason, in the order of [`Counted::ALL`].
+    pub counted: [u64; COUNTED],
+}
+
+impl Stats {
+    /// How often this was counted.
+    pub fn count(&self, what: Counted) -> u64 {
+        self.counted[what as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_place_and_a_name_of_its_own() {
+        for (place, what) in Counted::ALL.into_iter().enumerate() {
+            assert_eq!(what as usize, place, "{what:?}");
+        }
+        let mut names = Counted::ALL.map(Counted::name);
+        names.sort_unstable();
+        assert!(names.windows(2).all(|w| w[0] != w[1]));
+    }
+}

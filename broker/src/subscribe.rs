@@ -1,0 +1,262 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+//!
+//! A subscription works on this shard at once. SUBACK waits until its record is committed and every other
+//! shard sends us what matches; retained messages are asked for after that, so that nothing falls between.
+
+use base::{ConnectionId, Qos, QueueId, ReasonCode, Record, RetainHandling, SubscriptionOptions, Tag, TopicFilter};
+use postroad_base as base;
+use smallvec::SmallVec;
+
+use crate::access::Action;
+use crate::api::{Counted, Effect, Subscribe};
+use crate::broker::Broker;
+use crate::gate::Waiter;
+use crate::session::{ConnectionIndex, SessionIndex};
+use crate::timers::{Timer, TimerKey};
+
+/// A SUBSCRIBE that is not answered yet.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    connection: ConnectionId,
+    session: SessionIndex,
+    queue: QueueId,
+    tag: Tag,
+    reasons: SmallVec<[ReasonCode; 1]>,
+    /// What was granted, with its place in `reasons`.
+    granted: Vec<Granted>,
+    /// Filters that some shard has not confirmed yet.
+    missing: usize,
+    committed: bool,
+    timer: Option<TimerKey>,
+}
+
+#[derive(Debug)]
+struct Granted {
+    place: usize,
+    filter: TopicFilter,
+    options: SubscriptionOptions,
+    is_new: bool,
+}
+
+impl Broker {
+    pub(crate) fn subscribe(&mut self, connection: ConnectionId, tag: Tag, filters: Vec<Subscribe>) {
+        let Some(place) = self.place_of(connection) else { return };
+        let session = self.session_of(place);
+        let name = self.mesh.next_token();
+        let mut operation = Operation {
+            connection,
+            session,
+            queue: self.sessions[session as usize].id,
+            tag,
+            reasons: SmallVec::new(),
+            granted: Vec::new(),
+            missing: 0,
+            committed: false,
+            timer: None,
+        };
+        for (place_of_line, line) in filters.into_iter().enumerate() {
+            let reason = self.subscribe_one(place, name, place_of_line, line, &mut operation);
+            operation.reasons.push(reason);
+        }
+        if operation.missing > 0 {
+            let at = self.now.mono.after(self.config.subscribe_timeout_ms);
+            operation.timer = Some(self.timers.set(at, Timer::Subscribe(name)));
+        }
+        self.operations.insert(name, operation);
+        if self.sessions[session as usize].logged || self.connections[place as usize].opening {
+            self.after_commit(Waiter::Subscribe(name));
+        } else {
+            self.subscribe_committed(name);
+        }
+    }
+
+    fn subscribe_one(
+        &mut self,
+        place: ConnectionIndex,
+        name: u64,
+        place_of_line: usize,
+        line: Subscribe,
+        operation: &mut Operation,
+    ) -> ReasonCode {
+        let filter = match line.filter {
+            Ok(filter) => filter,
+            Err(reason) => return reason,
+        };
+        let (index, options) = (operation.session, line.options);
+        if let Some((reason, why)) = self.subscription_refusal(place, &filter) {
+            self.count(why);
+            return reason;
+        }
+        let is_new = self.sessions[index as usize].set_subscription(&filter, options).is_none();
+        let waits = if is_new { self.want(&filter, Some(name)) } else { self.still_waits(&filter, name) };
+        operation.missing += usize::from(waits);
+        self.index_subscription(index, &filter, options);
+        let session = &self.sessions[index as usize];
+        if session.logged {
+            self.append(Record::Subscribe { queue: session.id, filter: filter.clone(), options });
+            self.mark_dirty(index);
+        }
+        operation.granted.push(Granted { place: place_of_line, filter, options, is_new });
+        granted(options.qos)
+    }
+
+    /// A replaced subscription waits as well if its filter is not known everywhere yet.
+    fn still_waits(&mut self, filter: &TopicFilter, name: u64) -> bool {
+        let Some(interest) = self.mesh.interests.get_mut(filter.as_str()) else { return false };
+        if interest.missing > 0 {
+            interest.operations.push(name);
+        }
+        interest.missing > 0
+    }
+
+    fn subscription_refusal(&self, place: ConnectionIndex, filter: &TopicFilter) -> Option<(ReasonCode, Counted)> {
+        let connection = &self.connections[place as usize];
+        let session = &self.sessions[connection.session as usize];
+        if !self.acl.decide(&connection.principal, &session.client, Action::Subscribe, filter.pattern()) {
+            return Some((ReasonCode::NotAuthorized, Counted::NotAuthorized));
+        }
+        let full = session.subscriptions.len() >= self.config.subscriptions_max;
+        if full && session.subscription(filter).is_none() {
+            return Some((ReasonCode::QuotaExceeded, Counted::SubscriptionLimit));
+        }
+        None
+    }
+
+    /// Enters a subscription into the index (or the share group).
+    pub(crate) fn index_subscription(
+        &mut self,
+        index: SessionIndex,
+        filter: &TopicFilter,
+        options: SubscriptionOptions,
+    ) {
+        if filter.is_shared() {
+            return self.share_join(index, filter, options);
+        }
+        self.subscriptions.insert(filter.pattern(), index, options);
+    }
+
+    pub(crate) fn unindex_subscription(&mut self, index: SessionIndex, filter: &TopicFilter) {
+        self.unwant(filter);
+        if filter.is_shared() {
+            return self.share_leave(index, filter);
+        }
+        self.subscriptions.remove(filter.pattern(), index);
+    }
+
+    pub(crate) fn subscribe_interest_set(&mut self, name: u64) {
+        if let Some(operation) = self.operations.get_mut(&name) {
+            operation.missing = operation.missing.saturating_sub(1);
+            self.subscribe_done(name);
+        }
+    }
+
+    pub(crate) fn subscribe_committed(&mut self, name: u64) {
+        if let Some(operation) = self.operations.get_mut(&name) {
+            operation.committed = true;
+            self.subscribe_done(name);
+        }
+    }
+
+    /// SUBACK, and the questions for retained messages, once nothing is missing.
+    fn subscribe_done(&mut self, name: u64) {
+        let ready = |operation: &Operation| operation.committed && operation.missing == 0;
+        if !self.operations.get(&name).is_some_and(ready) {
+            return;
+        }
+        let Some(operation) = self.operations.remove(&name) else { return };
+        self.timers.cancel(operation.timer);
+        let Operation { connection, tag, reasons, session, queue, granted, .. } = operation;
+        if self.place_of(connection).is_none() {
+            return;
+        }
+        self.effects.push_back(Effect::Subscribed { connection, tag, reasons });
+        for Granted { filter, options, is_new, .. } in granted {
+            // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]; none for shared subscriptions (4.8.2)
+            let wanted = match options.retain_handling {
+                RetainHandling::Always => true,
+                RetainHandling::IfNew => is_new,
+                RetainHandling::Never => false,
+            };
+            if wanted && !filter.is_shared() {
+                self.ask_retained(session, queue, &filter, options);
+            }
+        }
+    }
+
+    /// Some shard has not answered in time: what waits for it is undone and refused (DESIGN 3).
+    pub(crate) fn subscribe_timeout(&mut self, name: u64) {
+        let Some(operation) = self.operations.get_mut(&name) else { return };
+        operation.timer = None;
+        operation.missing = 0;
+        let (session, queue) = (operation.session, operation.queue);
+        let granted = std::mem::take(&mut operation.granted);
+        let (mut kept, mut undone) = (Vec::new(), Vec::new());
+        for item in granted {
+            let interest = self.mesh.interests.get(item.filter.as_str());
+            if interest.is_some_and(|interest| interest.missing > 0) {
+                undone.push(item);
+            } else {
+                kept.push(item);
+            }
+        }
+        if let Some(operation) = self.operations.get_mut(&name) {
+            operation.granted = kept;
+            for item in &undone {
+                operation.reasons[item.place] = ReasonCode::UnspecifiedError;
+            }
+        }
+        for item in undone {
+            if self.sessions.get(session as usize).is_some_and(|session| session.id == queue) {
+                self.drop_subscription(session, &item.filter);
+            }
+        }
+        self.subscribe_done(name);
+    }
+
+    pub(crate) fn unsubscribe(
+        &mut self,
+        connection: ConnectionId,
+        tag: Tag,
+        filters: Vec<Result<TopicFilter, ReasonCode>>,
+    ) {
+        let Some(place) = self.place_of(connection) else { return };
+        let session = self.session_of(place);
+        let mut reasons = SmallVec::new();
+        for filter in filters {
+            reasons.push(match filter {
+                Err(reason) => reason,
+                Ok(filter) if self.drop_subscription(session, &filter) => ReasonCode::Success,
+                Ok(_) => ReasonCode::NoSubscriptionExisted,
+            });
+        }
+        let effect = Effect::Unsubscribed { connection, tag, reasons };
+        if self.sessions[session as usize].logged || self.connections[place as usize].opening {
+            self.after_commit(Waiter::Emit(Box::new(effect)));
+        } else {
+            self.effects.push_back(effect);
+        }
+    }
+
+    /// Ends a subscription; whether there was one `[MQTT-3.10.4-1]`, `[MQTT-3.10.4-2]`.
+    fn drop_subscription(&mut self, index: SessionIndex, filter: &TopicFilter) -> bool {
+        let session = &mut self.sessions[index as usize];
+        if !session.remove_subscription(filter) {
+            return false;
+        }
+        if session.logged {
+            let queue = session.id;
+            self.append(Record::Unsubscribe { queue, filter: filter.clone() });
+            self.mark_dirty(index);
+        }
+        self.unindex_subscription(index, filter);
+        true
+    }
+}
+
+fn granted(qos: Qos) -> ReasonCode {
+    match qos {
+        Qos::AtMostOnce => ReasonCode::Success,
+        Qos::AtLeastOnce => ReasonCode::GrantedQos1,
+        Qos::ExactlyOnce => ReasonCode::GrantedQos2,
+    }
+}

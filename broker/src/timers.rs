@@ -1,0 +1,54 @@
+//! Deadlines of a shard, in one ordered map.
+
+use std::collections::BTreeMap;
+
+use base::{MonoMillis, QueueId};
+use postroad_base as base;
+
+use crate::session::SessionIndex;
+
+/// Names a deadline, to cancel it.
+pub(crate) type TimerKey = (MonoMillis, u64);
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// A session without connection ends.
+    SessionEnd(SessionIndex, QueueId),
+    /// A will's delay is over.
+    Will(SessionIndex, QueueId),
+    /// A SUBSCRIBE has waited long enough for the other shards.
+    Subscribe(u64),
+}
+
+/// All deadlines.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    due: BTreeMap<TimerKey, Timer>,
+    count: u64,
+}
+
+impl Timers {
+    pub fn set(&mut self, at: MonoMillis, timer: Timer) -> TimerKey {
+        self.count += 1;
+        let key = (at, self.count);
+        self.due.insert(key, timer);
+        key
+    }
+
+    pub fn cancel(&mut self, key: Option<TimerKey>) {
+        if let Some(key) = key {
+            self.due.remove(&key);
+        }
+    }
+
+    pub fn next(&self) -> Option<MonoMillis> {
+        self.due.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// The next one that is due at `now`.
+    pub fn pop(&mut self, now: MonoMillis) -> Option<Timer> {
+        let entry = self.due.first_entry()?;
+        (entry.key().0 <= now).then(|| entry.remove())
+    }
+}

@@ -10,7 +10,7 @@ use crate::wire::Version;
 
 /// Load generator for any MQTT broker.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "postroad-bench", version)]
+#[command(name = "postroad-bench", version, args_override_self = true)]
 pub struct Options {
     /// What to do.
     #[arg(value_enum)]

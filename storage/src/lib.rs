@@ -12,10 +12,10 @@
 //! [`record`] and [`young`] do no I/O of their own: `engine` writes what [`young::Writer`] hands out, and recovery
 //! reads through the seam [`young::SegmentDirectory`]. [`old`] and [`directory`] block and belong on a worker thread.
 
-// pub mod directory;
+pub mod directory;
 pub mod log;
 pub mod old;
 pub mod record;
-// pub mod snapshot;
+pub mod snapshot;
 pub mod space;
 pub mod young;

@@ -107,6 +107,18 @@ pub struct Bounds {
     pub bytes: u64,
 }
 
+impl Bounds {
+    /// One more delivery, behind all counted so far.
+    pub(crate) fn count_in(&mut self, sequence: Sequence, bytes: u64) {
+        if self.count == 0 {
+            self.first = sequence;
+        }
+        self.last = sequence;
+        self.count += 1;
+        self.bytes += bytes;
+    }
+}
+
 /// How to open an old generation.
 #[derive(Clone, Debug)]
 pub struct OldConfig {

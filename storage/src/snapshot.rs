@@ -1,0 +1,173 @@
+//! The plain fold over records: what is left of a log, without a broker. For a change of the number of shards,
+//! for looking at a log, and as the oracle of tests. `broker` has its own, faster one; both must agree.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use base::{ClientId, Message, PartitionId, QueueId, Recipient, Record, Sequence, Tag, TopicFilter, TopicName};
+use postroad_base as base;
+
+use crate::old::StateKey;
+
+/// A delivery's name.
+pub type DeliveryKey = (QueueId, Sequence);
+
+/// A shard's state, folded from its records.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    queues: BTreeMap<QueueId, Queue>,
+    retained: BTreeMap<TopicName, Arc<Message>>,
+    registrations: BTreeMap<ClientId, Record>,
+    /// Next free ordinal, by partition.
+    ordinals: BTreeMap<PartitionId, QueueId>,
+    /// Deliveries of the young generation that are not settled.
+    pending: BTreeMap<DeliveryKey, (Recipient, Arc<Message>)>,
+    /// Deliveries that were settled and are not `pending`: those of the old generation among them are over.
+    settled: BTreeSet<DeliveryKey>,
+    ended: BTreeSet<QueueId>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Queue {
+    begin: Option<Record>,
+    /// The last `Connected` or `Disconnected`.
+    connection: Option<Record>,
+    will: Option<Record>,
+    subscriptions: BTreeMap<TopicFilter, Record>,
+    watermark: Option<Sequence>,
+    tagged: BTreeMap<Sequence, Tag>,
+    received: BTreeSet<Sequence>,
+    inbound: BTreeMap<Tag, Record>,
+}
+
+impl State {
+    /// A record of the old generation's state.
+    pub fn load(&mut self, record: Record) {
+        self.apply_state(record);
+    }
+
+    /// A record of the young generation. The stored state has seen those up to `as_of`; of them only the
+    /// deliveries matter.
+    pub fn replay(&mut self, sequence: Sequence, record: Record, as_of: Sequence) {
+        self.apply_deliveries(sequence, &record);
+        if sequence > as_of {
+            self.apply_state(record);
+        }
+    }
+
+    fn apply_deliveries(&mut self, sequence: Sequence, record: &Record) {
+        match record {
+            Record::Publish { message, recipients } => {
+                let deliveries =
+                    recipients.iter().map(|one| ((one.queue, sequence), (one.clone(), Arc::clone(message))));
+                self.pending.extend(deliveries);
+            }
+            Record::Settle { queue, sequence, .. } => {
+                if self.pending.remove(&(*queue, *sequence)).is_none() {
+                    self.settled.insert((*queue, *sequence));
+                }
+            }
+            Record::QueueEnd { queue } => {
+                self.ended.insert(*queue);
+                self.pending.retain(|(of, _), _| of != queue);
+            }
+            _ => {}
+        }
+    }
+
+    fn apply_state(&mut self, record: Record) {
+        match record {
+            Record::QueueBegin { queue, .. } => {
+                self.use_ordinal(queue);
+                self.queues.entry(queue).or_default().begin = Some(record);
+            }
+            Record::Connected { queue, .. } | Record::Disconnected { queue, .. } => {
+                self.change(queue, |q| q.connection = Some(record));
+            }
+            Record::QueueEnd { queue } => {
+                self.queues.remove(&queue);
+            }
+            Record::WillSet { queue, ref will } => {
+                let will = will.is_some().then(|| record.clone());
+                self.change(queue, |q| q.will = will);
+            }
+            Record::Subscribe { queue, ref filter, .. } => {
+                let filter = filter.clone();
+                self.change(queue, |q| drop(q.subscriptions.insert(filter, record)));
+            }
+            Record::Unsubscribe { queue, filter } => self.change(queue, |q| drop(q.subscriptions.remove(&filter))),
+            Record::Settle { queue, sequence, .. } => self.change(queue, |q| {
+                q.tagged.remove(&sequence);
+                q.received.remove(&sequence);
+            }),
+            Record::Tagged { queue, sequence, tag } => self.change(queue, |q| _ = q.tagged.insert(sequence, tag)),
+            Record::Received { queue, sequence } => self.change(queue, |q| _ = q.received.insert(sequence)),
+            Record::InboundBegin { queue, tag, .. } => self.change(queue, |q| drop(q.inbound.insert(tag, record))),
+            Record::InboundEnd { queue, tag } => self.change(queue, |q| drop(q.inbound.remove(&tag))),
+            Record::Retain { message } => drop(self.retained.insert(message.topic.clone(), message)),
+            Record::RetainClear { topic } => drop(self.retained.remove(&topic)),
+            Record::Register { ref client, .. } => drop(self.registrations.insert(client.clone(), record)),
+            Record::Unregister { client } => drop(self.registrations.remove(&client)),
+            Record::Watermark { queue, upto } => {
+                self.change(queue, |q| q.watermark = q.watermark.max(Some(upto)));
+            }
+            Record::OrdinalsUsed { next } => {
+                let known = self.ordinals.entry(next.partition()).or_insert(next);
+                *known = next.max(*known);
+            }
+            Record::Publish { .. } => {}
+        }
+    }
+
+    /// Records of a queue that has ended, or never began, change nothing.
+    fn change(&mut self, queue: QueueId, change: impl FnOnce(&mut Queue)) {
+        if let Some(queue) = self.queues.get_mut(&queue) {
+            change(queue);
+        }
+    }
+
+    fn use_ordinal(&mut self, queue: QueueId) {
+        let next = QueueId(queue.0 + 1);
+        let known = self.ordinals.entry(queue.partition()).or_insert(next);
+        *known = next.max(*known);
+    }
+
+    /// Every piece of state with the records that make it.
+    pub fn pieces(&self) -> impl Iterator<Item = (StateKey, Vec<Record>)> {
+        let queues = self.queues.iter().map(|(id, queue)| (StateKey::Queue(*id), queue.records(*id)));
+        let retained = self.retained.iter().map(|(topic, message)| {
+            (StateKey::Retained(topic.clone()), vec![Record::Retain { message: Arc::clone(message) }])
+        });
+        let registrations = self
+            .registrations
+            .iter()
+            .map(|(client, record)| (StateKey::Registration(client.clone()), vec![record.clone()]));
+        let ordinals = self
+            .ordinals
+            .iter()
+            .map(|(partition, next)| (StateKey::Ordinals(*partition), vec![Record::OrdinalsUsed { next: *next }]));
+        queues.chain(retained).chain(registrations).chain(ordinals)
+    }
+
+    /// Deliveries of the young generation that still wait, by queue and sequence.
+    pub fn pending(&self) -> &BTreeMap<DeliveryKey, (Recipient, Arc<Message>)> {
+        &self.pending
+    }
+
+    /// Whether a delivery that is stored in the old generation is over.
+    pub fn is_over(&self, delivery: DeliveryKey) -> bool {
+        self.settled.contains(&delivery) || self.ended.contains(&delivery.0)
+    }
+}
+
+impl Queue {
+    fn records(&self, id: QueueId) -> Vec<Record> {
+        let mut records: Vec<_> = [&self.begin, &self.connection, &self.will].into_iter().flatten().cloned().collect();
+        records.extend(self.subscriptions.values().cloned());
+        records.extend(self.watermark.map(|upto| Record::Watermark { queue: id, upto }));
+        records.extend(self.tagged.iter().map(|(&sequence, &tag)| Record::Tagged { queue: id, sequence, tag }));
+        records.extend(self.received.iter().map(|&sequence| Record::Received { queue: id, sequence }));
+        records.extend(self.inbound.values().cloned());
+        records
+    }
+}

@@ -1,0 +1,235 @@
+//! Records and messages for tests.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use postroad_base::{
+    ClientId, Message, MessageId, Outcome, PartitionId, Qos, QueueId, QueueOwner, Recipient, Record, RetainHandling,
+    Sequence, SessionExpiry, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::{option, strategy::Strategy};
+
+/// A queue of a partition.
+pub fn queue(partition: u16, ordinal: u64) -> QueueId {
+    QueueId::new(PartitionId(partition), ordinal)
+}
+
+/// A QoS 1 recipient.
+pub fn recipient(queue: QueueId) -> Recipient {
+    Recipient { queue, qos: Qos::AtLeastOnce, retain: false, identifiers: Default::default() }
+}
+
+/// A message told apart by `n`, with a payload of `bytes`.
+pub fn message(n: u64, bytes: usize) -> Arc<Message> {
+    let mut payload = n.to_le_bytes().to_vec();
+    let noise = (0..).map(|i: u64| (i.wrapping_mul(n | 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8);
+    payload.extend(noise.take(bytes.saturating_sub(8)));
+    Arc::new(Message {
+        id: MessageId(u128::from(n) << 64 | 7),
+        topic: TopicName::new(format!("topic/{n}")).unwrap(),
+        payload: payload.into(),
+        properties: Bytes::new(),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        expires_at: None,
+        publisher: QueueId::NONE,
+    })
+}
+
+/// A publication to these queues.
+pub fn publish(n: u64, bytes: usize, queues: &[QueueId]) -> Record {
+    Record::Publish { message: message(n, bytes), recipients: queues.iter().map(|&q| recipient(q)).collect() }
+}
+
+/// The session of a client begins.
+pub fn begin(queue: QueueId, client: &str) -> Record {
+    let owner = QueueOwner::Session(ClientId::from(client));
+    Record::QueueBegin { queue, owner, expiry: SessionExpiry::NEVER, at: WallMillis(1) }
+}
+
+/// A delivery is acknowledged.
+pub fn settle(queue: QueueId, sequence: Sequence) -> Record {
+    Record::Settle { queue, sequence, outcome: Outcome::Acknowledged }
+}
+
+fn any_queue() -> impl Strategy<Value = QueueId> {
+    prop_oneof![
+        (0_u16..4, 0_u64..300).prop_map(|(partition, ordinal)| queue(partition, ordinal)),
+        any::<u64>().prop_map(QueueId),
+    ]
+}
+
+fn any_sequence() -> impl Strategy<Value = Sequence> {
+    any::<u64>().prop_map(Sequence)
+}
+
+fn any_time() -> impl Strategy<Value = WallMillis> {
+    any::<u64>().prop_map(WallMillis)
+}
+
+fn any_text() -> impl Strategy<Value = ByteString> {
+    "\\PC{0,12}".prop_map(ByteString::from)
+}
+
+fn any_client() -> impl Strategy<Value = ClientId> {
+    any_text().prop_map(ClientId)
+}
+
+fn any_topic() -> impl Strategy<Value = TopicName> {
+    "[a-zäß/$]{1,20}".prop_map(|text| TopicName::new(text).unwrap())
+}
+
+fn any_filter() -> impl Strategy<Value = TopicFilter> {
+    prop_oneof!["[a-z/]{1,20}", "[a-z]{1,4}/\\+/[a-z]{1,4}/#", "\\$share/[a-z]{1,4}/[a-z/]{1,9}"]
+        .prop_map(|text| TopicFilter::new(text).unwrap())
+}
+
+fn any_qos() -> impl Strategy<Value = Qos> {
+    (0_u8..3).prop_map(|number| Qos::from_number(number).unwrap())
+}
+
+fn any_bytes(max: usize) -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..max).prop_map(Bytes::from)
+}
+
+fn any_identifier() -> impl Strategy<Value = NonZeroU32> {
+    (1_u32..=268_435_455).prop_map(|number| NonZeroU32::new(number).unwrap())
+}
+
+fn any_tag() -> impl Strategy<Value = Tag> {
+    (1_u16..).prop_map(|number| Tag::new(number).unwrap())
+}
+
+/// Any message.
+pub fn any_message() -> impl Strategy<Value = Arc<Message>> {
+    let first = (any::<u128>(), any_topic(), any_bytes(300), any_bytes(20));
+    let second = (any_qos(), any::<bool>(), option::of(any_time()), any_queue());
+    (first, second).prop_map(|((id, topic, payload, properties), (qos, retain, expires_at, publisher))| {
+        let id = MessageId(id);
+        Arc::new(Message { id, topic, payload, properties, qos, retain, expires_at, publisher })
+    })
+}
+
+fn any_will() -> impl Strategy<Value = Will> {
+    let first = (any_topic(), any_bytes(30), any_bytes(20));
+    let second = (any_qos(), any::<bool>(), any::<u32>(), option::of(any::<u32>()));
+    (first, second).prop_map(|((topic, payload, properties), (qos, retain, delay_seconds, expiry_seconds))| Will {
+        topic,
+        payload,
+        properties,
+        qos,
+        retain,
+        delay_seconds,
+        expiry_seconds,
+    })
+}
+
+fn any_options() -> impl Strategy<Value = SubscriptionOptions> {
+    let handling = prop_oneof![Just(RetainHandling::Always), Just(RetainHandling::IfNew), Just(RetainHandling::Never)];
+    (any_qos(), any::<bool>(), any::<bool>(), handling, option::of(any_identifier())).prop_map(
+        |(qos, no_local, retain_as_published, retain_handling, identifier)| SubscriptionOptions {
+            qos,
+            no_local,
+            retain_as_published,
+            retain_handling,
+            identifier,
+        },
+    )
+}
+
+fn any_owner() -> impl Strategy<Value = QueueOwner> {
+    prop_oneof![
+        any_client().prop_map(QueueOwner::Session),
+        any_client().prop_map(QueueOwner::Registration),
+        (any_text(), any_text()).prop_map(|(name, filter)| QueueOwner::Share(name, filter)),
+    ]
+}
+
+/// Any recipient.
+pub fn any_recipient() -> impl Strategy<Value = Recipient> {
+    (any_queue(), any_qos(), any::<bool>(), vec(any_identifier(), 0..6))
+        .prop_map(|(queue, qos, retain, identifiers)| Recipient { queue, qos, retain, identifiers: identifiers.into() })
+}
+
+fn any_outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        Just(Outcome::Acknowledged),
+        Just(Outcome::Expired),
+        Just(Outcome::Overflow),
+        Just(Outcome::Refused),
+        Just(Outcome::TooLarge),
+        Just(Outcome::Moved),
+    ]
+}
+
+fn any_expiry() -> impl Strategy<Value = SessionExpiry> {
+    any::<u32>().prop_map(SessionExpiry)
+}
+
+fn any_queue_record() -> impl Strategy<Value = Record> {
+    prop_oneof![
+        (any_queue(), any_owner(), any_expiry(), any_time())
+            .prop_map(|(queue, owner, expiry, at)| Record::QueueBegin { queue, owner, expiry, at }),
+        (any_queue(), any_expiry(), any_time()).prop_map(|(queue, expiry, at)| Record::Connected { queue, expiry, at }),
+        (any_queue(), any_expiry(), any_time()).prop_map(|(queue, expiry, at)| Record::Disconnected {
+            queue,
+            expiry,
+            at
+        }),
+        any_queue().prop_map(|queue| Record::QueueEnd { queue }),
+        (any_queue(), option::of(any_will()))
+            .prop_map(|(queue, will)| Record::WillSet { queue, will: will.map(Box::new) }),
+        (any_queue(), any_filter(), any_options()).prop_map(|(queue, filter, options)| Record::Subscribe {
+            queue,
+            filter,
+            options
+        }),
+        (any_queue(), any_filter()).prop_map(|(queue, filter)| Record::Unsubscribe { queue, filter }),
+        any_queue().prop_map(|next| Record::OrdinalsUsed { next }),
+    ]
+}
+
+fn any_delivery_record() -> impl Strategy<Value = Record> {
+    prop_oneof![
+        (any_message(), vec(any_recipient(), 0..40))
+            .prop_map(|(message, recipients)| Record::Publish { message, recipients }),
+        (any_queue(), any_sequence(), any_outcome()).prop_map(|(queue, sequence, outcome)| Record::Settle {
+            queue,
+            sequence,
+            outcome
+        }),
+        (any_queue(), any_sequence(), any_tag()).prop_map(|(queue, sequence, tag)| Record::Tagged {
+            queue,
+            sequence,
+            tag
+        }),
+        (any_queue(), any_sequence()).prop_map(|(queue, sequence)| Record::Received { queue, sequence }),
+        (any_queue(), any_tag(), any::<u128>()).prop_map(|(queue, tag, id)| Record::InboundBegin {
+            queue,
+            tag,
+            id: MessageId(id)
+        }),
+        (any_queue(), any_tag()).prop_map(|(queue, tag)| Record::InboundEnd { queue, tag }),
+        (any_queue(), any_sequence()).prop_map(|(queue, upto)| Record::Watermark { queue, upto }),
+    ]
+}
+
+fn any_name_record() -> impl Strategy<Value = Record> {
+    prop_oneof![
+        any_message().prop_map(|message| Record::Retain { message }),
+        any_topic().prop_map(|topic| Record::RetainClear { topic }),
+        (any_client(), option::of(any_text()), vec(any_text(), 0..4))
+            .prop_map(|(client, user, groups)| Record::Register { client, user, groups }),
+        any_client().prop_map(|client| Record::Unregister { client }),
+    ]
+}
+
+/// Any record of any kind.
+pub fn any_record() -> impl Strategy<Value = Record> {
+    prop_oneof![any_queue_record(), any_delivery_record(), any_name_record()]
+}

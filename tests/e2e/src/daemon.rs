@@ -69,6 +69,13 @@ impl Daemon {
         daemon
     }
 
+    /// Sets an option for the next start.
+    pub fn set(&mut self, setting: &str) {
+        let key = setting.split('=').next().expect("split gives at least one piece");
+        self.settings.retain(|other| other.split('=').next() != Some(key));
+        self.settings.push(setting.to_owned());
+    }
+
     /// Whether it is not ours, so that it cannot be restarted or measured.
     pub fn is_foreign(&self) -> bool {
         running_broker().is_some()

@@ -1,0 +1,178 @@
+//! What outlives the process, step by step (the storm is `kill9.rs`): sessions, queues, retained messages, open
+//! QoS 2 handshakes, another number of shards.
+
+#![allow(clippy::unwrap_used, reason = "a failed step of the test is a failed test")]
+
+use postroad_base::Qos;
+use postroad_e2e::daemon::Daemon;
+use postroad_e2e::mqtt::{Client, Incoming, Message, Options};
+use postroad_protocol::mqtt::Packet;
+
+fn subscribe_and_leave(daemon: &Daemon, client_id: &str, filter: &str) {
+    let mut client = Client::connect(daemon.mqtt(), &Options::persistent(client_id)).unwrap();
+    client.subscribe(filter, Qos::ExactlyOnce).unwrap();
+    client.disconnect().unwrap();
+}
+
+fn come_back(daemon: &Daemon, client_id: &str) -> Client {
+    let client = Client::connect(daemon.mqtt(), &Options::persistent(client_id)).unwrap();
+    assert!(client.session_present, "{client_id}: the session is gone");
+    client
+}
+
+fn payloads(client: &mut Client, count: usize) -> Vec<String> {
+    (0..count).map(|_| String::from_utf8(client.next_message().unwrap().payload).unwrap()).collect()
+}
+
+fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+/// A publisher that dies between PUBREC and PUBREL with the server: the repeated PUBLISH is recognised, and the
+/// subscriber has one message `[MQTT-4.3.3-10]`.
+#[test]
+fn an_open_qos_2_handshake_survives_kill_9() {
+    let mut daemon = Daemon::start();
+    subscribe_and_leave(&daemon, "subscriber", "two/#");
+    let message = |dup| Message {
+        topic: "two/a".into(),
+        payload: b"once".to_vec(),
+        qos: Qos::ExactlyOnce,
+        dup,
+        retain: false,
+        id: 77,
+    };
+    let mut publisher = Client::connect(daemon.mqtt(), &Options::persistent("publisher")).unwrap();
+    publisher.send_publish(&message(false)).unwrap();
+    assert!(matches!(publisher.receive().unwrap(), Incoming::PubRec(77, _)));
+    daemon.kill();
+    daemon.restart();
+    let mut publisher = come_back(&daemon, "publisher");
+    publisher.send_publish(&message(true)).unwrap();
+    assert!(matches!(publisher.receive().unwrap(), Incoming::PubRec(77, _)));
+    publisher.acknowledge(Packet::PubRel, 77).unwrap();
+    assert_eq!(publisher.receive().unwrap(), Incoming::PubComp(77));
+    publisher.publish("two/end", b"end", Qos::ExactlyOnce, false).unwrap();
+    assert_eq!(payloads(&mut come_back(&daemon, "subscriber"), 2), ["once", "end"]);
+}
+
+/// A receiver that has sent PUBREC gets PUBREL after the crash, and never the message again `[MQTT-4.3.3-6]`.
+#[test]
+fn a_received_qos_2_message_never_comes_again() {
+    let mut daemon = Daemon::start();
+    subscribe_and_leave(&daemon, "subscriber", "two/#");
+    let mut publisher = Client::connect(daemon.mqtt(), &Options::transient("publisher")).unwrap();
+    publisher.publish("two/a", b"first", Qos::ExactlyOnce, false).unwrap();
+    let mut subscriber = come_back(&daemon, "subscriber");
+    let Incoming::Publish(first) = subscriber.receive().unwrap() else { panic!("no message") };
+    subscriber.acknowledge(Packet::PubRec, first.id).unwrap();
+    // PUBREL leaves only once the receipt of the PUBREC is on disk.
+    assert_eq!(subscriber.receive().unwrap(), Incoming::PubRel(first.id));
+    daemon.kill();
+    daemon.restart();
+    let mut subscriber = come_back(&daemon, "subscriber");
+    assert_eq!(subscriber.receive().unwrap(), Incoming::PubRel(first.id));
+    subscriber.acknowledge(Packet::PubComp, first.id).unwrap();
+    let mut publisher = Client::connect(daemon.mqtt(), &Options::transient("publisher")).unwrap();
+    publisher.publish("two/a", b"second", Qos::ExactlyOnce, false).unwrap();
+    assert_eq!(payloads(&mut subscriber, 1), ["second"]);
+}
+
+/// What was in flight and unacknowledged comes first, in order, with DUP `[MQTT-3.3.1-1]`, `[MQTT-4.6.0-1]`.
+#[test]
+fn unacknowledged_deliveries_come_again_with_dup() {
+    let mut daemon = Daemon::start();
+    subscribe_and_leave(&daemon, "subscriber", "one/#");
+    let mut publisher = Client::connect(daemon.mqtt(), &Options::transient("publisher")).unwrap();
+    for payload in numbers(0..5) {
+        publisher.publish("one/a", payload.as_bytes(), Qos::AtLeastOnce, false).unwrap();
+    }
+    let mut subscriber = come_back(&daemon, "subscriber");
+    for payload in numbers(0..5) {
+        let Incoming::Publish(message) = subscriber.receive().unwrap() else { panic!("no message") };
+        assert_eq!((message.payload, message.dup), (payload.into_bytes(), false));
+    }
+    daemon.kill();
+    daemon.restart();
+    let mut subscriber = come_back(&daemon, "subscriber");
+    for payload in numbers(0..5) {
+        let message = subscriber.next_message().unwrap();
+        assert_eq!((message.payload, message.dup), (payload.into_bytes(), true));
+    }
+}
+
+/// Retained messages, replaced and removed ones, after kill -9 `[MQTT-3.3.1-5]`.
+#[test]
+fn retained_messages_survive_kill_9() {
+    let mut daemon = Daemon::start();
+    let mut publisher = Client::connect(daemon.mqtt(), &Options::transient("publisher")).unwrap();
+    for (topic, payload) in [("r/a", "old"), ("r/b", "gone"), ("r/a", "new"), ("r/b", ""), ("r/c", "kept")] {
+        publisher.publish(topic, payload.as_bytes(), Qos::AtLeastOnce, true).unwrap();
+    }
+    daemon.kill();
+    daemon.restart();
+    let mut subscriber = Client::connect(daemon.mqtt(), &Options::transient("subscriber")).unwrap();
+    subscriber.subscribe("r/+", Qos::AtLeastOnce).unwrap();
+    let mut received = payloads(&mut subscriber, 2);
+    received.sort_unstable();
+    assert_eq!(received, ["kept", "new"]);
+    let mut publisher = Client::connect(daemon.mqtt(), &Options::transient("publisher")).unwrap();
+    publisher.publish("r/z", b"live", Qos::AtLeastOnce, false).unwrap();
+    assert_eq!(payloads(&mut subscriber, 1), ["live"], "r/b came back");
+}
+
+/// The number of shards is free at each start: 1, then 8 (more than there are cores), then 2, by kill and by SIGTERM.
+#[test]
+fn data_opens_with_another_number_of_shards() {
+    let mut daemon = Daemon::start_with(&["shards=1"]);
+    let names: Vec<String> = (0..20).map(|number| format!("subscriber-{number}")).collect();
+    for name in &names {
+        subscribe_and_leave(&daemon, name, "shards/#");
+    }
+    for (round, shards) in [8, 2, 1].into_iter().enumerate() {
+        let mut publisher = Client::connect(daemon.mqtt(), &Options::transient("publisher")).unwrap();
+        for payload in numbers(round as u32 * 10..round as u32 * 10 + 10) {
+            publisher.publish("shards/a", payload.as_bytes(), Qos::AtLeastOnce, false).unwrap();
+        }
+        if round % 2 == 0 {
+            daemon.kill();
+        } else {
+            assert!(daemon.terminate().success(), "a graceful stop ends with 0");
+        }
+        daemon.set(&format!("shards={shards}"));
+        daemon.restart();
+    }
+    for name in &names {
+        assert_eq!(payloads(&mut come_back(&daemon, name), 30), numbers(0..30), "{name}");
+    }
+}
+
+/// Clients on every one of 8 shards: each hears everyone, once and in each publisher's order.
+#[test]
+fn every_shard_hears_every_other() {
+    const CLIENTS: usize = 24;
+    const MESSAGES: usize = 10;
+    let daemon = Daemon::start_with(&["shards=8"]);
+    let connect = |number: usize| Client::connect(daemon.mqtt(), &Options::transient(&format!("member-{number}")));
+    let mut receivers: Vec<Client> = (0..CLIENTS).map(|number| connect(number).unwrap()).collect();
+    for receiver in &mut receivers {
+        receiver.subscribe("all/+", Qos::AtLeastOnce).unwrap();
+    }
+    for number in 0..CLIENTS {
+        let mut publisher = connect(CLIENTS + number).unwrap();
+        for message in 0..MESSAGES {
+            let payload = format!("{message}");
+            publisher.publish(&format!("all/{number}"), payload.as_bytes(), Qos::AtLeastOnce, false).unwrap();
+        }
+    }
+    for receiver in &mut receivers {
+        let mut next = [0; CLIENTS];
+        for _ in 0..CLIENTS * MESSAGES {
+            let message = receiver.next_message().unwrap();
+            let publisher: usize = message.topic["all/".len()..].parse().unwrap();
+            assert_eq!(message.payload, next[publisher].to_string().into_bytes(), "{}", message.topic);
+            next[publisher] += 1;
+        }
+        assert_eq!(next, [MESSAGES; CLIENTS]);
+    }
+}

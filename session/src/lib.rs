@@ -1,7 +1,9 @@
-//! What stands between the bytes of one connection and the broker, sans-IO: one state machine per connection and
-//! protocol. [`mqtt`] speaks MQTT 3.1, 3.1.1 and 5.0.
+//! What a protocol demands of packets in their order: one state machine per connection, between the bytes of
+//! `protocol` and the events and effects of `broker`. Sans-IO: no clock, no socket.
 //!
-//! Bytes and instants come in as arguments; [`postroad_broker::api::Event`]s and bytes go out. What has to survive
-//! the connection (subscriptions, queues, QoS 2 state) is the broker's.
+//! ```text
+//! bytes ──► Handshake ──► ConnectRequest ─(authentication, hand-over)─► Connection::new ──► Event::Connect
+//! bytes ──► Connection::receive ──► Event            Effect ──► Connection::{connected, deliver, …} ──► Gather
+//! ```
 
 pub mod mqtt;

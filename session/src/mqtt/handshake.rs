@@ -1,218 +1,193 @@
-//! From accept to a complete CONNECT: runs on the accepting shard, before anything is known of the client. The
-//! [`ConnectRequest`] that comes out owns all that it says, so that it can go to the client's home shard.
+//! Before the CONNACK: the first packet of a connection, wherever it was accepted.
 
-use std::num::{NonZeroU16, NonZeroU32};
-
-use base::{ClientId, MonoMillis, ReasonCode, SessionExpiry, TopicName, Will};
 use bytes::Bytes;
 use bytestring::ByteString;
-use postroad_base as base;
+use postroad_base::{ClientId, ReasonCode, SessionExpiry, TopicName, Will};
 use postroad_protocol::mqtt::{
     ConnAck, Connect, DecodeError, Decoded, Packet, Version, WillPacket, connect_version, decode,
 };
 
-use super::{Limits, reasons};
+use super::Limits;
 
-/// A connection that has not said CONNECT yet.
-#[derive(Debug)]
-pub struct Handshake {
-    accepted_at: MonoMillis,
-}
+/// Waits for the CONNECT.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Handshake;
 
 /// How far the handshake is.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum HandshakeStep {
-    /// CONNECT is not complete; come again with the same bytes and more.
-    NeedMore,
-    /// The client has introduced itself. What follows `consumed` is kept until after `Connection::connected`.
+    /// The packet is not whole yet: at least this many bytes are needed.
+    NeedMore {
+        /// Bytes from the start of the connection.
+        needed: usize,
+    },
+    /// A client introduces itself.
     Connect {
-        /// What it said.
+        /// What it asks for.
         request: Box<ConnectRequest>,
-        /// Bytes of the CONNECT.
+        /// Bytes that the packet took.
         consumed: usize,
     },
 }
 
-/// The client can't come in: write `answer`, close.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{detail} ({})", reason.name())]
+/// A CONNECT that is not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// CONNACK in the client's version; empty if its version has none for this, or it does not speak MQTT.
+    /// What to send before closing; empty where the specification wants nothing sent.
     pub answer: Vec<u8>,
     /// Why.
     pub reason: ReasonCode,
-    /// In words.
+    /// Why, for the log.
     pub detail: &'static str,
 }
 
-/// A CONNECT, owned.
+/// A valid CONNECT, owned, so that it can move to the client's home shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectRequest {
     /// What the client speaks.
     pub version: Version,
-    /// Its name; `None`: the server has to give it one `[MQTT-3.1.3-6]`.
+    /// Who it says it is; `None`: the server gives it a name.
     pub client: Option<ClientId>,
-    /// End the session that is there.
+    /// End the old session first.
     pub clean_start: bool,
-    /// As asked, in seconds; 0 is none.
+    /// Seconds; 0 is none.
     pub keep_alive: u16,
     /// User name.
     pub username: Option<ByteString>,
-    /// Password; MQTT 5 allows it without a user name.
+    /// Password.
     pub password: Option<Bytes>,
-    /// As asked. MQTT 3: 0 with clean session, else for ever.
+    /// How long the session is to outlive the connection, cut to what the server grants.
     pub expiry: SessionExpiry,
-    /// Unacknowledged deliveries that the client takes.
-    pub receive_maximum: NonZeroU16,
-    /// Largest packet that it takes.
-    pub maximum_packet_size: Option<NonZeroU32>,
+    /// Whether `expiry` is not what the client asked for.
+    pub expiry_was_cut: bool,
+    /// Unacknowledged deliveries that it takes.
+    pub receive_maximum: u16,
+    /// Largest packet that it takes, in bytes.
+    pub packet_bytes_max: u32,
     /// Highest topic alias that it takes.
     pub topic_alias_maximum: u16,
-    /// Whether it wants response information.
-    pub request_response_information: bool,
-    /// Whether it wants reason strings.
-    pub request_problem_information: bool,
     /// What to publish if it vanishes.
     pub will: Option<Box<Will>>,
 }
 
 impl Handshake {
-    /// Of a connection accepted at `now`.
-    pub fn new(now: MonoMillis) -> Self {
-        Self { accepted_at: now }
-    }
-
-    /// When the client has had time enough `[MQTT-3.1.4-1]`; close without an answer then.
-    pub fn deadline(&self, limits: &Limits) -> MonoMillis {
-        self.accepted_at.after(limits.connect_timeout_ms)
-    }
-
-    /// Looks for a CONNECT at the start of `bytes`, which is everything received so far.
+    /// Reads the CONNECT at the start of `bytes`.
     ///
     /// # Errors
-    /// If the client can't come in; the connection is over once the answer is written.
+    /// If the first packet is none `[MQTT-3.1.0-1]`, is malformed, or asks for what the server does not have.
     pub fn receive(&mut self, bytes: &[u8], limits: &Limits) -> Result<HandshakeStep, Refusal> {
-        let bytes_max = limits.connect_bytes_max.min(limits.packet_bytes_max);
-        match decode(bytes, None, bytes_max) {
-            Ok(Decoded::Incomplete { .. }) => Ok(HandshakeStep::NeedMore),
+        match decode(bytes, None, limits.connect_bytes_max) {
+            Ok(Decoded::Incomplete { needed }) => Ok(HandshakeStep::NeedMore { needed }),
             Ok(Decoded::Packet { packet: Packet::Connect(connect), size }) => {
-                let request = Box::new(ConnectRequest::of(&connect)?);
+                let request = Box::new(ConnectRequest::from_packet(&connect, limits)?);
                 Ok(HandshakeStep::Connect { request, consumed: size })
             }
-            Ok(Decoded::Packet { .. }) => Err(Refusal::silent(ReasonCode::ProtocolError, "first packet is not CONNECT")),
-            Err(error) => Err(Refusal::of_error(error, bytes)),
+            Ok(Decoded::Packet { .. }) => Err(Refusal {
+                answer: Vec::new(),
+                reason: ReasonCode::ProtocolError,
+                detail: "first packet is not CONNECT",
+            }),
+            Err(error) => Err(Refusal::of_malformed(bytes, error)),
         }
     }
 }
 
 impl Refusal {
-    /// CONNACK with this reason, in words that `version` has. The session is never present `[MQTT-3.2.2-6]`.
-    pub fn new(version: Version, reason: ReasonCode, detail: &'static str) -> Self {
-        let mut answer = Vec::new();
-        Packet::ConnAck(Box::new(ConnAck::new(false, reasons::of_connack(reason)))).encode(version, &mut answer);
-        Self { answer, reason, detail }
-    }
-
-    fn silent(reason: ReasonCode, detail: &'static str) -> Self {
-        Self { answer: Vec::new(), reason, detail }
-    }
-
-    /// MQTT 3 has no return code for a malformed CONNECT: it is closed without one (3.1.1, section 3.1.4, and
-    /// `[MQTT-3.1.4-1]`). MQTT 5 is told (section 4.13).
-    fn of_error(error: DecodeError, bytes: &[u8]) -> Self {
+    /// An unknown version is answered in the shape that its sender most likely reads `[MQTT-3.1.2-2]`; a malformed
+    /// MQTT 5 CONNECT with its reason (section 4.13), a malformed older one with nothing `[MQTT-3.1.4-1]`.
+    fn of_malformed(bytes: &[u8], error: DecodeError) -> Self {
         let DecodeError { reason, detail } = error;
-        let version = match reason {
-            ReasonCode::UnsupportedProtocolVersion => foreign_version(bytes),
-            _ => connect_version(bytes).filter(|version| version.is_v5()),
+        let version = match (connect_version(bytes), reason) {
+            (Some(Version::V5), _) => Some(Version::V5),
+            (_, ReasonCode::UnsupportedProtocolVersion) => Some(version_of_unsupported(bytes)),
+            _ => None,
         };
-        version.map_or_else(|| Self::silent(reason, detail), |version| Self::new(version, reason, detail))
+        let answer = version.map(|version| refusal_packet(version, reason, detail)).unwrap_or_default();
+        Self { answer, reason, detail }
     }
 }
 
-/// In which version to tell a client that its own is unknown: return code 1 for what is older than MQTT 5 (3.1.1,
-/// `[MQTT-3.1.2-2]`), 0x84 for what is newer (5.0, `[MQTT-3.1.2-2]`). `None`: it is no MQTT at all `[MQTT-3.1.2-1]`.
-fn foreign_version(bytes: &[u8]) -> Option<Version> {
-    let length_size = 1 + bytes.get(1..)?.iter().take_while(|&byte| byte & 0x80 != 0).count();
-    let rest = bytes.get(1 + length_size..)?;
-    let (name, level) = match rest {
-        [0, 4, name @ .., _] if name.len() >= 4 => (&name[..4], rest.get(6)?),
-        _ => (rest.get(2..8)?, rest.get(8)?),
-    };
-    match (name, level) {
-        (b"MQTT", 6..0x80) => Some(Version::V5),
-        (b"MQTT", _) => Some(Version::V3_1_1),
-        (b"MQIsdp", _) if rest.starts_with(&[0, 6]) => Some(Version::V3_1),
-        _ => None,
-    }
+/// A level above 5 is a later relative of MQTT 5; everything else is answered as MQTT 3.1.1 does.
+fn version_of_unsupported(bytes: &[u8]) -> Version {
+    let level = bytes.iter().skip_while(|byte| **byte != b'M').nth(4);
+    if level.is_some_and(|&level| level > 5 && level < 0x80) { Version::V5 } else { Version::V3_1_1 }
+}
+
+fn refusal_packet(version: Version, reason: ReasonCode, detail: &str) -> Vec<u8> {
+    let mut answer = ConnAck::new(false, reason);
+    answer.properties.reason_string = (version.is_v5() && !detail.is_empty()).then_some(detail);
+    let mut out = Vec::new();
+    Packet::ConnAck(Box::new(answer)).encode(version, &mut out);
+    out
 }
 
 impl ConnectRequest {
-    fn of(connect: &Connect<'_>) -> Result<Self, Refusal> {
+    fn from_packet(connect: &Connect<'_>, limits: &Limits) -> Result<Self, Refusal> {
         let version = connect.version;
-        let properties = &connect.properties;
-        if properties.authentication_method.is_some() {
-            // No method is known [MQTT-4.12.0-1].
-            let reason = ReasonCode::BadAuthenticationMethod;
-            return Err(Refusal::new(version, reason, "no enhanced authentication method is known here"));
+        let refuse = |reason, detail| Refusal { answer: refusal_packet(version, reason, detail), reason, detail };
+        if connect.properties.authentication_method.is_some() {
+            // Section 4.12: we know no method.
+            return Err(refuse(ReasonCode::BadAuthenticationMethod, "enhanced authentication is not supported"));
         }
+        if connect.client_id.is_empty() && !may_be_unnamed(connect) {
+            // [MQTT-3.1.3-8] of 3.1.1; MQTT 3.1 wants at least one character.
+            return Err(refuse(
+                ReasonCode::ClientIdentifierNotValid,
+                "an empty client identifier needs a clean session",
+            ));
+        }
+        if connect.will.is_some_and(|will| will.retain) && !limits.retain_available {
+            return Err(refuse(ReasonCode::RetainNotSupported, "the will is retained")); // [MQTT-3.2.2-13]
+        }
+        let asked = asked_expiry(connect, limits);
+        let expiry = asked.min(limits.session_expiry_max);
         Ok(Self {
             version,
-            client: client_of(connect)?,
+            client: (!connect.client_id.is_empty()).then(|| ClientId::from(connect.client_id)),
             clean_start: connect.clean_start,
             keep_alive: connect.keep_alive,
             username: connect.username.map(ByteString::from),
             password: connect.password.map(Bytes::copy_from_slice),
-            expiry: expiry_of(connect),
-            receive_maximum: properties.receive_maximum.unwrap_or(NonZeroU16::MAX),
-            maximum_packet_size: properties.maximum_packet_size,
-            topic_alias_maximum: properties.topic_alias_maximum,
-            request_response_information: properties.request_response_information,
-            request_problem_information: properties.request_problem_information,
-            will: connect.will.as_ref().map(|will| will_of(will, version)).transpose()?,
+            expiry,
+            expiry_was_cut: expiry != asked,
+            receive_maximum: connect.properties.receive_maximum.map_or(u16::MAX, |most| most.get()),
+            packet_bytes_max: connect.properties.maximum_packet_size.map_or(u32::MAX, |most| most.get()),
+            topic_alias_maximum: connect.properties.topic_alias_maximum,
+            will: connect.will.as_ref().map(|will| own_will(will).map_err(|()| bad_will(version))).transpose()?,
         })
     }
 
-    /// The CONNACK for a client that may not come in (authentication, access, load).
-    pub fn refuse(&self, reason: ReasonCode, detail: &'static str) -> Refusal {
-        let mut refusal = Refusal::new(self.version, reason, detail);
-        if self.maximum_packet_size.is_some_and(|max| refusal.answer.len() > max.get() as usize) {
-            refusal.answer.clear(); // [MQTT-3.1.2-24]
-        }
-        refusal
+    /// The CONNACK that refuses this request.
+    pub fn refuse(&self, reason: ReasonCode, detail: &str) -> Vec<u8> {
+        refusal_packet(self.version, reason, detail)
     }
 }
 
-/// An empty name: MQTT 3.1 asks for one of 1 to 23 characters, 3.1.1 allows it with clean session only
-/// `[MQTT-3.1.3-7]`, `[MQTT-3.1.3-8]`, 5.0 always `[MQTT-3.1.3-6]`. Length and alphabet of others are free.
-fn client_of(connect: &Connect<'_>) -> Result<Option<ClientId>, Refusal> {
-    if !connect.client_id.is_empty() {
-        return Ok(Some(ClientId::from(connect.client_id)));
-    }
-    let may_be_empty = match connect.version {
+fn bad_will(version: Version) -> Refusal {
+    let (reason, detail) = (ReasonCode::TopicNameInvalid, "will topic is not a topic name");
+    Refusal { answer: refusal_packet(version, reason, detail), reason, detail }
+}
+
+fn may_be_unnamed(connect: &Connect<'_>) -> bool {
+    match connect.version {
+        Version::V5 => true,                    // [MQTT-3.1.3-6]
+        Version::V3_1_1 => connect.clean_start, // [MQTT-3.1.3-7] of 3.1.1
         Version::V3_1 => false,
-        Version::V3_1_1 => connect.clean_start,
-        Version::V5 => true,
-    };
-    if may_be_empty {
-        return Ok(None);
     }
-    let reason = ReasonCode::ClientIdentifierNotValid;
-    Err(Refusal::new(connect.version, reason, "client identifier is empty, but the session is to be kept"))
 }
 
-fn expiry_of(connect: &Connect<'_>) -> SessionExpiry {
+/// MQTT 3 knows two expiries: with the connection, and never.
+fn asked_expiry(connect: &Connect<'_>, limits: &Limits) -> SessionExpiry {
     match (connect.version, connect.clean_start) {
-        (Version::V5, _) => SessionExpiry(connect.properties.session_expiry.unwrap_or(0)), // section 3.1.2.11.2
+        (Version::V5, _) => SessionExpiry(connect.properties.session_expiry.unwrap_or(0)),
         (_, true) => SessionExpiry(0),
-        (_, false) => SessionExpiry::NEVER,
+        (_, false) => limits.session_expiry_max,
     }
 }
 
-fn will_of(will: &WillPacket<'_>, version: Version) -> Result<Box<Will>, Refusal> {
-    let topic = TopicName::new(will.topic)
-        .map_err(|_| Refusal::of_will(version, "will topic is no topic name"))?;
+fn own_will(will: &WillPacket<'_>) -> Result<Box<Will>, ()> {
     Ok(Box::new(Will {
-        topic,
+        topic: TopicName::new(will.topic).map_err(|_| ())?,
         payload: Bytes::copy_from_slice(will.payload),
         properties: Bytes::copy_from_slice(&will.forwarded.bytes()),
         qos: will.qos,
@@ -221,16 +196,3 @@ fn will_of(will: &WillPacket<'_>, version: Version) -> Result<Box<Will>, Refusal
         expiry_seconds: will.message_expiry,
     }))
 }
-
-impl Refusal {
-    fn of_will(version: Version, detail: &'static str) -> Self {
-        Self::new(version, ReasonCode::TopicNameInvalid, detail)
-    }
-}
-
-/// A request crosses shards.
-const _: () = {
-    const fn is_send<T: Send>() {}
-    is_send::<Handshake>();
-    is_send::<ConnectRequest>();
-};

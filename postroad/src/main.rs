@@ -1,2 +1,61 @@
-//! The `postroad` binary.
-fn main() {}
+//! The binary `postroad`: the server and its tools.
+//!
+//! What the server does is in `engine`; here are the option table ([`options`]), the command line ([`cli`])
+//! and, one module each, what the subcommands do.
+
+mod cli;
+mod man;
+mod mqtt;
+mod notify;
+mod options;
+mod passwd;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use cli::{CheckConfigArgs, Cli, Command, ConfigArgs};
+use options::Sources;
+
+/// Exit code for a configuration that can't be used.
+const EXIT_CONFIG: u8 = 2;
+
+fn main() -> ExitCode {
+    let outcome = run(Cli::parse().command);
+    outcome.unwrap_or_else(|error| {
+        eprintln!("postroad: {error:#}");
+        let config = error.downcast_ref::<options::ConfigError>().is_some();
+        ExitCode::from(if config { EXIT_CONFIG } else { 1 })
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::CheckConfig(args) => check_config(args)?,
+        Command::Passwd(args) => passwd::passwd(&args)?,
+        Command::Pub(args) => mqtt::publish(&args)?,
+        Command::Sub(mut args) => match mqtt::subscribe(&mut args)? {
+            mqtt::End::Done => {}
+            mqtt::End::Timeout => return Ok(ExitCode::from(mqtt::EXIT_TIMEOUT)),
+        },
+        Command::Man(args) => man::man(&args)?,
+        Command::Serve(_) | Command::Doctor(_) | Command::Log(_) => {}
+        Command::Completions { shell } => man::completions(shell)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sources(args: ConfigArgs) -> Sources {
+    Sources { file: args.config, data: args.data, sets: args.set }
+}
+
+fn check_config(args: CheckConfigArgs) -> Result<()> {
+    let settings = options::load(&sources(args.config))?;
+    if args.print {
+        print!("{}", options::commented(&settings));
+    } else {
+        println!("the configuration is valid");
+    }
+    Ok(())
+}

@@ -1,0 +1,282 @@
+//! The command line: subcommands and their flags. What they do is in the modules of the same names.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A self-hosted push server: stores messages and pushes them until each receiver has acknowledged.
+#[derive(Debug, Parser)]
+#[command(name = "postroad", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server in the foreground.
+    ///
+    /// SIGTERM and SIGINT stop it gracefully, SIGHUP reads the configuration anew. Under systemd it reports
+    /// readiness and feeds the watchdog.
+    Serve(ConfigArgs),
+    /// Check a configuration, or print the one in force.
+    CheckConfig(CheckConfigArgs),
+    /// Add a user, a password or a device token to an auth.file.
+    Passwd(PasswdArgs),
+    /// Publish messages.
+    #[command(disable_help_flag = true)]
+    Pub(Box<PubArgs>),
+    /// Subscribe and print what comes.
+    #[command(disable_help_flag = true)]
+    Sub(Box<SubArgs>),
+    /// Check whether this machine can run the server, and say what to do if not.
+    Doctor(ConfigArgs),
+    /// Look at the message log of a stopped server, or repair it.
+    Log(LogArgs),
+    /// Print a manual page, or write all of them.
+    Man(ManArgs),
+    /// Print completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ConfigArgs {
+    /// Configuration file (TOML).
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Data directory.
+    #[arg(long, short, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Set one option; wins over the file. Can be given many times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct CheckConfigArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print the whole configuration in force, commented, as a file.
+    #[arg(long)]
+    pub print: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct PasswdArgs {
+    /// Name of the user.
+    pub name: String,
+    /// The auth.file to change; made if it is missing. Without it the entry is printed.
+    #[arg(long, short, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Add a new device token, print its secret, and store its SHA-256 only.
+    #[arg(long, conflicts_with = "delete")]
+    pub token: bool,
+    /// Put the user into this group too. Can be given many times.
+    #[arg(long, value_name = "GROUP")]
+    pub group: Vec<String>,
+    /// Remove the user.
+    #[arg(long, requires = "file")]
+    pub delete: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct ConnectionArgs {
+    /// Server to connect to.
+    #[arg(long, short = 'h', default_value = "localhost", value_name = "HOST")]
+    pub host: String,
+    /// Its port.
+    #[arg(long, short, default_value_t = 1883)]
+    pub port: u16,
+    /// Client identifier; drawn at random if it is missing.
+    #[arg(long, short, value_name = "ID")]
+    pub id: Option<String>,
+    /// User name.
+    #[arg(long, short, value_name = "NAME")]
+    pub username: Option<String>,
+    /// Password or device token.
+    #[arg(long, short = 'P', env = "POSTROAD_PASSWORD", hide_env_values = true)]
+    pub password: Option<String>,
+    /// Keep alive, in seconds; 0: none.
+    #[arg(long, short, default_value_t = 60, value_name = "SECONDS")]
+    pub keepalive: u16,
+    /// Version of MQTT: 3.1, 3.1.1 or 5.
+    #[arg(long = "mqtt-version", short = 'V', default_value = "5", value_name = "VERSION")]
+    pub version: WireVersion,
+    /// Keep the session when the connection ends (needs --id).
+    #[arg(long = "persistent", short = 'c', requires = "id")]
+    pub persistent: bool,
+    /// Time that the session outlives the connection, in seconds (MQTT 5). With -c: for ever by default.
+    #[arg(long, value_name = "SECONDS")]
+    pub session_expiry: Option<u32>,
+    /// Topic of the will.
+    #[arg(long, value_name = "TOPIC")]
+    pub will_topic: Option<String>,
+    /// Payload of the will.
+    #[arg(long, requires = "will_topic", default_value = "", value_name = "TEXT")]
+    pub will_payload: String,
+    /// QoS of the will.
+    #[arg(long, requires = "will_topic", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub will_qos: u8,
+    /// Retain the will.
+    #[arg(long, requires = "will_topic")]
+    pub will_retain: bool,
+    /// Delay of the will, in seconds (MQTT 5).
+    #[arg(long, requires = "will_topic", default_value_t = 0, value_name = "SECONDS")]
+    pub will_delay: u32,
+    /// Tell each packet on standard error.
+    #[arg(long)]
+    pub debug: bool,
+    /// Print help.
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum WireVersion {
+    #[value(name = "3.1", aliases = ["31", "mqttv31"])]
+    V31,
+    #[value(name = "3.1.1", aliases = ["311", "4", "mqttv311"])]
+    V311,
+    #[value(name = "5", aliases = ["5.0", "mqttv5"])]
+    V5,
+}
+
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("source").required(true))]
+pub struct PubArgs {
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    /// Topic to publish to.
+    #[arg(long, short)]
+    pub topic: String,
+    /// The message.
+    #[arg(long, short, group = "source", value_name = "TEXT")]
+    pub message: Option<String>,
+    /// A file as the message.
+    #[arg(long, short, group = "source", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Each line of standard input as a message.
+    #[arg(long, short, group = "source")]
+    pub lines: bool,
+    /// All of standard input as one message.
+    #[arg(long, short, group = "source")]
+    pub stdin: bool,
+    /// An empty message; with --retain it clears the retained one.
+    #[arg(long, short, group = "source")]
+    pub null: bool,
+    /// Quality of service: 0, 1 or 2.
+    #[arg(long, short, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub qos: u8,
+    /// Retain the message.
+    #[arg(long, short)]
+    pub retain: bool,
+    /// Time that the message is worth delivering, in seconds (MQTT 5).
+    #[arg(long = "expiry", short = 'x', value_name = "SECONDS")]
+    pub expiry: Option<u32>,
+    /// Publish the message this many times.
+    #[arg(long, default_value_t = 1, value_name = "COUNT")]
+    pub repeat: u32,
+    /// What the payload is, for instance application/json (MQTT 5).
+    #[arg(long, value_name = "TYPE")]
+    pub content_type: Option<String>,
+    /// Where an answer is expected (MQTT 5).
+    #[arg(long, value_name = "TOPIC")]
+    pub response_topic: Option<String>,
+    /// What the answer should carry (MQTT 5).
+    #[arg(long, value_name = "TEXT")]
+    pub correlation_data: Option<String>,
+    /// A user property (MQTT 5). Can be given many times.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub user_property: Vec<(String, String)>,
+}
+
+#[derive(Args, Debug)]
+pub struct SubArgs {
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    /// Topic filter to subscribe to. Can be given many times.
+    #[arg(long, short, required = true, value_name = "FILTER")]
+    pub topic: Vec<String>,
+    /// Highest quality of service: 0, 1 or 2.
+    #[arg(long, short, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub qos: u8,
+    /// End after this many messages.
+    #[arg(long, short = 'C', value_name = "COUNT")]
+    pub count: Option<u64>,
+    /// End after this time, in seconds, with exit code 27.
+    #[arg(long, short = 'W', value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// Print the topic before each message.
+    #[arg(long, short, conflicts_with = "format")]
+    pub verbose: bool,
+    /// How to print a message: %t topic, %p payload, %x payload in hex, %l its length, %q QoS, %r retain,
+    /// %d duplicate, %m packet identifier, %U time in seconds since 1970, %j everything as JSON, %% a percent sign;
+    /// \n \t \\ \0 as usual.
+    #[arg(long, short = 'F', value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Print no line end after a message.
+    #[arg(long = "no-newline", short = 'N')]
+    pub no_newline: bool,
+    /// Print no retained messages.
+    #[arg(long = "no-retained", short = 'R')]
+    pub no_retained: bool,
+    /// Ask for no messages of one's own (MQTT 5).
+    #[arg(long)]
+    pub no_local: bool,
+    /// Time that the session outlives the connection, in seconds (MQTT 5): short for --session-expiry.
+    #[arg(long = "expiry", short = 'x', value_name = "SECONDS", conflicts_with = "session_expiry")]
+    pub expiry: Option<u32>,
+    /// Number that the subscription carries (MQTT 5).
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=268_435_455))]
+    pub subscription_identifier: Option<u32>,
+}
+
+#[derive(Args, Debug)]
+pub struct LogArgs {
+    #[command(subcommand)]
+    pub action: LogAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LogAction {
+    /// Read every segment of a data directory and tell what recovery would do. Changes nothing.
+    Check {
+        /// The data directory.
+        directory: PathBuf,
+    },
+    /// Cut a damaged log where it is last whole. What is cut is kept in quarantine/.
+    Repair {
+        /// The data directory.
+        directory: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct ManArgs {
+    /// postroad (the default), postroad-serve and so on, or config for postroad.toml(5).
+    pub page: Option<String>,
+    /// Print docs/configuration.md instead.
+    #[arg(long, conflicts_with = "page")]
+    pub markdown: bool,
+    /// Write all pages into this directory.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["page", "markdown"])]
+    pub dir: Option<PathBuf>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

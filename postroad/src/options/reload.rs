@@ -1,0 +1,72 @@
+//! What a reload changes: live values apply, restart values are named and stay.
+
+use super::{Effect, ROWS, Settings};
+
+/// The outcome of comparing a new configuration with the running one.
+#[derive(Debug)]
+pub struct Reload {
+    /// What to run with from now on: the new live values, the old restart values.
+    pub settings: Settings,
+    /// Keys that change now, with the old and the new value.
+    pub applied: Vec<String>,
+    /// Keys that differ and wait for a restart.
+    pub waiting: Vec<&'static str>,
+}
+
+/// Compares row by row. `new` has passed all checks already: the whole file applies or nothing.
+pub fn plan(old: &Settings, new: Settings) -> Reload {
+    let mut reload = Reload { settings: new, applied: Vec::new(), waiting: Vec::new() };
+    for row in ROWS {
+        let (before, after) = ((row.get)(old), (row.get)(&reload.settings));
+        if before == after {
+            continue;
+        }
+        match row.effect {
+            Effect::Live => {
+                let change = format!("{}: {} -> {}", row.key, row.kind.toml(&before), row.kind.toml(&after));
+                reload.applied.push(change);
+            }
+            Effect::Restart => {
+                (row.set)(&mut reload.settings, &before);
+                reload.waiting.push(row.key);
+            }
+        }
+    }
+    if old.tables != reload.settings.tables {
+        reload.waiting.push("[[listener]]");
+    }
+    reload.settings.tables.clone_from(&old.tables);
+    reload.settings.http.clone_from(&old.http);
+    reload.settings.engine.listeners.clone_from(&old.engine.listeners);
+    reload
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Sources, load};
+    use super::*;
+
+    fn settings(sets: &[&str]) -> Settings {
+        let sets = sets.iter().map(|s| (*s).to_owned()).collect();
+        load(&Sources { file: None, data: None, sets }).expect("valid")
+    }
+
+    #[test]
+    fn live_values_apply_and_restart_values_are_named() {
+        let old = settings(&[]);
+        let new = settings(&["queue.messages_max=7", "shards=3", "listen.mqtt=127.0.0.1:1999"]);
+        let reload = plan(&old, new);
+        assert_eq!(reload.applied, ["queue.messages_max: 100000 -> 7"]);
+        assert_eq!(reload.waiting, ["listen.mqtt", "shards"]);
+        assert_eq!(reload.settings.engine.queue.messages_max, 7);
+        assert_eq!(reload.settings.engine.shards, old.engine.shards);
+        assert_eq!(reload.settings.engine.listeners, old.engine.listeners);
+        assert!(old.engine.restart_differences(&reload.settings.engine).is_empty());
+    }
+
+    #[test]
+    fn the_same_file_changes_nothing() {
+        let reload = plan(&settings(&[]), settings(&[]));
+        assert!(reload.applied.is_empty() && reload.waiting.is_empty());
+    }
+}

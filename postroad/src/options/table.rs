@@ -1,0 +1,519 @@
+//! The rows: every option of the server, in the order of the printed configuration.
+//!
+//! A default is what [`Settings::default`] says: it stands once, in the crate that uses it. `set` gets only
+//! values that have passed the row's kind, so its conversions can't fail.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use postroad_engine::config::{Durability, QueuePolicy, Shards};
+
+use super::kind::{Kind, Value};
+use super::{Anonymous, Effect, LogFormat, Settings};
+
+/// One option.
+#[derive(Debug)]
+pub struct Row {
+    /// Its name in the file and for `--set`.
+    pub key: &'static str,
+    /// Type, unit and range.
+    pub kind: Kind,
+    /// When a change takes effect.
+    pub effect: Effect,
+    /// What it does, in whole sentences.
+    pub doc: &'static str,
+    /// The value in these settings.
+    pub get: fn(&Settings) -> Value,
+    /// Puts a checked value into these settings.
+    pub set: fn(&mut Settings, &Value),
+}
+
+impl Row {
+    /// The value if nothing is said.
+    pub fn default(&self) -> Value {
+        (self.get)(&Settings::default())
+    }
+}
+
+use Effect::{Live, Restart};
+
+const DAY: u64 = 86_400_000;
+const TIB: u64 = 1 << 40;
+
+/// A number of things; the field's type bounds it.
+macro_rules! count {
+    ($key:literal, $effect:expr, $min:expr, $max:expr, $unit:literal, $doc:expr, $($field:ident).+, $type:ty) => {
+        Row {
+            key: $key,
+            kind: Kind::Count { min: $min, max: $max as u64, unit: $unit },
+            effect: $effect,
+            doc: $doc,
+            get: |s| Value::Number(u64::try_from(s.$($field).+).expect("a count fits")),
+            set: |s, v| s.$($field).+ = <$type>::try_from(v.number()).expect(CHECKED),
+        }
+    };
+}
+
+/// A number of things that is never 0.
+macro_rules! count_from_1 {
+    ($key:literal, $effect:expr, $unit:literal, $doc:expr, $($field:ident).+) => {
+        Row {
+            key: $key,
+            kind: Kind::Count { min: 1, max: u16::MAX as u64, unit: $unit },
+            effect: $effect,
+            doc: $doc,
+            get: |s| Value::Number(s.$($field).+.get().into()),
+            set: |s, v| s.$($field).+ = non_zero(v),
+        }
+    };
+}
+
+macro_rules! bytes {
+    ($key:literal, $effect:expr, $min:expr, $max:expr, $doc:expr, $($field:ident).+, $type:ty) => {
+        Row {
+            key: $key,
+            kind: Kind::Bytes { min: $min, max: $max },
+            effect: $effect,
+            doc: $doc,
+            get: |s| Value::Number(u64::try_from(s.$($field).+).expect("a size fits")),
+            set: |s, v| s.$($field).+ = <$type>::try_from(v.number()).expect(CHECKED),
+        }
+    };
+}
+
+macro_rules! time {
+    ($key:literal, $effect:expr, $min:expr, $max:expr, $doc:expr, $($field:ident).+) => {
+        Row {
+            key: $key,
+            kind: Kind::Time { min: $min, max: $max, step: 1 },
+            effect: $effect,
+            doc: $doc,
+            get: |s| Value::Number(millis(s.$($field).+)),
+            set: |s, v| s.$($field).+ = Duration::from_millis(v.number()),
+        }
+    };
+}
+
+macro_rules! address {
+    ($key:literal, $doc:expr, $($field:ident).+) => {
+        Row {
+            key: $key,
+            kind: Kind::Address,
+            effect: Restart,
+            doc: $doc,
+            get: |s| Value::Text(s.$($field).+.map_or_else(String::new, |address: SocketAddr| address.to_string())),
+            set: |s, v| s.$($field).+ = optional(v).map(|text| text.parse().expect(CHECKED)),
+        }
+    };
+}
+
+macro_rules! path {
+    ($key:literal, $effect:expr, $doc:expr, $($field:ident).+) => {
+        Row {
+            key: $key,
+            kind: Kind::Path,
+            effect: $effect,
+            doc: $doc,
+            get: |s| Value::Text(path_text(s.$($field).+.as_deref())),
+            set: |s, v| s.$($field).+ = optional(v).map(PathBuf::from),
+        }
+    };
+}
+
+/// Words for the values of an enum: the words stand once, in the order of the values.
+macro_rules! choice {
+    ($key:literal, $effect:expr, $doc:expr, $($field:ident).+, [$($word:literal => $value:path),+]) => {
+        Row {
+            key: $key,
+            kind: Kind::Choice(&[$($word),+]),
+            effect: $effect,
+            doc: $doc,
+            get: |s| Value::Text(match s.$($field).+ { $($value => $word),+ }.to_owned()),
+            set: |s, v| s.$($field).+ = match v.text() { $($word => $value,)+ _ => unreachable!("{CHECKED}") },
+        }
+    };
+}
+
+const CHECKED: &str = "the row's kind has checked the range";
+
+/// Every option.
+pub const ROWS: &[Row] = &[
+    address!(
+        "listen.mqtt",
+        "Where MQTT clients connect (3.1, 3.1.1 and 5, over TCP). Port 0 picks a free one, see ports.json in the data directory. An address that others can reach needs auth.file.",
+        shorthands.mqtt
+    ),
+    address!("listen.http", "Where /ready, /health and /metrics are served.", shorthands.http),
+    address!("listen.websocket", "MQTT over WebSocket. Not in this version yet: leave it empty.", shorthands.websocket),
+    address!("listen.native", "The native protocol. Not in this version yet: leave it empty.", shorthands.native),
+    address!("listen.grpc", "The API by gRPC. Not in this version yet: leave it empty.", shorthands.grpc),
+    Row {
+        key: "data_dir",
+        kind: Kind::Path,
+        effect: Restart,
+        doc: "Where the log, the sessions and ports.json live. Made if it is missing. Relative to the directory of the start.",
+        get: |s| Value::Text(path_text(Some(&s.engine.data_dir))),
+        set: |s, v| s.engine.data_dir = v.text().into(),
+    },
+    Row {
+        key: "shards",
+        kind: Kind::AutoOrCount { min: 1, max: 1024 },
+        effect: Restart,
+        doc: "Shards of the server, each a thread on a core of its own. auto: one per core that the process may use. More shards than cores share the cores. At most storage.partitions.",
+        get: |s| match s.engine.shards {
+            Shards::Auto => Value::Text("auto".into()),
+            Shards::Count(count) => Value::Number(count.get().into()),
+        },
+        set: |s, v| {
+            s.engine.shards = match v {
+                Value::Number(_) => Shards::Count(non_zero(v)),
+                Value::Text(_) => Shards::Auto,
+            }
+        },
+    },
+    choice!("durability", Restart, "What is true before a publish is acknowledged. fsync: it is on the disk and survives a power cut. os: it is written and survives the end of the process. memory: there is no log, everything is gone with the process.", engine.durability,
+        ["fsync" => Durability::Fsync, "os" => Durability::Os, "memory" => Durability::Memory]),
+    Row {
+        key: "storage.partitions",
+        kind: Kind::Count { min: 1, max: u16::MAX as u64, unit: "partitions" },
+        effect: Restart,
+        doc: "Units of placement of clients on shards. Fixed when the data directory is made; later changes are refused there.",
+        get: |s| Value::Number(s.engine.partitions.get().into()),
+        set: |s, v| s.engine.partitions = non_zero(v),
+    },
+    bytes!(
+        "storage.free_bytes_min",
+        Live,
+        0,
+        TIB,
+        "Free space on the disk of the data directory below which publishes are refused (reason 0x97), while deliveries and acknowledgements go on.",
+        engine.storage_free_bytes_min,
+        u64
+    ),
+    choice_level(),
+    choice!("log.format", Restart, "How the server's own messages are written to standard error: text for people, json for collectors.", log_format,
+        ["text" => LogFormat::Text, "json" => LogFormat::Json]),
+    bytes!(
+        "log.young_bytes",
+        Restart,
+        1 << 20,
+        TIB,
+        "Message log: bytes of recent segments kept per shard before the oldest is retired into the old generation. At least twice log.segment_bytes.",
+        engine.log.young_bytes,
+        u64
+    ),
+    time!(
+        "log.young_age",
+        Restart,
+        1_000,
+        DAY,
+        "Message log: age of a record at which its segment is retired.",
+        engine.log.young_age
+    ),
+    bytes!(
+        "log.segment_bytes",
+        Restart,
+        64 << 10,
+        1 << 30,
+        "Message log: size of one segment file.",
+        engine.log.segment_bytes,
+        u64
+    ),
+    path!(
+        "auth.file",
+        Live,
+        "Users, device tokens, groups and registrations; `postroad passwd` writes it. Empty: no user is known, and only loopback addresses may be listened on.",
+        engine.auth_file
+    ),
+    choice!("auth.anonymous", Live, "Whether a client without user name and password is let in. auto: only while auth.file is empty.", anonymous,
+        ["auto" => Anonymous::Auto, "allow" => Anonymous::Allow, "deny" => Anonymous::Deny]),
+    path!(
+        "acl.file",
+        Live,
+        "Access rules, first match wins. Empty: everybody may do everything but publish to the reserved roots.",
+        engine.acl_file
+    ),
+    path!(
+        "plugins.dir",
+        Restart,
+        "Where Lua plugins are loaded from. Not in this version yet: leave it empty.",
+        plugins_dir
+    ),
+    count!(
+        "connections.max",
+        Live,
+        0,
+        10_000_000,
+        "connections",
+        "Client connections of all shards together. 0: as many as the limit on open files allows.",
+        engine.connections_max,
+        usize
+    ),
+    bytes!(
+        "connections.output_bytes_max",
+        Live,
+        4 << 10,
+        1 << 30,
+        "Unsent output of one connection above which nothing more is delivered to it until it drains.",
+        engine.output_bytes_max,
+        usize
+    ),
+    bytes!(
+        "mqtt.packet_bytes_max",
+        Live,
+        128,
+        268_435_460,
+        "Largest packet taken, with its header. Clients of MQTT 5 are told.",
+        engine.mqtt.packet_bytes_max,
+        u32
+    ),
+    count_from_1!(
+        "mqtt.receive_maximum",
+        Live,
+        "messages",
+        "Publishes of QoS 1 and 2 of one client that may be unanswered at once.",
+        engine.mqtt.receive_maximum
+    ),
+    count_from_1!(
+        "mqtt.in_flight_max",
+        Live,
+        "messages",
+        "Deliveries of QoS 1 and 2 in flight to one client at most, whatever it offers to take.",
+        engine.mqtt.in_flight_max
+    ),
+    count!(
+        "mqtt.topic_alias_maximum",
+        Live,
+        0,
+        u16::MAX,
+        "aliases",
+        "Highest topic alias that a client may use. 0: none.",
+        engine.mqtt.topic_alias_maximum,
+        u16
+    ),
+    count!(
+        "mqtt.topic_alias_outbound_max",
+        Live,
+        0,
+        u16::MAX,
+        "aliases",
+        "Topic aliases that the server uses towards a client that allows them.",
+        engine.mqtt.topic_alias_outbound_max,
+        u16
+    ),
+    Row {
+        key: "mqtt.keep_alive_max",
+        kind: Kind::Time { min: 0, max: u16::MAX as u64 * 1000, step: 1000 },
+        effect: Live,
+        doc: "Longest keep alive granted. Clients of MQTT 5 that ask for more, or for none, are told this one. 0s: no limit.",
+        get: |s| Value::Number(u64::from(s.engine.mqtt.keep_alive_max_seconds) * 1000),
+        set: |s, v| s.engine.mqtt.keep_alive_max_seconds = u16::try_from(v.number() / 1000).expect(CHECKED),
+    },
+    time!(
+        "mqtt.connect_timeout",
+        Live,
+        100,
+        600_000,
+        "Time from the accepted connection to a whole CONNECT.",
+        engine.mqtt.connect_timeout
+    ),
+    Row {
+        key: "mqtt.session_expiry_max",
+        kind: Kind::TimeOrNever { min: 0, max: 4_294_967_294_000 },
+        effect: Live,
+        doc: "Longest time that a session outlives its connection. never: as long as the client asks for, also for ever.",
+        get: |s| match s.engine.mqtt.session_expiry_max_seconds {
+            u32::MAX => Value::Text("never".into()),
+            seconds => Value::Number(u64::from(seconds) * 1000),
+        },
+        set: |s, v| {
+            s.engine.mqtt.session_expiry_max_seconds = match v {
+                Value::Number(ms) => u32::try_from(ms / 1000).expect(CHECKED),
+                Value::Text(_) => u32::MAX,
+            }
+        },
+    },
+    count!(
+        "mqtt.subscriptions_max",
+        Live,
+        1,
+        10_000_000,
+        "subscriptions",
+        "Subscriptions of one session.",
+        engine.mqtt.subscriptions_max,
+        usize
+    ),
+    count!(
+        "queue.messages_max",
+        Live,
+        1,
+        1_000_000_000,
+        "messages",
+        "Messages that wait in the queue of one session.",
+        engine.queue.messages_max,
+        usize
+    ),
+    bytes!(
+        "queue.bytes_max",
+        Live,
+        1 << 10,
+        TIB,
+        "Bytes (topic, properties and payload) that wait in the queue of one session.",
+        engine.queue.bytes_max,
+        usize
+    ),
+    choice!("queue.policy", Live, "What happens to a message for a full queue. drop_oldest: the oldest one makes room. reject_new: the new one does not enter. Both are counted as overflow.", engine.queue.policy,
+        ["drop_oldest" => QueuePolicy::DropOldest, "reject_new" => QueuePolicy::RejectNew]),
+    count!(
+        "retained.max",
+        Live,
+        0,
+        1_000_000_000,
+        "messages",
+        "Retained messages of all shards together.",
+        engine.retained_max,
+        usize
+    ),
+    time!(
+        "sys.interval",
+        Live,
+        0,
+        DAY,
+        "Time between two publications of the $SYS topics. 0s: none.",
+        engine.sys_interval
+    ),
+    time!(
+        "drain_timeout",
+        Restart,
+        0,
+        3_600_000,
+        "Time that a graceful stop may take before connections are cut.",
+        engine.drain_timeout
+    ),
+    time!(
+        "stall_max",
+        Restart,
+        10,
+        600_000,
+        "Longest time between two turns of a shard before it counts as stalled.",
+        engine.stall_max
+    ),
+    count!(
+        "http.connections_max",
+        Restart,
+        1,
+        65_535,
+        "connections",
+        "HTTP connections open at once; one above is closed unanswered.",
+        control.connections_max,
+        usize
+    ),
+    bytes!(
+        "http.request_bytes_max",
+        Restart,
+        8 << 10,
+        1 << 20,
+        "Size of an HTTP request's head.",
+        control.request_bytes_max,
+        usize
+    ),
+    time!(
+        "http.request_timeout",
+        Restart,
+        100,
+        600_000,
+        "Time for an HTTP request to arrive, also for the next one on an open connection.",
+        control.request_timeout
+    ),
+    time!(
+        "http.shard_timeout",
+        Restart,
+        10,
+        60_000,
+        "Time that /metrics waits for a shard's figures.",
+        control.shard_timeout
+    ),
+];
+
+const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
+
+const fn choice_level() -> Row {
+    Row {
+        key: "log.level",
+        kind: Kind::Choice(LEVELS),
+        effect: Live,
+        doc: "How much the server tells about itself on standard error. Nothing is written per message at info.",
+        get: |s| Value::Text(s.log_level.into()),
+        set: |s, v| s.log_level = LEVELS.iter().find(|level| **level == v.text()).expect(CHECKED),
+    }
+}
+
+fn non_zero(value: &Value) -> NonZeroU16 {
+    u16::try_from(value.number()).ok().and_then(NonZeroU16::new).expect(CHECKED)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn optional(value: &Value) -> Option<&str> {
+    Some(value.text()).filter(|text| !text.is_empty())
+}
+
+/// Paths come from TOML or `--set`, hence are UTF-8.
+fn path_text(path: Option<&Path>) -> String {
+    path.map_or_else(String::new, |path| path.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_in_its_range_and_set_and_get_agree() {
+        for row in ROWS {
+            let default = row.default();
+            let written = row.kind.toml(&default);
+            assert_eq!(row.kind.parse(&row.kind.show(&default)), Ok(default.clone()), "{} = {written}", row.key);
+            let mut settings = Settings::default();
+            (row.set)(&mut settings, &default);
+            assert_eq!((row.get)(&settings), default, "{}", row.key);
+        }
+    }
+
+    #[test]
+    fn every_row_changes_what_it_shows_and_nothing_else() {
+        for row in ROWS {
+            let other = match row.kind {
+                Kind::Count { max, .. } | Kind::Bytes { max, .. } | Kind::Time { max, .. } => Value::Number(max),
+                Kind::TimeOrNever { min, .. } => Value::Number(min),
+                Kind::AutoOrCount { max, .. } => Value::Number(max),
+                Kind::Choice(words) => {
+                    Value::Text((*words.iter().find(|w| **w != row.default().text()).expect("two")).into())
+                }
+                Kind::Address => Value::Text("127.0.0.9:9".into()),
+                Kind::Path => Value::Text("/other".into()),
+            };
+            let mut settings = Settings::default();
+            (row.set)(&mut settings, &other);
+            for any in ROWS {
+                let expected = if any.key == row.key { other.clone() } else { any.default() };
+                assert_eq!((any.get)(&settings), expected, "{} after setting {}", any.key, row.key);
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_unique_and_documented() {
+        let mut keys: Vec<&str> = ROWS.iter().map(|row| row.key).collect();
+        keys.sort_unstable();
+        let all = keys.len();
+        keys.dedup();
+        assert_eq!(keys.len(), all);
+        for row in ROWS {
+            assert!(row.doc.ends_with('.') && row.doc.len() > 10, "{}: {:?}", row.key, row.doc);
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! Records and messages for tests.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod life;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 

@@ -1,0 +1,247 @@
+//! The data directory: making, locking, versions, another number of shards.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use postroad_base::{ClientId, QueueId, Record, Sequence, SubscriptionOptions, TopicFilter, TopicName};
+use postroad_storage::directory::{DataDirectory, DirectoryError, DirectoryOptions};
+use support::{begin, life, message, publish, queue, settle};
+use tempfile::TempDir;
+
+const ONE: DirectoryOptions = DirectoryOptions { shards: 1, partitions: 16 };
+
+fn manifest_path(directory: &TempDir) -> std::path::PathBuf {
+    directory.path().join("postroad.json")
+}
+
+#[test]
+fn a_directory_is_made_once_and_keeps_its_key_and_partitions() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("data");
+    let made = DataDirectory::open(&path, DirectoryOptions { shards: 2, partitions: 32 }).unwrap().manifest().clone();
+    assert_eq!((made.shards(), made.partitions), (2, 32));
+    assert_ne!(made.logs[0], made.logs[1]);
+    let opened = DataDirectory::open(&path, DirectoryOptions { shards: 2, partitions: 256 }).unwrap();
+    assert_eq!(*opened.manifest(), made);
+    assert_eq!((opened.placement().partitions(), opened.placement().shards()), (32, 2));
+}
+
+#[test]
+fn a_second_server_is_refused_by_name() {
+    let directory = TempDir::new().unwrap();
+    let first = DataDirectory::open(directory.path(), ONE).unwrap();
+    let error = DataDirectory::open(directory.path(), ONE).unwrap_err();
+    assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())), "{error}");
+    assert!(matches!(DataDirectory::open_existing(directory.path()), Err(DirectoryError::InUse { .. })));
+    drop(first);
+    DataDirectory::open_existing(directory.path()).unwrap();
+}
+
+#[test]
+fn foreign_files_missing_directories_and_bad_numbers_are_refused() {
+    let directory = TempDir::new().unwrap();
+    let missing = DataDirectory::open_existing(&directory.path().join("none")).unwrap_err();
+    assert!(matches!(missing, DirectoryError::Missing { .. }), "{missing}");
+    let shards = DataDirectory::open(&directory.path().join("a"), DirectoryOptions { shards: 17, partitions: 16 });
+    assert!(matches!(shards, Err(DirectoryError::Shards { shards: 17, partitions: 16 })));
+    std::fs::write(directory.path().join("holiday.jpg"), b"x").unwrap();
+    let foreign = DataDirectory::open(directory.path(), ONE).unwrap_err();
+    assert!(matches!(foreign, DirectoryError::Foreign { .. }), "{foreign}");
+}
+
+#[test]
+fn a_newer_format_is_refused_and_a_damaged_manifest_named() {
+    let directory = TempDir::new().unwrap();
+    drop(DataDirectory::open(directory.path(), ONE).unwrap());
+    let text = std::fs::read_to_string(manifest_path(&directory)).unwrap();
+    let refuse = |text: &str| {
+        std::fs::write(manifest_path(&directory), text).unwrap();
+        DataDirectory::open(directory.path(), ONE).unwrap_err()
+    };
+    let newer = refuse(r#"{"format":2,"something":"new"}"#);
+    assert!(matches!(newer, DirectoryError::Newer { found: 2, .. }), "{newer}");
+    for wrong in [
+        text.replace("\"shards\": 1", "\"shards\": 2"),
+        text.replace("\"partitions\": 16", "\"partitions\": 0"),
+        text.replace("\"format\": 1", "\"format\": 0"),
+        text.replace("\"generation\"", "\"generatoin\""),
+        text[..text.len() / 2].to_owned(),
+    ] {
+        assert_ne!(wrong, text);
+        let error = refuse(&wrong);
+        assert!(matches!(error, DirectoryError::Manifest { .. }), "{error}");
+    }
+    std::fs::write(manifest_path(&directory), text).unwrap();
+    DataDirectory::open(directory.path(), ONE).unwrap();
+}
+
+/// Everything that clients could miss: what waits (queue and message, in order), and the state.
+type Everything = (BTreeMap<(QueueId, Sequence), u128>, Vec<String>);
+
+fn everything(shards: &[life::Shard]) -> Everything {
+    let waiting = shards.iter().flat_map(|shard| shard.waiting());
+    let waiting = waiting.map(|(delivery, message)| (delivery, message.id.0)).collect();
+    let mut records: Vec<_> =
+        shards.iter().flat_map(|shard| shard.records()).map(|record| format!("{record:?}")).collect();
+    records.sort();
+    (waiting, records)
+}
+
+/// Clients with subscriptions, retained messages, registrations and messages in both generations.
+fn live(directory: &DataDirectory, shards: &mut [life::Shard], rounds: std::ops::Range<u64>) {
+    let placement = directory.placement();
+    let queues: Vec<_> = (0..24).map(|n| queue(n % 16, 1 + u64::from(n / 16))).collect();
+    for n in rounds {
+        let targets: Vec<_> = queues.iter().copied().filter(|queue| (queue.0 >> 48 ^ queue.0 ^ n) % 3 == 0).collect();
+        for shard in shards.iter_mut() {
+            let ours: Vec<_> =
+                targets.iter().copied().filter(|queue| placement.shard_of(queue.partition()) == shard.id).collect();
+            let sequence = shard.write(publish(n, 700, &ours));
+            if let Some(first) = ours.first().filter(|_| n % 2 == 0) {
+                shard.write(settle(*first, sequence));
+            }
+            let old = shard.waiting().into_keys().next();
+            if let Some((queue, sequence)) = old.filter(|_| n % 5 == 0) {
+                shard.write(settle(queue, sequence));
+            }
+            if n % 16 == 7 {
+                shard.retire();
+            }
+        }
+    }
+}
+
+fn begin_all(directory: &DataDirectory, shards: &mut [life::Shard]) {
+    let placement = directory.placement();
+    for n in 0..24_u16 {
+        let queue = queue(n % 16, 1 + u64::from(n / 16));
+        let shard = &mut shards[usize::from(placement.shard_of(queue.partition()).0)];
+        shard.write(begin(queue, &format!("client-{n}")));
+        let filter = TopicFilter::new(format!("a/{n}/#")).unwrap();
+        shard.write(Record::Subscribe { queue, filter, options: SubscriptionOptions::default() });
+        let client = ClientId::from(format!("client-{n}").as_str());
+        let home = usize::from(placement.home(client.as_str().as_bytes()).0);
+        shards[home].write(Record::Register { client, user: None, groups: vec!["all".into()] });
+        let topic = TopicName::new(format!("topic/{n}")).unwrap();
+        let home = usize::from(placement.home(topic.as_str().as_bytes()).0);
+        shards[home].write(Record::Retain { message: message(u64::from(n), 30) });
+    }
+}
+
+#[test]
+fn one_shard_to_eight_and_back_keeps_everything() {
+    let directory = TempDir::new().unwrap();
+    let (data, mut shards) = life::open(directory.path(), 1);
+    begin_all(&data, &mut shards);
+    live(&data, &mut shards, 0..60);
+    let before = everything(&shards);
+    assert!(before.0.len() > 200 && shards[0].old.upto() > Sequence(0), "both generations hold something");
+    let last = shards[0].log.writer().last_sequence();
+    drop((data, shards));
+
+    let (data, mut shards) = life::open(directory.path(), 8);
+    assert_eq!(everything(&shards), before);
+    for shard in &mut shards {
+        let placement = data.placement();
+        assert!(shard.waiting().keys().all(|(queue, _)| placement.shard_of(queue.partition()) == shard.id));
+        assert_eq!(shard.log.writer().last_sequence(), last, "new sequences are above every old one");
+    }
+    live(&data, &mut shards, 60..120);
+    let before = everything(&shards);
+    drop((data, shards));
+
+    let (data, mut shards) = life::open(directory.path(), 1);
+    assert_eq!(everything(&shards), before);
+    live(&data, &mut shards, 120..150);
+    let before = everything(&shards);
+    drop((data, shards));
+    let (_data, shards) = life::open(directory.path(), 1);
+    assert_eq!(everything(&shards), before);
+    let sets = std::fs::read_dir(directory.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("generation-"));
+    assert_eq!(sets.count(), 1, "old sets are removed");
+}
+
+/// A crash before the rename leaves a part of the new set, one after it the old set: neither counts.
+#[test]
+fn leftovers_of_a_crashed_change_are_removed_and_the_current_set_is_used() {
+    let directory = TempDir::new().unwrap();
+    let (data, mut shards) = life::open(directory.path(), 2);
+    begin_all(&data, &mut shards);
+    live(&data, &mut shards, 0..20);
+    let before = everything(&shards);
+    let current = data.manifest().generation;
+    drop((data, shards));
+    for leftover in [current + 1, current - 1] {
+        let path = directory.path().join(format!("generation-{leftover}/shard-0/young"));
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(path.join("00000000.seg"), b"half").unwrap();
+    }
+    std::fs::write(directory.path().join("postroad.json.new"), b"{").unwrap();
+    let (_, shards) = life::open(directory.path(), 2);
+    assert_eq!(everything(&shards), before);
+    drop(shards);
+    let (data, shards) = life::open(directory.path(), 5);
+    assert_eq!(everything(&shards), before);
+    assert_eq!(data.manifest().generation, current + 1);
+}
+
+#[test]
+fn a_shards_log_is_checked_and_repaired_with_a_copy_in_quarantine() {
+    let directory = TempDir::new().unwrap();
+    let (data, mut shards) = life::open(directory.path(), 1);
+    begin_all(&data, &mut shards);
+    drop(shards);
+    let reports = data.check().unwrap();
+    assert!(reports.len() == 1 && reports[0].is_sound() && reports[0].records == 96, "{reports:?}");
+    let segment = data.young_path(postroad_base::ShardId(0)).join("00000001.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[60] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+    assert!(!data.check().unwrap()[0].is_sound());
+    let repaired = data.repair().unwrap();
+    assert!(!repaired[0].cut.is_empty());
+    assert!(data.check().unwrap()[0].is_sound());
+    let kept: Vec<_> = std::fs::read_dir(directory.path().join("quarantine")).unwrap().collect();
+    assert!(!kept.is_empty());
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// What the release of format 1 wrote must open for ever. `examples/make_fixture.rs` says what is in it.
+#[test]
+fn a_directory_of_format_1_opens() {
+    let directory = TempDir::new().unwrap();
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1"), directory.path());
+    for shards in [1, 3] {
+        let (_data, shards) = life::open(directory.path(), shards);
+        let mut waiting = BTreeMap::<QueueId, Vec<u64>>::new();
+        for ((queue, _), message) in shards.iter().flat_map(|shard| shard.waiting()) {
+            let n = (message.id.0 >> 64) as u64;
+            assert_eq!(*message, *support::message(n, 500));
+            waiting.entry(queue).or_default().push(n);
+        }
+        for first in 0..4 {
+            let expected = (0..20).filter(|n| n % 4 >= first && (first > 0 || n % 3 != 0)).collect::<Vec<_>>();
+            assert_eq!(waiting[&queue(first as u16, 1)], expected);
+        }
+        let records: Vec<_> = shards.iter().flat_map(|shard| shard.records()).collect();
+        assert!(records.contains(&Record::Retain { message: message(77, 20) }));
+        assert!(records.contains(&begin(queue(2, 1), "client-2")));
+        assert_eq!(records.iter().filter(|record| matches!(record, Record::Subscribe { .. })).count(), 4);
+    }
+}

@@ -1,0 +1,102 @@
+//! One shard's store lived through by hand: both generations, with retirements, as `engine` and `broker` do it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use postroad_base::{Message, QueueId, Record, Sequence, ShardId};
+use postroad_storage::directory::{DataDirectory, DirectoryOptions};
+use postroad_storage::log::{FileLog, Log, SegmentLog, Sync};
+use postroad_storage::old::{IngestBatch, Old, Pending};
+use postroad_storage::snapshot::State;
+use postroad_storage::young::{FileDirectory, WriterConfig};
+
+/// A shard with its log open.
+pub struct Shard {
+    pub id: ShardId,
+    pub old: Old,
+    pub log: FileLog,
+    /// The young generation's state on top of the old one's.
+    pub state: State,
+}
+
+/// Opens all shards of a directory.
+pub fn open(path: &Path, shards: u16) -> (DataDirectory, Vec<Shard>) {
+    let directory = DataDirectory::open(path, DirectoryOptions { shards, partitions: 16 }).unwrap();
+    let opened = (0..shards).map(|shard| open_shard(&directory, ShardId(shard))).collect();
+    (directory, opened)
+}
+
+pub fn open_shard(directory: &DataDirectory, id: ShardId) -> Shard {
+    let old = directory.open_old(id).unwrap();
+    let covered = old.covered();
+    let mut state = State::default();
+    old.load_state(&mut |_, record| state.load(record)).unwrap();
+    let config = WriterConfig::new(directory.log_id(id), 16 << 10, 64 << 10);
+    let files = FileDirectory::new(directory.young_path(id));
+    let mut replay = |sequence, record| state.replay(sequence, record, covered.as_of);
+    let log = SegmentLog::open(files, config, covered.upto, Sync::Data, &mut replay).unwrap().0;
+    Shard { id, old, log, state }
+}
+
+impl Shard {
+    /// Appends and commits.
+    pub fn write(&mut self, record: Record) -> Sequence {
+        let sequence = self.log.append(&record);
+        self.log.commit().unwrap();
+        self.state.replay(sequence, record, Sequence(0));
+        sequence
+    }
+
+    /// Retires all segments but the active one: state of now, what is pending in them.
+    pub fn retire(&mut self) {
+        let Some((_, upto)) = self.log.oldest() else { return };
+        let before = self.old.upto();
+        let pending = self.state.pending().iter().filter(|((_, sequence), _)| *sequence <= upto && *sequence > before);
+        let batch = IngestBatch {
+            as_of: self.log.last_sequence(),
+            upto,
+            state: self.state.pieces().map(|(key, records)| (key, Some(records))).collect(),
+            pending: pending
+                .map(|(&(queue, sequence), (recipient, message))| Pending {
+                    queue,
+                    sequence,
+                    recipient: recipient.clone(),
+                    message: Arc::clone(message),
+                })
+                .collect(),
+            settled: self.stored().into_keys().filter(|delivery| self.state.is_over(*delivery)).collect(),
+            ended: Vec::new(),
+        };
+        self.old.ingest(batch).unwrap();
+        while let Some((segment, _)) = self.log.oldest().filter(|(_, last)| *last <= upto) {
+            self.log.retire(segment).unwrap();
+        }
+    }
+
+    fn stored(&self) -> BTreeMap<(QueueId, Sequence), Arc<Message>> {
+        let mut queues = Vec::new();
+        self.old.backlog_bounds(&mut |queue, _| queues.push(queue)).unwrap();
+        let mut stored = BTreeMap::new();
+        for queue in queues {
+            let backlog = self.old.read_backlog(queue, Sequence(0), usize::MAX, usize::MAX).unwrap();
+            stored.extend(backlog.entries.into_iter().map(|entry| ((queue, entry.sequence), entry.message)));
+        }
+        stored
+    }
+
+    /// Everything that still waits in this shard, by queue and sequence.
+    pub fn waiting(&self) -> BTreeMap<(QueueId, Sequence), Arc<Message>> {
+        let mut waiting = self.stored();
+        waiting.retain(|delivery, _| !self.state.is_over(*delivery));
+        let upto = self.old.upto();
+        let young = self.state.pending().iter().filter(|((_, sequence), _)| *sequence > upto);
+        waiting.extend(young.map(|(delivery, (_, message))| (*delivery, Arc::clone(message))));
+        waiting
+    }
+
+    /// The records of the state, piece by piece.
+    pub fn records(&self) -> Vec<Record> {
+        self.state.pieces().flat_map(|(_, records)| records).collect()
+    }
+}

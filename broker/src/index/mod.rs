@@ -14,6 +14,7 @@ mod list;
 mod retained;
 mod subscriptions;
 mod table;
+mod text;
 mod trie;
 
 #[cfg(test)]

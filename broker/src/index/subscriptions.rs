@@ -7,6 +7,7 @@ use ahash::RandomState;
 use super::has_wildcard;
 use super::list::List;
 use super::table::Table;
+use super::text::Text;
 use super::trie::Trie;
 
 /// All subscriptions of a shard: of its own sessions, and of other shards that want a filter.
@@ -23,7 +24,7 @@ pub struct Subscriptions<K, V> {
 
 #[derive(Debug)]
 struct Exact<K, V> {
-    topic: Box<str>,
+    topic: Text,
     subscribers: List<K, V>,
 }
 
@@ -99,7 +100,7 @@ impl<K: Copy + Eq + Hash, V> Subscriptions<K, V> {
 
     /// All patterns, each once, in no particular order.
     pub fn patterns(&self) -> impl Iterator<Item = String> {
-        self.exact.iter().map(|entry| String::from(&*entry.topic)).chain(self.wildcards.pattern_texts())
+        self.exact.iter().map(|entry| entry.topic.as_str().to_owned()).chain(self.wildcards.pattern_texts())
     }
 
     /// Nodes, edges and level texts of the trie, and whole topics: all 0 when nothing is left.
@@ -110,29 +111,30 @@ impl<K: Copy + Eq + Hash, V> Subscriptions<K, V> {
     }
 
     fn exact_subscribers(&self, topic: &str) -> &[(K, V)] {
-        let entry = self.exact.find(self.hasher.hash_one(topic), |entry| *entry.topic == *topic);
+        let entry =
+            self.exact.find(self.hasher.hash_one(topic.as_bytes()), |entry| entry.topic.as_bytes() == topic.as_bytes());
         entry.map_or(&[], |entry| entry.subscribers.as_slice())
     }
 
     fn insert_exact(&mut self, topic: &str, key: K, value: V) -> Option<V> {
-        let hash = self.hasher.hash_one(topic);
-        if let Some(entry) = self.exact.find_mut(hash, |entry| *entry.topic == *topic) {
+        let hash = self.hasher.hash_one(topic.as_bytes());
+        if let Some(entry) = self.exact.find_mut(hash, |entry| entry.topic.as_bytes() == topic.as_bytes()) {
             return entry.subscribers.insert(key, value);
         }
-        let entry = Exact { topic: topic.into(), subscribers: List::One((key, value)) };
+        let entry = Exact { topic: Text::new(topic), subscribers: List::One((key, value)) };
         let hasher = &self.hasher;
-        self.exact.insert(hash, entry, |entry| hasher.hash_one(&*entry.topic));
+        self.exact.insert(hash, entry, |entry| hasher.hash_one(entry.topic.as_bytes()));
         None
     }
 
     fn remove_exact(&mut self, topic: &str, key: K) -> Option<V> {
-        let hash = self.hasher.hash_one(topic);
-        let is = |entry: &Exact<K, V>| *entry.topic == *topic;
+        let hash = self.hasher.hash_one(topic.as_bytes());
+        let is = |entry: &Exact<K, V>| entry.topic.as_bytes() == topic.as_bytes();
         let entry = self.exact.find_mut(hash, is)?;
         let value = entry.subscribers.remove(key)?;
         if entry.subscribers.is_empty() {
             let hasher = &self.hasher;
-            self.exact.remove(hash, is, |entry| hasher.hash_one(&*entry.topic));
+            self.exact.remove(hash, is, |entry| hasher.hash_one(entry.topic.as_bytes()));
         }
         Some(value)
     }

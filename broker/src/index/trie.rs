@@ -12,12 +12,13 @@
 
 use std::hash::Hash;
 
-use ahash::RandomState;
+use ahash::{AHashMap, RandomState};
 use slab::Slab;
 use smallvec::SmallVec;
 
 use super::list::List;
 use super::table::Table;
+use super::text::Text;
 
 /// Place of a node. The root is 0 and always there.
 type NodeId = u32;
@@ -106,7 +107,7 @@ impl<K: Copy + Eq + Hash, V> Trie<K, V> {
         let value = subscribers.remove(key)?;
         if subscribers.is_empty() {
             self.patterns -= 1;
-            self.prune(id);
+            self.prune(id, pattern);
         }
         Some(value)
     }
@@ -147,13 +148,15 @@ impl<K: Copy + Eq + Hash, V> Trie<K, V> {
 
     /// The pattern of each node that has subscribers.
     pub fn pattern_texts(&self) -> impl Iterator<Item = String> {
-        self.nodes.iter().filter(|(_, node)| !node.subscribers.is_empty()).map(|(id, _)| self.text_of(id as NodeId))
+        let texts = self.symbols.texts();
+        let used = self.nodes.iter().filter(|(_, node)| !node.subscribers.is_empty());
+        used.map(move |(id, _)| self.text_of(id as NodeId, &texts))
     }
 
     /// Nodes and level texts; both 0 when no filter is left.
     #[cfg(test)]
     pub fn footprint(&self) -> (usize, usize, usize) {
-        (self.nodes.len() - 1, self.edges.len(), self.symbols.len())
+        (self.nodes.len() - 1, self.edges.len(), self.symbols.table.len())
     }
 
     fn node(&self, id: NodeId) -> &Node<K, V> {
@@ -213,15 +216,16 @@ impl<K: Copy + Eq + Hash, V> Trie<K, V> {
         child
     }
 
-    /// Removes the node if it leads nowhere, then its parent if that leads nowhere any more, and so on.
-    fn prune(&mut self, mut id: NodeId) {
-        while id != ROOT {
+    /// Removes the node of the pattern if it leads nowhere, then its parent if that leads nowhere any more, and
+    /// so on.
+    fn prune(&mut self, mut id: NodeId, pattern: &str) {
+        for level in pattern.rsplit('/') {
             let node = self.node(id);
             if !node.subscribers.is_empty() || node.plus != NONE || node.hash != NONE || node.literals > 0 {
                 return;
             }
             let Node { parent, symbol, .. } = self.nodes.remove(id as usize);
-            self.unlink(parent, symbol);
+            self.unlink(parent, symbol, level);
             id = parent;
         }
         if self.nodes.len() == 1 {
@@ -229,7 +233,7 @@ impl<K: Copy + Eq + Hash, V> Trie<K, V> {
         }
     }
 
-    fn unlink(&mut self, parent: NodeId, symbol: Symbol) {
+    fn unlink(&mut self, parent: NodeId, symbol: Symbol, level: &str) {
         match symbol {
             PLUS => self.node_mut(parent).plus = NONE,
             HASH => self.node_mut(parent).hash = NONE,
@@ -240,19 +244,19 @@ impl<K: Copy + Eq + Hash, V> Trie<K, V> {
                 let hasher = &self.hasher;
                 let rehash = |edge: &Edge| hasher.hash_one((edge.parent, edge.symbol));
                 self.edges.remove(hash, is, rehash).expect("every literal node has its edge");
-                self.symbols.give_back(symbol);
+                self.symbols.give_back(level);
             }
         }
     }
 
-    fn text_of(&self, mut id: NodeId) -> String {
+    fn text_of(&self, mut id: NodeId, texts: &AHashMap<Symbol, &str>) -> String {
         let mut levels: Vec<&str> = Vec::new();
         while id != ROOT {
             let node = self.node(id);
             levels.push(match node.symbol {
                 PLUS => "+",
                 HASH => "#",
-                symbol => self.symbols.text(symbol),
+                symbol => texts[&symbol],
             });
             id = node.parent;
         }
@@ -304,60 +308,73 @@ impl<'a> Levels<'a> {
     }
 }
 
-/// The texts of all levels, each once, with the number of nodes that use it.
+/// The texts of all levels, each once. A symbol is a number that no other text has at the same time.
 #[derive(Debug)]
 struct Symbols {
-    texts: Slab<(Box<str>, u32)>,
-    table: Table<Symbol>,
+    table: Table<Interned>,
+    /// Numbers that were given back.
+    free: Vec<Symbol>,
     hasher: RandomState,
+}
+
+#[derive(Debug)]
+struct Interned {
+    text: Text,
+    symbol: Symbol,
+    /// Number of edges with this text.
+    uses: u32,
 }
 
 impl Symbols {
     fn new(hasher: RandomState) -> Self {
-        Self { texts: Slab::new(), table: Table::default(), hasher }
+        Self { table: Table::default(), free: Vec::new(), hasher }
     }
 
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        assert_eq!(self.texts.len(), self.table.len());
-        self.texts.len()
-    }
-
-    fn text(&self, symbol: Symbol) -> &str {
-        &self.texts[symbol as usize].0
+    fn hash(&self, text: &str) -> u64 {
+        self.hasher.hash_one(text.as_bytes())
     }
 
     fn find(&self, text: &str) -> Symbol {
-        let is = |symbol: &Symbol| self.text(*symbol) == text;
-        self.table.find(self.hasher.hash_one(text), is).copied().unwrap_or(UNKNOWN)
+        let is = |interned: &Interned| interned.text.as_bytes() == text.as_bytes();
+        self.table.find(self.hash(text), is).map_or(UNKNOWN, |interned| interned.symbol)
     }
 
     /// The symbol of `text`, used once more.
     fn take(&mut self, text: &str) -> Symbol {
-        let known = self.find(text);
-        if known != UNKNOWN {
-            self.texts[known as usize].1 += 1;
-            return known;
+        let hash = self.hash(text);
+        let is = |interned: &Interned| interned.text.as_bytes() == text.as_bytes();
+        if let Some(known) = self.table.find_mut(hash, is) {
+            known.uses += 1;
+            return known.symbol;
         }
-        let symbol = Symbol::try_from(self.texts.insert((text.into(), 1))).expect("fewer than 2³² level texts");
+        let unused = || Symbol::try_from(self.table.len()).expect("fewer than 2³² level texts");
+        let symbol = self.free.pop().unwrap_or_else(unused);
         assert!(symbol < UNKNOWN, "too many level texts");
-        let (texts, hasher) = (&self.texts, &self.hasher);
-        let rehash = |symbol: &Symbol| hasher.hash_one(&*texts[*symbol as usize].0);
-        self.table.insert(hasher.hash_one(text), symbol, rehash);
+        let hasher = &self.hasher;
+        let rehash = |interned: &Interned| hasher.hash_one(interned.text.as_bytes());
+        self.table.insert(hash, Interned { text: Text::new(text), symbol, uses: 1 }, rehash);
         symbol
     }
 
-    /// `symbol` is used once less; forgotten after the last use.
-    fn give_back(&mut self, symbol: Symbol) {
-        let uses = &mut self.texts[symbol as usize].1;
-        *uses -= 1;
-        if *uses > 0 {
+    /// `text` is used once less; forgotten after the last use.
+    fn give_back(&mut self, text: &str) {
+        let hash = self.hash(text);
+        let is = |interned: &Interned| interned.text.as_bytes() == text.as_bytes();
+        let known = self.table.find_mut(hash, is).expect("every edge's text stands in the table");
+        known.uses -= 1;
+        if known.uses > 0 {
             return;
         }
-        let (texts, hasher) = (&self.texts, &self.hasher);
-        let rehash = |symbol: &Symbol| hasher.hash_one(&*texts[*symbol as usize].0);
-        let hash = hasher.hash_one(self.text(symbol));
-        self.table.remove(hash, |known| *known == symbol, rehash).expect("every text stands in the table");
-        self.texts.remove(symbol as usize);
+        self.free.push(known.symbol);
+        let hasher = &self.hasher;
+        self.table.remove(hash, is, |interned| hasher.hash_one(interned.text.as_bytes()));
+        if self.table.len() == 0 {
+            self.free = Vec::new(); // numbering starts anew: all numbers below the length are in use again
+        }
+    }
+
+    /// All texts by symbol: for a report, not for each message.
+    fn texts(&self) -> AHashMap<Symbol, &str> {
+        self.table.iter().map(|interned| (interned.symbol, interned.text.as_str())).collect()
     }
 }

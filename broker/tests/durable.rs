@@ -1,0 +1,411 @@
+//! Recovery and retirement: what was acknowledged is there after a crash, and bodies leave memory.
+
+mod world;
+
+use expect_test::{Expect, expect};
+use world::{World, durable};
+
+fn check(mut world: World, script: &str, expected: Expect) {
+    expected.assert_eq(&world.run(script));
+}
+
+/// [PER-1], [PER-5]
+#[test]
+fn a_crash_forgets_only_what_was_not_committed() {
+    check(
+        durable(),
+        "
+        connect 1 sub expiry=60 max=2
+        sub 1 1 a:1
+        connect 2 pub
+        pub 2 a 1 qos=1 tag=1
+        pub 2 a 2 qos=1 tag=2
+        pub 2 a 3 qos=1 tag=3
+        ack 1 1
+        hold
+        ack 1 2
+        pub 2 a 4 qos=1 tag=4
+        crash
+        flow
+        stats
+        connect 3 sub expiry=60
+        connect 4 pub
+        pub 4 a 5 qos=1 tag=1
+        ",
+        expect![[r#"
+            connect 1 sub expiry=60 max=2
+                1: connected present=false
+            sub 1 1 a:1
+                1: subscribed 1 granted_qos_1
+            connect 2 pub
+                2: connected present=false
+            pub 2 a 1 qos=1 tag=1
+                1: deliver a "1" qos=1 tag=1
+                2: published 1 success
+            pub 2 a 2 qos=1 tag=2
+                1: deliver a "2" qos=1 tag=2
+                2: published 2 success
+            pub 2 a 3 qos=1 tag=3
+                2: published 3 success
+            ack 1 1
+                1: deliver a "3" qos=1 tag=3
+            hold
+            ack 1 2
+            pub 2 a 4 qos=1 tag=4
+            crash
+            flow
+            stats
+                sessions=1 connections=0 subscriptions=1 retained=0 queued=2 bytes=4 inflight=0 log=7
+            connect 3 sub expiry=60
+                3: connected present=true
+                3: deliver a "2" qos=1 tag=1 dup
+                3: deliver a "3" qos=1 tag=2 dup
+            connect 4 pub
+                4: connected present=false
+            pub 4 a 5 qos=1 tag=1
+                3: deliver a "5" qos=1 tag=3
+                4: published 1 success
+        "#]],
+    );
+}
+
+/// [MQTT-4.3.3]: exactly once across a crash, at each stage.
+#[test]
+fn qos_2_across_crashes() {
+    check(
+        durable(),
+        "
+        connect 1 sub expiry=60
+        sub 1 1 a:2
+        connect 2 pub expiry=60
+        pub 2 a 1 qos=2 tag=1
+        pub 2 a 2 qos=2 tag=2
+        rec 1 1
+        hold
+        pub 2 a 3 qos=2 tag=3
+        crash
+        flow
+        connect 3 sub expiry=60
+        connect 4 pub expiry=60
+        pub 4 a 2 qos=2 tag=2 dup
+        pub 4 a 3 qos=2 tag=3 dup
+        rel 4 1
+        comp 3 1
+        rec 3 2
+        crash
+        connect 5 sub expiry=60
+        connect 6 pub expiry=60
+        rel 6 1
+        ",
+        expect![[r#"
+            connect 1 sub expiry=60
+                1: connected present=false
+            sub 1 1 a:2
+                1: subscribed 1 granted_qos_2
+            connect 2 pub expiry=60
+                2: connected present=false
+            pub 2 a 1 qos=2 tag=1
+                1: deliver a "1" qos=2 tag=1
+                2: published 1 success
+            pub 2 a 2 qos=2 tag=2
+                1: deliver a "2" qos=2 tag=2
+                2: published 2 success
+            rec 1 1
+                1: release 1 success
+            hold
+            pub 2 a 3 qos=2 tag=3
+            crash
+            flow
+            connect 3 sub expiry=60
+                3: connected present=true
+                3: release 1 success
+                3: deliver a "2" qos=2 tag=2 dup
+            connect 4 pub expiry=60
+                4: connected present=true inbound=[1, 2]
+            pub 4 a 2 qos=2 tag=2 dup
+                4: published 2 success
+            pub 4 a 3 qos=2 tag=3 dup
+                4: published 3 success
+            rel 4 1
+                4: completed 1 success
+            comp 3 1
+            rec 3 2
+                3: release 2 success
+            crash
+            connect 5 sub expiry=60
+                5: connected present=true
+                5: release 2 success
+            connect 6 pub expiry=60
+                6: connected present=true inbound=[2, 3]
+            rel 6 1
+                count unknown_tag 1
+                6: completed 1 packet_identifier_not_found
+        "#]],
+    );
+}
+
+/// [REL-1]: what waits for an absent client leaves memory and the young log, and comes back in order.
+#[test]
+fn a_backlog_moves_to_the_old_generation_and_back() {
+    let world = World::new(1, true, |config| config.backlog_messages_max = 2);
+    check(
+        world,
+        "
+        connect 1 sub expiry=60 max=2
+        sub 1 1 a:1 b:2
+        connect 2 pub
+        pub 2 a 1 qos=1 tag=1
+        pub 2 b 2 qos=2 tag=2
+        pub 2 a 3 qos=1 tag=3
+        pub 2 a 4 qos=1 tag=4
+        pub 2 a 5 qos=1 tag=5
+        disc 1 lost
+        retire
+        stats
+        pub 2 a 6 qos=1 tag=6
+        connect 3 sub expiry=60 max=2
+        ack 3 1
+        rec 3 2
+        comp 3 2
+        retire
+        stats
+        crash
+        stats
+        connect 4 sub expiry=60 max=10
+        ack 4 1
+        ack 4 2
+        ack 4 3
+        ack 4 4
+        retire
+        stats
+        crash
+        connect 5 sub expiry=60
+        stats
+        ",
+        expect![[r#"
+            connect 1 sub expiry=60 max=2
+                1: connected present=false
+            sub 1 1 a:1 b:2
+                1: subscribed 1 granted_qos_1 granted_qos_2
+            connect 2 pub
+                2: connected present=false
+            pub 2 a 1 qos=1 tag=1
+                1: deliver a "1" qos=1 tag=1
+                2: published 1 success
+            pub 2 b 2 qos=2 tag=2
+                1: deliver b "2" qos=2 tag=2
+                2: published 2 success
+            pub 2 a 3 qos=1 tag=3
+                2: published 3 success
+            pub 2 a 4 qos=1 tag=4
+                2: published 4 success
+            pub 2 a 5 qos=1 tag=5
+                2: published 5 success
+            disc 1 lost
+            retire
+                ingest: 5 pending, 0 settled
+            stats
+                sessions=2 connections=1 subscriptions=2 retained=0 queued=3 bytes=4 inflight=2 log=0
+            pub 2 a 6 qos=1 tag=6
+                2: published 6 success
+            connect 3 sub expiry=60 max=2
+                3: connected present=true
+                3: deliver a "1" qos=1 tag=1 dup
+                3: deliver b "2" qos=2 tag=2 dup
+                read backlog: 2 entries, end=false
+            ack 3 1
+                3: deliver a "3" qos=1 tag=3
+                read backlog: 1 entries, end=true
+            rec 3 2
+                3: release 2 success
+            comp 3 2
+                3: deliver a "4" qos=1 tag=4
+            retire
+                ingest: 1 pending, 2 settled
+                read backlog: 1 entries, end=true
+            stats
+                sessions=2 connections=2 subscriptions=2 retained=0 queued=2 bytes=8 inflight=2 log=0
+            crash
+            stats
+                sessions=1 connections=0 subscriptions=2 retained=0 queued=1 bytes=0 inflight=0 log=1
+            connect 4 sub expiry=60 max=10
+                4: connected present=true
+                read backlog: 2 entries, end=false
+                4: deliver a "3" qos=1 tag=1
+                4: deliver a "4" qos=1 tag=2
+                read backlog: 2 entries, end=false
+                4: deliver a "5" qos=1 tag=3
+                4: deliver a "6" qos=1 tag=4
+                read backlog: 0 entries, end=true
+            ack 4 1
+            ack 4 2
+            ack 4 3
+            ack 4 4
+            retire
+                ingest: 0 pending, 4 settled
+            stats
+                sessions=1 connections=1 subscriptions=2 retained=0 queued=0 bytes=0 inflight=0 log=0
+            crash
+            connect 5 sub expiry=60
+                5: connected present=true
+            stats
+                sessions=1 connections=1 subscriptions=2 retained=0 queued=0 bytes=0 inflight=0 log=2
+        "#]],
+    );
+}
+
+/// The body of a QoS 2 delivery that was in flight at the crash is in the store.
+#[test]
+fn a_stored_qos_2_delivery_keeps_its_tag() {
+    check(
+        durable(),
+        "
+        connect 1 sub expiry=60
+        sub 1 1 a:2
+        connect 2 pub
+        pub 2 a 1 qos=2 tag=1
+        pub 2 a 2 qos=2 tag=2
+        pub 2 a 3 qos=2 tag=3
+        retire
+        rec 1 3
+        crash
+        connect 3 sub expiry=60
+        comp 3 3
+        rec 3 1
+        comp 3 1
+        crash
+        connect 4 sub expiry=60
+        rec 4 2
+        comp 4 2
+        retire
+        crash
+        connect 5 sub expiry=60
+        stats
+        ",
+        expect![[r#"
+            connect 1 sub expiry=60
+                1: connected present=false
+            sub 1 1 a:2
+                1: subscribed 1 granted_qos_2
+            connect 2 pub
+                2: connected present=false
+            pub 2 a 1 qos=2 tag=1
+                1: deliver a "1" qos=2 tag=1
+                2: published 1 success
+            pub 2 a 2 qos=2 tag=2
+                1: deliver a "2" qos=2 tag=2
+                2: published 2 success
+            pub 2 a 3 qos=2 tag=3
+                1: deliver a "3" qos=2 tag=3
+                2: published 3 success
+            retire
+                ingest: 3 pending, 0 settled
+            rec 1 3
+                1: release 3 success
+            crash
+            connect 3 sub expiry=60
+                3: connected present=true
+                3: release 3 success
+                read backlog: 3 entries, end=true
+                3: deliver a "1" qos=2 tag=1 dup
+                3: deliver a "2" qos=2 tag=2 dup
+            comp 3 3
+            rec 3 1
+                3: release 1 success
+            comp 3 1
+            crash
+            connect 4 sub expiry=60
+                4: connected present=true
+                read backlog: 3 entries, end=true
+                4: deliver a "2" qos=2 tag=2 dup
+            rec 4 2
+                4: release 2 success
+            comp 4 2
+            retire
+                ingest: 0 pending, 5 settled
+            crash
+            connect 5 sub expiry=60
+                5: connected present=true
+            stats
+                sessions=1 connections=1 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=2
+        "#]],
+    );
+}
+
+/// Sessions, subscriptions, wills, retained messages survive; the expiry runs from the recovery (DESIGN 6).
+#[test]
+fn state_survives_a_retirement_and_a_crash() {
+    check(
+        durable(),
+        "
+        connect 1 a expiry=60 will=w:gone willdelay=5
+        sub 1 1 x/#:1,id=5 y:2
+        connect 2 b expiry=10
+        sub 2 1 w:1
+        connect 3 c expiry=10
+        disc 3
+        pub 1 r kept retain
+        pub 1 s gone retain
+        retire
+        pub 1 s - retain
+        unsub 1 2 y
+        at 5000
+        crash
+        stats
+        connect 4 b expiry=10
+        at 10000
+        stats
+        at 11000
+        stats
+        connect 5 a expiry=60
+        pub 5 x/1 m qos=1 tag=1
+        sub 5 1 #:0
+        ",
+        expect![[r#"
+            connect 1 a expiry=60 will=w:gone willdelay=5
+                1: connected present=false
+            sub 1 1 x/#:1,id=5 y:2
+                1: subscribed 1 granted_qos_1 granted_qos_2
+            connect 2 b expiry=10
+                2: connected present=false
+            sub 2 1 w:1
+                2: subscribed 1 granted_qos_1
+            connect 3 c expiry=10
+                3: connected present=false
+            disc 3
+            pub 1 r kept retain
+                count no_subscriber 1
+            pub 1 s gone retain
+                count no_subscriber 1
+            retire
+                ingest: 0 pending, 0 settled
+            pub 1 s - retain
+                count no_subscriber 1
+            unsub 1 2 y
+                1: unsubscribed 2 success
+            at 5000
+            crash
+            stats
+                sessions=3 connections=0 subscriptions=2 retained=1 queued=0 bytes=0 inflight=0 log=4
+            connect 4 b expiry=10
+                4: connected present=true
+            at 10000
+                count will_published 1
+                4: deliver w "gone" qos=0
+            stats
+                sessions=3 connections=1 subscriptions=2 retained=1 queued=0 bytes=0 inflight=0 log=6
+            at 11000
+                count session_expired 1
+            stats
+                sessions=2 connections=1 subscriptions=2 retained=1 queued=0 bytes=0 inflight=0 log=7
+            connect 5 a expiry=60
+                5: connected present=true
+            pub 5 x/1 m qos=1 tag=1
+                5: deliver x/1 "m" qos=1 tag=1 ids=[5]
+                5: published 1 success
+            sub 5 1 #:0
+                5: subscribed 1 success
+                5: deliver r "kept" qos=0 retain
+        "#]],
+    );
+}

@@ -1,0 +1,433 @@
+//! Several shards: who wants what, confirmations, credit, retained messages, share groups.
+//! With the test's placement on two shards, clients "a" and "b" … live where `connect` says.
+
+mod world;
+
+use expect_test::{Expect, expect};
+use world::World;
+
+fn check(mut world: World, script: &str, expected: Expect) {
+    expected.assert_eq(&world.run(script));
+}
+
+fn three() -> World {
+    World::new(3, true, |_| {})
+}
+
+/// A PUBACK waits for the commits of all shards; SUBACK for all shards' answers.
+#[test]
+fn a_message_reaches_other_shards_before_it_is_acknowledged() {
+    check(
+        three(),
+        "
+        connect 1 a expiry=60
+        connect 2 b expiry=60
+        connect 3 c
+        connect 4 d
+        sub 1 1 t:1
+        sub 2 1 t:2
+        hold
+        pub 4 t x qos=1 tag=1
+        commit
+        flow
+        pub 4 t y qos=2 tag=2
+        pub 4 t z
+        unsub 1 2 t
+        unsub 2 2 t
+        pub 4 t x qos=1 tag=3
+        ",
+        expect![[r#"
+            connect 1 a expiry=60
+                1: connected present=false
+            connect 2 b expiry=60
+                2: connected present=false
+            connect 3 c
+                3: connected present=false
+            connect 4 d
+                4: connected present=false
+            sub 1 1 t:1
+                1: subscribed 1 granted_qos_1
+            sub 2 1 t:2
+                2: subscribed 1 granted_qos_2
+            hold
+            pub 4 t x qos=1 tag=1
+            commit
+                1: deliver t "x" qos=1 tag=1
+                2: deliver t "x" qos=1 tag=1
+                4: published 1 success
+            flow
+            pub 4 t y qos=2 tag=2
+                1: deliver t "y" qos=1 tag=2
+                2: deliver t "y" qos=2 tag=2
+                4: published 2 success
+            pub 4 t z
+                2: deliver t "z" qos=0
+                1: deliver t "z" qos=0
+            unsub 1 2 t
+                1: unsubscribed 2 success
+            unsub 2 2 t
+                2: unsubscribed 2 success
+            pub 4 t x qos=1 tag=3
+                count no_subscriber 1
+                4: published 3 no_matching_subscribers
+        "#]],
+    );
+}
+
+#[test]
+fn a_subscribe_that_some_shard_does_not_answer_is_undone() {
+    check(
+        three(),
+        "
+        connect 1 a expiry=60
+        connect 2 b
+        connect 3 c
+        connect 4 d
+        stop 2
+        sub 1 1 t:1 u:1
+        at 7000
+        go
+        sub 1 2 t:1
+        stats
+        ",
+        expect![[r#"
+            connect 1 a expiry=60
+                1: connected present=false
+            connect 2 b
+                2: connected present=false
+            connect 3 c
+                3: connected present=false
+            connect 4 d
+                4: connected present=false
+            stop 2
+            sub 1 1 t:1 u:1
+            at 7000
+                1: subscribed 1 unspecified_error unspecified_error
+            go
+            sub 1 2 t:1
+                1: subscribed 2 granted_qos_1
+            stats
+                sessions=1 connections=1 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=6
+                sessions=2 connections=2 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+        "#]],
+    );
+}
+
+/// Without credit the publisher is parked, and goes on when it comes back; nothing is lost or overtaken.
+#[test]
+fn credit_parks_a_publisher() {
+    let world = World::new(2, false, |config| config.mesh_credits = 1);
+    check(
+        world,
+        "
+        connect 1 a
+        connect 2 b
+        connect 3 c
+        connect 4 d
+        connect 5 e
+        sub 1 1 t:1
+        sub 2 1 t:1
+        sub 3 1 t:1
+        sub 4 1 t:1
+        stop 0
+        stop 1
+        pub 5 t 1 qos=1 tag=1
+        pub 5 t 2 qos=1 tag=2
+        pub 5 t 3
+        go
+        stop 0
+        stop 1
+        pub 5 t 4
+        pub 5 t 5
+        disc 5 lost
+        go
+        ",
+        expect![[r#"
+            connect 1 a
+                1: connected present=false
+            connect 2 b
+                2: connected present=false
+            connect 3 c
+                3: connected present=false
+            connect 4 d
+                4: connected present=false
+            connect 5 e
+                5: connected present=false
+            sub 1 1 t:1
+                1: subscribed 1 granted_qos_1
+            sub 2 1 t:1
+                2: subscribed 1 granted_qos_1
+            sub 3 1 t:1
+                3: subscribed 1 granted_qos_1
+            sub 4 1 t:1
+                4: subscribed 1 granted_qos_1
+            stop 0
+            stop 1
+            pub 5 t 1 qos=1 tag=1
+                2: deliver t "1" qos=1 tag=1
+            pub 5 t 2 qos=1 tag=2
+                5: park
+            pub 5 t 3
+            go
+                1: deliver t "1" qos=1 tag=1
+                3: deliver t "1" qos=1 tag=1
+                4: deliver t "1" qos=1 tag=1
+                5: published 1 success
+                2: deliver t "2" qos=1 tag=2
+                1: deliver t "2" qos=1 tag=2
+                3: deliver t "2" qos=1 tag=2
+                4: deliver t "2" qos=1 tag=2
+                5: published 2 success
+                2: deliver t "3" qos=0
+                5: unpark
+                1: deliver t "3" qos=0
+                3: deliver t "3" qos=0
+                4: deliver t "3" qos=0
+            stop 0
+            stop 1
+            pub 5 t 4
+                2: deliver t "4" qos=0
+            pub 5 t 5
+                5: park
+            disc 5 lost
+            go
+                1: deliver t "4" qos=0
+                3: deliver t "4" qos=0
+                4: deliver t "4" qos=0
+                2: deliver t "5" qos=0
+                1: deliver t "5" qos=0
+                3: deliver t "5" qos=0
+                4: deliver t "5" qos=0
+        "#]],
+    );
+}
+
+#[test]
+fn retained_messages_live_on_their_topics_shard() {
+    check(
+        three(),
+        "
+        connect 1 a expiry=60
+        pub 1 r/1 one qos=1 tag=1 retain
+        pub 1 r/2 two qos=1 tag=2 retain
+        pub 1 r/3 three retain
+        pub 1 r/4 four retain
+        stats
+        connect 2 b
+        sub 2 1 r/+:1
+        sub 2 2 r/1:1
+        pub 1 r/1 - retain
+        stats
+        ",
+        expect![[r#"
+            connect 1 a expiry=60
+                1: connected present=false
+            pub 1 r/1 one qos=1 tag=1 retain
+                count no_subscriber 1
+                1: published 1 no_matching_subscribers
+            pub 1 r/2 two qos=1 tag=2 retain
+                count no_subscriber 1
+                1: published 2 no_matching_subscribers
+            pub 1 r/3 three retain
+                count no_subscriber 1
+            pub 1 r/4 four retain
+                count no_subscriber 1
+            stats
+                sessions=1 connections=1 subscriptions=0 retained=2 queued=0 bytes=0 inflight=0 log=3
+                sessions=0 connections=0 subscriptions=0 retained=1 queued=0 bytes=0 inflight=0 log=1
+                sessions=0 connections=0 subscriptions=0 retained=1 queued=0 bytes=0 inflight=0 log=1
+            connect 2 b
+                2: connected present=false
+            sub 2 1 r/+:1
+                2: subscribed 1 granted_qos_1
+                2: deliver r/2 "two" qos=1 tag=1 retain
+                2: deliver r/3 "three" qos=0 retain
+                2: deliver r/4 "four" qos=0 retain
+                2: deliver r/1 "one" qos=1 tag=2 retain
+            sub 2 2 r/1:1
+                2: subscribed 2 granted_qos_1
+                2: deliver r/1 "one" qos=1 tag=3 retain
+            pub 1 r/1 - retain
+                2: deliver r/1 "" qos=0
+            stats
+                sessions=1 connections=1 subscriptions=0 retained=2 queued=0 bytes=0 inflight=0 log=3
+                sessions=1 connections=1 subscriptions=2 retained=1 queued=0 bytes=18 inflight=3 log=1
+                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=2
+        "#]],
+    );
+}
+
+/// [MQTT-4.8.2-4], [MQTT-4.8.2-5]: one member gets it, wherever it lives; with its own QoS.
+#[test]
+fn share_groups_span_shards() {
+    check(
+        three(),
+        "
+        connect 1 a
+        connect 2 b
+        connect 3 c
+        connect 4 d expiry=60
+        connect 5 p
+        sub 1 1 $share/g/t:1
+        sub 2 1 $share/g/t:1
+        sub 3 1 $share/g/t:0
+        sub 4 1 $share/g/t:1 t:0
+        pub 5 t 1 qos=1 tag=1
+        pub 5 t 2 qos=1 tag=2
+        pub 5 t 3 qos=1 tag=3
+        pub 5 t 4 qos=1 tag=4
+        pub 5 t 5 qos=1 tag=5
+        disc 1
+        disc 2
+        unsub 3 2 $share/g/t
+        disc 4 lost
+        pub 5 t 6 qos=1 tag=6
+        crash
+        connect 6 d expiry=60
+        connect 7 p
+        pub 7 t 7 qos=1 tag=1
+        unsub 6 2 $share/g/t t
+        pub 7 t 8 qos=1 tag=2
+        stats
+        ",
+        expect![[r#"
+            connect 1 a
+                1: connected present=false
+            connect 2 b
+                2: connected present=false
+            connect 3 c
+                3: connected present=false
+            connect 4 d expiry=60
+                4: connected present=false
+            connect 5 p
+                5: connected present=false
+            sub 1 1 $share/g/t:1
+                1: subscribed 1 granted_qos_1
+            sub 2 1 $share/g/t:1
+                2: subscribed 1 granted_qos_1
+            sub 3 1 $share/g/t:0
+                3: subscribed 1 success
+            sub 4 1 $share/g/t:1 t:0
+                4: subscribed 1 granted_qos_1 success
+            pub 5 t 1 qos=1 tag=1
+                4: deliver t "1" qos=0
+                4: deliver t "1" qos=1 tag=1
+                5: published 1 success
+            pub 5 t 2 qos=1 tag=2
+                4: deliver t "2" qos=0
+                2: deliver t "2" qos=1 tag=1
+                5: published 2 success
+            pub 5 t 3 qos=1 tag=3
+                4: deliver t "3" qos=0
+                3: deliver t "3" qos=0
+                5: published 3 success
+            pub 5 t 4 qos=1 tag=4
+                1: deliver t "4" qos=1 tag=1
+                4: deliver t "4" qos=0
+                5: published 4 success
+            pub 5 t 5 qos=1 tag=5
+                4: deliver t "5" qos=0
+                4: deliver t "5" qos=1 tag=2
+                5: published 5 success
+            disc 1
+                count session_ended 1
+            disc 2
+                count session_ended 1
+            unsub 3 2 $share/g/t
+                3: unsubscribed 2 success
+            disc 4 lost
+            pub 5 t 6 qos=1 tag=6
+                count dropped_qos0_offline 1
+                5: published 6 success
+            crash
+            connect 6 d expiry=60
+                6: connected present=true
+                6: deliver t "1" qos=1 tag=1 dup
+                6: deliver t "5" qos=1 tag=2 dup
+                6: deliver t "6" qos=1 tag=3 dup
+            connect 7 p
+                7: connected present=false
+            pub 7 t 7 qos=1 tag=1
+                6: deliver t "7" qos=0
+                6: deliver t "7" qos=1 tag=4
+                7: published 1 success
+            unsub 6 2 $share/g/t t
+                6: unsubscribed 2 success success
+            pub 7 t 8 qos=1 tag=2
+                count no_subscriber 1
+                7: published 2 no_matching_subscribers
+            stats
+                sessions=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=8 inflight=4 log=11
+                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+        "#]],
+    );
+}
+
+/// A repeat after a crash is routed again with the same id; a shard that has it ignores it.
+#[test]
+fn qos_2_is_exactly_once_across_shards_and_crashes() {
+    check(
+        three(),
+        "
+        connect 1 a expiry=60
+        connect 2 b expiry=60
+        connect 3 c expiry=60
+        sub 1 1 t:2
+        sub 2 1 t:2
+        sub 3 1 t:2
+        connect 4 p expiry=60
+        stop 1
+        stop 2
+        pub 4 t once qos=2 tag=1
+        crash
+        go
+        connect 5 p expiry=60
+        pub 5 t once qos=2 tag=1 dup
+        rel 5 1
+        connect 6 a expiry=60
+        connect 7 b expiry=60
+        connect 8 c expiry=60
+        ",
+        expect![[r#"
+            connect 1 a expiry=60
+                1: connected present=false
+            connect 2 b expiry=60
+                2: connected present=false
+            connect 3 c expiry=60
+                3: connected present=false
+            sub 1 1 t:2
+                1: subscribed 1 granted_qos_2
+            sub 2 1 t:2
+                2: subscribed 1 granted_qos_2
+            sub 3 1 t:2
+                3: subscribed 1 granted_qos_2
+            connect 4 p expiry=60
+                4: connected present=false
+            stop 1
+            stop 2
+            pub 4 t once qos=2 tag=1
+                1: deliver t "once" qos=2 tag=1
+                2: deliver t "once" qos=2 tag=1
+                3: deliver t "once" qos=2 tag=1
+            crash
+            go
+            connect 5 p expiry=60
+                5: connected present=true inbound=[1]
+            pub 5 t once qos=2 tag=1 dup
+                5: published 1 success
+            rel 5 1
+                5: completed 1 success
+            connect 6 a expiry=60
+                6: connected present=true
+                6: deliver t "once" qos=2 tag=1 dup
+            connect 7 b expiry=60
+                7: connected present=true
+                7: deliver t "once" qos=2 tag=1 dup
+            connect 8 c expiry=60
+                8: connected present=true
+                8: deliver t "once" qos=2 tag=1 dup
+        "#]],
+    );
+}

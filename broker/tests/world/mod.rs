@@ -1,0 +1,477 @@
+//! Text in, text out: a few shards, driven line by line, and what they did in words.
+//!
+//! ```text
+//! connect 1 anna expiry=60 max=10 clean will=t/w:gone     connection 1, client "anna"
+//! sub 1 5 a/+:1,rap,id=7 b:2                               tag 5
+//! pub 2 a/b hello qos=1 tag=9 retain dup expires=500
+//! ack|rec|comp|rel 1 9 [reason=128]
+//! unsub 1 6 a/+      disc 1 [lost|will|shutdown] [expiry=0]
+//! congested 1        writable 1      at 5000 (advances the clock, ticks)
+//! commit             hold / flow (commits by hand / after each line)
+//! stop 1 / go        mesh messages from shard 1 wait / go on
+//! retire             crash           stats
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+
+use base::{
+    ConnectionId, Message, MessageId, MonoMillis, Now, Placement, Qos, QueueId, ReasonCode, Record, RetainHandling,
+    Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will,
+};
+use postroad_base as base;
+use postroad_broker::api::{
+    BacklogEntry, Connect, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Retirement, StateKey,
+    Subscribe,
+};
+use postroad_broker::{Broker, Config};
+
+/// The log and the old generation of one shard, as a model.
+#[derive(Default)]
+struct Disk {
+    records: Vec<(Sequence, Record)>,
+    committed: usize,
+    as_of: Sequence,
+    state: BTreeMap<StateKey, Vec<Record>>,
+    stored: BTreeMap<(QueueId, Sequence), BacklogEntry>,
+}
+
+impl Disk {
+    fn ingest(&mut self, batch: Retirement) {
+        for (key, state) in batch.state {
+            match state {
+                Some(records) => self.state.insert(key, records),
+                None => self.state.remove(&key),
+            };
+        }
+        self.stored.extend(batch.pending.into_iter().map(|(queue, entry)| ((queue, entry.sequence), entry)));
+        for key in batch.settled {
+            self.stored.remove(&key);
+        }
+        self.stored.retain(|(queue, _), _| !batch.ended.contains(queue));
+        self.as_of = batch.as_of;
+        let before = self.records.len();
+        self.records.retain(|(sequence, _)| *sequence > batch.upto);
+        self.committed -= before - self.records.len();
+    }
+}
+
+struct Shard {
+    broker: Broker,
+    disk: Disk,
+    next: Sequence,
+    inbox: VecDeque<(ShardId, MeshMessage)>,
+    stopped: bool,
+}
+
+pub struct World {
+    shards: Vec<Shard>,
+    config: Config,
+    now: u64,
+    hold: bool,
+    connections: BTreeMap<u64, usize>,
+    out: String,
+    show_log: bool,
+}
+
+/// One shard, with a log.
+pub fn durable() -> World {
+    World::new(1, true, |_| {})
+}
+
+/// One shard, in memory.
+pub fn memory() -> World {
+    World::new(1, false, |_| {})
+}
+
+impl World {
+    pub fn new(shards: u16, durable: bool, tune: impl Fn(&mut Config)) -> Self {
+        let placement = Placement::new(16, shards, [3; 16]);
+        let mut config = Config::new(ShardId(0), placement, durable, 7);
+        tune(&mut config);
+        let mut world = Self {
+            shards: Vec::new(),
+            config,
+            now: 1_000,
+            hold: false,
+            connections: BTreeMap::new(),
+            out: String::new(),
+            show_log: false,
+        };
+        for number in 0..shards {
+            let broker = Broker::new(world.config_of(number), Sequence(1));
+            let (disk, inbox) = (Disk::default(), VecDeque::new());
+            world.shards.push(Shard { broker, disk, next: Sequence(1), inbox, stopped: false });
+        }
+        world
+    }
+
+    /// Shows the records that are appended, too.
+    pub fn showing_log(mut self) -> Self {
+        self.show_log = true;
+        self
+    }
+
+    /// Runs the script; the script with what came of each line below it.
+    pub fn run(&mut self, script: &str) -> String {
+        self.out.clear();
+        for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            writeln!(self.out, "{line}").unwrap();
+            self.line(line);
+            self.settle();
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    fn config_of(&self, shard: u16) -> Config {
+        Config { shard: ShardId(shard), ..self.config.clone() }
+    }
+
+    fn clock(&self) -> Now {
+        Now { mono: MonoMillis(self.now), wall: WallMillis(1_000_000 + self.now) }
+    }
+
+    fn line(&mut self, line: &str) {
+        let mut words = line.split_whitespace();
+        let verb = words.next().unwrap();
+        let words: Vec<&str> = words.collect();
+        let arguments = Arguments(&words);
+        match verb {
+            "commit" => self.commit(),
+            "hold" => self.hold = true,
+            "flow" => self.hold = false,
+            "at" => self.advance(arguments.number(0)),
+            "crash" => self.crash(),
+            "retire" => self.retire(),
+            "stats" => self.print_stats(),
+            "stop" => self.shards[arguments.number(0) as usize].stopped = true,
+            "go" => self.shards.iter_mut().for_each(|shard| shard.stopped = false),
+            "connect" => self.connect(&arguments),
+            _ => {
+                let connection = ConnectionId(arguments.number(0));
+                let shard = self.connections[&connection.0];
+                let event = arguments.event(verb, connection, self.clock());
+                self.handle(shard, event);
+            }
+        }
+    }
+
+    fn connect(&mut self, arguments: &Arguments<'_>) {
+        let (connection, client) = (arguments.number(0), arguments.0[1]);
+        let shard = usize::from(self.config.placement.home(client.as_bytes()).0);
+        self.connections.insert(connection, shard);
+        let connect = Connect {
+            connection: ConnectionId(connection),
+            client: client.into(),
+            principal: Principal::default(),
+            clean_start: arguments.has("clean"),
+            expiry: SessionExpiry(arguments.option("expiry").unwrap_or(0)),
+            receive_maximum: arguments.option("max").unwrap_or(100),
+            will: arguments.text("will").map(|will| Box::new(will_of(will, arguments))),
+        };
+        self.handle(shard, Event::Connect(Box::new(connect)));
+    }
+
+    fn handle(&mut self, shard: usize, event: Event) {
+        let now = self.clock();
+        self.shards[shard].broker.handle(now, event);
+        while let Some(effect) = self.shards[shard].broker.poll() {
+            self.effect(shard, effect);
+        }
+    }
+
+    fn effect(&mut self, shard: usize, effect: Effect) {
+        let line = words_of(&effect);
+        match effect {
+            Effect::Append { record } => {
+                let place = &mut self.shards[shard];
+                if self.show_log {
+                    writeln!(self.out, "    log {} {}", place.next.0, record_words(&record)).unwrap();
+                }
+                place.disk.records.push((place.next, record));
+                place.next = place.next.next();
+            }
+            Effect::Mesh { to, message } => {
+                self.shards[usize::from(to.0)].inbox.push_back((ShardId(shard as u16), message));
+            }
+            Effect::ReadBacklog { queue, after, messages_max, .. } => {
+                let stored = &self.shards[shard].disk.stored;
+                let all = stored.range((queue, after.next())..=(queue, Sequence(u64::MAX)));
+                let entries: Vec<_> = all.map(|(_, entry)| entry.clone()).take(messages_max).collect();
+                let end = entries.len() < messages_max;
+                writeln!(self.out, "    read backlog: {} entries, end={end}", entries.len()).unwrap();
+                self.handle(shard, Event::Backlog { queue, entries, end });
+            }
+            Effect::Ingest { batch } => {
+                let upto = batch.upto;
+                let (pending, settled) = (batch.pending.len(), batch.settled.len());
+                writeln!(self.out, "    ingest: {pending} pending, {settled} settled").unwrap();
+                self.shards[shard].disk.ingest(*batch);
+                self.handle(shard, Event::Ingested { upto });
+            }
+            _ => writeln!(self.out, "    {}", line.expect("everything else has words")).unwrap(),
+        }
+    }
+
+    /// Lets mesh messages flow, and commits, until nothing happens.
+    fn settle(&mut self) {
+        loop {
+            let from_stopped = |shards: &[Shard], from: ShardId| shards[usize::from(from.0)].stopped;
+            let ready = |shard: &Shard| shard.inbox.front().is_some_and(|(from, _)| !from_stopped(&self.shards, *from));
+            if let Some(place) = self.shards.iter().position(ready) {
+                if let Some((from, message)) = self.shards[place].inbox.pop_front() {
+                    self.handle(place, Event::Mesh { from, message });
+                }
+            } else if !self.hold && self.shards.iter().any(|s| s.disk.committed < s.disk.records.len()) {
+                self.commit();
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn commit(&mut self) {
+        for place in 0..self.shards.len() {
+            let disk = &mut self.shards[place].disk;
+            if disk.committed < disk.records.len() {
+                disk.committed = disk.records.len();
+                let upto = disk.records[disk.committed - 1].0;
+                self.handle(place, Event::Committed { upto });
+            }
+        }
+    }
+
+    fn advance(&mut self, to: u64) {
+        self.now = to;
+        for shard in 0..self.shards.len() {
+            if self.shards[shard].broker.next_deadline().is_some_and(|at| at.0 <= to) {
+                self.handle(shard, Event::Tick);
+            }
+        }
+    }
+
+    fn retire(&mut self) {
+        for place in 0..self.shards.len() {
+            let disk = &self.shards[place].disk;
+            let upto = disk.records[..disk.committed].last().map(|(sequence, _)| *sequence);
+            if let Some(upto) = upto {
+                self.handle(place, Event::Retire { upto });
+            }
+        }
+    }
+
+    /// What was not committed is forgotten; everything begins again from the log.
+    fn crash(&mut self) {
+        self.connections.clear();
+        for number in 0..self.shards.len() {
+            let mut broker = Broker::new(self.config_of(number as u16), Sequence(1));
+            let now = self.clock();
+            let shard = &mut self.shards[number];
+            shard.inbox.clear();
+            let disk = &mut shard.disk;
+            disk.records.truncate(disk.committed);
+            for record in disk.state.values().flatten() {
+                broker.replay(Sequence(0), disk.as_of, record.clone());
+            }
+            for (sequence, record) in &disk.records {
+                broker.replay(*sequence, disk.as_of, record.clone());
+            }
+            let last = disk.records.last().map_or(disk.as_of, |(sequence, _)| *sequence).max(disk.as_of);
+            shard.next = last.next();
+            broker.recovered(now, shard.next);
+            shard.broker = broker;
+        }
+        for number in 0..self.shards.len() {
+            while let Some(effect) = self.shards[number].broker.poll() {
+                self.effect(number, effect);
+            }
+        }
+    }
+
+    fn print_stats(&mut self) {
+        for shard in &self.shards {
+            let s = shard.broker.stats();
+            let (queued, bytes) = (s.queued_messages, s.queued_bytes);
+            writeln!(
+                self.out,
+                "    sessions={} connections={} subscriptions={} retained={} queued={queued} bytes={bytes} inflight={} log={}",
+                s.sessions, s.connections, s.subscriptions, s.retained, s.inflight, shard.disk.records.len()
+            )
+            .unwrap();
+        }
+    }
+}
+
+struct Arguments<'a>(&'a [&'a str]);
+
+impl Arguments<'_> {
+    fn number(&self, place: usize) -> u64 {
+        self.0[place].parse().unwrap_or_else(|_| panic!("not a number: {}", self.0[place]))
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.0.contains(&word)
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.0.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+    }
+
+    fn option<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
+        self.text(key).map(|text| text.parse().ok().unwrap_or_else(|| panic!("bad {key}: {text}")))
+    }
+
+    fn tag(&self, place: usize) -> Tag {
+        Tag::new(self.number(place) as u16).unwrap()
+    }
+
+    fn reason(&self) -> ReasonCode {
+        self.option("reason").and_then(ReasonCode::from_number).unwrap_or(ReasonCode::Success)
+    }
+
+    fn event(&self, verb: &str, connection: ConnectionId, now: Now) -> Event {
+        match verb {
+            "pub" => Event::Publish { connection, message: self.inbound(now) },
+            "rel" => Event::Release { connection, tag: self.tag(1) },
+            "ack" => Event::Acknowledge { connection, tag: self.tag(1), reason: self.reason() },
+            "rec" => Event::Receive { connection, tag: self.tag(1), reason: self.reason() },
+            "comp" => Event::Complete { connection, tag: self.tag(1) },
+            "sub" => {
+                let filters = self.0[2..].iter().map(|text| subscribe_of(text)).collect();
+                Event::Subscribe { connection, tag: self.tag(1), filters }
+            }
+            "unsub" => {
+                let filters = self.0[2..].iter().map(|text| Ok(TopicFilter::new(*text).unwrap())).collect();
+                Event::Unsubscribe { connection, tag: self.tag(1), filters }
+            }
+            "congested" => Event::Congested { connection },
+            "writable" => Event::Writable { connection },
+            "disc" => {
+                let expiry = self.option("expiry").map(SessionExpiry);
+                let cause = match self.0.get(1) {
+                    Some(&"lost") => DisconnectCause::Lost,
+                    Some(&"will") => DisconnectCause::WithWill { expiry },
+                    Some(&"shutdown") => DisconnectCause::ServerShutdown,
+                    _ => DisconnectCause::Normal { expiry },
+                };
+                Event::Disconnect { connection, cause }
+            }
+            other => panic!("unknown verb {other}"),
+        }
+    }
+
+    fn inbound(&self, now: Now) -> Inbound {
+        let payload = match self.0.get(2) {
+            Some(&"-") | None => String::new(),
+            Some(text) => (*text).to_owned(),
+        };
+        let message = Message {
+            id: MessageId(0),
+            topic: TopicName::new(self.0[1]).unwrap(),
+            payload: payload.into(),
+            properties: Default::default(),
+            qos: qos_of(self.option("qos").unwrap_or(0)),
+            retain: self.has("retain"),
+            expires_at: self.option("expires").map(|ms| now.wall.after(ms)),
+            publisher: QueueId::NONE,
+        };
+        Inbound { message, tag: self.option("tag").and_then(Tag::new), dup: self.has("dup") }
+    }
+}
+
+fn qos_of(number: u8) -> Qos {
+    Qos::from_number(number).unwrap()
+}
+
+fn will_of(text: &str, arguments: &Arguments<'_>) -> Will {
+    let (topic, payload) = text.split_once(':').unwrap();
+    Will {
+        topic: TopicName::new(topic).unwrap(),
+        payload: payload.to_owned().into(),
+        properties: Default::default(),
+        qos: qos_of(arguments.option("willqos").unwrap_or(0)),
+        retain: arguments.has("willretain"),
+        delay_seconds: arguments.option("willdelay").unwrap_or(0),
+        expiry_seconds: None,
+    }
+}
+
+/// `filter:qos,nl,rap,rh1,rh2,id=7`
+fn subscribe_of(text: &str) -> Subscribe {
+    let (filter, options) = text.split_once(':').unwrap_or((text, "0"));
+    let mut parsed = SubscriptionOptions::default();
+    for option in options.split(',') {
+        match option {
+            "nl" => parsed.no_local = true,
+            "rap" => parsed.retain_as_published = true,
+            "rh1" => parsed.retain_handling = RetainHandling::IfNew,
+            "rh2" => parsed.retain_handling = RetainHandling::Never,
+            other => match other.strip_prefix("id=") {
+                Some(id) => parsed.identifier = id.parse().ok(),
+                None => parsed.qos = qos_of(other.parse().unwrap()),
+            },
+        }
+    }
+    Subscribe { filter: TopicFilter::new(filter).map_err(|_| ReasonCode::TopicFilterInvalid), options: parsed }
+}
+
+fn words_of(effect: &Effect) -> Option<String> {
+    let list = |reasons: &[ReasonCode]| reasons.iter().map(|r| r.name()).collect::<Vec<_>>().join(" ");
+    Some(match effect {
+        Effect::Connected { connection, session_present, inbound } => {
+            let tags: Vec<u16> = inbound.iter().map(|tag| tag.get()).collect();
+            let inbound = if tags.is_empty() { String::new() } else { format!(" inbound={tags:?}") };
+            format!("{}: connected present={session_present}{inbound}", connection.0)
+        }
+        Effect::ConnectRefused { connection, reason } => format!("{}: refused {}", connection.0, reason.name()),
+        Effect::Published { connection, tag, reason } => {
+            format!("{}: published {} {}", connection.0, tag.get(), reason.name())
+        }
+        Effect::Completed { connection, tag, reason } => {
+            format!("{}: completed {} {}", connection.0, tag.get(), reason.name())
+        }
+        Effect::Subscribed { connection, tag, reasons } => {
+            format!("{}: subscribed {} {}", connection.0, tag.get(), list(reasons))
+        }
+        Effect::Unsubscribed { connection, tag, reasons } => {
+            format!("{}: unsubscribed {} {}", connection.0, tag.get(), list(reasons))
+        }
+        Effect::Deliver { connection, delivery } => {
+            let topic = delivery.topic.as_ref().unwrap_or(&delivery.message.topic);
+            let payload = String::from_utf8_lossy(&delivery.message.payload);
+            let mut line = format!("{}: deliver {topic} {payload:?} qos={}", connection.0, delivery.qos.number());
+            if let Some(tag) = delivery.tag {
+                write!(line, " tag={}", tag.get()).unwrap();
+            }
+            for (flag, name) in [(delivery.dup, " dup"), (delivery.retain, " retain")] {
+                line.push_str(if flag { name } else { "" });
+            }
+            if !delivery.identifiers.is_empty() {
+                write!(line, " ids={:?}", delivery.identifiers.as_slice()).unwrap();
+            }
+            line
+        }
+        Effect::ReleaseDelivery { connection, tag, reason } => {
+            format!("{}: release {} {}", connection.0, tag.get(), reason.name())
+        }
+        Effect::Close { connection, reason } => format!("{}: close {}", connection.0, reason.name()),
+        Effect::Park { connection } => format!("{}: park", connection.0),
+        Effect::Unpark { connection } => format!("{}: unpark", connection.0),
+        Effect::Count { what, by } => format!("count {} {by}", what.name()),
+        Effect::Append { .. } | Effect::Mesh { .. } | Effect::ReadBacklog { .. } | Effect::Ingest { .. } => {
+            return None;
+        }
+    })
+}
+
+fn record_words(record: &Record) -> String {
+    let text = format!("{record:?}");
+    let name = text.split([' ', '{']).next().unwrap_or_default().to_owned();
+    match record {
+        Record::Publish { recipients, .. } => format!("{name} to {}", recipients.len()),
+        Record::Settle { sequence, outcome, .. } => format!("{name} {} {outcome:?}", sequence.0),
+        Record::Tagged { sequence, tag, .. } => format!("{name} {} tag={}", sequence.0, tag.get()),
+        Record::Received { sequence, .. } => format!("{name} {}", sequence.0),
+        _ => name,
+    }
+}

@@ -11,7 +11,8 @@ use postroad_protocol::mqtt::HeadTopic;
 pub(super) struct Aliases {
     /// What the client's alias n stands for, at index n - 1.
     inbound: Vec<Option<TopicName>>,
-    outbound: HashMap<TopicName, NonZeroU16>,
+    /// Copies of the topics: a slice of a message would keep its payload alive.
+    outbound: HashMap<Box<str>, NonZeroU16>,
 }
 
 impl Aliases {
@@ -31,16 +32,16 @@ impl Aliases {
 
     /// How to name `topic` towards a client that takes aliases up to `most`. First come, first served: who pushes
     /// few topics often profits, who pushes many loses nothing.
-    pub(super) fn name<'a>(&self, topic: &'a TopicName, most: u16) -> HeadTopic<'a> {
+    pub(super) fn name<'a>(&self, topic: &'a str, most: u16) -> HeadTopic<'a> {
         if let Some(&alias) = self.outbound.get(topic) {
             return HeadTopic::Alias(alias);
         }
         let next = u16::try_from(self.outbound.len() + 1).ok().filter(|&next| next <= most).and_then(NonZeroU16::new);
-        next.map_or(HeadTopic::Name(topic.as_str()), |alias| HeadTopic::NameAndAlias(topic.as_str(), alias))
+        next.map_or(HeadTopic::Name(topic), |alias| HeadTopic::NameAndAlias(topic, alias))
     }
 
     /// The packet with this alias has been written: the client knows it.
-    pub(super) fn sent(&mut self, topic: &TopicName, alias: NonZeroU16) {
-        self.outbound.insert(topic.clone(), alias);
+    pub(super) fn sent(&mut self, topic: &str, alias: NonZeroU16) {
+        self.outbound.insert(topic.into(), alias);
     }
 }

@@ -1,41 +1,44 @@
 //! One client's connection after its CONNECT was let in.
 
-use std::collections::BTreeSet;
-
-use postroad_base::{ClientId, ConnectionId, MonoMillis, Now, ReasonCode, SessionExpiry, Tag};
+use postroad_base::{ClientId, ConnectionId, MonoMillis, Now, ReasonCode};
 use postroad_broker::api::{self, DisconnectCause, Principal};
 use postroad_protocol::mqtt::{DecodeError, Version};
 
 use super::alias::Aliases;
+use super::window::Window;
 use super::{ConnectRequest, Limits};
 
-/// The state that ends with the connection. Small, since there are many and most are idle. Reason strings go out with
-/// CONNACK and DISCONNECT only, so the client's wish about problem information is always met `[MQTT-3.1.2-29]`.
-///
-/// Invariant: `unanswered` counts the QoS 1 publications that wait for PUBACK, `open` holds the tags of QoS 2
-/// publications between PUBLISH and PUBCOMP; their sum is what the receive maximum bounds.
+/// The state that ends with the connection. Small, since there are many and most are idle.
 #[derive(Debug)]
 pub struct Connection {
     pub(super) id: ConnectionId,
     pub(super) version: Version,
-    pub(super) unanswered: u16,
+    /// Whether a DISCONNECT may say why in words.
+    pub(super) problem_information: bool,
+    /// An answer was larger than the client takes: it misses that answer, so the connection has to end.
+    pub(super) starved: bool,
+    /// Whether CONNECT asked for a session that outlives the connection.
+    pub(super) asked_to_last: bool,
     pub(super) topic_alias_maximum: u16,
     /// Seconds, as in force; 0 is none.
     keep_alive: u16,
     pub(super) packet_bytes_max: u32,
-    pub(super) expiry: SessionExpiry,
     last_packet: MonoMillis,
-    pub(super) open: BTreeSet<Tag>,
+    pub(super) window: Window,
     pub(super) aliases: Option<Box<Aliases>>,
     /// Dropped with the CONNACK.
     pub(super) welcome: Option<Box<Welcome>>,
 }
 
+/// An idle connection costs little.
+const _: () = assert!(size_of::<Connection>() <= 128);
+
 /// What the CONNACK has to tell beyond the broker's answer.
 #[derive(Debug)]
 pub(super) struct Welcome {
     pub(super) assigned: Option<ClientId>,
-    pub(super) expiry_was_cut: bool,
+    /// If it is not what the client asked for.
+    pub(super) session_expiry: Option<u32>,
     pub(super) server_keep_alive: Option<u16>,
 }
 
@@ -79,19 +82,21 @@ impl Connection {
         let server_keep_alive = server_keep_alive(&request, limits);
         let welcome = Welcome {
             assigned: request.client.is_none().then(|| client.clone()),
-            expiry_was_cut: request.expiry_was_cut,
+            session_expiry: request.expiry_was_cut.then_some(request.expiry.0),
             server_keep_alive,
         };
         let connection = Self {
             id,
             version: request.version,
-            unanswered: 0,
+            problem_information: request.problem_information,
+            starved: false,
+            // What was cut was more than 0.
+            asked_to_last: request.expiry_was_cut || request.expiry.outlives_connection(),
             topic_alias_maximum: request.topic_alias_maximum.min(limits.topic_alias_out_max),
             keep_alive: server_keep_alive.unwrap_or(request.keep_alive),
             packet_bytes_max: request.packet_bytes_max,
-            expiry: request.expiry,
             last_packet: now.mono,
-            open: BTreeSet::new(),
+            window: Window::default(),
             aliases: None,
             welcome: Some(Box::new(welcome)),
         };
@@ -124,11 +129,17 @@ impl Connection {
 
     /// When to call [`Connection::on_deadline`]: one and a half keep alives after the last packet `[MQTT-3.1.2-22]`.
     pub fn deadline(&self) -> Option<MonoMillis> {
+        if self.starved {
+            return Some(self.last_packet);
+        }
         (self.keep_alive > 0).then(|| self.last_packet.after(u64::from(self.keep_alive) * 1500))
     }
 
     /// Whether the client has been silent for too long [CON-4].
     pub fn on_deadline(&self, now: Now) -> Option<Closing> {
+        if self.starved {
+            return Some(self.starvation());
+        }
         let is_over = self.deadline().is_some_and(|deadline| deadline <= now.mono);
         is_over.then(|| Closing::for_error(ReasonCode::KeepAliveTimeout, "nothing came for 1.5 keep alives"))
     }
@@ -142,8 +153,16 @@ impl Connection {
         self.aliases.get_or_insert_default()
     }
 
-    pub(super) fn is_open(&self, tag: Tag) -> bool {
-        self.open.contains(&tag)
+    /// `[MQTT-3.1.2-24]` leaves no way to give the client its answer.
+    pub(super) fn starvation(&self) -> Closing {
+        let detail = "an answer would exceed the client's maximum packet size";
+        Closing::for_error(ReasonCode::PacketTooLarge, detail)
+    }
+
+    /// Publications of QoS 1 and 2 on this connection that wait for PUBACK or PUBREC. MQTT 3 clients know no receive
+    /// maximum: whoever drives the connection holds them by not reading from it.
+    pub fn unanswered(&self) -> usize {
+        self.window.unanswered()
     }
 }
 

@@ -7,7 +7,7 @@ use postroad_protocol::mqtt::{
     ConnAck, Connect, DecodeError, Decoded, Packet, Version, WillPacket, connect_version, decode,
 };
 
-use super::Limits;
+use super::{Limits, reasons};
 
 /// Waits for the CONNECT.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,6 +66,8 @@ pub struct ConnectRequest {
     pub packet_bytes_max: u32,
     /// Highest topic alias that it takes.
     pub topic_alias_maximum: u16,
+    /// Whether it wants reason strings.
+    pub problem_information: bool,
     /// What to publish if it vanishes.
     pub will: Option<Box<Will>>,
 }
@@ -93,38 +95,58 @@ impl Handshake {
 }
 
 impl Refusal {
-    /// An unknown version is answered in the shape that its sender most likely reads `[MQTT-3.1.2-2]`; a malformed
-    /// MQTT 5 CONNECT with its reason (section 4.13), a malformed older one with nothing `[MQTT-3.1.4-1]`.
+    /// MQTT 3 has no return code for a malformed CONNECT: it is closed without one (`[MQTT-3.1.4-1]`); MQTT 5 is told
+    /// (section 4.13). What a client takes is not known yet, so nothing is said in words.
     fn of_malformed(bytes: &[u8], error: DecodeError) -> Self {
         let DecodeError { reason, detail } = error;
-        let version = match (connect_version(bytes), reason) {
-            (Some(Version::V5), _) => Some(Version::V5),
-            (_, ReasonCode::UnsupportedProtocolVersion) => Some(version_of_unsupported(bytes)),
-            _ => None,
+        let version = match reason {
+            ReasonCode::UnsupportedProtocolVersion => version_for_unsupported(bytes),
+            _ => connect_version(bytes).filter(|version| version.is_v5()),
         };
-        let answer = version.map(|version| refusal_packet(version, reason, detail)).unwrap_or_default();
+        let answer = version.map(|version| refusal_packet(version, reason, "", u32::MAX)).unwrap_or_default();
         Self { answer, reason, detail }
     }
 }
 
-/// A level above 5 is a later relative of MQTT 5; everything else is answered as MQTT 3.1.1 does.
-fn version_of_unsupported(bytes: &[u8]) -> Version {
-    let level = bytes.iter().skip_while(|byte| **byte != b'M').nth(4);
-    if level.is_some_and(|&level| level > 5 && level < 0x80) { Version::V5 } else { Version::V3_1_1 }
+/// In which version to tell a client that its own is unknown: return code 1 for what is older than MQTT 5
+/// (`[MQTT-3.1.2-2]` of 3.1.1), 0x84 for what is newer (`[MQTT-3.1.2-2]` of 5.0). `None`: it is no MQTT at all, and
+/// the connection is closed `[MQTT-3.1.2-1]`.
+fn version_for_unsupported(bytes: &[u8]) -> Option<Version> {
+    let length_size = 1 + bytes.get(1..)?.iter().take_while(|&byte| byte & 0x80 != 0).count();
+    let (name_len, rest) = bytes.get(1 + length_size..)?.split_first_chunk()?;
+    let (name, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*name_len)))?;
+    match (name, *rest.first()?) {
+        (b"MQTT", 6..0x80) => Some(Version::V5),
+        (b"MQTT" | b"MQIsdp", _) => Some(Version::V3_1_1),
+        _ => None,
+    }
 }
 
-fn refusal_packet(version: Version, reason: ReasonCode, detail: &str) -> Vec<u8> {
-    let mut answer = ConnAck::new(false, reason);
+/// A CONNACK within the size that the client takes `[MQTT-3.1.2-24]`: without the words, or none at all, if need be.
+fn refusal_packet(version: Version, reason: ReasonCode, detail: &str, size_max: u32) -> Vec<u8> {
+    let mut answer = ConnAck::new(false, reasons::of_connack(reason));
     answer.properties.reason_string = (version.is_v5() && !detail.is_empty()).then_some(detail);
+    let mut packet = Packet::ConnAck(Box::new(answer));
+    let is_too_large = |packet: &Packet<'_>| version.is_v5() && packet.encoded_len(version) > size_max as usize;
+    if is_too_large(&packet) {
+        packet = Packet::ConnAck(Box::new(ConnAck::new(false, reasons::of_connack(reason)))); // [MQTT-3.2.2-19]
+    }
     let mut out = Vec::new();
-    Packet::ConnAck(Box::new(answer)).encode(version, &mut out);
+    if !is_too_large(&packet) {
+        packet.encode(version, &mut out);
+    }
     out
 }
 
 impl ConnectRequest {
     fn from_packet(connect: &Connect<'_>, limits: &Limits) -> Result<Self, Refusal> {
         let version = connect.version;
-        let refuse = |reason, detail| Refusal { answer: refusal_packet(version, reason, detail), reason, detail };
+        let size_max = connect.properties.maximum_packet_size.map_or(u32::MAX, |most| most.get());
+        let words = |detail| if connect.properties.request_problem_information { detail } else { "" };
+        let refuse = |reason, detail| {
+            let answer = refusal_packet(version, reason, words(detail), size_max);
+            Refusal { answer, reason, detail }
+        };
         if connect.properties.authentication_method.is_some() {
             // Section 4.12: we know no method.
             return Err(refuse(ReasonCode::BadAuthenticationMethod, "enhanced authentication is not supported"));
@@ -151,21 +173,23 @@ impl ConnectRequest {
             expiry,
             expiry_was_cut: expiry != asked,
             receive_maximum: connect.properties.receive_maximum.map_or(u16::MAX, |most| most.get()),
-            packet_bytes_max: connect.properties.maximum_packet_size.map_or(u32::MAX, |most| most.get()),
+            packet_bytes_max: size_max,
             topic_alias_maximum: connect.properties.topic_alias_maximum,
-            will: connect.will.as_ref().map(|will| own_will(will).map_err(|()| bad_will(version))).transpose()?,
+            will: connect
+                .will
+                .as_ref()
+                .map(own_will)
+                .transpose()
+                .map_err(|()| refuse(ReasonCode::TopicNameInvalid, "will topic is not a topic name"))?,
+            problem_information: connect.properties.request_problem_information,
         })
     }
 
     /// The CONNACK that refuses this request.
     pub fn refuse(&self, reason: ReasonCode, detail: &str) -> Vec<u8> {
-        refusal_packet(self.version, reason, detail)
+        let words = if self.problem_information { detail } else { "" };
+        refusal_packet(self.version, reason, words, self.packet_bytes_max)
     }
-}
-
-fn bad_will(version: Version) -> Refusal {
-    let (reason, detail) = (ReasonCode::TopicNameInvalid, "will topic is not a topic name");
-    Refusal { answer: refusal_packet(version, reason, detail), reason, detail }
 }
 
 fn may_be_unnamed(connect: &Connect<'_>) -> bool {

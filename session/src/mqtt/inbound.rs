@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use postroad_base::{Message, MessageId, Now, QueueId, ReasonCode, SessionExpiry, TopicFilter, TopicName};
 use postroad_broker::api::{DisconnectCause, Event, Inbound, Subscribe as SubscribeLine};
 use postroad_protocol::gather::Gather;
-use postroad_protocol::mqtt::{Ack, Decoded, Disconnect, Packet, Publish, Subscribe, Unsubscribe, decode};
+use postroad_protocol::mqtt::{Ack, Decoded, Disconnect, Packet, Publish, Subscribe, Unsubscribe, Version, decode};
 
 use super::{Closing, Connection, Limits};
 
@@ -37,6 +37,9 @@ impl Connection {
     /// # Errors
     /// If the connection has to end: the client said goodbye or broke a rule.
     pub fn receive(&mut self, now: Now, bytes: &[u8], limits: &Limits, out: &mut Gather) -> Result<Received, Closing> {
+        if self.starved {
+            return Err(self.starvation());
+        }
         match decode(bytes, Some(self.version), limits.packet_bytes_max)? {
             Decoded::Incomplete { needed } => Ok(Received::Incomplete { needed }),
             Decoded::Packet { packet, size } => {
@@ -58,7 +61,7 @@ impl Connection {
             Packet::Subscribe(subscribe) => self.subscribe(&subscribe),
             Packet::Unsubscribe(unsubscribe) => Ok(Some(self.unsubscribe(&unsubscribe))),
             Packet::PingReq => {
-                Packet::PingResp.encode(self.version, out.head()); // [MQTT-3.12.4-1], [CON-2]
+                self.write(&Packet::PingResp, out); // [MQTT-3.12.4-1], [CON-2]
                 Ok(None)
             }
             Packet::Disconnect(disconnect) => Err(self.disconnect(&disconnect, limits)),
@@ -76,13 +79,21 @@ impl Connection {
             return Err(Closing::for_error(ReasonCode::RetainNotSupported, "retained messages are not taken"));
         }
         self.take_quota(publish, limits)?;
-        let (topic, payload) = self.own(publish, limits)?;
+        let forwarded = publish.properties.forwarded.bytes();
+        let (topic, rest) = match self.aliased_topic(publish, limits)? {
+            Some(topic) => (topic, copied(&[&forwarded, publish.payload])),
+            None => {
+                let mut all = copied(&[publish.topic.as_bytes(), &forwarded, publish.payload]);
+                let topic = all.split_to(publish.topic.len());
+                (topic_name(ByteString::try_from(topic).expect("these bytes were a str"))?, all)
+            }
+        };
         let lifetime = publish.properties.message_expiry;
         let message = Message {
             id: MessageId(0),
             topic,
-            payload,
-            properties: Bytes::copy_from_slice(&publish.properties.forwarded.bytes()),
+            properties: rest.slice(..forwarded.len()),
+            payload: rest.slice(forwarded.len()..),
             qos: publish.qos,
             retain: publish.retain,
             expires_at: lifetime.map(|seconds| now.wall.after(u64::from(seconds) * 1000)),
@@ -92,50 +103,34 @@ impl Connection {
         Ok(Some(Event::Publish { connection: self.id, message }))
     }
 
-    /// `[MQTT-3.3.4-8]`: an MQTT 5 client may not have more unanswered than our receive maximum. A repeated QoS 2
-    /// publication is the same one. MQTT 3 clients know no such bound; parking holds them.
+    /// `[MQTT-3.3.4-7]`, `[MQTT-3.3.4-9]`: an MQTT 5 client may not have more unfinished than our receive maximum. A
+    /// repeated QoS 2 publication is the same one. MQTT 3 knows no such limit, but only 65,535 packet identifiers.
     fn take_quota(&mut self, publish: &Publish<'_>, limits: &Limits) -> Result<(), Closing> {
         let Some(tag) = publish.tag else { return Ok(()) };
-        if self.is_open(tag) {
-            return Ok(());
+        let (used, most) = match self.version {
+            Version::V5 => (self.window.unfinished(), limits.receive_maximum),
+            _ => (self.window.unanswered(), u16::MAX),
+        };
+        let is_repeat = self.version.is_v5() && self.window.is_open(tag, publish.qos);
+        if used >= usize::from(most) && !is_repeat {
+            let detail = "more unfinished publications than the receive maximum";
+            return Err(Closing::for_error(ReasonCode::ReceiveMaximumExceeded, detail));
         }
-        let used = usize::from(self.unanswered) + self.open.len();
-        if self.version.is_v5() && used >= usize::from(limits.receive_maximum) {
-            return Err(Closing::for_error(
-                ReasonCode::ReceiveMaximumExceeded,
-                "more unanswered than the receive maximum",
-            ));
-        }
-        if publish.qos == postroad_base::Qos::ExactlyOnce {
-            self.open.insert(tag);
-        } else {
-            self.unanswered = self.unanswered.saturating_add(1);
-        }
+        self.window.publish(tag, publish.qos);
         Ok(())
     }
 
-    /// Topic and payload, copied together into one allocation of their own: no slice may pin the receive buffer.
-    fn own(&mut self, publish: &Publish<'_>, limits: &Limits) -> Result<(TopicName, Bytes), Closing> {
+    /// The topic if an alias is involved: it has memory of its own then, since the table keeps it, and must not keep a
+    /// payload.
+    fn aliased_topic(&mut self, publish: &Publish<'_>, limits: &Limits) -> Result<Option<TopicName>, Closing> {
+        let Some(alias) = publish.properties.topic_alias else { return Ok(None) };
         if publish.topic.is_empty() {
-            let alias = publish.properties.topic_alias.ok_or(protocol_error("PUBLISH without a topic"))?;
-            let topic = self.topic_of(alias, limits)?;
-            return Ok((topic, Bytes::copy_from_slice(publish.payload)));
+            return self.topic_of(alias, limits).map(Some);
         }
-        let mut both = BytesMut::with_capacity(publish.topic.len() + publish.payload.len());
-        both.put_slice(publish.topic.as_bytes());
-        both.put_slice(publish.payload);
-        let mut topic = both.freeze();
-        let payload = topic.split_off(publish.topic.len());
-        let topic = ByteString::try_from(topic).map_err(|_| protocol_error("topic is not UTF-8"))?;
-        let topic =
-            TopicName::new(topic).map_err(|_| Closing::for_error(ReasonCode::TopicNameInvalid, "not a topic name"))?;
-        if let Some(alias) = publish.properties.topic_alias {
-            check_alias(alias, limits)?;
-            // A copy of its own: the alias must not pin the payload.
-            let own = TopicName::new(publish.topic).map_err(|_| protocol_error("not a topic name"))?;
-            self.aliases().learn(alias, own);
-        }
-        Ok((topic, payload))
+        check_alias(alias, limits)?;
+        let topic = topic_name(ByteString::from(publish.topic))?;
+        self.aliases().learn(alias, topic.clone());
+        Ok(Some(topic))
     }
 
     fn topic_of(&mut self, alias: NonZeroU16, limits: &Limits) -> Result<TopicName, Closing> {
@@ -164,8 +159,8 @@ impl Connection {
 
     fn disconnect(&self, disconnect: &Disconnect<'_>, limits: &Limits) -> Closing {
         let expiry = disconnect.session_expiry.map(SessionExpiry);
-        if expiry.is_some_and(SessionExpiry::outlives_connection) && !self.expiry.outlives_connection() {
-            return protocol_error("DISCONNECT gives a session an expiry that CONNECT did not"); // [MQTT-3.14.2-2] ff.
+        if expiry.is_some_and(SessionExpiry::outlives_connection) && !self.asked_to_last {
+            return protocol_error("DISCONNECT gives a session an expiry that CONNECT did not"); // section 3.14.2.2.2
         }
         let expiry = expiry.map(|expiry| expiry.min(limits.session_expiry_max));
         let cause = if disconnect.reason == ReasonCode::Success {
@@ -182,6 +177,21 @@ fn check_alias(alias: NonZeroU16, limits: &Limits) -> Result<(), Closing> {
         return Err(Closing::for_error(ReasonCode::TopicAliasInvalid, "topic alias above the maximum")); // [MQTT-3.3.2-9]
     }
     Ok(())
+}
+
+/// One allocation for all parts: no slice may pin the receive buffer.
+fn copied(parts: &[&[u8]]) -> Bytes {
+    let size = parts.iter().map(|part| part.len()).sum();
+    if size == 0 {
+        return Bytes::new();
+    }
+    let mut all = BytesMut::with_capacity(size);
+    parts.iter().for_each(|part| all.put_slice(part));
+    all.freeze()
+}
+
+fn topic_name(text: ByteString) -> Result<TopicName, Closing> {
+    TopicName::new(text).map_err(|_| Closing::for_error(ReasonCode::TopicNameInvalid, "not a topic name"))
 }
 
 fn protocol_error(detail: &'static str) -> Closing {

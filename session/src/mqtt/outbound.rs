@@ -10,7 +10,8 @@ use postroad_protocol::mqtt::{
     publish_size,
 };
 
-use super::{Connection, Limits};
+use super::alias::Aliases;
+use super::{Connection, Limits, reasons};
 
 /// What became of a delivery.
 #[derive(Debug)]
@@ -22,16 +23,16 @@ pub enum Delivered {
 }
 
 impl Connection {
-    /// CONNACK of success. `inbound`: the client's QoS 2 tags that are still open.
-    pub fn connected(&mut self, session_present: bool, inbound: &[Tag], limits: &Limits, out: &mut Gather) {
-        self.open = inbound.iter().copied().collect();
+    /// CONNACK of success. `inbound`, the client's QoS 2 tags that are still open, take nothing from the receive
+    /// maximum: that begins anew with each connection (section 4.9).
+    pub fn connected(&mut self, session_present: bool, _inbound: &[Tag], limits: &Limits, out: &mut Gather) {
         let Some(welcome) = self.welcome.take() else { return };
         // MQTT 3.1 keeps the byte of the flag reserved.
         let session_present = session_present && self.version != Version::V3_1;
         let mut answer = ConnAck::new(session_present, ReasonCode::Success);
         if self.version.is_v5() {
             let properties = &mut answer.properties;
-            properties.session_expiry = welcome.expiry_was_cut.then_some(self.expiry.0);
+            properties.session_expiry = welcome.session_expiry;
             properties.receive_maximum = NonZeroU16::new(limits.receive_maximum);
             properties.maximum_packet_size = NonZeroU32::new(limits.packet_bytes_max);
             properties.topic_alias_maximum = limits.topic_alias_maximum;
@@ -39,96 +40,105 @@ impl Connection {
             properties.server_keep_alive = welcome.server_keep_alive;
             properties.assigned_client_id = welcome.assigned.as_ref().map(|client| client.as_str());
         }
-        self.encode(&Packet::ConnAck(Box::new(answer)), out);
+        self.write(&Packet::ConnAck(Box::new(answer)), out);
     }
 
     /// CONNACK of failure, after which the connection is closed.
     pub fn connect_refused(&mut self, reason: ReasonCode, out: &mut Gather) {
-        self.encode(&Packet::ConnAck(Box::new(ConnAck::new(false, reason))), out);
+        self.write(&Packet::ConnAck(Box::new(ConnAck::new(false, reasons::of_connack(reason)))), out);
     }
 
     /// PUBACK, or PUBREC for a QoS 2 publication. MQTT 3 has no reason to give: a refused publication is acknowledged
     /// all the same, since the alternative is to close the connection (`[MQTT-3.3.5-2]` of 3.1.1 leaves the choice).
     pub fn published(&mut self, tag: Tag, reason: ReasonCode, out: &mut Gather) {
-        let ack = Ack::new(tag, reason);
-        if !self.is_open(tag) {
-            self.unanswered = self.unanswered.saturating_sub(1);
-            return self.encode(&Packet::PubAck(ack), out);
+        let ack = Ack::new(tag, reasons::of_puback(reason));
+        match self.window.answer(tag, reason.is_error()) {
+            Some(Qos::ExactlyOnce) => self.write(&Packet::PubRec(ack), out), // [MQTT-4.3.3-8]
+            Some(_) => self.write(&Packet::PubAck(ack), out),                // [MQTT-4.3.2-4]
+            None => debug_assert!(false, "{tag:?} was not published on this connection"),
         }
-        if reason.is_error() && self.version.is_v5() {
-            self.open.remove(&tag);
-        }
-        self.encode(&Packet::PubRec(ack), out);
     }
 
     /// PUBCOMP.
     pub fn completed(&mut self, tag: Tag, reason: ReasonCode, out: &mut Gather) {
-        self.open.remove(&tag);
-        self.encode(&Packet::PubComp(Ack::new(tag, reason)), out);
+        self.window.complete(tag);
+        self.write(&Packet::PubComp(Ack::new(tag, reasons::of_pubrel(reason))), out); // [MQTT-4.3.3-11]
     }
 
     /// PUBREL.
     pub fn release(&mut self, tag: Tag, reason: ReasonCode, out: &mut Gather) {
-        self.encode(&Packet::PubRel(Ack::new(tag, reason)), out);
+        self.write(&Packet::PubRel(Ack::new(tag, reasons::of_pubrel(reason))), out); // [MQTT-4.3.3-4]
     }
 
     /// SUBACK, one reason per filter in their order `[MQTT-3.8.4-6]`.
     pub fn subscribed(&mut self, tag: Tag, reasons: &[ReasonCode], out: &mut Gather) {
-        self.encode(&Packet::SubAck(SubAck::new(tag, reasons.iter().copied().collect())), out);
+        let reasons = reasons.iter().copied().map(reasons::of_suback).collect();
+        self.write(&Packet::SubAck(SubAck::new(tag, reasons)), out);
     }
 
     /// UNSUBACK, one reason per filter in their order `[MQTT-3.11.3-1]`.
     pub fn unsubscribed(&mut self, tag: Tag, reasons: &[ReasonCode], out: &mut Gather) {
-        self.encode(&Packet::UnsubAck(UnsubAck::new(tag, reasons.iter().copied().collect())), out);
+        let reasons = reasons.iter().copied().map(reasons::of_unsuback).collect();
+        self.write(&Packet::UnsubAck(UnsubAck::new(tag, reasons)), out);
     }
 
-    /// DISCONNECT, which only MQTT 5 servers send. The reason string is left out where it makes the packet too large
+    /// The server ends the connection: DISCONNECT, which MQTT 3 does not have, or before CONNACK a CONNACK that refuses
+    /// `[MQTT-3.14.0-1]`. The reason string is left out if the client wants none, or if it makes the packet too large
     /// `[MQTT-3.14.2-3]`.
     pub fn close(&mut self, reason: ReasonCode, detail: &str, out: &mut Gather) {
+        if !self.is_connected() {
+            self.welcome = None;
+            return self.connect_refused(reason, out);
+        }
         if !self.version.is_v5() {
             return;
         }
-        let mut disconnect = Disconnect::new(reason);
-        disconnect.reason_string = (!detail.is_empty()).then_some(detail);
-        let size = Packet::Disconnect(disconnect).encoded_len(self.version);
-        if size > self.packet_bytes_max as usize {
+        let mut disconnect = Disconnect::new(reasons::of_disconnect(reason));
+        disconnect.reason_string = Some(detail).filter(|detail| !detail.is_empty() && self.problem_information);
+        if !self.fits(&Packet::Disconnect(disconnect)) {
             disconnect.reason_string = None;
         }
-        self.encode(&Packet::Disconnect(disconnect), out);
+        self.write(&Packet::Disconnect(disconnect), out);
     }
 
     /// PUBLISH.
     pub fn deliver(&mut self, now: Now, delivery: &Delivery, out: &mut Gather) -> Delivered {
         let message = &*delivery.message;
         let topic = delivery.topic.as_ref().unwrap_or(&message.topic);
-        let head = PublishHead {
+        let mut head = PublishHead {
             dup: delivery.dup,
             qos: delivery.qos,
             retain: delivery.retain,
-            topic: self.name(topic),
+            topic: HeadTopic::Name(topic.as_str()),
             tag: delivery.tag,
             // What is left, rounded up: 0 would mean "at once" `[MQTT-3.3.2-6]`.
             message_expiry: message.expires_at.map(|at| seconds_up(at.since(now.wall))),
             subscription_identifiers: &delivery.identifiers,
         };
-        let size = publish_size(self.version, &head, message.properties.len(), message.payload.len());
-        if size > self.packet_bytes_max as usize {
+        let fits = |head: &PublishHead<'_>| {
+            let size = publish_size(self.version, head, message.properties.len(), message.payload.len());
+            size <= self.packet_bytes_max as usize
+        };
+        if !fits(&head) {
             return Delivered::TooLarge(self.refused(delivery));
+        }
+        let named = PublishHead { topic: self.name(topic), ..head };
+        if fits(&named) {
+            head = named; // to introduce an alias takes three bytes more
         }
         encode_publish_head(self.version, &head, &message.properties, message.payload.len(), out.head());
         out.push_payload(&message.payload);
         if let HeadTopic::NameAndAlias(_, alias) = head.topic {
-            self.aliases().sent(topic, alias);
+            self.aliases().sent(topic.as_str(), alias);
         }
         Delivered::Sent
     }
 
-    fn name<'a>(&mut self, topic: &'a TopicName) -> HeadTopic<'a> {
-        let most = self.topic_alias_maximum;
-        if most == 0 || !self.version.is_v5() {
-            return HeadTopic::Name(topic.as_str());
+    fn name<'a>(&self, topic: &'a TopicName) -> HeadTopic<'a> {
+        match &self.aliases {
+            Some(aliases) => aliases.name(topic.as_str(), self.topic_alias_maximum),
+            None => Aliases::default().name(topic.as_str(), self.topic_alias_maximum),
         }
-        self.aliases().name(topic, most)
     }
 
     fn refused(&self, delivery: &Delivery) -> Option<Event> {
@@ -139,8 +149,18 @@ impl Connection {
         })
     }
 
-    fn encode(&self, packet: &Packet<'_>, out: &mut Gather) {
-        packet.encode(self.version, out.head());
+    /// Writes an answer if the client takes one of its size `[MQTT-3.1.2-24]`; else it stays without, and the next
+    /// [`Connection::receive`] or [`Connection::on_deadline`] ends the connection.
+    pub(super) fn write(&mut self, packet: &Packet<'_>, out: &mut Gather) {
+        if self.fits(packet) {
+            packet.encode(self.version, out.head());
+        } else {
+            self.starved = true;
+        }
+    }
+
+    fn fits(&self, packet: &Packet<'_>) -> bool {
+        !self.version.is_v5() || packet.encoded_len(self.version) <= self.packet_bytes_max as usize
     }
 }
 

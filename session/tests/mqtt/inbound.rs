@@ -12,7 +12,7 @@ use postroad_protocol::mqtt::{
 use postroad_session::mqtt::{Connection, Limits, Received};
 use proptest::prelude::*;
 
-fn publish(topic: &str, qos: Qos, number: u16) -> Publish<'_> {
+pub fn publish(topic: &str, qos: Qos, number: u16) -> Publish<'_> {
     Publish {
         dup: false,
         qos,

@@ -4,6 +4,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 use crate::common::*;
+use crate::inbound::publish;
 use bytes::Bytes;
 use expect_test::{Expect, expect};
 use postroad_base::{Message, MessageId, Qos, QueueId, ReasonCode, SessionExpiry, TopicName, WallMillis};
@@ -227,6 +228,8 @@ fn answers_are_packets_of_their_version() {
     ] {
         let mut connection = simple(version);
         let mut out = Gather::new();
+        let publish = bytes(version, &Packet::Publish(publish("t", Qos::AtLeastOnce, 1)));
+        connection.receive(at(0), &publish, &Limits::default(), &mut out).expect("allowed");
         connection.published(tag(1), ReasonCode::NoMatchingSubscribers, &mut out);
         connection.release(tag(2), ReasonCode::Success, &mut out);
         connection.completed(tag(3), ReasonCode::PacketIdentifierNotFound, &mut out);

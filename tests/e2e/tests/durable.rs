@@ -176,3 +176,14 @@ fn every_shard_hears_every_other() {
         assert_eq!(next, [MESSAGES; CLIENTS]);
     }
 }
+
+/// The canary of this file: with `durability=memory` kill -9 does lose the session, so the tests above see the log.
+#[test]
+fn without_a_log_nothing_survives() {
+    let mut daemon = Daemon::start_with(&["durability=memory"]);
+    subscribe_and_leave(&daemon, "subscriber", "m/#");
+    daemon.kill();
+    daemon.restart();
+    let client = Client::connect(daemon.mqtt(), &Options::persistent("subscriber")).unwrap();
+    assert!(!client.session_present);
+}

@@ -5,7 +5,7 @@
 //! DUP, PUBRELs whose PUBCOMP did not come `[MQTT-4.4.0-1]`. What was acknowledged they never send again. So:
 //!
 //! 1. every message reaches every persistent subscriber: the acknowledged ones from the log alone [PER-1, REL-1];
-//! 2. at QoS 2 each reaches the application exactly once `[MQTT-4.3.3-2]`;
+//! 2. at QoS 2 each reaches the application exactly once (section 4.3.3);
 //! 3. first arrivals of one publisher are in order at every subscriber `[MQTT-4.6.0-5]`;
 //! 4. at QoS 1 a copy without DUP comes at most as often as the publisher has sent the message: a repeat that the
 //!    server makes by itself carries DUP `[MQTT-3.3.1-1]`;

@@ -63,8 +63,10 @@ pub struct Listener {
 /// What happens to a message for a queue that is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QueuePolicy {
-    /// Drop the oldest message of the queue, counted as overflow.
+    /// Tell the publisher (0x97): nothing acknowledged is lost.
     #[default]
+    RejectPublisher,
+    /// Drop the oldest message of the queue that is not in flight, counted as overflow.
     DropOldest,
     /// Refuse the new one for this queue, counted as overflow.
     RejectNew,
@@ -217,6 +219,22 @@ const NON_ZERO_1024: NonZeroU16 = NonZeroU16::new(1024).expect("1024 is not 0");
 const NON_ZERO_256: NonZeroU16 = NonZeroU16::new(256).expect("256 is not 0");
 
 impl Config {
+    /// This configuration with the live values of `new`.
+    pub(crate) fn with_live_of(&self, new: Self) -> Self {
+        let old = self.clone();
+        Self {
+            shards: old.shards,
+            durability: old.durability,
+            data_dir: old.data_dir,
+            listeners: old.listeners,
+            partitions: old.partitions,
+            log: old.log,
+            drain_timeout: old.drain_timeout,
+            stall_max: old.stall_max,
+            ..new
+        }
+    }
+
     /// The names (as in the option table) of the restart values that differ in `other`: a reload reports
     /// them and leaves them as they are.
     pub fn restart_differences(&self, other: &Self) -> Vec<&'static str> {

@@ -1,8 +1,36 @@
 //! The engine: executors pinned to cores, sockets, timers, the mesh between shards and the I/O of the
 //! log. The only user of glommio (DESIGN 3). What is *decided* is decided in `broker` and `session`; here
 //! it is only carried.
+//!
+//! ```text
+//!  engine (start, stop) ─► one thread per shard: executor ─► shard::turn ─► broker, session
+//!                                                  └───────► log::run (io_uring)
+//! ```
+//! | for | see |
+//! |---|---|
+//! | what happens in a turn, and in which order | `shard::turn` |
+//! | from accept to session, across shards | `shard::arriving` |
+//! | bytes in, bytes out | `shard::reading`, `shard::writing` |
+//! | commits, retirement | `log` |
+//! | who may come in | [`auth`] |
 
 pub mod auth;
+mod clock;
 pub mod config;
+mod connection;
+mod counters;
+mod engine;
+mod fault;
+mod listener;
+mod log;
+mod mesh;
+mod poller;
+pub mod probe;
+mod random;
+mod shard;
+mod wheel;
 
 pub use config::Config;
+pub use engine::{Engine, EngineError, Handle, Port, Running};
+/// The data directory, for the tools that look at one while no server runs on it.
+pub use postroad_storage::directory as data_directory;

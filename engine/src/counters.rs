@@ -1,0 +1,208 @@
+//! What a shard counts about itself: plain numbers, read by its own core when somebody asks.
+
+use std::time::Duration;
+
+use postroad_base::{Now, ReasonCode, ShardId};
+use postroad_broker::Stats;
+use postroad_broker::api::Counted;
+use postroad_control::{InterfaceReport, LogReport, ShardReport};
+
+use crate::config::Config;
+
+/// Why somebody was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    ConnectionsMax,
+    Malformed,
+    Version,
+    Credentials,
+    Busy,
+    ShuttingDown,
+    Other,
+}
+
+const REFUSED: [(Refused, &str); 7] = [
+    (Refused::ConnectionsMax, "connections_max"),
+    (Refused::Malformed, "malformed_connect"),
+    (Refused::Version, "unsupported_version"),
+    (Refused::Credentials, "not_authorized"),
+    (Refused::Busy, "busy"),
+    (Refused::ShuttingDown, "shutting_down"),
+    (Refused::Other, "other"),
+];
+
+impl Refused {
+    pub(crate) fn of(reason: ReasonCode) -> Self {
+        match reason {
+            ReasonCode::MalformedPacket | ReasonCode::ProtocolError | ReasonCode::PacketTooLarge => Self::Malformed,
+            ReasonCode::UnsupportedProtocolVersion => Self::Version,
+            ReasonCode::BadUserNameOrPassword
+            | ReasonCode::NotAuthorized
+            | ReasonCode::Banned
+            | ReasonCode::BadAuthenticationMethod => Self::Credentials,
+            ReasonCode::QuotaExceeded | ReasonCode::ServerBusy | ReasonCode::ServerUnavailable => Self::Busy,
+            ReasonCode::ServerShuttingDown => Self::ShuttingDown,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Why the server closed a connection that broke a rule.
+const CLOSED: [(ReasonCode, &str); 8] = [
+    (ReasonCode::MalformedPacket, "malformed_packet"),
+    (ReasonCode::ProtocolError, "protocol_error"),
+    (ReasonCode::KeepAliveTimeout, "keep_alive_timeout"),
+    (ReasonCode::PacketTooLarge, "packet_too_large"),
+    (ReasonCode::ReceiveMaximumExceeded, "receive_maximum_exceeded"),
+    (ReasonCode::TopicAliasInvalid, "topic_alias_invalid"),
+    (ReasonCode::TopicNameInvalid, "topic_name_invalid"),
+    (ReasonCode::UnspecifiedError, "other"),
+];
+
+/// Figures of one listener on this shard.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Interface {
+    pub(crate) name: std::sync::Arc<str>,
+    pub(crate) accepted: u64,
+    pub(crate) open: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_packets: u64,
+    pub(crate) sent_packets: u64,
+    refused: [u64; REFUSED.len()],
+    closed: [u64; CLOSED.len()],
+}
+
+/// Figures of one shard. All count from the start and never go down, but `Interface::open`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) interfaces: Vec<Interface>,
+    pub(crate) turns: u64,
+    pub(crate) stall_millis: u64,
+    pub(crate) stall_millis_max: u64,
+    pub(crate) accept_paused: u64,
+    pub(crate) handed_over: u64,
+    pub(crate) forwarded: u64,
+    pub(crate) parked: u64,
+    pub(crate) congested: u64,
+    pub(crate) writes: u64,
+    pub(crate) too_large: u64,
+    pub(crate) panics: u64,
+    turn_millis_max: u64,
+}
+
+/// A turn that takes longer than this is a stall.
+const TURN_MAX: Duration = Duration::from_millis(20);
+
+impl Counters {
+    pub(crate) fn new(config: &Config) -> Self {
+        let interface = |name: &str| Interface { name: name.into(), ..Interface::default() };
+        Self {
+            interfaces: config.listeners.iter().map(|listener| interface(&listener.name)).collect(),
+            turn_millis_max: u64::try_from(TURN_MAX.as_millis()).expect("20"),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn turn(&mut self, begin: Now, end: Now) {
+        self.turns += 1;
+        let millis = end.mono.since(begin.mono);
+        self.stall_millis_max = self.stall_millis_max.max(millis);
+        self.stall_millis += millis.saturating_sub(self.turn_millis_max);
+    }
+
+    pub(crate) fn refused(&mut self, interface: usize, why: Refused) {
+        self.interfaces[interface].refused[why as usize] += 1;
+    }
+
+    pub(crate) fn protocol_error(&mut self, interface: usize, reason: ReasonCode) {
+        let place = CLOSED.iter().position(|(code, _)| *code == reason).unwrap_or(CLOSED.len() - 1);
+        self.interfaces[interface].closed[place] += 1;
+    }
+
+    /// What the control plane shows.
+    pub(crate) fn report(&self, shard: ShardId, stats: &Stats, log: LogReport) -> ShardReport {
+        ShardReport {
+            cpu_micros: thread_cpu_micros(),
+            stall_micros: self.stall_millis * 1000,
+            turns: self.turns,
+            memory_bytes: stats.queued_bytes as u64,
+            connections: self.interfaces.iter().map(|interface| interface.open).sum(),
+            sessions: stats.sessions as u64,
+            subscriptions: stats.subscriptions as u64,
+            retained: stats.retained as u64,
+            queued_messages: (stats.queued_messages + stats.inflight) as u64,
+            published: stats.received,
+            delivered: stats.sent,
+            forwarded: self.forwarded,
+            parked: self.parked,
+            accept_paused: self.accept_paused,
+            log,
+            counted: self.counted(stats),
+            interfaces: self.interfaces.iter().map(Interface::report).collect(),
+            ..ShardReport::new(shard)
+        }
+    }
+
+    fn counted(&self, stats: &Stats) -> Vec<(&'static str, u64)> {
+        let by_broker = Counted::ALL.iter().map(|what| (what.name(), stats.count(*what)));
+        let own = [("packet_too_large_for_receiver", self.too_large), ("panic_in_connection", self.panics)];
+        by_broker.chain(own).collect()
+    }
+}
+
+impl Interface {
+    fn report(&self) -> InterfaceReport {
+        let refused = REFUSED.iter().map(|(why, name)| (*name, self.refused[*why as usize]));
+        let closed = CLOSED.iter().zip(self.closed).map(|((_, name), count)| (*name, count));
+        // "other" stands in both lists: one label, one figure.
+        let mut errors: Vec<(&'static str, u64)> = Vec::new();
+        for (name, count) in refused.chain(closed) {
+            match errors.iter_mut().find(|(known, _)| *known == name) {
+                Some(known) => known.1 += count,
+                None => errors.push((name, count)),
+            }
+        }
+        InterfaceReport {
+            accepted: self.accepted,
+            open: self.open,
+            received_bytes: self.received_bytes,
+            sent_bytes: self.sent_bytes,
+            received_packets: self.received_packets,
+            sent_packets: self.sent_packets,
+            errors,
+            ..InterfaceReport::new(std::sync::Arc::clone(&self.name))
+        }
+    }
+}
+
+/// CPU time of the calling thread.
+fn thread_cpu_micros() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+    seconds * 1_000_000 + nanos / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_its_place() {
+        for (place, (why, _)) in REFUSED.iter().enumerate() {
+            assert_eq!(*why as usize, place);
+        }
+    }
+
+    #[test]
+    fn an_interface_reports_each_error_once() {
+        let mut counters = Counters::new(&Config::default());
+        counters.refused(0, Refused::Other);
+        counters.protocol_error(0, ReasonCode::Banned);
+        counters.protocol_error(0, ReasonCode::MalformedPacket);
+        let errors = counters.interfaces[0].report().errors;
+        let count = |name| errors.iter().filter(|(n, _)| *n == name).map(|(_, c)| *c).collect::<Vec<_>>();
+        assert_eq!((count("other"), count("malformed_packet")), (vec![2], vec![1]));
+    }
+}

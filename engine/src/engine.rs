@@ -1,0 +1,493 @@
+//! Start, run, stop: one executor per shard, and what the rest of the process holds of them.
+
+use std::cell::RefCell;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use glommio::io::PollableFd;
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Cores};
+use postroad_base::{Placement, Sequence, SessionExpiry, ShardId};
+use postroad_broker::access::Acl;
+use postroad_broker::{Broker, QueuePolicy};
+use postroad_control::Request;
+use postroad_session::mqtt::Limits;
+use postroad_storage::directory::{DataDirectory, DirectoryError, DirectoryOptions};
+use postroad_storage::young::{FileDirectory, RecoverError, Writer, WriterConfig, recover};
+
+use crate::auth::{Anonymous, Auth, AuthError, Pool, PoolOptions};
+use crate::clock::Clock;
+use crate::config::{self, Config, Durability};
+use crate::listener;
+use crate::log::{self, LogOptions, ShardLog, Worker};
+use crate::mesh::Mesh;
+use crate::probe;
+use crate::shard::{Common, Inbox, Live, Next, Order, Parts, Shard};
+
+/// Why the engine does not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// An address can't be listened on.
+    #[error("listener {name}: can't bind {address}: {error}")]
+    Bind {
+        /// Its name.
+        name: String,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The data directory can't be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// `auth.file` can't be used.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// `acl.file` can't be used.
+    #[error("acl.file {}: {error}", path.display())]
+    Acl {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// A setting that can't be.
+    #[error("{0}")]
+    Config(String),
+    /// The machine does not give what is needed.
+    #[error("can't start: {0}; `postroad doctor` shows what is missing")]
+    System(String),
+    /// A shard could not go on: what it acknowledged is in its log.
+    #[error("shard {}: {reason}", shard.0)]
+    Shard {
+        /// Which.
+        shard: ShardId,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The listener's name.
+    pub name: String,
+    /// The bound address, with the port that the kernel picked if 0 was asked for.
+    pub address: SocketAddr,
+}
+
+/// Starts servers.
+#[derive(Debug)]
+pub struct Engine;
+
+/// A running server.
+pub struct Running {
+    handle: Handle,
+    ports: Vec<Port>,
+    shards: Vec<ExecutorJoinHandle<Result<(), EngineError>>>,
+    /// Locked for as long as the server runs.
+    _directory: Option<Arc<DataDirectory>>,
+}
+
+/// The way to a running server from any thread.
+#[derive(Clone)]
+pub struct Handle {
+    common: Arc<Common>,
+    config: Arc<std::sync::Mutex<Config>>,
+    requests: Vec<flume::Sender<Request>>,
+}
+
+/// Questions of the control plane that may wait for a shard.
+const REQUESTS_MAX: usize = 16;
+
+impl Engine {
+    /// Starts all shards and returns once they take clients.
+    ///
+    /// # Errors
+    /// When something that the configuration asks for can't be had; nothing is left running then.
+    pub fn start(config: Config) -> Result<Running, EngineError> {
+        let cores = cores();
+        let shards = config.shards.count(cores.len());
+        if config.partitions.get() < shards {
+            let partitions = config.partitions;
+            return Err(EngineError::Config(format!(
+                "{shards} shards need at least as many partitions, not {partitions}"
+            )));
+        }
+        let live = Arc::new(make_live(&config)?);
+        let directory = open_directory(&config, shards)?;
+        let (listeners, ports) = bind_all(&config, shards)?;
+        let placement = match &directory {
+            Some(directory) => directory.placement(),
+            None => throw_away_placement(&config, shards),
+        };
+        let common = Arc::new(make_common(shards, placement).map_err(|error| system(&error))?);
+        let doorbells: Vec<_> = common.inboxes.iter().map(|inbox| inbox.doorbell.clone()).collect();
+        let credits = postroad_broker::Config::new(ShardId(0), common.placement.clone(), false, 0).mesh_credits;
+        let mut boot = [0; 4];
+        crate::random::fill(&mut boot);
+        let boot = u32::from_le_bytes(boot);
+        let mut starter = Starter {
+            plan: Arc::new(Plan { config: config.clone(), directory: directory.clone(), boot }),
+            common,
+            live,
+            cores,
+            opened: flume::bounded(usize::from(shards)),
+            requests: Vec::new(),
+            shards: Vec::new(),
+        };
+        for (mesh, listeners) in Mesh::full(&doorbells, credits).into_iter().zip(listeners) {
+            starter.start_shard(mesh, listeners)?;
+        }
+        starter.wait_until_open()?;
+        let Starter { common, requests, shards, .. } = starter;
+        let handle = Handle { common, config: Arc::new(std::sync::Mutex::new(config)), requests };
+        Ok(Running { handle, ports, shards, _directory: directory })
+    }
+}
+
+impl Running {
+    /// The way to the server from any thread.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Where it listens.
+    pub fn ports(&self) -> &[Port] {
+        &self.ports
+    }
+
+    /// Waits until all shards have ended: after [`Handle::drain`], or when one of them can't go on.
+    ///
+    /// # Errors
+    /// What a shard ended with, if not because it was asked to.
+    pub fn wait(self) -> Result<(), EngineError> {
+        join_all(self.shards)
+    }
+}
+
+impl Handle {
+    /// Stops gracefully: no new clients, DISCONNECT to the old ones, commits finished. [`Running::wait`] returns then.
+    pub fn drain(&self) {
+        self.common.inboxes.iter().for_each(|inbox| inbox.order(Order::Drain));
+    }
+
+    /// Applies what is live of `new` to all shards, or nothing if something in it can't be used. Returns the
+    /// names of the restart options that differ: they stay as they are.
+    ///
+    /// # Errors
+    /// When `auth.file` or `acl.file` can't be used.
+    pub fn reload(&self, new: Config) -> Result<Vec<&'static str>, EngineError> {
+        let mut current = self.config.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let waiting = current.restart_differences(&new);
+        let new = current.with_live_of(new);
+        let live = Arc::new(make_live(&new)?);
+        self.common.inboxes.iter().for_each(|inbox| inbox.order(Order::Reload(Arc::clone(&live))));
+        *current = new;
+        Ok(waiting)
+    }
+
+    /// The channels that the control plane asks its questions by, one per shard.
+    pub fn requests(&self) -> Vec<flume::Sender<Request>> {
+        self.requests.clone()
+    }
+}
+
+fn system(error: &dyn std::fmt::Display) -> EngineError {
+    EngineError::System(error.to_string())
+}
+
+/// What each shard has to know to start; shared.
+struct Plan {
+    config: Config,
+    directory: Option<Arc<DataDirectory>>,
+    /// Drawn once per start, for message ids.
+    boot: u32,
+}
+
+/// What is gathered while the shards start.
+struct Starter {
+    plan: Arc<Plan>,
+    common: Arc<Common>,
+    live: Arc<Live>,
+    cores: Vec<usize>,
+    opened: (flume::Sender<ShardId>, flume::Receiver<ShardId>),
+    requests: Vec<flume::Sender<Request>>,
+    shards: Vec<ExecutorJoinHandle<Result<(), EngineError>>>,
+}
+
+/// What one shard's thread gets.
+struct Seed {
+    id: ShardId,
+    plan: Arc<Plan>,
+    common: Arc<Common>,
+    live: Arc<Live>,
+    mesh: Mesh,
+    listeners: Vec<TcpListener>,
+    opened: flume::Sender<ShardId>,
+    requests: flume::Receiver<Request>,
+}
+
+/// The longest that a ready task waits for the one that runs; measured: glommio's default of 100 ms becomes
+/// the median latency of a busy core.
+const PREEMPT_TIMER: Duration = Duration::from_micros(500);
+/// Memory that an executor registers for direct I/O; what does not fit is allocated as it comes.
+const IO_MEMORY_BYTES: usize = 4 << 20;
+
+impl Starter {
+    fn start_shard(&mut self, mesh: Mesh, listeners: Vec<TcpListener>) -> Result<(), EngineError> {
+        let number = self.shards.len();
+        let id = ShardId(u16::try_from(number).expect("shards are counted in 16 bits"));
+        // More shards than cores share them as the kernel sees fit.
+        let pinned = self.common.inboxes.len() <= self.cores.len();
+        let cores = if pinned { Cores::Fixed(self.cores[number]) } else { Cores::Unbound };
+        let (request, requests) = flume::bounded(REQUESTS_MAX);
+        let seed = Seed {
+            id,
+            plan: Arc::clone(&self.plan),
+            common: Arc::clone(&self.common),
+            live: Arc::clone(&self.live),
+            mesh,
+            listeners,
+            opened: self.opened.0.clone(),
+            requests,
+        };
+        let spawned = LocalExecutorBuilder::new(cores)
+            .name("shard")
+            .preempt_timer(PREEMPT_TIMER)
+            .io_memory(IO_MEMORY_BYTES)
+            .spawn(move || run_shard(seed));
+        match spawned {
+            Ok(thread) => {
+                self.shards.push(thread);
+                self.requests.push(request);
+                Ok(())
+            }
+            Err(error) => Err(self.give_up(system(&error))),
+        }
+    }
+
+    /// Waits until all shards take clients; if one ends before, all end.
+    fn wait_until_open(&mut self) -> Result<(), EngineError> {
+        // Ours goes away, so that the channel closes when the shards' ends do.
+        self.opened.0 = flume::bounded(0).0;
+        let expected = self.shards.len();
+        let opened = self.opened.1.iter().take(expected).count();
+        if opened == expected {
+            return Ok(());
+        }
+        Err(self.give_up(EngineError::System("a shard has ended while starting".to_owned())))
+    }
+
+    /// Ends what has been started, and returns why: what a shard says, if one says anything, else `otherwise`.
+    fn give_up(&mut self, otherwise: EngineError) -> EngineError {
+        self.common.inboxes.iter().for_each(|inbox| inbox.order(Order::Abort));
+        join_all(std::mem::take(&mut self.shards)).err().unwrap_or(otherwise)
+    }
+}
+
+/// Waits for all, and returns the first error.
+fn join_all(shards: Vec<ExecutorJoinHandle<Result<(), EngineError>>>) -> Result<(), EngineError> {
+    let mut outcome = Ok(());
+    for shard in shards {
+        let ended = shard.join().unwrap_or_else(|error| Err(system(&error)));
+        outcome = outcome.and(ended);
+    }
+    outcome
+}
+
+/// The life of one shard, on its own thread.
+async fn run_shard(seed: Seed) -> Result<(), EngineError> {
+    let (id, common) = (seed.id, Arc::clone(&seed.common));
+    let outcome = live_shard(seed).await;
+    if outcome.is_err() {
+        // The others wait for this one, now or later.
+        common.inboxes.iter().for_each(|inbox| inbox.order(Order::Abort));
+    }
+    tracing::info!(shard = id.0, "ended");
+    outcome
+}
+
+async fn live_shard(seed: Seed) -> Result<(), EngineError> {
+    let Seed { id, plan, common, live, mesh, listeners, opened, requests } = seed;
+    let failed = |reason: String| EngineError::Shard { shard: id, reason };
+    let (broker, log) = recover_shard(id, &plan, &common)?;
+    let durable = log.as_ref().map(|log| (log.directory.clone(), log.syncs));
+    let shard = Shard::new(Parts { id, common, live, broker, log, mesh, listeners, opened })
+        .map_err(|error| failed(error.to_string()))?;
+    let commits = durable.map(|(directory, syncs)| glommio::spawn_local(log::run(Rc::clone(&shard), directory, syncs)));
+    let answers = glommio::spawn_local(answer(Rc::clone(&shard), requests)).detach();
+    turn_until_stopped(&shard).await.map_err(|error| failed(error.to_string()))?;
+    shard.borrow_mut().wake_log();
+    if let Some(commits) = commits {
+        commits.await;
+    }
+    drop(answers); // the task ends with its channel; what it holds goes with the process
+    let failure = shard.borrow_mut().take_failure();
+    failure.map_or(Ok(()), |reason| Err(failed(reason)))
+}
+
+async fn turn_until_stopped(shard: &Rc<RefCell<Shard>>) -> std::io::Result<()> {
+    let descriptor = shard.borrow().wake_descriptor()?;
+    let waiter = PollableFd::new(descriptor)?;
+    loop {
+        let next = shard.borrow_mut().turn();
+        match next {
+            Next::Turn => glommio::executor().yield_if_needed().await,
+            Next::Sleep => waiter.readable().await?,
+            Next::Stop => return Ok(()),
+        }
+    }
+}
+
+/// Answers the control plane.
+async fn answer(shard: Rc<RefCell<Shard>>, requests: flume::Receiver<Request>) {
+    while let Ok(request) = requests.recv_async().await {
+        shard.borrow_mut().answer(request);
+    }
+}
+
+/// Brings the state of a shard back, and opens its log. Blocks, before there is anybody to keep waiting.
+fn recover_shard(id: ShardId, plan: &Plan, common: &Common) -> Result<(Broker, Option<ShardLog>), EngineError> {
+    let config = &plan.config;
+    let mut broker = Broker::new(broker_config(id, plan, common), Sequence(1));
+    let Some(directory) = &plan.directory else {
+        broker.recovered(common.clock.now(), Sequence(1));
+        return Ok((broker, None));
+    };
+    let begin = std::time::Instant::now();
+    let old = Arc::new(directory.open_old(id)?);
+    let as_of = old.as_of();
+    old.load_state(&mut |_, record| broker.replay(Sequence(0), as_of, record))
+        .map_err(|error| DirectoryError::Old { shard: id, error })?;
+    let path = directory.young_path(id);
+    let mut files = FileDirectory::new(path.clone());
+    let mut replay = |sequence, record| broker.replay(sequence, as_of, record);
+    let recovered = recover(&mut files, directory.log_id(id), old.upto(), &mut replay)
+        .map_err(|error: RecoverError| DirectoryError::Young { shard: id, error })?;
+    if let Some(torn) = recovered.torn {
+        tracing::warn!(
+            shard = id.0,
+            ?torn,
+            "the log ended in an unfinished commit, which was cut: nobody was told that it was safe"
+        );
+    }
+    let (records, took) = (recovered.records, begin.elapsed());
+    tracing::info!(shard = id.0, records, ?took, "recovered");
+    broker.recovered(common.clock.now(), recovered.position.next());
+    let writer_config = WriterConfig::new(directory.log_id(id), config.log.segment_bytes, config.log.young_bytes);
+    let writer = Writer::new(writer_config, recovered.position);
+    let inbox = Arc::clone(&common.inboxes[usize::from(id.0)]);
+    let worker = Worker::start(old, inbox, &format!("log-{}", id.0)).map_err(|error| system(&error))?;
+    let options = LogOptions {
+        directory: path,
+        data_dir: config.data_dir.clone(),
+        syncs: config.durability == Durability::Fsync,
+        young_bytes: config.log.young_bytes,
+        young_age_millis: u64::try_from(config.log.young_age.as_millis()).unwrap_or(u64::MAX),
+    };
+    Ok((broker, Some(ShardLog::new(writer, worker, options))))
+}
+
+fn broker_config(id: ShardId, plan: &Plan, common: &Common) -> postroad_broker::Config {
+    let config = &plan.config;
+    let durable = plan.directory.is_some();
+    let shards = common.inboxes.len();
+    postroad_broker::Config {
+        queue_messages_max: config.queue.messages_max,
+        queue_bytes_max: config.queue.bytes_max,
+        queue_policy: match config.queue.policy {
+            config::QueuePolicy::RejectPublisher => QueuePolicy::RejectPublisher,
+            config::QueuePolicy::DropOldest => QueuePolicy::DropOldest,
+            config::QueuePolicy::RejectNew => QueuePolicy::DropNew,
+        },
+        inflight_max: config.mqtt.in_flight_max.get(),
+        retained_max: config.retained_max.div_ceil(shards),
+        subscriptions_max: config.mqtt.subscriptions_max,
+        session_expiry_max: SessionExpiry(config.mqtt.session_expiry_max_seconds),
+        ..postroad_broker::Config::new(id, common.placement.clone(), durable, plan.boot)
+    }
+}
+
+fn make_common(shards: u16, placement: Placement) -> std::io::Result<Common> {
+    let inboxes: std::io::Result<Vec<_>> = (0..shards).map(|_| Inbox::new().map(Arc::new)).collect();
+    Ok(Common {
+        inboxes: inboxes?,
+        connections: AtomicUsize::new(0),
+        announced: AtomicUsize::new(0),
+        drained: AtomicUsize::new(0),
+        pool: Pool::start(PoolOptions::default())?,
+        placement,
+        clock: Clock::new(),
+    })
+}
+
+/// Files that the process needs besides connections: logs, tables of the old generations, pipes.
+const OTHER_FILES_MAX: u64 = 512;
+
+fn make_live(config: &Config) -> Result<Live, EngineError> {
+    let anonymous = if config.allow_anonymous { Anonymous::Allow } else { Anonymous::Deny };
+    let auth = Auth::load(config.auth_file.as_deref(), anonymous)?;
+    let files = usize::try_from(probe::raise_open_files_limit().saturating_sub(OTHER_FILES_MAX)).unwrap_or(usize::MAX);
+    let connections_max = if config.connections_max == 0 { files } else { config.connections_max.min(files) };
+    Ok(Live { limits: limits(config), auth, acl: Arc::new(load_acl(config)?), connections_max, config: config.clone() })
+}
+
+fn load_acl(config: &Config) -> Result<Acl, EngineError> {
+    let Some(path) = &config.acl_file else { return Ok(Acl::default()) };
+    let failed = |error: String| EngineError::Acl { path: path.clone(), error };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    Acl::parse(&text).map_err(|error| failed(error.to_string()))
+}
+
+fn limits(config: &Config) -> Limits {
+    let mqtt = &config.mqtt;
+    Limits {
+        packet_bytes_max: mqtt.packet_bytes_max,
+        receive_maximum: mqtt.receive_maximum.get(),
+        topic_alias_maximum: mqtt.topic_alias_maximum,
+        topic_alias_out_max: mqtt.topic_alias_outbound_max,
+        keep_alive_max: mqtt.keep_alive_max_seconds,
+        session_expiry_max: SessionExpiry(mqtt.session_expiry_max_seconds),
+        connect_bytes_max: mqtt.packet_bytes_max.min(Limits::default().connect_bytes_max),
+        retain_available: config.retained_max > 0,
+    }
+}
+
+fn open_directory(config: &Config, shards: u16) -> Result<Option<Arc<DataDirectory>>, EngineError> {
+    if config.durability == Durability::Memory {
+        return Ok(None);
+    }
+    let options = DirectoryOptions { shards, partitions: config.partitions.get() };
+    Ok(Some(Arc::new(DataDirectory::open(&config.data_dir, options)?)))
+}
+
+/// Without a data directory names are placed anew at each start.
+fn throw_away_placement(config: &Config, shards: u16) -> Placement {
+    let mut key = [0; 16];
+    crate::random::fill(&mut key);
+    Placement::new(config.partitions.get(), shards, key)
+}
+
+/// The sockets of each shard, one per listener, and where they are.
+fn bind_all(config: &Config, shards: u16) -> Result<(Vec<Vec<TcpListener>>, Vec<Port>), EngineError> {
+    let mut by_shard: Vec<Vec<TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
+    let mut ports = Vec::new();
+    for config::Listener { name, address, .. } in &config.listeners {
+        let failed = |error| EngineError::Bind { name: name.clone(), address: *address, error };
+        let sockets = listener::bind(*address, shards).map_err(failed)?;
+        let bound = sockets[0].local_addr().map_err(failed)?;
+        ports.push(Port { name: name.clone(), address: bound });
+        by_shard.iter_mut().zip(sockets).for_each(|(shard, socket)| shard.push(socket));
+    }
+    Ok((by_shard, ports))
+}
+
+/// The cores that this process may use.
+fn cores() -> Vec<usize> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
+}

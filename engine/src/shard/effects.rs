@@ -1,0 +1,127 @@
+//! What the broker wants done.
+
+use postroad_base::ConnectionId;
+use postroad_broker::api::{DisconnectCause, Effect, Event};
+use postroad_protocol::gather::Gather;
+use postroad_session::mqtt::{self, Delivered};
+
+use super::Shard;
+use crate::connection::{Connection, Stage};
+use crate::counters::Refused;
+
+impl Shard {
+    /// Does all that is wanted, and what follows from it.
+    pub(crate) fn drain_effects(&mut self) {
+        while let Some(effect) = self.broker.poll() {
+            self.effect(effect);
+        }
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Deliver { connection, delivery } => self.deliver(connection, &delivery),
+            Effect::Published { connection, tag, reason } => {
+                self.say(connection, |session, out| session.published(tag, reason, out));
+            }
+            Effect::Completed { connection, tag, reason } => {
+                self.say(connection, |session, out| session.completed(tag, reason, out));
+            }
+            Effect::ReleaseDelivery { connection, tag, reason } => {
+                self.say(connection, |session, out| session.release(tag, reason, out));
+            }
+            Effect::Subscribed { connection, tag, reasons } => {
+                self.say(connection, |session, out| session.subscribed(tag, &reasons, out));
+            }
+            Effect::Unsubscribed { connection, tag, reasons } => {
+                self.say(connection, |session, out| session.unsubscribed(tag, &reasons, out));
+            }
+            Effect::Connected { connection, session_present, inbound } => {
+                let live = std::sync::Arc::clone(&self.live);
+                self.say(connection, |session, out| session.connected(session_present, &inbound, &live.limits, out));
+                self.schedule(connection);
+                self.read_again(connection); // what came behind the CONNECT
+            }
+            Effect::ConnectRefused { connection, reason } => {
+                self.say(connection, |session, out| session.connect_refused(reason, out));
+                if let Some(connection) = self.connection(connection) {
+                    connection.flags.known = false;
+                    let listener = usize::from(connection.listener);
+                    self.counters.refused(listener, Refused::of(reason));
+                }
+                self.linger(connection);
+            }
+            Effect::Close { connection, reason } => {
+                self.say(connection, |session, out| session.close(reason, "", out));
+                self.forget(connection, DisconnectCause::Lost);
+                self.linger(connection);
+            }
+            Effect::Park { connection } => {
+                self.counters.parked += 1;
+                if let Some(flags) = self.flags(connection) {
+                    flags.parked = true;
+                }
+            }
+            Effect::Unpark { connection } => self.unpark(connection),
+            Effect::Mesh { to, message } => {
+                crate::fault::point("mesh");
+                self.counters.forwarded += 1;
+                self.mesh.send(to, message);
+            }
+            Effect::Append { record } => self.append(&record),
+            Effect::ReadBacklog { queue, after, messages_max, bytes_max } => {
+                self.read_backlog(queue, after, messages_max, bytes_max);
+            }
+            Effect::Ingest { batch } => self.ingest(batch),
+            Effect::Count { what, by } => tracing::debug!(shard = self.id.0, what = what.name(), by, "counted"),
+        }
+    }
+
+    /// Lets the session of a connection say something.
+    fn say(&mut self, id: ConnectionId, what: impl FnOnce(&mut mqtt::Connection, &mut Gather)) {
+        let Some(Connection { stage: Stage::Serving(session), output, listener, .. }) = self.connection(id) else {
+            return;
+        };
+        what(session, output);
+        let listener = usize::from(*listener);
+        self.counters.interfaces[listener].sent_packets += 1;
+        self.output_grew(id);
+    }
+
+    fn deliver(&mut self, id: ConnectionId, delivery: &postroad_broker::api::Delivery) {
+        let now = self.now;
+        let Some(Connection { stage: Stage::Serving(session), output, listener, .. }) = self.connection(id) else {
+            return;
+        };
+        let listener = usize::from(*listener);
+        match session.deliver(now, delivery, output) {
+            Delivered::Sent => {
+                self.counters.interfaces[listener].sent_packets += 1;
+                self.output_grew(id);
+            }
+            Delivered::TooLarge(event) => {
+                self.counters.too_large += 1;
+                if let Some(event) = event {
+                    self.handle(event);
+                }
+            }
+        }
+    }
+
+    fn unpark(&mut self, id: ConnectionId) {
+        let now = self.now;
+        let Some(connection) = self.connection(id) else { return };
+        connection.flags.parked = false;
+        if let Stage::Serving(session) = &mut connection.stage {
+            session.touch(now); // its clocks stood still
+        }
+        self.read_again(id);
+    }
+
+    /// Tells the broker that the connection is over, unless it knows.
+    pub(super) fn forget(&mut self, id: ConnectionId, cause: DisconnectCause) {
+        let Some(flags) = self.flags(id) else { return };
+        if std::mem::replace(&mut flags.known, false) {
+            self.handle(Event::Disconnect { connection: id, cause });
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! One shard: everything that one core owns, as a plain struct, and its turn.
+//!
+//! ```text
+//!  a turn:  readiness ─► read, decode ─► broker ─► effects ─► outputs
+//!           mesh, inbox, timers ───────────┘                    │
+//!           …at its end, once: write each dirty output, tell the mesh, wake the log, set the alarm
+//! ```
+//! Invariants
+//! - Nothing here awaits. Whoever borrows the shard gives it back before the next `.await`.
+//! - Each entry point ends with [`Shard::settle`]: after it the broker has no effect left, and each output
+//!   is either empty or waits for the kernel.
+//! - The broker learns of each connection's end exactly once (`Flags::known`).
+
+mod arriving;
+mod effects;
+mod leaving;
+mod reading;
+mod timing;
+mod turn;
+mod writing;
+
+use std::cell::RefCell;
+use std::io;
+use std::net::TcpListener;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam::queue::{ArrayQueue, SegQueue};
+use postroad_base::{ClientId, ConnectionId, MonoMillis, Now, Placement, ReasonCode, ShardId};
+use postroad_broker::Broker;
+use postroad_broker::access::Acl;
+use postroad_broker::api::{Event, Principal};
+use postroad_control::Request;
+use postroad_session::mqtt::{ConnectRequest, Limits};
+use slab::Slab;
+
+use crate::auth::{Auth, Pool};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::connection::{Connection, Flags, connection_index};
+use crate::counters::Counters;
+use crate::log::{ShardLog, WorkDone};
+use crate::mesh::Mesh;
+use crate::poller::{Alarm, Doorbell, Poller, Ready};
+use crate::wheel::Wheel;
+
+pub(crate) use turn::Next;
+
+/// Options that a reload replaces, all at once.
+pub(crate) struct Live {
+    pub(crate) config: Config,
+    pub(crate) limits: Limits,
+    pub(crate) auth: Auth,
+    pub(crate) acl: Arc<Acl>,
+    /// Connections of all shards together at most, below what the file limit allows.
+    pub(crate) connections_max: usize,
+}
+
+/// A connection on its way to its home shard. The socket closes if it gets lost on the way.
+pub(crate) struct HandOver {
+    pub(crate) socket: std::os::fd::OwnedFd,
+    pub(crate) listener: u16,
+    pub(crate) request: Box<ConnectRequest>,
+    pub(crate) client: ClientId,
+    pub(crate) principal: Principal,
+    /// What the client sent behind its CONNECT.
+    pub(crate) unread: Vec<u8>,
+}
+
+/// What other threads tell a shard, besides the mesh. Closed: a new need is a new variant.
+pub(crate) enum Order {
+    /// The options have changed.
+    Reload(Arc<Live>),
+    /// Stop gracefully.
+    Drain,
+    /// The worker has done something for the log.
+    Work(WorkDone),
+    /// Another shard can't go on: stop at once, acknowledging nothing more.
+    Abort,
+}
+
+/// Where others put what is for a shard. Ring the bell afterwards.
+pub(crate) struct Inbox {
+    /// Bounded: when it is full, the client is told to come back.
+    pub(crate) arrivals: ArrayQueue<HandOver>,
+    /// Few by nature: from the operator, and answers to what the shard itself has asked.
+    pub(crate) orders: SegQueue<Order>,
+    pub(crate) doorbell: Doorbell,
+}
+
+/// Connections that may wait for their home shard's next turn.
+const ARRIVALS_MAX: usize = 4096;
+
+impl Inbox {
+    pub(crate) fn new() -> io::Result<Self> {
+        let arrivals = ArrayQueue::new(ARRIVALS_MAX);
+        Ok(Self { arrivals, orders: SegQueue::new(), doorbell: Doorbell::new()? })
+    }
+
+    pub(crate) fn order(&self, order: Order) {
+        self.orders.push(order);
+        self.doorbell.ring();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.arrivals.is_empty() && self.orders.is_empty()
+    }
+}
+
+/// What all shards share.
+pub(crate) struct Common {
+    pub(crate) inboxes: Vec<Arc<Inbox>>,
+    /// Open connections of all shards.
+    pub(crate) connections: AtomicUsize,
+    /// Shards whose filters are in the others' queues.
+    pub(crate) announced: AtomicUsize,
+    /// Shards that have said goodbye to all their clients.
+    pub(crate) drained: AtomicUsize,
+    pub(crate) pool: Pool,
+    pub(crate) placement: Placement,
+    pub(crate) clock: Clock,
+}
+
+impl Common {
+    /// Counts this shard in `counter`; the last one wakes all.
+    pub(crate) fn arrive_at(&self, counter: &AtomicUsize) {
+        if counter.fetch_add(1, Ordering::SeqCst) + 1 >= self.inboxes.len() {
+            self.inboxes.iter().for_each(|inbox| inbox.doorbell.ring());
+        }
+    }
+
+    pub(crate) fn all_at(&self, counter: &AtomicUsize) -> bool {
+        counter.load(Ordering::SeqCst) >= self.inboxes.len()
+    }
+}
+
+/// One address that connections come in by, as this shard sees it.
+struct Door {
+    listener: TcpListener,
+    /// Accepting is paused: the process had no descriptor left.
+    paused: bool,
+}
+
+/// Where the shard is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Its own filters are not all in the others' queues yet.
+    Announcing,
+    /// It waits for the others' filters.
+    Gathering,
+    Serving,
+    /// Saying goodbye; the flag says that all clients are gone.
+    Draining {
+        gone: bool,
+    },
+    Stopped,
+}
+
+/// See the module head.
+pub(crate) struct Shard {
+    pub(crate) id: ShardId,
+    common: Arc<Common>,
+    pub(crate) live: Arc<Live>,
+    phase: Phase,
+    /// When a drain ends, whoever is still there.
+    drain_until: MonoMillis,
+    /// The instant of this turn.
+    pub(crate) now: Now,
+    broker: Broker,
+    pub(crate) log: Option<ShardLog>,
+    mesh: Mesh,
+    inbox: Arc<Inbox>,
+
+    poller: Poller,
+    alarm: Alarm,
+    wheel: Wheel,
+    doors: Vec<Door>,
+    connections: Slab<Connection>,
+    /// Connections made so far.
+    serial: u64,
+    /// With output to write.
+    dirty: Vec<ConnectionId>,
+    /// To read again although the kernel will not say so.
+    again: Vec<ConnectionId>,
+    /// Whose empty buffers are given back at the next sweep.
+    warm: Vec<ConnectionId>,
+    /// All connections of the shard receive into it, one after the other.
+    buffer: Vec<u8>,
+    ready: Vec<Ready>,
+    fired: Vec<u64>,
+    counters: Counters,
+    opened: Option<flume::Sender<ShardId>>,
+    failure: Option<String>,
+    itself: Weak<RefCell<Shard>>,
+}
+
+/// What a shard is made of; the rest it makes itself.
+pub(crate) struct Parts {
+    pub(crate) id: ShardId,
+    pub(crate) common: Arc<Common>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) broker: Broker,
+    pub(crate) log: Option<ShardLog>,
+    pub(crate) mesh: Mesh,
+    pub(crate) listeners: Vec<TcpListener>,
+    /// Told once connections come in.
+    pub(crate) opened: flume::Sender<ShardId>,
+}
+
+const TOKEN_DOORBELL: u64 = u64::MAX;
+const TOKEN_ALARM: u64 = u64::MAX - 1;
+/// Minus the number of the door.
+const TOKEN_DOOR: u64 = u64::MAX - 2;
+const DOORS_MAX: u64 = 1024;
+
+/// Size of the receive buffer.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+impl Shard {
+    /// Makes it, on its own thread.
+    pub(crate) fn new(parts: Parts) -> io::Result<Rc<RefCell<Self>>> {
+        let Parts { id, common, live, mut broker, log, mesh, listeners, opened } = parts;
+        broker.set_access(Arc::clone(&live.acl));
+        let inbox = Arc::clone(&common.inboxes[usize::from(id.0)]);
+        let poller = Poller::new()?;
+        let alarm = Alarm::new()?;
+        poller.add_read(inbox.doorbell.descriptor(), TOKEN_DOORBELL)?;
+        poller.add_read(alarm.descriptor(), TOKEN_ALARM)?;
+        let now = common.clock.now();
+        let counters = Counters::new(&live.config);
+        let doors = listeners.into_iter().map(|listener| Door { listener, paused: false }).collect();
+        Ok(Rc::new_cyclic(|itself| {
+            RefCell::new(Self {
+                id,
+                common,
+                live,
+                phase: Phase::Announcing,
+                drain_until: MonoMillis(u64::MAX),
+                now,
+                broker,
+                log,
+                mesh,
+                inbox,
+                poller,
+                alarm,
+                wheel: Wheel::new(now.mono),
+                doors,
+                connections: Slab::new(),
+                serial: 0,
+                dirty: Vec::new(),
+                again: Vec::new(),
+                warm: Vec::new(),
+                buffer: vec![0; BUFFER_BYTES],
+                ready: Vec::new(),
+                fired: Vec::new(),
+                counters,
+                opened: Some(opened),
+                failure: None,
+                itself: itself.clone(),
+            })
+        }))
+    }
+
+    /// A descriptor that is readable when a turn is due.
+    pub(crate) fn wake_descriptor(&self) -> io::Result<std::os::fd::OwnedFd> {
+        self.poller.descriptor()
+    }
+
+    /// Why it stopped, if not because it was asked to.
+    pub(crate) fn take_failure(&mut self) -> Option<String> {
+        self.failure.take()
+    }
+
+    /// What happens outside of the loop's turn: does it, then everything that follows from it.
+    pub(crate) fn outside_turn(&mut self, act: impl FnOnce(&mut Self)) {
+        self.now = self.common.clock.now();
+        act(self);
+        self.settle();
+        if self.has_work() || !matches!(self.phase, Phase::Serving) {
+            self.inbox.doorbell.ring();
+        }
+    }
+
+    /// Lets the commit task see that the shard has stopped.
+    pub(crate) fn wake_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.wake();
+        }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.phase == Phase::Stopped
+    }
+
+    /// Answers the control plane; nobody waiting is no reason to wait.
+    pub(crate) fn answer(&mut self, request: Request) {
+        match request {
+            Request::Ping(back) => {
+                let _gone = back.try_send(self.id);
+            }
+            Request::Report(back) => {
+                let log = self.log.as_ref().map(ShardLog::report).unwrap_or_default();
+                let report = self.counters.report(self.id, &self.broker.stats(), log);
+                let _gone = back.try_send(report);
+            }
+        }
+    }
+
+    pub(crate) fn handle(&mut self, event: Event) {
+        self.broker.handle(self.now, event);
+    }
+
+    /// The connection of this id, unless it is gone.
+    fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.connections.get_mut(connection_index(id)).filter(|connection| connection.id == id)
+    }
+
+    fn flags(&mut self, id: ConnectionId) -> Option<&mut Flags> {
+        self.connection(id).map(|connection| &mut connection.flags)
+    }
+
+    /// There is output: it is written at the end of the turn.
+    fn mark_dirty(&mut self, id: ConnectionId) {
+        let Some(flags) = self.flags(id) else { return };
+        if !std::mem::replace(&mut flags.dirty, true) {
+            self.dirty.push(id);
+        }
+    }
+
+    /// Read it in the next turn, also if the kernel has nothing to say.
+    fn read_again(&mut self, id: ConnectionId) {
+        let Some(flags) = self.flags(id) else { return };
+        if !std::mem::replace(&mut flags.again, true) {
+            self.again.push(id);
+        }
+    }
+
+    /// Look after its buffers at the next sweep.
+    fn mark_warm(&mut self, id: ConnectionId) {
+        let Some(flags) = self.flags(id) else { return };
+        if std::mem::replace(&mut flags.warm, true) {
+            return;
+        }
+        if self.warm.is_empty() {
+            self.schedule_sweep();
+        }
+        self.warm.push(id);
+    }
+
+    /// The log can't be trusted any more: nothing is acknowledged from here on.
+    pub(crate) fn poison(&mut self, reason: String) {
+        tracing::error!(shard = self.id.0, reason, "the log is poisoned: the server stops without acknowledging");
+        self.failure.get_or_insert(reason);
+        self.phase = Phase::Stopped;
+        for inbox in &self.common.inboxes {
+            inbox.order(Order::Abort);
+        }
+    }
+
+    fn refusal_reason_of_full(&self) -> ReasonCode {
+        ReasonCode::QuotaExceeded
+    }
+}

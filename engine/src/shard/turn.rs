@@ -1,0 +1,198 @@
+//! What happens in a turn, and in which order.
+
+use std::sync::Arc;
+
+use postroad_base::ShardId;
+use postroad_broker::api::Event;
+
+use super::{DOORS_MAX, Order, Phase, Shard, TOKEN_ALARM, TOKEN_DOOR, TOKEN_DOORBELL};
+use crate::listener;
+use crate::poller::Ready;
+
+/// What the loop does after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// There is more to do.
+    Turn,
+    /// Sleep until the descriptor wakes it.
+    Sleep,
+    /// The shard's life is over.
+    Stop,
+}
+
+/// Mesh messages taken from one peer in one turn: the rest waits for the next, so that clients get theirs.
+const MESH_MESSAGES_PER_TURN: usize = 1024;
+
+impl Shard {
+    /// Does everything that is due now.
+    pub(crate) fn turn(&mut self) -> Next {
+        self.now = self.common.clock.now();
+        self.inbox.doorbell.awake();
+        let mut ready = std::mem::take(&mut self.ready);
+        if let Err(error) = self.poller.collect(&mut ready) {
+            // epoll_wait can only fail for a bug of ours.
+            self.poison(format!("epoll_wait: {error}"));
+        }
+        for one in &ready {
+            self.handle_ready(*one);
+        }
+        let was_ready = !ready.is_empty();
+        ready.clear();
+        self.ready = ready;
+        self.read_those_again();
+        self.take_orders();
+        self.take_arrivals();
+        self.take_mesh();
+        self.expire();
+        self.settle();
+        self.advance_phase();
+        self.counters.turn(self.now, self.common.clock.now());
+        self.next(was_ready)
+    }
+
+    fn next(&mut self, was_ready: bool) -> Next {
+        if self.phase == Phase::Stopped {
+            return Next::Stop;
+        }
+        if was_ready || self.has_work() {
+            return Next::Turn;
+        }
+        self.inbox.doorbell.will_sleep();
+        if self.has_work() { Next::Turn } else { Next::Sleep }
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        !self.again.is_empty() || !self.inbox.is_empty() || self.mesh.has_work()
+    }
+
+    fn handle_ready(&mut self, ready: Ready) {
+        match ready.token {
+            TOKEN_DOORBELL => {}
+            TOKEN_ALARM => self.alarm.fired(),
+            token if token > TOKEN_DOOR - DOORS_MAX => {
+                let door = usize::try_from(TOKEN_DOOR - token).expect("below 1,024");
+                self.accept_some(door);
+            }
+            _ => self.handle_ready_connection(ready),
+        }
+    }
+
+    fn handle_ready_connection(&mut self, ready: Ready) {
+        let id = postroad_base::ConnectionId(ready.token);
+        let Some(connection) = self.connection(id) else { return };
+        connection.flags.hangup |= ready.hangup;
+        if ready.write && connection.flags.blocked {
+            connection.flags.blocked = false;
+            self.mark_dirty(id);
+        }
+        if ready.read {
+            self.read(id);
+        }
+    }
+
+    fn read_those_again(&mut self) {
+        let mut again = std::mem::take(&mut self.again);
+        for id in again.drain(..) {
+            if let Some(flags) = self.flags(id) {
+                flags.again = false;
+                self.read(id);
+            }
+        }
+        if self.again.is_empty() {
+            self.again = again; // keep its room
+        }
+    }
+
+    fn take_orders(&mut self) {
+        while let Some(order) = self.inbox.orders.pop() {
+            match order {
+                Order::Reload(live) => self.reload(live),
+                Order::Drain => self.begin_drain(),
+                Order::Work(done) => self.work_done(done),
+                Order::Abort => self.phase = Phase::Stopped,
+            }
+        }
+    }
+
+    fn reload(&mut self, live: Arc<super::Live>) {
+        self.broker.set_access(Arc::clone(&live.acl));
+        self.live = live;
+    }
+
+    fn take_arrivals(&mut self) {
+        while let Some(arrival) = self.inbox.arrivals.pop() {
+            self.arrive(arrival);
+        }
+    }
+
+    fn take_mesh(&mut self) {
+        for from in self.mesh.peers() {
+            self.take_mesh_from(from);
+        }
+    }
+
+    fn take_mesh_from(&mut self, from: ShardId) {
+        for _ in 0..MESH_MESSAGES_PER_TURN {
+            let Some(message) = self.mesh.receive(from) else { return };
+            self.handle(Event::Mesh { from, message });
+            self.drain_effects();
+        }
+    }
+
+    /// Everything that follows from what was handled: effects, writes, and what those bring about.
+    pub(super) fn settle(&mut self) {
+        self.drain_effects();
+        while !self.dirty.is_empty() {
+            self.write_dirty();
+            self.drain_effects();
+        }
+        self.mesh.flush();
+        if let Some(log) = &mut self.log {
+            log.wake_if_pending();
+        }
+        self.set_alarm();
+    }
+
+    fn advance_phase(&mut self) {
+        match self.phase {
+            Phase::Announcing if self.mesh.waiting() == 0 => {
+                self.phase = Phase::Gathering;
+                let common = Arc::clone(&self.common);
+                common.arrive_at(&common.announced);
+                self.advance_phase();
+            }
+            Phase::Gathering if self.common.all_at(&self.common.announced) => self.open(),
+            Phase::Draining { .. } => self.advance_drain(),
+            _ => {}
+        }
+    }
+
+    /// All filters of the others are in our queues: take them in, then let clients come.
+    fn open(&mut self) {
+        for from in self.mesh.peers() {
+            while let Some(message) = self.mesh.receive(from) {
+                self.handle(Event::Mesh { from, message });
+                self.drain_effects();
+            }
+        }
+        self.settle();
+        self.phase = Phase::Serving;
+        self.schedule_housekeeping();
+        if let Err(error) = self.open_doors() {
+            self.poison(format!("can't listen: {error}"));
+            return;
+        }
+        if let Some(opened) = self.opened.take() {
+            // Nobody waiting means that the start was given up; then an order to stop follows.
+            let _ = opened.try_send(self.id);
+        }
+    }
+
+    fn open_doors(&mut self) -> std::io::Result<()> {
+        for (token, door) in (0..DOORS_MAX).map(|door| TOKEN_DOOR - door).zip(&self.doors) {
+            listener::open(&door.listener)?;
+            self.poller.add_read(&door.listener, token)?;
+        }
+        Ok(())
+    }
+}

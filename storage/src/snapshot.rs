@@ -22,7 +22,7 @@ pub struct State {
     ordinals: BTreeMap<PartitionId, QueueId>,
     /// Deliveries of the young generation that are not settled.
     pending: BTreeMap<DeliveryKey, (Recipient, Arc<Message>)>,
-    /// Deliveries that were settled and are not `pending`: those of the old generation among them are over.
+    /// Deliveries that were settled: those of the old generation among them are over.
     settled: BTreeSet<DeliveryKey>,
     ended: BTreeSet<QueueId>,
 }
@@ -63,9 +63,8 @@ impl State {
                 self.pending.extend(deliveries);
             }
             Record::Settle { queue, sequence, .. } => {
-                if self.pending.remove(&(*queue, *sequence)).is_none() {
-                    self.settled.insert((*queue, *sequence));
-                }
+                self.pending.remove(&(*queue, *sequence));
+                self.settled.insert((*queue, *sequence));
             }
             Record::QueueEnd { queue } => {
                 self.ended.insert(*queue);

@@ -1,4 +1,5 @@
 //! The data directory: making, locking, versions, another number of shards.
+#![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 
 mod support;
 

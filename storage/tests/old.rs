@@ -1,4 +1,5 @@
 //! The old generation: backlogs, state, shared bodies, repetition, space.
+#![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 
 mod support;
 

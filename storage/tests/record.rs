@@ -1,4 +1,5 @@
 //! The bytes of records: what goes in comes out, and garbage never panics.
+#![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 
 mod support;
 

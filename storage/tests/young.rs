@@ -1,4 +1,5 @@
 //! The young generation against power cuts, damage and recycling.
+#![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 
 mod support;
 

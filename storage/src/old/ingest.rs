@@ -73,7 +73,7 @@ impl Old {
         Ok(())
     }
 
-    fn write(&self, changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Result<(), OldError> {
+    fn write(&self, changes: Keys) -> Result<(), OldError> {
         self.write_sorted(changes.into_iter().map(|(key, value)| Ok((key, value.map(UserValue::from)))))
     }
 
@@ -131,10 +131,13 @@ fn varint(number: u64) -> Vec<u8> {
     value
 }
 
+/// Sorted keys with their new values; no value: a tombstone.
+type Keys = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
 /// What one ingestion changes, gathered before anything is written.
 #[derive(Default)]
 struct Changes {
-    keys: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    keys: Keys,
     ended: BTreeSet<QueueId>,
     /// Per queue what leaves it and what comes.
     queues: BTreeMap<QueueId, QueueChange>,
@@ -239,11 +242,7 @@ impl Plan<'_> {
         }
     }
 
-    fn finish(
-        mut self,
-        batch: &IngestBatch,
-        covered: Covered,
-    ) -> Result<(BTreeMap<Vec<u8>, Option<Vec<u8>>>, Totals), OldError> {
+    fn finish(mut self, batch: &IngestBatch, covered: Covered) -> Result<(Keys, Totals), OldError> {
         self.release_bodies()?;
         let totals = self.update_bounds()?;
         let mut keys = self.changes.keys;

@@ -1,5 +1,5 @@
 //! Records and messages for tests.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part, and a test may panic")]
 
 pub mod life;
 

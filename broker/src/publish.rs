@@ -296,8 +296,13 @@ impl Broker {
     fn inbound_routed(&mut self, index: SessionIndex, queue: QueueId, tag: Tag, reason: ReasonCode, need: Sequence) {
         let Some(session) = self.sessions.get_mut(index as usize).filter(|session| session.id == queue) else { return };
         if !reason.is_error() {
-            if let Some(state) = session.inbound_mut(tag) {
-                state.progress = Progress::Routed { reason, need };
+            let logged = session.logged;
+            let Some(state) = session.inbound_mut(tag) else { return };
+            state.progress = Progress::Routed { reason, need };
+            if logged {
+                // Written again: all shards have it. They may forget the id when their young log does.
+                let id = state.id;
+                self.append(Record::InboundBegin { queue, tag, id });
             }
             return;
         }

@@ -198,6 +198,8 @@ pub(crate) struct Backlog {
     pub extended: bool,
     /// How many are believed to be stored and unread.
     pub unread: usize,
+    /// Recovery: so many of the next may have been sent before.
+    pub maybe_sent: usize,
     /// Settled since they were stored (recovery): not to be delivered.
     pub skip: AHashSet<Sequence>,
     /// Recovery: QoS 2 deliveries of which only the release is left; the store may still show them.

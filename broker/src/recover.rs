@@ -67,11 +67,12 @@ impl Broker {
             Record::Subscribe { filter, options, .. } => drop(session.set_subscription(&filter, options)),
             Record::Unsubscribe { filter, .. } => drop(session.remove_subscription(&filter)),
             Record::InboundBegin { tag, id, .. } => {
-                // A snapshot holds only what was answered; of a young one nobody knows.
+                // A snapshot holds only what was answered, and a second record says that all shards have
+                // confirmed; of a single young one nobody knows.
                 let reason = base::ReasonCode::Success;
                 let routed = Progress::Routed { reason, need: Sequence(0) };
-                let progress = if is_snapshot { routed } else { Progress::Unknown };
-                session.remove_inbound(tag);
+                let known = session.remove_inbound(tag).is_some_and(|earlier| earlier.id == id);
+                let progress = if is_snapshot || known { routed } else { Progress::Unknown };
                 session.inbound.push((tag, InboundState { id, progress }));
             }
             Record::InboundEnd { tag, .. } => drop(session.remove_inbound(tag)),
@@ -244,7 +245,11 @@ impl Broker {
     /// What may have been sent before the crash is sent with DUP `[MQTT-3.3.1-1]`; QoS 2 only with its tag.
     fn mark_maybe_sent(&mut self, index: SessionIndex) {
         let window = usize::from(self.config.inflight_max);
-        let waiting = self.sessions[index as usize].queue.young.iter_mut();
+        let queue = &mut self.sessions[index as usize].queue;
+        if let Some(backlog) = &mut queue.backlog {
+            backlog.maybe_sent = window;
+        }
+        let waiting = queue.young.iter_mut();
         for entry in waiting.filter(|entry| entry.qos == Qos::AtLeastOnce).take(window) {
             entry.dup = true;
         }

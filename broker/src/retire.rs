@@ -159,25 +159,24 @@ impl Broker {
     /// A portion has come.
     pub(crate) fn backlog(&mut self, queue: QueueId, entries: Vec<BacklogEntry>, end: bool) {
         let Some(&index) = self.queues.get(&queue) else { return };
-        let Self { sessions, retiring, .. } = self;
-        let session = &mut sessions[index as usize];
+        let session = &mut self.sessions[index as usize];
         let Some(mut backlog) = session.queue.backlog.take() else { return };
         backlog.reading = false;
         for item in entries {
             backlog.after = backlog.after.max(item.sequence);
             backlog.unread = backlog.unread.saturating_sub(1);
-            if backlog.skip.remove(&item.sequence) {
-                retiring.settled.push((queue, item.sequence));
-                continue;
-            }
-            if backlog.received.remove(&item.sequence) {
+            if backlog.skip.remove(&item.sequence) || backlog.received.remove(&item.sequence) {
                 continue;
             }
             let tag = backlog.tagged.remove(&item.sequence);
             let mut entry = entry_of(item);
             session.queue.bytes += entry.size();
             match tag {
-                None => backlog.portion.push_back(entry),
+                None => {
+                    entry.dup = entry.qos == base::Qos::AtLeastOnce && backlog.maybe_sent > 0;
+                    backlog.maybe_sent = backlog.maybe_sent.saturating_sub(1);
+                    backlog.portion.push_back(entry);
+                }
                 Some(tag) => {
                     entry.dup = true;
                     if let Some(slot) = session.queue.window.get_mut(tag).filter(|s| s.state == State::Waiting) {

@@ -231,11 +231,11 @@ fn a_backlog_moves_to_the_old_generation_and_back() {
             connect 4 sub expiry=60 max=10
                 4: connected present=true
                 read backlog: 2 entries, end=false
-                4: deliver a "3" qos=1 tag=1
-                4: deliver a "4" qos=1 tag=2
+                4: deliver a "3" qos=1 tag=1 dup
+                4: deliver a "4" qos=1 tag=2 dup
                 read backlog: 2 entries, end=false
-                4: deliver a "5" qos=1 tag=3
-                4: deliver a "6" qos=1 tag=4
+                4: deliver a "5" qos=1 tag=3 dup
+                4: deliver a "6" qos=1 tag=4 dup
                 read backlog: 0 entries, end=true
             ack 4 1
             ack 4 2
@@ -322,7 +322,7 @@ fn a_stored_qos_2_delivery_keeps_its_tag() {
                 4: release 2 success
             comp 4 2
             retire
-                ingest: 0 pending, 5 settled
+                ingest: 0 pending, 3 settled
             crash
             connect 5 sub expiry=60
                 5: connected present=true

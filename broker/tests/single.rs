@@ -606,7 +606,9 @@ fn a_congested_connection() {
 fn a_full_queue_follows_the_policy() {
     use postroad_broker::QueuePolicy::{DropNew, DropOldest, RejectPublisher};
     for (policy, expected) in [
-        (RejectPublisher, expect![[r#"
+        (
+            RejectPublisher,
+            expect![[r#"
             connect 1 sub expiry=60
                 1: connected present=false
             sub 1 1 a:1
@@ -625,8 +627,11 @@ fn a_full_queue_follows_the_policy() {
                 3: connected present=true
                 3: deliver a "1" qos=1 tag=1
                 3: deliver a "2" qos=1 tag=2
-        "#]]),
-        (DropOldest, expect![[r#"
+        "#]],
+        ),
+        (
+            DropOldest,
+            expect![[r#"
             connect 1 sub expiry=60
                 1: connected present=false
             sub 1 1 a:1
@@ -645,8 +650,11 @@ fn a_full_queue_follows_the_policy() {
                 3: connected present=true
                 3: deliver a "2" qos=1 tag=1
                 3: deliver a "3" qos=1 tag=2
-        "#]]),
-        (DropNew, expect![[r#"
+        "#]],
+        ),
+        (
+            DropNew,
+            expect![[r#"
             connect 1 sub expiry=60
                 1: connected present=false
             sub 1 1 a:1
@@ -665,7 +673,8 @@ fn a_full_queue_follows_the_policy() {
                 3: connected present=true
                 3: deliver a "1" qos=1 tag=1
                 3: deliver a "2" qos=1 tag=2
-        "#]]),
+        "#]],
+        ),
     ] {
         let world = World::new(1, true, |config| {
             config.queue_messages_max = 2;

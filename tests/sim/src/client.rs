@@ -1,0 +1,252 @@
+//! Clients as the specification wants them: they keep their half of the session across connections.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use base::{
+    ConnectionId, Message, MessageId, Qos, QueueId, ReasonCode, SubscriptionOptions, Tag, TopicFilter, TopicName,
+};
+use postroad_base as base;
+use postroad_broker::api::{Delivery, Effect, Event, Inbound, Subscribe};
+
+use crate::oracle::{Name, Oracle};
+
+/// What both kinds of client have.
+#[derive(Debug, Default)]
+pub struct Link {
+    /// The connection, if there is one.
+    pub connection: Option<ConnectionId>,
+    /// CONNACK has come.
+    pub open: bool,
+    /// CONNACK came on some connection: the session must be there from now on.
+    pub known: bool,
+    pub to_server: VecDeque<Event>,
+    pub from_server: VecDeque<Effect>,
+    /// The server reads nothing.
+    pub parked: bool,
+}
+
+impl Link {
+    /// The connection is gone, with all that was under way on it.
+    pub fn cut(&mut self) {
+        let known = self.known;
+        *self = Self { known, ..Self::default() };
+    }
+
+    fn opened(&mut self, session_present: bool) -> Result<(), String> {
+        if self.known && !session_present {
+            return Err("a session that outlives its connection is gone".into());
+        }
+        (self.known, self.open) = (true, true);
+        Ok(())
+    }
+}
+
+/// Publishes numbered messages, and repeats what is not answered after a reconnect.
+#[derive(Debug, Default)]
+pub struct Publisher {
+    pub link: Link,
+    /// Sent, not answered, in order: tag, name.
+    unanswered: VecDeque<(Tag, Name)>,
+    /// QoS 2: PUBREC came, PUBCOMP has not.
+    unreleased: VecDeque<Tag>,
+    numbers: BTreeMap<(usize, u8), usize>,
+    tag_last: u16,
+}
+
+/// Publishes under way at once.
+const WINDOW: usize = 4;
+
+impl Publisher {
+    pub fn has_room(&self) -> bool {
+        self.link.open && self.unanswered.len() + self.unreleased.len() < WINDOW
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.unanswered.is_empty() && self.unreleased.is_empty()
+    }
+
+    /// Sends the next message to a topic.
+    pub fn publish(&mut self, publisher: usize, topic: usize, qos: u8) -> Name {
+        let number = self.numbers.entry((topic, qos)).or_default();
+        *number += 1;
+        let name = Name { publisher, topic, qos, number: *number };
+        let tag = self.free_tag();
+        self.unanswered.push_back((tag, name));
+        self.send(tag, name, false);
+        name
+    }
+
+    fn free_tag(&mut self) -> Tag {
+        loop {
+            self.tag_last = self.tag_last % 9 + 1;
+            let tag = Tag::new(self.tag_last).expect("1 to 9");
+            let taken = self.unanswered.iter().any(|(other, _)| *other == tag) || self.unreleased.contains(&tag);
+            if !taken {
+                return tag;
+            }
+        }
+    }
+
+    fn send(&mut self, tag: Tag, name: Name, dup: bool) {
+        let Some(connection) = self.link.connection else { return };
+        let message = Message {
+            id: MessageId(0),
+            topic: topic_name(name.topic),
+            payload: name.text().into(),
+            properties: Default::default(),
+            qos: Qos::from_number(name.qos).expect("1 or 2"),
+            retain: false,
+            expires_at: None,
+            publisher: QueueId::NONE,
+        };
+        let message = Inbound { message, tag: Some(tag), dup };
+        self.link.to_server.push_back(Event::Publish { connection, message });
+    }
+
+    /// Takes the next thing that the server sent.
+    pub fn take(&mut self, effect: Effect, oracle: &mut Oracle) -> Result<(), String> {
+        match effect {
+            Effect::Connected { session_present, .. } => {
+                self.link.opened(session_present)?;
+                for (tag, name) in self.unanswered.clone() {
+                    self.send(tag, name, true);
+                }
+                for tag in self.unreleased.clone() {
+                    self.release(tag);
+                }
+            }
+            Effect::Published { tag, reason, .. } => self.answered(tag, reason, oracle)?,
+            Effect::Completed { tag, .. } => self.unreleased.retain(|other| *other != tag),
+            other => return Err(format!("a publisher got {other:?}")),
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, tag: Tag, reason: ReasonCode, oracle: &mut Oracle) -> Result<(), String> {
+        if reason.is_error() {
+            return Err(format!("publish refused: {reason:?}"));
+        }
+        let Some(place) = self.unanswered.iter().position(|(other, _)| *other == tag) else {
+            return if self.unreleased.contains(&tag) {
+                Ok(())
+            } else {
+                Err(format!("answer to {tag:?} out of the blue"))
+            };
+        };
+        // [MQTT-4.6.0-2], [MQTT-4.6.0-3]
+        if place != 0 {
+            return Err(format!("answer to {tag:?} overtook {place} others"));
+        }
+        let Some((_, name)) = self.unanswered.pop_front() else { return Ok(()) };
+        oracle.acknowledged(name);
+        if name.qos == 2 {
+            self.unreleased.push_back(tag);
+            self.release(tag);
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, tag: Tag) {
+        if let Some(connection) = self.link.connection {
+            self.link.to_server.push_back(Event::Release { connection, tag });
+        }
+    }
+}
+
+/// Subscribes, takes, acknowledges late.
+#[derive(Debug, Default)]
+pub struct Subscriber {
+    pub link: Link,
+    /// QoS 2: received, not released `[MQTT-4.3.3-10]`.
+    received: BTreeSet<Tag>,
+    /// Acknowledgements that it has not sent yet.
+    pub due: VecDeque<Event>,
+    /// SUBSCRIBE and UNSUBSCRIBE under way: tag, topic, whether it subscribes.
+    requests: VecDeque<(Tag, usize, bool)>,
+    tag_last: u16,
+    pub taken: usize,
+}
+
+impl Subscriber {
+    pub fn is_changing(&self) -> bool {
+        !self.requests.is_empty()
+    }
+
+    /// Changes its subscription to a topic.
+    pub fn request(&mut self, topic: usize, subscribe: bool) {
+        let Some(connection) = self.link.connection else { return };
+        self.tag_last = self.tag_last % 1000 + 1;
+        let tag = Tag::new(self.tag_last).expect("1 to 1000");
+        self.requests.push_back((tag, topic, subscribe));
+        let filter = TopicFilter::new(format!("+/{topic}")).expect("a filter");
+        self.link.to_server.push_back(if subscribe {
+            let options = SubscriptionOptions { qos: Qos::ExactlyOnce, ..SubscriptionOptions::default() };
+            Event::Subscribe { connection, tag, filters: vec![Subscribe { filter: Ok(filter), options }] }
+        } else {
+            Event::Unsubscribe { connection, tag, filters: vec![Ok(filter)] }
+        });
+    }
+
+    /// The connection is gone: what was asked for may or may not have happened.
+    pub fn cut(&mut self) {
+        self.link.cut();
+        self.requests.clear();
+        self.due.clear();
+    }
+
+    pub fn take(&mut self, number: usize, effect: Effect, oracle: &mut Oracle) -> Result<(), String> {
+        let connection = self.link.connection.ok_or("no connection")?;
+        match effect {
+            Effect::Connected { session_present, .. } => self.link.opened(session_present)?,
+            Effect::Subscribed { tag, reasons, .. } => {
+                let Some((expected, topic, true)) = self.requests.pop_front() else { return Err("SUBACK?".into()) };
+                if expected != tag {
+                    return Err(format!("SUBACK {tag:?} instead of {expected:?}"));
+                }
+                if !reasons[0].is_error() {
+                    oracle.subscribed(number, topic);
+                }
+            }
+            Effect::Unsubscribed { tag, .. } => {
+                let Some((expected, topic, false)) = self.requests.pop_front() else { return Err("UNSUBACK?".into()) };
+                if expected != tag {
+                    return Err(format!("UNSUBACK {tag:?} instead of {expected:?}"));
+                }
+                oracle.unsubscribed(number, topic);
+            }
+            Effect::Deliver { delivery, .. } => self.deliver(number, connection, &delivery, oracle)?,
+            Effect::ReleaseDelivery { tag, .. } => {
+                self.received.remove(&tag);
+                self.due.push_back(Event::Complete { connection, tag });
+            }
+            other => return Err(format!("a subscriber got {other:?}")),
+        }
+        Ok(())
+    }
+
+    fn deliver(
+        &mut self,
+        number: usize,
+        connection: ConnectionId,
+        delivery: &Delivery,
+        oracle: &mut Oracle,
+    ) -> Result<(), String> {
+        let name = Name::parse(&delivery.message.payload).ok_or("strange payload")?;
+        let tag = delivery.tag.ok_or("a delivery without tag")?;
+        let reason = ReasonCode::Success;
+        self.taken += 1;
+        if delivery.qos == Qos::AtLeastOnce {
+            self.due.push_back(Event::Acknowledge { connection, tag, reason });
+            return oracle.received(number, name);
+        }
+        self.due.push_back(Event::Receive { connection, tag, reason });
+        if self.received.insert(tag) {
+            return oracle.received(number, name);
+        }
+        if delivery.dup { Ok(()) } else { Err(format!("{tag:?} used again before its release, without DUP")) }
+    }
+}
+
+pub fn topic_name(topic: usize) -> TopicName {
+    TopicName::new(format!("t/{topic}")).expect("a topic")
+}

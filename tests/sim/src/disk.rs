@@ -1,0 +1,105 @@
+//! One shard's log and old generation, as a model that forgets.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use base::{QueueId, Record, Sequence};
+use postroad_base as base;
+use postroad_broker::api::{BacklogEntry, Retirement, StateKey};
+
+/// Log and old generation.
+#[derive(Debug)]
+pub struct Disk {
+    /// Young records, oldest first.
+    records: VecDeque<(Sequence, Record)>,
+    /// How many of them survive a crash.
+    committed: usize,
+    next: Sequence,
+    as_of: Sequence,
+    state: BTreeMap<StateKey, Vec<Record>>,
+    stored: BTreeMap<(QueueId, Sequence), BacklogEntry>,
+}
+
+impl Disk {
+    pub fn new() -> Self {
+        Self {
+            records: VecDeque::new(),
+            committed: 0,
+            next: Sequence(1),
+            as_of: Sequence(0),
+            state: BTreeMap::new(),
+            stored: BTreeMap::new(),
+        }
+    }
+
+    pub fn append(&mut self, record: Record) {
+        self.records.push_back((self.next, record));
+        self.next = self.next.next();
+    }
+
+    pub fn uncommitted(&self) -> usize {
+        self.records.len() - self.committed
+    }
+
+    /// The next `count` records are safe; the last of them.
+    pub fn commit(&mut self, count: usize) -> Option<Sequence> {
+        self.committed += count.min(self.uncommitted());
+        self.last_committed()
+    }
+
+    /// The newest record that survives a crash.
+    pub fn last_committed(&self) -> Option<Sequence> {
+        self.records.get(self.committed.checked_sub(1)?).map(|(sequence, _)| *sequence)
+    }
+
+    /// The newest record.
+    pub fn last(&self) -> Option<Sequence> {
+        self.records.back().map(|(sequence, _)| *sequence)
+    }
+
+    /// Stores a batch. The segments go later: see `recycle`.
+    pub fn ingest(&mut self, batch: &Retirement) {
+        for (key, state) in &batch.state {
+            match state {
+                Some(records) => self.state.insert(key.clone(), records.clone()),
+                None => self.state.remove(key),
+            };
+        }
+        for (queue, entry) in &batch.pending {
+            self.stored.insert((*queue, entry.sequence), entry.clone());
+        }
+        for key in &batch.settled {
+            self.stored.remove(key);
+        }
+        self.stored.retain(|(queue, _), _| !batch.ended.contains(queue));
+        self.as_of = batch.as_of;
+    }
+
+    /// Gives up the segments up to `upto`.
+    pub fn recycle(&mut self, upto: Sequence) {
+        while self.committed > 0 && self.records.front().is_some_and(|(sequence, _)| *sequence <= upto) {
+            self.records.pop_front();
+            self.committed -= 1;
+        }
+    }
+
+    pub fn portion(&self, queue: QueueId, after: Sequence, messages_max: usize) -> (Vec<BacklogEntry>, bool) {
+        let all = self.stored.range((queue, after.next())..=(queue, Sequence(u64::MAX)));
+        let entries: Vec<_> = all.map(|(_, entry)| entry.clone()).take(messages_max).collect();
+        let end = entries.len() < messages_max;
+        (entries, end)
+    }
+
+    /// Forgets what was not committed; what is left, as recovery replays it: sequence, as-of, record.
+    pub fn crash(&mut self) -> Vec<(Sequence, Sequence, Record)> {
+        self.records.truncate(self.committed);
+        let last = self.last().unwrap_or(Sequence(0)).max(self.as_of);
+        self.next = last.next();
+        let snapshot = self.state.values().flatten().map(|record| (Sequence(0), self.as_of, record.clone()));
+        let young = self.records.iter().map(|(sequence, record)| (*sequence, self.as_of, record.clone()));
+        snapshot.chain(young).collect()
+    }
+
+    pub fn next(&self) -> Sequence {
+        self.next
+    }
+}

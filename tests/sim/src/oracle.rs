@@ -1,0 +1,131 @@
+//! What was promised, held against what came.
+//!
+//! - Acknowledged to the publisher ⇒ every subscriber whose SUBACK came before the first sending gets it.
+//! - QoS 2 at both ends: never twice.
+//! - First arrivals of one publisher, topic and QoS at one subscriber are in the order of publishing.
+//! - Published for the first time after an UNSUBACK came ⇒ it does not come there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A message: publisher, topic, level, number. Its text is the payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name {
+    pub publisher: usize,
+    pub topic: usize,
+    pub qos: u8,
+    pub number: usize,
+}
+
+impl Name {
+    pub fn text(self) -> String {
+        format!("{}/{}/{}/{}", self.publisher, self.topic, self.qos, self.number)
+    }
+
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
+        let numbers: Vec<usize> = text.split('/').map(str::parse).collect::<Result<_, _>>().ok()?;
+        let [publisher, topic, qos, number] = numbers[..] else { return None };
+        Some(Self { publisher, topic, qos: u8::try_from(qos).ok()?, number })
+    }
+}
+
+/// State of one subscriber's subscription to one topic, as the subscriber knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subscribed {
+    No,
+    /// SUBSCRIBE or UNSUBSCRIBE is under way: nothing is promised, nothing forbidden.
+    Maybe,
+    Yes,
+}
+
+#[derive(Debug, Default)]
+pub struct Oracle {
+    subscribed: BTreeMap<(usize, usize), Subscribed>,
+    /// Subscribers that must get a message if it is acknowledged.
+    owed: BTreeMap<Name, BTreeSet<usize>>,
+    /// Subscribers that must not get it.
+    barred: BTreeMap<Name, BTreeSet<usize>>,
+    acknowledged: BTreeSet<Name>,
+    received: BTreeMap<(usize, Name), usize>,
+    /// Highest number that came, by subscriber, publisher, topic, level.
+    newest: BTreeMap<(usize, usize, usize, u8), usize>,
+}
+
+impl Oracle {
+    pub fn published(&mut self, name: Name, subscribers: usize) {
+        for subscriber in 0..subscribers {
+            match self.subscribed.get(&(subscriber, name.topic)).copied().unwrap_or(Subscribed::No) {
+                Subscribed::Yes => drop(self.owed.entry(name).or_default().insert(subscriber)),
+                Subscribed::No => drop(self.barred.entry(name).or_default().insert(subscriber)),
+                Subscribed::Maybe => {}
+            }
+        }
+    }
+
+    pub fn acknowledged(&mut self, name: Name) {
+        self.acknowledged.insert(name);
+    }
+
+    /// SUBSCRIBE was sent: what was forbidden may come, if it is published again. What was promised stays
+    /// promised, if there was a subscription before.
+    pub fn subscribing(&mut self, subscriber: usize, topic: usize) {
+        let state = self.subscribed.entry((subscriber, topic)).or_insert(Subscribed::Maybe);
+        if *state == Subscribed::No {
+            *state = Subscribed::Maybe;
+        }
+        for (name, barred) in &mut self.barred {
+            if name.topic == topic {
+                barred.remove(&subscriber);
+            }
+        }
+    }
+
+    /// It may end the subscription before this is delivered: what is owed there is not owed any more.
+    pub fn unsubscribing(&mut self, subscriber: usize, topic: usize) {
+        self.subscribing(subscriber, topic);
+        self.subscribed.insert((subscriber, topic), Subscribed::Maybe);
+        for (name, owed) in &mut self.owed {
+            if name.topic == topic {
+                owed.remove(&subscriber);
+            }
+        }
+    }
+
+    pub fn subscribed(&mut self, subscriber: usize, topic: usize) {
+        self.subscribed.insert((subscriber, topic), Subscribed::Yes);
+    }
+
+    pub fn unsubscribed(&mut self, subscriber: usize, topic: usize) {
+        self.subscribed.insert((subscriber, topic), Subscribed::No);
+    }
+
+    pub fn received(&mut self, subscriber: usize, name: Name) -> Result<(), String> {
+        let count = self.received.entry((subscriber, name)).or_default();
+        *count += 1;
+        if name.qos == 2 && *count > 1 {
+            return Err(format!("subscriber {subscriber} got {name:?} twice"));
+        }
+        if self.barred.get(&name).is_some_and(|barred| barred.contains(&subscriber)) {
+            return Err(format!("subscriber {subscriber} got {name:?} after it had unsubscribed"));
+        }
+        let key = (subscriber, name.publisher, name.topic, name.qos);
+        let newest = self.newest.entry(key).or_default();
+        if *count == 1 && name.number < *newest {
+            return Err(format!("subscriber {subscriber} got {name:?} after number {newest}"));
+        }
+        *newest = name.number.max(*newest);
+        Ok(())
+    }
+
+    /// Everything has come to rest: nothing may be owed.
+    pub fn settle(&self) -> Result<(), String> {
+        for name in &self.acknowledged {
+            for subscriber in self.owed.get(name).into_iter().flatten() {
+                if !self.received.contains_key(&(*subscriber, *name)) {
+                    return Err(format!("{name:?} was acknowledged, subscriber {subscriber} never got it"));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -66,7 +66,7 @@ impl Connection {
             }
             Packet::Disconnect(disconnect) => Err(self.disconnect(&disconnect, limits)),
             Packet::Connect(_) => Err(protocol_error("second CONNECT")), // [MQTT-3.1.0-2]
-            Packet::Auth(_) => Err(protocol_error("AUTH without an authentication method")), // [MQTT-4.12.0-6]
+            Packet::Auth(_) => Err(protocol_error("AUTH without an authentication method")), // [MQTT-4.12.0-7]
             _ => Err(protocol_error("packet that only a server sends")),
         }
     }
@@ -103,16 +103,15 @@ impl Connection {
         Ok(Some(Event::Publish { connection: self.id, message }))
     }
 
-    /// `[MQTT-3.3.4-7]`, `[MQTT-3.3.4-9]`: an MQTT 5 client may not have more unfinished than our receive maximum. A
-    /// repeated QoS 2 publication is the same one. MQTT 3 knows no such limit, but only 65,535 packet identifiers.
+    /// `[MQTT-3.3.4-7]`: an MQTT 5 client may not have more unfinished than our receive maximum. MQTT 3 knows no such
+    /// limit, but only 65,535 packet identifiers.
     fn take_quota(&mut self, publish: &Publish<'_>, limits: &Limits) -> Result<(), Closing> {
         let Some(tag) = publish.tag else { return Ok(()) };
         let (used, most) = match self.version {
             Version::V5 => (self.window.unfinished(), limits.receive_maximum),
             _ => (self.window.unanswered(), u16::MAX),
         };
-        let is_repeat = self.version.is_v5() && self.window.is_open(tag, publish.qos);
-        if used >= usize::from(most) && !is_repeat {
+        if used >= usize::from(most) {
             let detail = "more unfinished publications than the receive maximum";
             return Err(Closing::for_error(ReasonCode::ReceiveMaximumExceeded, detail));
         }

@@ -15,25 +15,16 @@ use postroad_base::{Qos, Tag};
 #[derive(Debug, Default)]
 pub(super) struct Window {
     /// In the order of receipt, which is the order of the answers `[MQTT-4.6.0-2]`, `[MQTT-4.6.0-3]`.
-    unanswered: VecDeque<Waiting>,
+    unanswered: VecDeque<(Tag, Qos)>,
     /// PUBREC sent, PUBCOMP not. No tag twice.
     unreleased: Vec<Tag>,
-    /// How many of `unanswered` are repeats.
-    repeats: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    tag: Tag,
-    qos: Qos,
-    /// A QoS 2 publication that is here already: it is answered once more, and counts once.
-    repeats: bool,
 }
 
 impl Window {
-    /// What counts against the receive maximum.
+    /// What counts against the receive maximum. A publication that is repeated on the same connection, which MQTT 5
+    /// forbids `[MQTT-4.4.0-1]`, counts again: it is one more answer that we owe.
     pub(super) fn unfinished(&self) -> usize {
-        self.unanswered.len() - self.repeats + self.unreleased.len()
+        self.unanswered.len() + self.unreleased.len()
     }
 
     /// Publications that wait for PUBACK or PUBREC.
@@ -41,25 +32,16 @@ impl Window {
         self.unanswered.len()
     }
 
-    /// Whether this is a QoS 2 publication that is not finished.
-    pub(super) fn is_open(&self, tag: Tag, qos: Qos) -> bool {
-        let is_same = |waiting: &Waiting| waiting.tag == tag && waiting.qos == Qos::ExactlyOnce;
-        qos == Qos::ExactlyOnce && (self.unreleased.contains(&tag) || self.unanswered.iter().any(is_same))
-    }
-
     /// PUBLISH came.
     pub(super) fn publish(&mut self, tag: Tag, qos: Qos) {
-        let repeats = self.is_open(tag, qos);
-        self.repeats += usize::from(repeats);
-        self.unanswered.push_back(Waiting { tag, qos, repeats });
+        self.unanswered.push_back((tag, qos));
     }
 
     /// PUBACK or PUBREC leaves: the level of the oldest publication of `tag`, `None` if none waits. After a PUBREC that is
     /// no refusal a PUBREL is due.
     pub(super) fn answer(&mut self, tag: Tag, is_refused: bool) -> Option<Qos> {
-        let index = self.unanswered.iter().position(|waiting| waiting.tag == tag)?;
-        let Waiting { qos, repeats, .. } = self.unanswered.remove(index)?;
-        self.repeats -= usize::from(repeats);
+        let index = self.unanswered.iter().position(|(known, _)| *known == tag)?;
+        let (_, qos) = self.unanswered.remove(index)?;
         if qos == Qos::ExactlyOnce && !is_refused && !self.unreleased.contains(&tag) {
             self.unreleased.push(tag);
         }
@@ -70,6 +52,63 @@ impl Window {
     pub(super) fn complete(&mut self, tag: Tag) {
         if let Some(index) = self.unreleased.iter().position(|&known| known == tag) {
             self.unreleased.swap_remove(index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Publish(u16, Qos),
+        /// The oldest unanswered publication is answered, as the broker does; `true`: refused.
+        Answer(bool),
+        Complete(u16),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let qos = prop_oneof![Just(Qos::AtLeastOnce), Just(Qos::ExactlyOnce)];
+        prop_oneof![
+            (1_u16..5, qos).prop_map(|(tag, qos)| Step::Publish(tag, qos)),
+            any::<bool>().prop_map(Step::Answer),
+            (1_u16..5).prop_map(Step::Complete),
+        ]
+    }
+
+    fn tag(number: u16) -> Tag {
+        Tag::new(number).expect("not 0")
+    }
+
+    proptest! {
+        /// What is unfinished: every publication without its answer, and every tag that waits for its release.
+        #[test]
+        fn counts_as_the_plain_definition_does(steps in prop::collection::vec(step(), 0..60)) {
+            let mut window = Window::default();
+            let (mut waiting, mut unreleased) = (VecDeque::new(), std::collections::BTreeSet::new());
+            for step in steps {
+                match step {
+                    Step::Publish(number, qos) => {
+                        window.publish(tag(number), qos);
+                        waiting.push_back((number, qos));
+                    }
+                    Step::Answer(is_refused) => {
+                        let Some((number, qos)) = waiting.pop_front() else { continue };
+                        prop_assert_eq!(window.answer(tag(number), is_refused), Some(qos));
+                        if qos == Qos::ExactlyOnce && !is_refused {
+                            unreleased.insert(number);
+                        }
+                    }
+                    Step::Complete(number) => {
+                        window.complete(tag(number));
+                        unreleased.remove(&number);
+                    }
+                }
+                prop_assert_eq!(window.unanswered(), waiting.len());
+                prop_assert_eq!(window.unfinished(), waiting.len() + unreleased.len());
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! MQTT on one connection, packets in and packets out.
 
 mod common;
+mod conformance;
 mod inbound;
 mod outbound;
+mod script;

@@ -1,0 +1,1096 @@
+//! What the specification says of one connection, statement by statement: MQTT 5.0 by its numbers, "of 3.1.1" by those
+//! of the older one. Statements about a single packet are tested in `protocol`, those about sessions in `broker`.
+
+use std::num::NonZeroU16;
+
+use expect_test::expect;
+use postroad_base::SessionExpiry;
+use postroad_session::mqtt::Limits;
+
+use crate::script::{check, check_with, played};
+
+/// [MQTT-3.1.0-1] Nobody but CONNECT opens; strangers get no byte.
+#[test]
+fn the_first_packet_is_connect() {
+    check(
+        "> c0 [ ]",
+        expect![[r#"
+        > c0 [ ]
+            refused: first packet is not CONNECT (protocol_error)
+    "#]],
+    );
+    check(
+        "> 47 45 54 20 2f",
+        expect![[r#"
+        > 47 45 54 20 2f
+            refused: first packet is not CONNECT (protocol_error)
+    "#]],
+    );
+    check(
+        "> 30 [ 't' \"x\" ]",
+        expect![[r#"
+        > 30 [ 't' "x" ]
+            refused: first packet is not CONNECT (protocol_error)
+    "#]],
+    );
+}
+
+/// [MQTT-3.1.0-2]
+#[test]
+fn a_second_connect_is_a_protocol_error() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         connected
+         > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                over: second CONNECT (protocol_error), Lost
+                < e0 01 82
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 04 02 00 00 'c' ]
+         connected
+         > 10 [ 'MQTT' 04 02 00 00 'c' ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 04 02 00 00 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 02 00 00
+            > 10 [ 'MQTT' 04 02 00 00 'c' ]
+                over: second CONNECT (protocol_error), Lost
+        "#]],
+    );
+}
+
+/// [MQTT-3.1.2-1] [MQTT-3.1.2-2], both versions: older ones are told 1, newer ones 0x84, strangers nothing.
+#[test]
+fn unknown_versions() {
+    check(
+        "> 10 [ 'MQTT' 06 02 00 00 ( ) 'c' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 06 02 00 00 ( ) 'c' ]
+            refused: protocol name and level are not those of MQTT 3.1, 3.1.1 or 5.0 (unsupported_protocol_version)
+            < 20 03 00 84 00
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 03 02 00 00 'c' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 03 02 00 00 'c' ]
+            refused: protocol name and level are not those of MQTT 3.1, 3.1.1 or 5.0 (unsupported_protocol_version)
+            < 20 02 00 01
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 84 02 00 00 'c' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 84 02 00 00 'c' ]
+            refused: protocol name and level are not those of MQTT 3.1, 3.1.1 or 5.0 (unsupported_protocol_version)
+            < 20 02 00 01
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQIsdp' 04 02 00 00 'c' ]",
+        expect![[r#"
+        > 10 [ 'MQIsdp' 04 02 00 00 'c' ]
+            refused: protocol name and level are not those of MQTT 3.1, 3.1.1 or 5.0 (unsupported_protocol_version)
+            < 20 02 00 01
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQTTX' 05 02 00 00 ( ) 'c' ]",
+        expect![[r#"
+        > 10 [ 'MQTTX' 05 02 00 00 ( ) 'c' ]
+            refused: protocol name and level are not those of MQTT 3.1, 3.1.1 or 5.0 (unsupported_protocol_version)
+    "#]],
+    );
+    // The length of this one is the letter M.
+    let name = "n".repeat(77 - 12);
+    check(
+        &format!("> 10 [ 'MQTT' 06 02 00 00 '{name}' ]"),
+        expect![[r#"
+        > 10 [ 'MQTT' 06 02 00 00 'nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn' ]
+            refused: protocol name and level are not those of MQTT 3.1, 3.1.1 or 5.0 (unsupported_protocol_version)
+            < 20 03 00 84 00
+    "#]],
+    );
+}
+
+/// [MQTT-3.1.2-3] [MQTT-3.1.4-1] A malformed CONNECT: MQTT 5 is told, MQTT 3 is not.
+#[test]
+fn malformed_connects() {
+    check(
+        "> 10 [ 'MQTT' 05 03 00 00 ( ) 'c' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 05 03 00 00 ( ) 'c' ]
+            refused: reserved flag of CONNECT is set (malformed_packet)
+            < 20 03 00 81 00
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 04 03 00 00 'c' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 04 03 00 00 'c' ]
+            refused: reserved flag of CONNECT is set (malformed_packet)
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 06 00 00 ( ) 'c' ( ) 'a/#' 'w' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 05 06 00 00 ( ) 'c' ( ) 'a/#' 'w' ]
+            refused: will topic is empty or holds a wildcard (topic_name_invalid)
+            < 20 03 00 90 00
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( 21 00 00 ) 'c' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 05 02 00 00 ( 21 00 00 ) 'c' ]
+            refused: receive maximum is 0 (protocol_error)
+            < 20 03 00 82 00
+    "#]],
+    );
+}
+
+/// [MQTT-3.1.3-6] [MQTT-3.1.3-7] [MQTT-3.2.2-16] and of 3.1.1 [MQTT-3.1.3-6] to [MQTT-3.1.3-9]
+#[test]
+fn empty_client_identifiers() {
+    check(
+        "> 10 [ 'MQTT' 05 00 00 00 ( ) '' ]
+         connected",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 00 00 00 ( ) '' ]
+                Connect { client: ClientId("given"), clean_start: false, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 16 00 00 13 21 04 00 27 00 10 00 00 12 00 05 67 69 76 65 6e 22 00 40
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 04 02 00 00 '' ]
+         connected",
+        expect![[r#"
+            > 10 [ 'MQTT' 04 02 00 00 '' ]
+                Connect { client: ClientId("given"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 02 00 00
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 04 00 00 00 '' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 04 00 00 00 '' ]
+            refused: an empty client identifier needs a clean session (client_identifier_not_valid)
+            < 20 02 00 02
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQIsdp' 03 02 00 00 '' ]",
+        expect![[r#"
+        > 10 [ 'MQIsdp' 03 02 00 00 '' ]
+            refused: an empty client identifier needs a clean session (client_identifier_not_valid)
+            < 20 02 00 02
+    "#]],
+    );
+}
+
+/// [MQTT-3.1.3-5] Every letter that must be allowed is, and any other.
+#[test]
+fn client_identifiers_are_free() {
+    check(
+        "> 10 [ 'MQTT' 04 02 00 00 '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/+#' ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 04 02 00 00 '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/+#' ]
+                Connect { client: ClientId("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/+#"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+        "#]],
+    );
+}
+
+/// [MQTT-3.2.2-2] [MQTT-3.2.2-3] and of 3.1.1 [MQTT-3.2.2-1] to [MQTT-3.2.2-3]; 3.1 keeps the byte reserved.
+#[test]
+fn session_present() {
+    check(
+        "> 10 [ 'MQTT' 05 00 00 00 ( 11 00 00 00 0a ) 'c' ]
+         connected present",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 00 00 00 ( 11 00 00 00 0a ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(10), receive_maximum: 65535, will: None }
+            connected present
+                < 20 0e 01 00 0b 21 04 00 27 00 10 00 00 22 00 40
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 04 00 00 00 'c' ]
+         connected present",
+        expect![[r#"
+            > 10 [ 'MQTT' 04 00 00 00 'c' ]
+                Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(4294967295), receive_maximum: 65535, will: None }
+            connected present
+                < 20 02 01 00
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQIsdp' 03 00 00 00 'c' ]
+         connected present",
+        expect![[r#"
+            > 10 [ 'MQIsdp' 03 00 00 00 'c' ]
+                Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(4294967295), receive_maximum: 65535, will: None }
+            connected present
+                < 20 02 00 00
+        "#]],
+    );
+}
+
+/// [MQTT-3.2.2-6] [MQTT-3.2.2-7] and of 3.1.1 [MQTT-3.2.2-4] to [MQTT-3.2.2-6]: MQTT 3 has six return codes.
+#[test]
+fn refusals() {
+    for (reason, v3) in [("86", "04"), ("87", "05"), ("97", "03"), ("85", "02"), ("8a", "05"), ("88", "03")] {
+        let v5 = format!("> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]\nrefused {reason}");
+        let text = format!("    < 20 03 00 {reason} 00\n");
+        assert!(played(&v5).ends_with(&text), "{reason}");
+        let old = format!("> 10 [ 'MQTT' 04 02 00 00 'c' ]\nrefused {reason}");
+        assert!(played(&old).ends_with(&format!("    < 20 02 00 {v3}\n")), "{reason}");
+    }
+}
+
+/// [MQTT-3.2.2-8] A code that CONNACK does not have (0x8B, server shutting down) becomes one that it has.
+#[test]
+fn connack_has_codes_of_its_own() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         refused 8b",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            refused 8b
+                < 20 03 00 88 00
+        "#]],
+    );
+}
+
+/// [MQTT-3.14.0-1] No DISCONNECT before a CONNACK of success, also if the session is taken over meanwhile.
+#[test]
+fn no_disconnect_before_connack() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         close 8e taken over",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            close 8e taken over
+                < 20 03 00 80 00
+        "#]],
+    );
+}
+
+/// [MQTT-4.12.0-1] [MQTT-4.12.0-7] No method is known, and none can be begun later.
+#[test]
+fn enhanced_authentication() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( 15 'SCRAM' ) 'c' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 05 02 00 00 ( 15 'SCRAM' ) 'c' ]
+            refused: enhanced authentication is not supported (bad_authentication_method)
+            < 20 2e 00 8c 2b 1f 00 28 65 6e 68 61 6e 63 65 64 20 61 75 74 68 65 6e 74 69 63 61 74 69 6f 6e 20 69 73 20 6e 6f 74 20 73 75 70 70 6f 72 74 65 64
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         connected
+         > f0 [ 19 ( 15 'SCRAM' ) ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            > f0 [ 19 ( 15 'SCRAM' ) ]
+                over: AUTH without an authentication method (protocol_error), Lost
+                < e0 01 82
+        "#]],
+    );
+}
+
+/// [MQTT-3.1.2-7] [MQTT-3.1.2-14] [MQTT-3.1.2-15] [MQTT-3.1.3-10] The will, with delay, expiry and what travels with it.
+#[test]
+fn the_will_is_kept() {
+    check(
+        "> 10 [ 'MQTT' 05 36 00 00 ( ) 'c' ( 18 00 00 00 05 02 00 00 00 09 03 'text' 26 'k' 'v' ) 'will' 'bye' ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 36 00 00 ( ) 'c' ( 18 00 00 00 05 02 00 00 00 09 03 'text' 26 'k' 'v' ) 'will' 'bye' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"\x03\0\x04text&\0\x01k\0\x01v", qos: ExactlyOnce, retain: true, delay_seconds: 5, expiry_seconds: Some(9) }) }
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 04 0e 00 00 'c' 'will' 'bye' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 04 0e 00 00 'c' 'will' 'bye' ]
+            Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"", qos: AtLeastOnce, retain: false, delay_seconds: 0, expiry_seconds: None }) }
+    "#]],
+    );
+}
+
+/// Section 3.1.2.11.2, [MQTT-3.1.2-23]. Expiries: as asked, cut, and those that MQTT 3 means.
+#[test]
+fn session_expiry() {
+    let limits = Limits { session_expiry_max: SessionExpiry(60), ..Limits::default() };
+    check_with(
+        &limits,
+        "> 10 [ 'MQTT' 05 00 00 00 ( 11 00 00 00 3c ) 'c' ]
+         connected",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 00 00 00 ( 11 00 00 00 3c ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(60), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+        "#]],
+    );
+    check_with(
+        &limits,
+        "> 10 [ 'MQTT' 05 00 00 00 ( 11 ff ff ff ff ) 'c' ]
+         connected",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 00 00 00 ( 11 ff ff ff ff ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(60), receive_maximum: 65535, will: None }
+            connected
+                < 20 13 00 00 10 11 00 00 00 3c 21 04 00 27 00 10 00 00 22 00 40
+        "#]],
+    );
+    check_with(
+        &limits,
+        "> 10 [ 'MQTT' 04 00 00 00 'c' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 04 00 00 00 'c' ]
+            Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(60), receive_maximum: 65535, will: None }
+    "#]],
+    );
+    check_with(
+        &limits,
+        "> 10 [ 'MQTT' 04 02 00 00 'c' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 04 02 00 00 'c' ]
+            Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+    "#]],
+    );
+}
+
+/// [MQTT-3.1.2-21] [MQTT-3.2.2-21] [MQTT-3.2.2-22] [MQTT-3.1.2-22]; of 3.1.1 [MQTT-3.1.2-24]
+#[test]
+fn keep_alive() {
+    let limits = Limits { keep_alive_max: 10, ..Limits::default() };
+    check_with(
+        &limits,
+        "> 10 [ 'MQTT' 05 02 00 3c ( ) 'c' ]
+         connected
+         at 14999
+         > c0 [ ]
+         at 29998
+         at 29999",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 3c ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 11 00 00 0e 21 04 00 27 00 10 00 00 22 00 40 13 00 0a
+            at 14999
+            > c0 [ ]
+                < d0 00
+            at 29998
+            at 29999
+                over: nothing came for 1.5 keep alives (keep_alive_timeout), Lost
+                < e0 01 8d
+        "#]],
+    );
+    check_with(
+        &limits,
+        "> 10 [ 'MQTT' 04 02 00 02 'c' ]
+         connected
+         at 2999
+         at 3000",
+        expect![[r#"
+            > 10 [ 'MQTT' 04 02 00 02 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 02 00 00
+            at 2999
+            at 3000
+                over: nothing came for 1.5 keep alives (keep_alive_timeout), Lost
+        "#]],
+    );
+}
+
+/// [MQTT-3.12.4-1]
+#[test]
+fn pings() {
+    check(
+        "> 10 [ 'MQIsdp' 03 02 00 00 'c' ]
+         connected
+         > c0 [ ]",
+        expect![[r#"
+            > 10 [ 'MQIsdp' 03 02 00 00 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 02 00 00
+            > c0 [ ]
+                < d0 00
+        "#]],
+    );
+}
+
+/// [MQTT-2.1.3-1] [MQTT-3.3.1-4] [MQTT-3.3.2-2] [MQTT-3.8.3-4] [MQTT-4.13.1-1] What is malformed ends the connection; MQTT 5 is told
+/// why, [MQTT-4.8.0-1] of 3.1.1 is not.
+#[test]
+fn malformed_packets() {
+    for (packet, reason) in [
+        ("> 36 [ 't' 00 01 ( ) ]", "81"),
+        ("> 30 [ 't/+' ( ) ]", "90"),
+        ("> 80 [ 00 01 ( ) 't' 00 ]", "81"),
+        ("> 82 [ 00 01 ( ) ]", "82"),
+        ("> a2 [ 00 01 ( ) ]", "82"),
+        ("> 32 [ 't' 00 00 ( ) ]", "82"),
+        ("> 30 [ 't' ( 23 00 00 ) ]", "94"),
+        ("> 40 [ 00 01 07 ]", "82"),
+        ("> 82 [ 00 01 ( ) 't' 03 ]", "82"),
+        ("> 82 [ 00 01 ( ) '$share/g/t' 04 ]", "82"),
+        ("> 30 ff ff ff 7f", "95"),
+        ("> 20 [ 00 00 ( ) ]", "82"),
+        ("> 90 [ 00 01 ( ) 00 ]", "82"),
+        ("> b0 [ 00 01 ( ) 00 ]", "82"),
+        ("> d0 [ ]", "82"),
+    ] {
+        let text = played(&format!("> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]\nconnected\n{packet}"));
+        assert!(text.ends_with(&format!(", Lost\n    < e0 01 {reason}\n")), "{text}");
+    }
+    for packet in
+        ["> 36 [ 't' 00 01 ]", "> 30 [ 't/+' ]", "> 82 [ 00 01 ]", "> 20 [ 00 00 ]", "> f0 [ ]", "> 38 [ 't' ]"]
+    {
+        let text = played(&format!("> 10 [ 'MQTT' 04 02 00 00 'c' ]\nconnected\n{packet}"));
+        assert!(text.ends_with(", Lost\n"), "{text}");
+    }
+}
+
+/// [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20] Flags, lifetime,
+/// and everything that travels unchanged, in its order.
+#[test]
+fn publishes_come_in() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         connected
+         > 30 [ 't' ( ) \"x\" ]
+         > 31 [ 't' ( ) ]
+         > 3a [ 't' 00 07 ( 01 01 02 00 00 00 0a 26 'k' '2' 26 'k' '1' ) \"x\" ]
+         > 34 [ '$SYS/x' 00 08 ( 08 'answer' 09 'id' 03 'json' ) \"x\" ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            > 30 [ 't' ( ) "x" ]
+                Publish t b"x" AtMostOnce tag None dup false retain false expires None
+            > 31 [ 't' ( ) ]
+                Publish t b"" AtMostOnce tag None dup false retain true expires None
+            > 3a [ 't' 00 07 ( 01 01 02 00 00 00 0a 26 'k' '2' 26 'k' '1' ) "x" ]
+                Publish t b"x" AtLeastOnce tag Some(7) dup true retain false expires Some(WallMillis(1010000)) 01012600016b0001322600016b000131
+            > 34 [ '$SYS/x' 00 08 ( 08 'answer' 09 'id' 03 'json' ) "x" ]
+                Publish $SYS/x b"x" ExactlyOnce tag Some(8) dup false retain false expires None 080006616e7377657209000269640300046a736f6e
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 04 02 00 00 'c' ]
+         connected
+         > 33 [ 't' 00 01 \"x\" ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 04 02 00 00 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 02 00 00
+            > 33 [ 't' 00 01 "x" ]
+                Publish t b"x" AtLeastOnce tag Some(1) dup false retain true expires None
+        "#]],
+    );
+}
+
+/// [MQTT-4.3.2-4] [MQTT-4.3.3-8] [MQTT-4.3.3-9] [MQTT-4.3.3-10] [MQTT-4.3.3-11] [MQTT-2.2.1-5]
+#[test]
+fn publishes_are_answered() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         connected
+         > 32 [ 't' 00 01 ( ) ]
+         > 34 [ 't' 00 02 ( ) ]
+         > 3c [ 't' 00 02 ( ) ]
+         published 1 10
+         published 2 00
+         published 2 00
+         > 62 [ 00 02 ]
+         completed 2 00
+         > 62 [ 00 03 ]
+         completed 3 92
+         > 34 [ 't' 00 04 ( ) ]
+         published 4 97",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            > 32 [ 't' 00 01 ( ) ]
+                Publish t b"" AtLeastOnce tag Some(1) dup false retain false expires None
+            > 34 [ 't' 00 02 ( ) ]
+                Publish t b"" ExactlyOnce tag Some(2) dup false retain false expires None
+            > 3c [ 't' 00 02 ( ) ]
+                Publish t b"" ExactlyOnce tag Some(2) dup true retain false expires None
+            published 1 10
+                < 40 03 00 01 10
+            published 2 00
+                < 50 02 00 02
+            published 2 00
+                < 50 02 00 02
+            > 62 [ 00 02 ]
+                Release { tag: Tag(2) }
+            completed 2 00
+                < 70 02 00 02
+            > 62 [ 00 03 ]
+                Release { tag: Tag(3) }
+            completed 3 92
+                < 70 03 00 03 92
+            > 34 [ 't' 00 04 ( ) ]
+                Publish t b"" ExactlyOnce tag Some(4) dup false retain false expires None
+            published 4 97
+                < 50 03 00 04 97
+        "#]],
+    );
+}
+
+/// [MQTT-3.3.5-2] of 3.1.1: MQTT 3 can't be told of a refusal; it gets the plain answer.
+#[test]
+fn refused_publishes_of_mqtt_3() {
+    check(
+        "> 10 [ 'MQTT' 04 02 00 00 'c' ]
+         connected
+         > 32 [ 't' 00 01 ]
+         published 1 87
+         > 34 [ 't' 00 02 ]
+         published 2 97
+         > 62 [ 00 02 ]
+         completed 2 92",
+        expect![[r#"
+            > 10 [ 'MQTT' 04 02 00 00 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 02 00 00
+            > 32 [ 't' 00 01 ]
+                Publish t b"" AtLeastOnce tag Some(1) dup false retain false expires None
+            published 1 87
+                < 40 02 00 01
+            > 34 [ 't' 00 02 ]
+                Publish t b"" ExactlyOnce tag Some(2) dup false retain false expires None
+            published 2 97
+                < 50 02 00 02
+            > 62 [ 00 02 ]
+                Release { tag: Tag(2) }
+            completed 2 92
+                < 70 02 00 02
+        "#]],
+    );
+}
+
+/// [MQTT-3.4.2-1] [MQTT-3.9.3-2] [MQTT-3.11.3-2] [MQTT-3.14.2-1] A reason code that the packet does not have is replaced.
+#[test]
+fn answers_have_codes_of_their_own() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         connected
+         > 32 [ 't' 00 01 ( ) ]
+         published 1 9a
+         subscribed 2 00 9a
+         unsubscribed 3 11 97
+         close 86",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            > 32 [ 't' 00 01 ( ) ]
+                Publish t b"" AtLeastOnce tag Some(1) dup false retain false expires None
+            published 1 9a
+                < 40 03 00 01 83
+            subscribed 2 00 9a
+                < 90 05 00 02 00 00 80
+            unsubscribed 3 11 97
+                < b0 05 00 03 00 11 80
+            close 86
+                < e0 01 87
+        "#]],
+    );
+}
+
+/// [MQTT-3.3.4-7] A PUBREC of success does not make room, a PUBCOMP does, and a QoS 1 publication under a
+/// tag that QoS 2 uses is one more.
+#[test]
+fn receive_maximum() {
+    let limits = Limits { receive_maximum: NonZeroU16::MIN.get() + 1, ..Limits::default() };
+    check_with(
+        &limits,
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         connected
+         > 34 [ 't' 00 01 ( ) ]
+         published 1 00
+         > 32 [ 't' 00 01 ( ) ]
+         published 1 00
+         > 62 [ 00 01 ]
+         completed 1 00
+         > 32 [ 't' 00 01 ( ) ]
+         > 32 [ 't' 00 02 ( ) ]
+         > 30 [ 't' ( ) ]
+         > 32 [ 't' 00 03 ( ) ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 00 02 27 00 10 00 00 22 00 40
+            > 34 [ 't' 00 01 ( ) ]
+                Publish t b"" ExactlyOnce tag Some(1) dup false retain false expires None
+            published 1 00
+                < 50 02 00 01
+            > 32 [ 't' 00 01 ( ) ]
+                Publish t b"" AtLeastOnce tag Some(1) dup false retain false expires None
+            published 1 00
+                < 40 02 00 01
+            > 62 [ 00 01 ]
+                Release { tag: Tag(1) }
+            completed 1 00
+                < 70 02 00 01
+            > 32 [ 't' 00 01 ( ) ]
+                Publish t b"" AtLeastOnce tag Some(1) dup false retain false expires None
+            > 32 [ 't' 00 02 ( ) ]
+                Publish t b"" AtLeastOnce tag Some(2) dup false retain false expires None
+            > 30 [ 't' ( ) ]
+                Publish t b"" AtMostOnce tag None dup false retain false expires None
+            > 32 [ 't' 00 03 ( ) ]
+                over: more unfinished publications than the receive maximum (receive_maximum_exceeded), Lost
+                < e0 01 93
+        "#]],
+    );
+}
+
+/// [MQTT-3.3.2-8] [MQTT-3.3.2-9] [MQTT-3.3.2-12] All that we said we take, none above; 0x82 if it stands for nothing.
+#[test]
+fn topic_aliases_in() {
+    let connected = "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]\nconnected\n";
+    check(
+        &format!(
+            "{connected}
+             > 30 [ 'a' ( 23 00 40 ) ]
+             > 30 [ '' ( 23 00 40 ) ]
+             > 30 [ 'b' ( 23 00 40 ) ]
+             > 30 [ '' ( 23 00 40 ) ]
+             > 30 [ '' ( 23 00 3f ) ]"
+        ),
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            > 30 [ 'a' ( 23 00 40 ) ]
+                Publish a b"" AtMostOnce tag None dup false retain false expires None
+            > 30 [ '' ( 23 00 40 ) ]
+                Publish a b"" AtMostOnce tag None dup false retain false expires None
+            > 30 [ 'b' ( 23 00 40 ) ]
+                Publish b b"" AtMostOnce tag None dup false retain false expires None
+            > 30 [ '' ( 23 00 40 ) ]
+                Publish b b"" AtMostOnce tag None dup false retain false expires None
+            > 30 [ '' ( 23 00 3f ) ]
+                over: unknown topic alias (protocol_error), Lost
+                < e0 01 82
+        "#]],
+    );
+    check(
+        &format!("{connected}> 30 [ 'a' ( 23 00 41 ) ]"),
+        expect![[r#"
+        > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+            Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+        connected
+            < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+        > 30 [ 'a' ( 23 00 41 ) ]
+            over: topic alias above the maximum (topic_alias_invalid), Lost
+            < e0 01 94
+    "#]],
+    );
+    check(
+        &format!("{connected}> 30 [ '' ( ) ]"),
+        expect![[r#"
+        > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+            Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+        connected
+            < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+        > 30 [ '' ( ) ]
+            over: neither topic name nor topic alias (protocol_error), Lost
+            < e0 01 82
+    "#]],
+    );
+}
+
+/// [MQTT-3.1.2-26] [MQTT-3.1.2-27] [MQTT-3.3.2-11] The client's own maximum, and none if it said none.
+#[test]
+fn topic_aliases_out() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( 22 00 01 ) 'c' ]
+         connected
+         deliver 0 0 a x
+         deliver 1 4 a y
+         deliver 0 0 b x",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( 22 00 01 ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            deliver 0 0 a x
+                < 30 08 00 01 61 03 23 00 01 78
+            deliver 1 4 a y
+                < 32 09 00 00 00 04 03 23 00 01 79
+            deliver 0 0 b x
+                < 30 05 00 01 62 00 78
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         connected
+         deliver 0 0 a x
+         deliver 0 0 a x",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            deliver 0 0 a x
+                < 30 05 00 01 61 00 78
+            deliver 0 0 a x
+                < 30 05 00 01 61 00 78
+        "#]],
+    );
+}
+
+/// [MQTT-3.1.2-24] [MQTT-3.1.2-25] Nothing above the client's maximum packet size: a delivery counts as done, an alias
+/// is not introduced if that is what does not fit, and without its answer a client can't go on.
+#[test]
+fn maximum_packet_size() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( 27 00 00 00 14 22 00 05 ) 'c' ]
+         connected
+         deliver 0 0 topic 012345678
+         deliver 0 0 topic 01234567890
+         deliver 1 3 topic 01234567890
+         deliver 2 4 topic 01234567890
+         subscribed 1 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00
+         > c0 [ ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( 27 00 00 00 14 22 00 05 ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            deliver 0 0 topic 012345678
+                < 30 11 00 05 74 6f 70 69 63 00 30 31 32 33 34 35 36 37 38
+            deliver 0 0 topic 01234567890
+                too large
+            deliver 1 3 topic 01234567890
+                Acknowledge { tag: Tag(3), reason: PacketTooLarge }
+            deliver 2 4 topic 01234567890
+                Receive { tag: Tag(4), reason: PacketTooLarge }
+            subscribed 1 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00
+            > c0 [ ]
+                over: an answer would exceed the client's maximum packet size (packet_too_large), Lost
+                < e0 01 95
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( 27 00 00 00 04 15 'x' ) 'c' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 05 02 00 00 ( 27 00 00 00 04 15 'x' ) 'c' ]
+            refused: enhanced authentication is not supported (bad_authentication_method)
+    "#]],
+    );
+}
+
+/// [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-5] [MQTT-3.8.4-6] [MQTT-4.7.1-1] [MQTT-4.7.1-2]
+/// [MQTT-4.7.3-1] [MQTT-4.8.2-1] [MQTT-4.8.2-2] [MQTT-2.2.1-6] A filter that is none is refused in its place.
+#[test]
+fn subscribes() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         connected
+         > 82 [ 00 01 ( 0b 05 ) 'a/+' 2d 'a#' 00 '$share/g/#' 02 '$share//x' 00 '' 00 ]
+         subscribed 1 01 8f 02 8f 8f",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            > 82 [ 00 01 ( 0b 05 ) 'a/+' 2d 'a#' 00 '$share/g/#' 02 '$share//x' 00 '' 00 ]
+                Subscribe { tag: Tag(1), filters: [Subscribe { filter: Ok("a/+"), options: SubscriptionOptions { qos: AtLeastOnce, no_local: true, retain_as_published: true, retain_handling: Never, identifier: Some(5) } }, Subscribe { filter: Err(TopicFilterInvalid), options: SubscriptionOptions { qos: AtMostOnce, no_local: false, retain_as_published: false, retain_handling: Always, identifier: Some(5) } }, Subscribe { filter: Ok("$share/g/#"), options: SubscriptionOptions { qos: ExactlyOnce, no_local: false, retain_as_published: false, retain_handling: Always, identifier: Some(5) } }, Subscribe { filter: Err(TopicFilterInvalid), options: SubscriptionOptions { qos: AtMostOnce, no_local: false, retain_as_published: false, retain_handling: Always, identifier: Some(5) } }, Subscribe { filter: Err(TopicFilterInvalid), options: SubscriptionOptions { qos: AtMostOnce, no_local: false, retain_as_published: false, retain_handling: Always, identifier: Some(5) } }] }
+            subscribed 1 01 8f 02 8f 8f
+                < 90 08 00 01 00 01 8f 02 8f 8f
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 04 02 00 00 'c' ]
+         connected
+         > 82 [ 00 01 'a/+' 01 '#/a' 00 ]
+         subscribed 1 01 8f",
+        expect![[r#"
+            > 10 [ 'MQTT' 04 02 00 00 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 02 00 00
+            > 82 [ 00 01 'a/+' 01 '#/a' 00 ]
+                Subscribe { tag: Tag(1), filters: [Subscribe { filter: Ok("a/+"), options: SubscriptionOptions { qos: AtLeastOnce, no_local: false, retain_as_published: false, retain_handling: Always, identifier: None } }, Subscribe { filter: Err(TopicFilterInvalid), options: SubscriptionOptions { qos: AtMostOnce, no_local: false, retain_as_published: false, retain_handling: Always, identifier: None } }] }
+            subscribed 1 01 8f
+                < 90 04 00 01 01 80
+        "#]],
+    );
+}
+
+/// [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6] [MQTT-3.11.3-1]; of 3.1.1 [MQTT-3.10.4-4]
+#[test]
+fn unsubscribes() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         connected
+         > a2 [ 00 01 ( ) 'a' 'b#' ]
+         unsubscribed 1 00 8f",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            > a2 [ 00 01 ( ) 'a' 'b#' ]
+                Unsubscribe { tag: Tag(1), filters: [Ok("a"), Err(TopicFilterInvalid)] }
+            unsubscribed 1 00 8f
+                < b0 05 00 01 00 00 8f
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 04 02 00 00 'c' ]
+         connected
+         > a2 [ 00 01 'a' ]
+         unsubscribed 1 11",
+        expect![[r#"
+            > 10 [ 'MQTT' 04 02 00 00 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 02 00 00
+            > a2 [ 00 01 'a' ]
+                Unsubscribe { tag: Tag(1), filters: [Ok("a")] }
+            unsubscribed 1 11
+                < b0 02 00 01
+        "#]],
+    );
+}
+
+/// [MQTT-4.3.2-2] [MQTT-4.3.3-2] [MQTT-4.3.3-4] [MQTT-2.2.1-5] Deliveries and the client's answers to them.
+#[test]
+fn deliveries() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         connected
+         deliver 1 9 t x
+         > 40 [ 00 09 ]
+         deliver 1 9 t x
+         > 40 [ 00 09 97 ]
+         deliver 2 10 t x
+         > 50 [ 00 0a 10 ]
+         release 10 00
+         > 70 [ 00 0a ]
+         release 11 92
+         > 70 [ 00 0b 92 ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            deliver 1 9 t x
+                < 32 07 00 01 74 00 09 00 78
+            > 40 [ 00 09 ]
+                Acknowledge { tag: Tag(9), reason: Success }
+            deliver 1 9 t x
+                < 32 07 00 01 74 00 09 00 78
+            > 40 [ 00 09 97 ]
+                Acknowledge { tag: Tag(9), reason: QuotaExceeded }
+            deliver 2 10 t x
+                < 34 07 00 01 74 00 0a 00 78
+            > 50 [ 00 0a 10 ]
+                Receive { tag: Tag(10), reason: NoMatchingSubscribers }
+            release 10 00
+                < 62 02 00 0a
+            > 70 [ 00 0a ]
+                Complete { tag: Tag(10) }
+            release 11 92
+                < 62 03 00 0b 92
+            > 70 [ 00 0b 92 ]
+                Complete { tag: Tag(11) }
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 04 02 00 00 'c' ]
+         connected
+         deliver 2 9 t x
+         > 50 [ 00 09 ]
+         release 9 00
+         > 70 [ 00 09 ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 04 02 00 00 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 02 00 00
+            deliver 2 9 t x
+                < 34 06 00 01 74 00 09 78
+            > 50 [ 00 09 ]
+                Receive { tag: Tag(9), reason: Success }
+            release 9 00
+                < 62 02 00 09
+            > 70 [ 00 09 ]
+                Complete { tag: Tag(9) }
+        "#]],
+    );
+}
+
+/// [MQTT-3.14.4-1] [MQTT-3.14.4-3] [MQTT-3.1.2-10]; of 3.1.1 [MQTT-3.14.4-1] to [MQTT-3.14.4-3]
+#[test]
+fn the_client_says_goodbye() {
+    for (packet, expected) in [
+        ("e0 [ ]", "Normal { expiry: None }"),
+        ("e0 [ 00 ]", "Normal { expiry: None }"),
+        ("e0 [ 04 ]", "WithWill { expiry: None }"),
+        ("e0 [ 80 ( 1f 'tired' ) ]", "WithWill { expiry: None }"),
+        ("e0 [ 00 ( 11 00 00 00 00 ) ]", "Normal { expiry: Some(SessionExpiry(0)) }"),
+        ("e0 [ 00 ( 11 00 00 00 09 ) ]", "Normal { expiry: Some(SessionExpiry(9)) }"),
+    ] {
+        let text = played(&format!("> 10 [ 'MQTT' 05 02 00 00 ( 11 00 00 00 01 ) 'c' ]\nconnected\n> {packet}"));
+        assert!(text.ends_with(&format!(", {expected}\n")), "{text}");
+    }
+    check(
+        "> 10 [ 'MQTT' 04 02 00 00 'c' ]
+         connected
+         > e0 [ ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 04 02 00 00 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 02 00 00
+            > e0 [ ]
+                over: DISCONNECT (success), Normal { expiry: None }
+        "#]],
+    );
+}
+
+/// Section 3.14.2.2.2: who asked for no session can't have one at the end; who asked for one that we don't give may.
+#[test]
+fn the_expiry_of_disconnect() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         connected
+         > e0 [ 00 ( 11 00 00 00 09 ) ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            > e0 [ 00 ( 11 00 00 00 09 ) ]
+                over: DISCONNECT gives a session an expiry that CONNECT did not (protocol_error), Lost
+                < e0 01 82
+        "#]],
+    );
+    let limits = Limits { session_expiry_max: SessionExpiry(0), ..Limits::default() };
+    check_with(
+        &limits,
+        "> 10 [ 'MQTT' 05 02 00 00 ( 11 00 00 00 0a ) 'c' ]
+         connected
+         > e0 [ 00 ( 11 00 00 00 09 ) ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( 11 00 00 00 0a ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 13 00 00 10 11 00 00 00 00 21 04 00 27 00 10 00 00 22 00 40
+            > e0 [ 00 ( 11 00 00 00 09 ) ]
+                over: DISCONNECT (success), Normal { expiry: Some(SessionExpiry(0)) }
+        "#]],
+    );
+}
+
+/// [MQTT-3.14.2-1] [MQTT-3.14.2-3] [MQTT-3.1.2-29] [MQTT-4.13.2-1] The server says why, in words if they are wanted.
+#[test]
+fn the_server_says_goodbye() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         connected
+         close 8e taken over",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            close 8e taken over
+                < e0 0f 8e 0d 1f 00 0a 74 61 6b 65 6e 20 6f 76 65 72
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( 17 00 ) 'c' ]
+         connected
+         close 8e taken over",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( 17 00 ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            close 8e taken over
+                < e0 01 8e
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 04 02 00 00 'c' ]
+         connected
+         close 8e taken over",
+        expect![[r#"
+            > 10 [ 'MQTT' 04 02 00 00 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 02 00 00
+            close 8e taken over
+        "#]],
+    );
+}
+
+/// [MQTT-3.1.2-28] Response information only on request, and we have none.
+#[test]
+fn response_information() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( 19 01 ) 'c' ]
+         connected",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( 19 01 ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+        "#]],
+    );
+}
+
+/// [MQTT-3.3.4-6] Subscription identifiers come from the server only.
+#[test]
+fn subscription_identifier_of_a_client() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         connected
+         > 30 [ 't' ( 0b 05 ) ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            > 30 [ 't' ( 0b 05 ) ]
+                over: PUBLISH from a client with a subscription identifier (protocol_error), Lost
+                < e0 01 82
+        "#]],
+    );
+}

@@ -23,7 +23,12 @@ fn check(directory: &Path) -> Result<ExitCode> {
         let (segments, commits, records, last) = (report.segments, report.commits, report.records, report.last.0);
         println!("shard {shard}: {segments} segments, {commits} commits, {records} records, the last is {last}");
         for torn in &report.torn {
-            println!("  torn tail, normal after a crash: {} offset {}: {}", torn.segment.file_name(), torn.offset, torn.text);
+            println!(
+                "  torn tail, normal after a crash: {} offset {}: {}",
+                torn.segment.file_name(),
+                torn.offset,
+                torn.text
+            );
         }
         for problem in &report.problems {
             println!("  DAMAGED: {} offset {}: {}", problem.segment.file_name(), problem.offset, problem.text);

@@ -4,11 +4,15 @@
 //! and, one module each, what the subcommands do.
 
 mod cli;
+mod doctor;
+mod log_tool;
+mod logging;
 mod man;
 mod mqtt;
 mod notify;
 mod options;
 mod passwd;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -32,6 +36,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Serve(args) => return serve::serve(&sources(args)),
         Command::CheckConfig(args) => check_config(args)?,
         Command::Passwd(args) => passwd::passwd(&args)?,
         Command::Pub(args) => mqtt::publish(&args)?,
@@ -39,8 +44,9 @@ fn run(command: Command) -> Result<ExitCode> {
             mqtt::End::Done => {}
             mqtt::End::Timeout => return Ok(ExitCode::from(mqtt::EXIT_TIMEOUT)),
         },
+        Command::Doctor(args) => return doctor::doctor(&sources(args)),
+        Command::Log(args) => return log_tool::log(&args.action),
         Command::Man(args) => man::man(&args)?,
-        Command::Serve(_) | Command::Doctor(_) | Command::Log(_) => {}
         Command::Completions { shell } => man::completions(shell)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead, IsTerminal, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -118,14 +118,18 @@ fn read(path: &Path) -> Result<String> {
     }
 }
 
-/// Keeps the mode of a file that is there; a new one is for its owner alone.
+/// Keeps mode, owner and group of a file that is there; a new one is for its owner alone.
 fn write(path: &Path, text: &str) -> Result<()> {
-    let mode = fs::metadata(path).map_or(0o600, |metadata| metadata.permissions().mode() & 0o777);
+    let there = fs::metadata(path).ok();
+    let mode = there.as_ref().map_or(0o600, |metadata| metadata.permissions().mode() & 0o777);
     let mut name = path.file_name().context("the auth.file has no name")?.to_owned();
     name.push(".new");
     let beside = path.with_file_name(name);
     let written = (|| {
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
+        if let Some(there) = &there {
+            fchown(&file, Some(there.uid()), Some(there.gid()))?;
+        }
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&beside, path)

@@ -1,5 +1,6 @@
 //! The connection: CONNECT, packets out, packets in, keep alive.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -75,14 +76,10 @@ impl Client {
             receive_maximum: u16::MAX,
             debug: args.debug,
         };
-        let id = args.id.clone().unwrap_or_else(|| format!("postroad-{:08x}", std::process::id()));
+        let id = args.id.clone().unwrap_or_else(random_id);
         client.send(&Packet::Connect(Box::new(connect_packet(args, version, &id))))?;
         client.await_connack()?;
         Ok(client)
-    }
-
-    pub fn version(&self) -> Version {
-        self.version
     }
 
     /// Publishes of QoS 1 and 2 that the server takes before it has answered.
@@ -216,6 +213,13 @@ pub fn refuse(what: &str, reason: ReasonCode, text: Option<&str>) -> Result<()> 
     }
     let text = text.map_or_else(String::new, |text| format!(": {text}"));
     bail!("{what}: {} (0x{:02x}){text}", reason.name(), reason.number())
+}
+
+/// An identifier that no other client has: the keys of the standard hasher are random.
+fn random_id() -> String {
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    format!("postroad-{:016x}", hasher.finish())
 }
 
 fn version(version: WireVersion) -> Version {

@@ -14,9 +14,9 @@ pub fn commented(settings: &Settings) -> String {
          # Check a file with: postroad check-config --config FILE\n",
     );
     for row in ROWS {
-        let doc = format!("{} {}; {}.", row.doc, capitalized(&row.kind.allowed()), effect(row.effect));
+        let allowed = format!("Allowed: {}. A change needs: {}.", row.kind.allowed(), effect(row.effect));
         writeln!(out).expect(ENDLESS);
-        for line in wrapped(&doc, WIDTH - 2) {
+        for line in wrapped(row.doc, WIDTH - 2).into_iter().chain(wrapped(&allowed, WIDTH - 2)) {
             writeln!(out, "# {line}").expect(ENDLESS);
         }
         writeln!(out, "{} = {}", row.key, row.kind.toml(&(row.get)(settings))).expect(ENDLESS);
@@ -145,11 +145,6 @@ fn default(row: &Row) -> String {
 /// The anchor that a heading of this key gets on the usual forges.
 fn anchor(key: &str) -> String {
     key.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
-}
-
-fn capitalized(text: &str) -> String {
-    let mut characters = text.chars();
-    characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
 }
 
 fn wrapped(text: &str, width: usize) -> Vec<String> {

@@ -364,8 +364,8 @@ pub const ROWS: &[Row] = &[
         engine.queue.bytes_max,
         usize
     ),
-    choice!("queue.policy", Live, "What happens to a message for a full queue. drop_oldest: the oldest one makes room. reject_new: the new one does not enter. Both are counted as overflow.", engine.queue.policy,
-        ["drop_oldest" => QueuePolicy::DropOldest, "reject_new" => QueuePolicy::RejectNew]),
+    choice!("queue.policy", Live, "What happens to a message for a full queue. reject_publisher: the publisher is told (reason 0x97), nothing acknowledged is lost. drop_oldest: the oldest one that is not in flight makes room. reject_new: the new one does not enter. The last two are counted as overflow.", engine.queue.policy,
+        ["reject_publisher" => QueuePolicy::RejectPublisher, "drop_oldest" => QueuePolicy::DropOldest, "reject_new" => QueuePolicy::RejectNew]),
     count!(
         "retained.max",
         Live,

@@ -1,0 +1,289 @@
+//! `postroad serve`: starts the control plane and the engine, then waits for signals.
+//!
+//! ```text
+//! load ─► HTTP (starting) ─► engine recovers ─► ports.json ─► ready ─► wait ─► drain ─► stop
+//!                                                              SIGHUP: reload ┘   └ SIGTERM, SIGINT, a shard's end
+//! ```
+//!
+//! One loop, one list of events. The watchdog is fed only when every shard has taken a turn `[HA-3]`.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use postroad_control::{BuildInfo, Control, Phase, Request};
+use postroad_engine::{Engine, EngineError, Handle, Running};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::logging::{self, LogLevel};
+use crate::notify::Notifier;
+use crate::options::{self, Settings, Sources};
+
+const BUILD: BuildInfo = BuildInfo {
+    version: env!("CARGO_PKG_VERSION"),
+    revision: match option_env!("POSTROAD_REVISION") {
+        Some(revision) => revision,
+        None => "unknown",
+    },
+};
+
+/// Time beyond `drain_timeout` after which a drain that does not end is given up.
+const DRAIN_GRACE: Duration = Duration::from_secs(10);
+/// Events that may wait; a crowd of signals is one signal to us.
+const EVENTS_MAX: usize = 16;
+/// File in the data directory that names the bound ports.
+const PORTS_FILE: &str = "ports.json";
+
+enum Event {
+    Signal(i32),
+    Ended(Result<(), EngineError>),
+}
+
+/// Runs the server until it is asked to stop or can't go on.
+pub fn serve(sources: &Sources) -> Result<ExitCode> {
+    let settings = options::load(sources)?;
+    let level = logging::start(&settings)?;
+    let (events, waiting) = flume::bounded(EVENTS_MAX);
+    let started = Arc::new(AtomicBool::new(false));
+    watch_signals(events.clone(), Arc::clone(&started))?;
+    let control = start_control(&settings)?;
+    forget_foreign_ports(&settings.engine.data_dir);
+    let running = Engine::start(settings.engine.clone())?;
+    started.store(true, Ordering::Relaxed);
+
+    let engine = running.handle();
+    let ports = write_ports(&settings, &running, &control)?;
+    control.handle().attach(engine.requests());
+    control.handle().enter(Phase::Serving);
+    let notifier = Notifier::from_environment();
+    notifier.ready("serving");
+    tracing::info!(version = BUILD.version, data = %settings.engine.data_dir.display(), %ports, "serving");
+    std::thread::Builder::new().name("engine-end".into()).spawn(move || {
+        let _gone = events.send(Event::Ended(running.wait()));
+    })?;
+
+    let mut server = Server { sources, settings, engine, control, notifier, level, drain_until: None };
+    let outcome = server.run(&waiting);
+    server.stop();
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+struct Server<'a> {
+    sources: &'a Sources,
+    settings: Settings,
+    engine: Handle,
+    control: Control,
+    notifier: Notifier,
+    level: LogLevel,
+    /// While draining: when it must be over.
+    drain_until: Option<Instant>,
+}
+
+impl Server<'_> {
+    fn run(&mut self, events: &flume::Receiver<Event>) -> Result<()> {
+        loop {
+            match self.next(events) {
+                Some(Event::Ended(outcome)) => return self.ended(outcome),
+                Some(Event::Signal(SIGHUP)) => self.reload(),
+                Some(Event::Signal(signal)) => self.drain(signal)?,
+                None => self.tick()?,
+            }
+        }
+    }
+
+    /// The next event, or `None` when it is time to look at the watchdog and the clock.
+    fn next(&self, events: &flume::Receiver<Event>) -> Option<Event> {
+        let drain = self.drain_until.map(|until| until.saturating_duration_since(Instant::now()));
+        match [self.notifier.watchdog_interval(), drain].into_iter().flatten().min() {
+            Some(wait) => events.recv_timeout(wait).ok(),
+            None => events.recv().ok(),
+        }
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        if self.drain_until.is_some_and(|until| Instant::now() >= until) {
+            bail!("the drain did not end in time; what was acknowledged is in the log");
+        }
+        if let Some(interval) = self.notifier.watchdog_interval() {
+            match silent_shards(&self.engine.requests(), interval) {
+                silent if silent.is_empty() => self.notifier.watchdog(),
+                silent => tracing::error!(shards = ?silent, "shards took no turn: the watchdog is not fed"),
+            }
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self, signal: i32) -> Result<()> {
+        if self.drain_until.is_some() {
+            bail!("asked to stop a second time while draining");
+        }
+        tracing::info!(signal = signal_name(signal), "draining");
+        self.control.handle().enter(Phase::Draining);
+        self.notifier.stopping();
+        self.drain_until = Some(Instant::now() + self.settings.engine.drain_timeout + DRAIN_GRACE);
+        self.engine.drain();
+        Ok(())
+    }
+
+    fn ended(&self, outcome: Result<(), EngineError>) -> Result<()> {
+        if let Err(error) = outcome {
+            self.control.handle().enter(Phase::Poisoned(error.to_string()));
+            self.notifier.status(&error.to_string());
+            return Err(error.into());
+        }
+        if self.drain_until.is_none() {
+            bail!("all shards ended without being asked to");
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// The whole file applies or nothing.
+    fn reload(&mut self) {
+        match self.try_reload() {
+            Ok(()) => {}
+            Err(error) => tracing::error!("reload refused, nothing is changed: {error:#}"),
+        }
+    }
+
+    fn try_reload(&mut self) -> Result<()> {
+        let plan = options::plan(&self.settings, options::load(self.sources)?);
+        self.engine.reload(plan.settings.engine.clone())?;
+        self.level.set(plan.settings.log_level)?;
+        for change in &plan.applied {
+            tracing::info!("reloaded {change}");
+        }
+        for key in &plan.waiting {
+            tracing::warn!("{key} has changed and waits for a restart");
+        }
+        let (applied, waiting) = (plan.applied.len(), plan.waiting.len());
+        tracing::info!(applied, waiting, "configuration, users and access rules are read anew");
+        self.settings = plan.settings;
+        Ok(())
+    }
+
+    fn stop(self) {
+        let _none_there = std::fs::remove_file(self.settings.engine.data_dir.join(PORTS_FILE));
+        self.control.stop();
+    }
+}
+
+/// Shards that took no turn within `patience`. A shard that has ended is not silent: its end is an event.
+fn silent_shards(shards: &[flume::Sender<Request>], patience: Duration) -> Vec<usize> {
+    let deadline = Instant::now() + patience;
+    let (answer, answers) = flume::bounded(shards.len().max(1));
+    let mut silent: Vec<usize> = Vec::new();
+    for (index, shard) in shards.iter().enumerate() {
+        if !matches!(shard.try_send(Request::Ping(answer.clone())), Err(flume::TrySendError::Disconnected(_))) {
+            silent.push(index);
+        }
+    }
+    drop(answer);
+    while let Ok(shard) = answers.recv_deadline(deadline) {
+        silent.retain(|index| *index != usize::from(shard.0));
+        if silent.is_empty() {
+            break;
+        }
+    }
+    silent.retain(|index| !shards[*index].is_disconnected());
+    silent
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    signal_hook::low_level::signal_name(signal).unwrap_or("unknown")
+}
+
+/// Before the start is done there is nothing to drain: recovery can be broken off at any point.
+fn watch_signals(events: flume::Sender<Event>, started: Arc<AtomicBool>) -> Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if !started.load(Ordering::Relaxed) && signal != SIGHUP {
+                eprintln!("postroad: stopped by {} before it was ready", signal_name(signal));
+                std::process::exit(0);
+            }
+            if events.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn start_control(settings: &Settings) -> Result<Control> {
+    let mut listeners = Vec::with_capacity(settings.http.len());
+    for table in &settings.http {
+        let bound = TcpListener::bind(table.address);
+        listeners.push(bound.with_context(|| format!("listener {}: can't bind {}", table.name, table.address))?);
+    }
+    Control::start(listeners, BUILD, settings.control).context("can't start the control plane")
+}
+
+/// A directory that was used with `durability = "memory"` holds nothing but this file; the log would take it
+/// for somebody else's directory.
+fn forget_foreign_ports(data: &Path) {
+    if !data.join("lock").exists() {
+        let _none_there = std::fs::remove_file(data.join(PORTS_FILE));
+    }
+}
+
+/// Name and port of every listener, written beside and renamed: a reader sees all of it or nothing.
+fn write_ports(settings: &Settings, running: &Running, control: &Control) -> Result<String> {
+    let engine = running.ports().iter().map(|port| (port.name.as_str(), port.address.port()));
+    let http = settings.http.iter().zip(control.addresses()).map(|(table, bound)| (table.name.as_str(), bound.port()));
+    let ports: BTreeMap<&str, u16> = engine.chain(http).collect();
+    let text = serde_json::to_string(&ports).context("names and numbers")?;
+    let path: PathBuf = settings.engine.data_dir.join(PORTS_FILE);
+    let beside = path.with_extension("json.new");
+    let written = std::fs::create_dir_all(&settings.engine.data_dir)
+        .and_then(|()| std::fs::write(&beside, &text))
+        .and_then(|()| std::fs::rename(&beside, &path));
+    written.with_context(|| format!("can't write {}", path.display()))?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use postroad_base::ShardId;
+
+    use super::*;
+
+    /// A shard that answers pings until its channel closes.
+    fn shard(id: u16) -> (flume::Sender<Request>, std::thread::JoinHandle<()>) {
+        let (requests, asked) = flume::bounded::<Request>(4);
+        let thread = std::thread::spawn(move || {
+            for request in asked.iter() {
+                if let Request::Ping(answer) = request {
+                    answer.try_send(ShardId(id)).expect("room for one answer of each");
+                }
+            }
+        });
+        (requests, thread)
+    }
+
+    #[test]
+    fn a_shard_that_takes_no_turn_is_named_and_one_that_ended_is_not() {
+        let (lively, thread) = shard(0);
+        let (stuck, never_read) = flume::bounded(4);
+        let (ended, receiver) = flume::bounded(4);
+        drop(receiver);
+        let shards = [lively, stuck, ended];
+        assert_eq!(silent_shards(&shards, Duration::from_millis(200)), [1]);
+        drop((shards, never_read));
+        thread.join().expect("ends with its channel");
+    }
+
+    #[test]
+    fn lively_shards_need_no_patience() {
+        let (requests, threads): (Vec<_>, Vec<_>) = (0..3).map(shard).unzip();
+        // An hour: the test would hang if it waited for more than the answers.
+        assert!(silent_shards(&requests, Duration::from_secs(3600)).is_empty());
+        drop(requests);
+        threads.into_iter().for_each(|thread| thread.join().expect("ends with its channel"));
+    }
+}

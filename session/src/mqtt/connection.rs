@@ -17,6 +17,8 @@ pub struct Connection {
     pub(super) problem_information: bool,
     /// An answer was larger than the client takes: it misses that answer, so the connection has to end.
     pub(super) starved: bool,
+    /// The last packet of either side is through: nothing is written any more.
+    pub(super) closed: bool,
     /// Whether CONNECT asked for a session that outlives the connection.
     pub(super) asked_to_last: bool,
     pub(super) topic_alias_maximum: u16,
@@ -90,6 +92,7 @@ impl Connection {
             version: request.version,
             problem_information: request.problem_information,
             starved: false,
+            closed: false,
             // What was cut was more than 0.
             asked_to_last: request.expiry_was_cut || request.expiry.outlives_connection(),
             topic_alias_maximum: request.topic_alias_maximum.min(limits.topic_alias_out_max),
@@ -125,6 +128,11 @@ impl Connection {
     /// Whether the CONNACK is out: before that, nothing may be received or delivered.
     pub fn is_connected(&self) -> bool {
         self.welcome.is_none()
+    }
+
+    /// Between CONNACK and the end: only then anything but CONNACK is written `[MQTT-3.2.0-1]`, `[MQTT-3.14.4-1]`.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_connected() && !self.closed
     }
 
     /// When to call [`Connection::on_deadline`]: one and a half keep alives after the last packet `[MQTT-3.1.2-22]`.

@@ -64,7 +64,11 @@ impl Connection {
                 self.write(&Packet::PingResp, out); // [MQTT-3.12.4-1], [CON-2]
                 Ok(None)
             }
-            Packet::Disconnect(disconnect) => Err(self.disconnect(&disconnect, limits)),
+            Packet::Disconnect(disconnect) => {
+                let closing = self.disconnect(&disconnect, limits);
+                self.closed = closing.by_client;
+                Err(closing)
+            }
             Packet::Connect(_) => Err(protocol_error("second CONNECT")), // [MQTT-3.1.0-2]
             Packet::Auth(_) => Err(protocol_error("AUTH without an authentication method")), // [MQTT-4.12.0-7]
             _ => Err(protocol_error("packet that only a server sends")),

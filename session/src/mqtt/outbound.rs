@@ -26,7 +26,7 @@ impl Connection {
     /// CONNACK of success. `inbound`, the client's QoS 2 tags that are still open, take nothing from the receive
     /// maximum: that begins anew with each connection (section 4.9).
     pub fn connected(&mut self, session_present: bool, _inbound: &[Tag], limits: &Limits, out: &mut Gather) {
-        let Some(welcome) = self.welcome.take() else { return };
+        let Some(welcome) = self.welcome.take_if(|_| !self.closed) else { return };
         // MQTT 3.1 keeps the byte of the flag reserved.
         let session_present = session_present && self.version != Version::V3_1;
         let mut answer = ConnAck::new(session_present, ReasonCode::Success);
@@ -45,7 +45,10 @@ impl Connection {
 
     /// CONNACK of failure, after which the connection is closed.
     pub fn connect_refused(&mut self, reason: ReasonCode, out: &mut Gather) {
-        self.write(&Packet::ConnAck(Box::new(ConnAck::new(false, reasons::of_connack(reason)))), out);
+        if !self.is_connected() && !std::mem::replace(&mut self.closed, true) {
+            let packet = Packet::ConnAck(Box::new(ConnAck::new(false, reasons::of_connack(reason))));
+            self.encode(&packet, out);
+        }
     }
 
     /// PUBACK, or PUBREC for a QoS 2 publication. MQTT 3 has no reason to give: a refused publication is acknowledged
@@ -87,10 +90,9 @@ impl Connection {
     /// `[MQTT-3.14.2-3]`.
     pub fn close(&mut self, reason: ReasonCode, detail: &str, out: &mut Gather) {
         if !self.is_connected() {
-            self.welcome = None;
             return self.connect_refused(reason, out);
         }
-        if !self.version.is_v5() {
+        if std::mem::replace(&mut self.closed, true) || !self.version.is_v5() {
             return;
         }
         let mut disconnect = Disconnect::new(reasons::of_disconnect(reason));
@@ -98,11 +100,14 @@ impl Connection {
         if !self.fits(&Packet::Disconnect(disconnect)) {
             disconnect.reason_string = None;
         }
-        self.write(&Packet::Disconnect(disconnect), out);
+        self.encode(&Packet::Disconnect(disconnect), out);
     }
 
     /// PUBLISH.
     pub fn deliver(&mut self, now: Now, delivery: &Delivery, out: &mut Gather) -> Delivered {
+        if !self.is_open() {
+            return Delivered::Sent; // into the void: the session keeps what is not acknowledged
+        }
         let message = &*delivery.message;
         let topic = delivery.topic.as_ref().unwrap_or(&message.topic);
         let mut head = PublishHead {
@@ -152,11 +157,18 @@ impl Connection {
     /// Writes an answer if the client takes one of its size `[MQTT-3.1.2-24]`; else it stays without, and the next
     /// [`Connection::receive`] or [`Connection::on_deadline`] ends the connection.
     pub(super) fn write(&mut self, packet: &Packet<'_>, out: &mut Gather) {
-        if self.fits(packet) {
-            packet.encode(self.version, out.head());
-        } else {
+        if self.is_open() && !self.encode(packet, out) {
             self.starved = true;
         }
+    }
+
+    /// Whether it fits, and is in the output.
+    fn encode(&self, packet: &Packet<'_>, out: &mut Gather) -> bool {
+        let fits = self.fits(packet);
+        if fits {
+            packet.encode(self.version, out.head());
+        }
+        fits
     }
 
     fn fits(&self, packet: &Packet<'_>) -> bool {

@@ -287,7 +287,8 @@ fn no_disconnect_before_connack() {
     );
 }
 
-/// [MQTT-4.12.0-1] [MQTT-4.12.0-7] No method is known, and none can be begun later.
+/// [MQTT-4.12.0-1] [MQTT-4.12.0-6] No method is known, and none can be begun later: no AUTH is answered by one.
+/// [MQTT-3.15.1-1] Its reserved flags are judged first.
 #[test]
 fn enhanced_authentication() {
     check(
@@ -459,6 +460,7 @@ fn malformed_packets() {
         ("> 90 [ 00 01 ( ) 00 ]", "82"),
         ("> b0 [ 00 01 ( ) 00 ]", "82"),
         ("> d0 [ ]", "82"),
+        ("> f2 [ ]", "81"),
     ] {
         let text = played(&format!("> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]\nconnected\n{packet}"));
         assert!(text.ends_with(&format!(", Lost\n    < e0 01 {reason}\n")), "{text}");
@@ -512,7 +514,7 @@ fn publishes_come_in() {
     );
 }
 
-/// [MQTT-4.3.2-4] [MQTT-4.3.3-8] [MQTT-4.3.3-9] [MQTT-4.3.3-10] [MQTT-4.3.3-11] [MQTT-2.2.1-5]
+/// [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8] [MQTT-4.3.3-9] [MQTT-4.3.3-10] [MQTT-4.3.3-11] [MQTT-2.2.1-5]
 #[test]
 fn publishes_are_answered() {
     check(
@@ -596,7 +598,8 @@ fn refused_publishes_of_mqtt_3() {
     );
 }
 
-/// [MQTT-3.4.2-1] [MQTT-3.9.3-2] [MQTT-3.11.3-2] [MQTT-3.14.2-1] A reason code that the packet does not have is replaced.
+/// [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1] [MQTT-3.9.3-2] [MQTT-3.11.3-2] [MQTT-3.14.2-1]
+/// A reason code that the packet does not have is replaced. [MQTT-3.14.2-2] The server's DISCONNECT has no expiry.
 #[test]
 fn answers_have_codes_of_their_own() {
     check(
@@ -604,6 +607,10 @@ fn answers_have_codes_of_their_own() {
          connected
          > 32 [ 't' 00 01 ( ) ]
          published 1 9a
+         > 34 [ 't' 00 01 ( ) ]
+         published 1 95
+         completed 1 80
+         release 1 80
          subscribed 2 00 9a
          unsubscribed 3 11 97
          close 86",
@@ -616,6 +623,14 @@ fn answers_have_codes_of_their_own() {
                 Publish t b"" AtLeastOnce tag Some(1) dup false retain false expires None
             published 1 9a
                 < 40 03 00 01 83
+            > 34 [ 't' 00 01 ( ) ]
+                Publish t b"" ExactlyOnce tag Some(1) dup false retain false expires None
+            published 1 95
+                < 50 03 00 01 83
+            completed 1 80
+                < 70 03 00 01 92
+            release 1 80
+                < 62 03 00 01 92
             subscribed 2 00 9a
                 < 90 05 00 02 00 00 80
             unsubscribed 3 11 97
@@ -675,7 +690,7 @@ fn receive_maximum() {
     );
 }
 
-/// [MQTT-3.3.2-8] [MQTT-3.3.2-9] [MQTT-3.3.2-12] All that we said we take, none above; 0x82 if it stands for nothing.
+/// [MQTT-3.3.2-7] [MQTT-3.3.2-8] [MQTT-3.3.2-9] [MQTT-3.3.2-12] All that we said we take, none above; 0x82 if it stands for nothing.
 #[test]
 fn topic_aliases_in() {
     let connected = "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]\nconnected\n";
@@ -814,7 +829,7 @@ fn maximum_packet_size() {
 }
 
 /// [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-5] [MQTT-3.8.4-6] [MQTT-4.7.1-1] [MQTT-4.7.1-2]
-/// [MQTT-4.7.3-1] [MQTT-4.8.2-1] [MQTT-4.8.2-2] [MQTT-2.2.1-6] A filter that is none is refused in its place.
+/// [MQTT-3.8.4-7] [MQTT-4.7.3-1] [MQTT-4.8.2-1] [MQTT-4.8.2-2] [MQTT-2.2.1-6] A filter that is none is refused in its place.
 #[test]
 fn subscribes() {
     check(
@@ -888,12 +903,14 @@ fn unsubscribes() {
     );
 }
 
-/// [MQTT-4.3.2-2] [MQTT-4.3.3-2] [MQTT-4.3.3-4] [MQTT-2.2.1-5] Deliveries and the client's answers to them.
+/// [MQTT-4.3.1-1] [MQTT-2.2.1-2] [MQTT-2.2.2-1] [MQTT-4.3.2-2] [MQTT-4.3.3-2] [MQTT-4.3.3-4] [MQTT-2.2.1-5]
+/// Deliveries and the client's answers to them.
 #[test]
 fn deliveries() {
     check(
         "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
          connected
+         deliver 0 0 t x
          deliver 1 9 t x
          > 40 [ 00 09 ]
          deliver 1 9 t x
@@ -909,6 +926,8 @@ fn deliveries() {
                 Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            deliver 0 0 t x
+                < 30 05 00 01 74 00 78
             deliver 1 9 t x
                 < 32 07 00 01 74 00 09 00 78
             > 40 [ 00 09 ]
@@ -934,6 +953,7 @@ fn deliveries() {
     check(
         "> 10 [ 'MQTT' 04 02 00 00 'c' ]
          connected
+         deliver 0 0 t x
          deliver 2 9 t x
          > 50 [ 00 09 ]
          release 9 00
@@ -943,6 +963,8 @@ fn deliveries() {
                 Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 02 00 00
+            deliver 0 0 t x
+                < 30 04 00 01 74 78
             deliver 2 9 t x
                 < 34 06 00 01 74 00 09 78
             > 50 [ 00 09 ]
@@ -1091,6 +1113,279 @@ fn subscription_identifier_of_a_client() {
             > 30 [ 't' ( 0b 05 ) ]
                 over: PUBLISH from a client with a subscription identifier (protocol_error), Lost
                 < e0 01 82
+        "#]],
+    );
+}
+
+/// [MQTT-3.2.0-1] [MQTT-3.1.4-5] [MQTT-3.2.0-2] Nothing goes out before CONNACK, and there is one, also if the broker
+/// should speak twice.
+#[test]
+fn connack_is_first_and_one() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         deliver 0 0 t x
+         subscribed 1 00
+         connected
+         connected
+         refused 87
+         deliver 0 0 t x",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            deliver 0 0 t x
+            subscribed 1 00
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            connected
+            refused 87
+            deliver 0 0 t x
+                < 30 05 00 01 74 00 78
+        "#]],
+    );
+}
+
+/// [MQTT-3.1.4-6] After a refused CONNECT nothing more goes out. [MQTT-3.14.4-1] Nor after DISCONNECT, of either side.
+#[test]
+fn nothing_comes_after_the_end() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         refused 87
+         connected
+         deliver 0 0 t x
+         close 8e",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            refused 87
+                < 20 03 00 87 00
+            connected
+            deliver 0 0 t x
+            close 8e
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         connected
+         close 8e
+         deliver 0 0 t x
+         subscribed 1 00
+         close 8b",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            close 8e
+                < e0 01 8e
+            deliver 0 0 t x
+            subscribed 1 00
+            close 8b
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         connected
+         > e0 [ ]
+         deliver 0 0 t x
+         close 8e",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            > e0 [ ]
+                over: DISCONNECT (success), Normal { expiry: None }
+            deliver 0 0 t x
+            close 8e
+        "#]],
+    );
+}
+
+/// [MQTT-3.1.3-1] [MQTT-3.1.2-9] [MQTT-3.1.2-16] to [MQTT-3.1.2-19] The payload of CONNECT is what its flags say, in
+/// their order; a password may come alone with MQTT 5, but [MQTT-3.1.2-22] of 3.1.1 forbids it.
+#[test]
+fn the_payload_of_connect() {
+    check(
+        "> 10 [ 'MQTT' 05 c6 00 00 ( ) 'c' ( ) 'will' 'bye' 'user' 'secret' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 05 c6 00 00 ( ) 'c' ( ) 'will' 'bye' 'user' 'secret' ]
+            user Some("user") password Some(b"secret")
+            Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"", qos: AtMostOnce, retain: false, delay_seconds: 0, expiry_seconds: None }) }
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 42 00 00 ( ) 'c' 'secret' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 05 42 00 00 ( ) 'c' 'secret' ]
+            user None password Some(b"secret")
+            Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 04 42 00 00 'c' 'secret' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 04 42 00 00 'c' 'secret' ]
+            refused: password without a user name (malformed_packet)
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' 'user' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' 'user' ]
+            refused: bytes behind the last field of the packet (malformed_packet)
+            < 20 03 00 81 00
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 82 00 00 ( ) 'c' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 05 82 00 00 ( ) 'c' ]
+            refused: packet ends within a field (malformed_packet)
+            < 20 03 00 81 00
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 c2 00 00 ( ) 'c' 'user' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 05 c2 00 00 ( ) 'c' 'user' ]
+            refused: packet ends within a field (malformed_packet)
+            < 20 03 00 81 00
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 06 00 00 ( ) 'c' ( ) 'will' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 05 06 00 00 ( ) 'c' ( ) 'will' ]
+            refused: packet ends within a field (malformed_packet)
+            < 20 03 00 81 00
+    "#]],
+    );
+    // [MQTT-3.1.3-3]
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 05 02 00 00 ( ) ]
+            refused: packet ends within a field (malformed_packet)
+            < 20 03 00 81 00
+    "#]],
+    );
+}
+
+/// [MQTT-3.1.3-4] [MQTT-3.1.3-11] [MQTT-3.1.3-12] [MQTT-1.5.7-1] [MQTT-3.3.2-1] [MQTT-3.3.2-13] [MQTT-3.3.2-19]
+/// [MQTT-3.8.3-1] [MQTT-3.10.3-1] [MQTT-4.7.3-2] Every text is UTF-8, without U+0000.
+#[test]
+fn texts_are_texts() {
+    for bad in ["ff", "00", "c0", "80"] {
+        let text = format!("00 01 {bad}");
+        for connect in [
+            format!("> 10 [ 'MQTT' 05 02 00 00 ( ) {text} ]"),
+            format!("> 10 [ 'MQTT' 05 06 00 00 ( ) 'c' ( ) {text} 'bye' ]"),
+            format!("> 10 [ 'MQTT' 05 82 00 00 ( ) 'c' {text} ]"),
+            format!("> 10 [ 'MQTT' 05 02 00 00 ( 26 'k' {text} ) 'c' ]"),
+            format!("> 10 [ 'MQTT' 05 02 00 00 ( 26 {text} 'v' ) 'c' ]"),
+        ] {
+            let played = played(&connect);
+            assert!(played.ends_with("(malformed_packet)\n    < 20 03 00 81 00\n"), "{played}");
+        }
+        for packet in [
+            format!("> 30 [ {text} ( ) ]"),
+            format!("> 30 [ 't' ( 08 {text} ) ]"),
+            format!("> 30 [ 't' ( 03 {text} ) ]"),
+            format!("> 30 [ 't' ( 26 'k' {text} ) ]"),
+            format!("> 82 [ 00 01 ( ) {text} 00 ]"),
+            format!("> a2 [ 00 01 ( ) {text} ]"),
+        ] {
+            let played = played(&format!("> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]\nconnected\n{packet}"));
+            assert!(played.ends_with("    < e0 01 81\n"), "{played}");
+        }
+    }
+}
+
+/// [MQTT-4.7.0-1] Wildcards are for filters. [MQTT-4.7.3-3] The longest topic is taken.
+#[test]
+fn topics() {
+    for topic in ["#", "+", "a/+/b", "a/#", "a#"] {
+        let text = played(&format!("> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]\nconnected\n> 30 [ '{topic}' ( ) ]"));
+        assert!(text.ends_with("    < e0 01 90\n"), "{text}");
+    }
+    let longest = "x".repeat(65_535);
+    let text = played(&format!("> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]\nconnected\n> 30 [ '{longest}' ( ) ]"));
+    assert!(
+        text.ends_with(&format!("Publish {longest} b\"\" AtMostOnce tag None dup false retain false expires None\n"))
+    );
+}
+
+/// [MQTT-3.2.2-19] A refusal in words only if the words fit. [MQTT-3.1.3-8] and with the code meant for it.
+#[test]
+fn words_of_a_refusal() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( 27 00 00 00 05 15 'x' ) 'c' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 05 02 00 00 ( 27 00 00 00 05 15 'x' ) 'c' ]
+            refused: enhanced authentication is not supported (bad_authentication_method)
+            < 20 03 00 8c 00
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( 17 00 15 'x' ) 'c' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 05 02 00 00 ( 17 00 15 'x' ) 'c' ]
+            refused: enhanced authentication is not supported (bad_authentication_method)
+            < 20 03 00 8c 00
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+         refused 85",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            refused 85
+                < 20 03 00 85 00
+        "#]],
+    );
+}
+
+/// [MQTT-3.3.4-10] [MQTT-4.9.0-3] With the receive maximum used up everything else goes on.
+#[test]
+fn a_full_window_stops_only_publishes() {
+    let limits = Limits { receive_maximum: 1, ..Limits::default() };
+    check_with(
+        &limits,
+        "> 10 [ 'MQTT' 05 02 00 00 ( 21 00 01 ) 'c' ]
+         connected
+         deliver 1 1 t x
+         > 34 [ 't' 00 01 ( ) ]
+         published 1 00
+         > c0 [ ]
+         > 82 [ 00 02 ( ) 't' 00 ]
+         subscribed 2 00
+         > 40 [ 00 01 ]
+         > 62 [ 00 01 ]
+         completed 1 00",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( 21 00 01 ) 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 1, will: None }
+            connected
+                < 20 0e 00 00 0b 21 00 01 27 00 10 00 00 22 00 40
+            deliver 1 1 t x
+                < 32 07 00 01 74 00 01 00 78
+            > 34 [ 't' 00 01 ( ) ]
+                Publish t b"" ExactlyOnce tag Some(1) dup false retain false expires None
+            published 1 00
+                < 50 02 00 01
+            > c0 [ ]
+                < d0 00
+            > 82 [ 00 02 ( ) 't' 00 ]
+                Subscribe { tag: Tag(2), filters: [Subscribe { filter: Ok("t"), options: SubscriptionOptions { qos: AtMostOnce, no_local: false, retain_as_published: false, retain_handling: Always, identifier: None } }] }
+            subscribed 2 00
+                < 90 04 00 02 00 00
+            > 40 [ 00 01 ]
+                Acknowledge { tag: Tag(1), reason: Success }
+            > 62 [ 00 01 ]
+                Release { tag: Tag(1) }
+            completed 1 00
+                < 70 02 00 01
         "#]],
     );
 }

@@ -147,6 +147,9 @@ impl Player<'_> {
             Ok(HandshakeStep::NeedMore { needed }) => self.say(&format!("needs {needed} bytes")),
             Ok(HandshakeStep::Connect { request, consumed }) => {
                 assert_eq!(consumed, input.len());
+                if request.username.is_some() || request.password.is_some() {
+                    self.say(&format!("user {:?} password {:?}", request.username, request.password));
+                }
                 let client = request.client.clone().unwrap_or_else(|| ClientId::from("given"));
                 let (session, connect) =
                     Connection::new(ID, *request, client, Principal::default(), self.limits, self.now);

@@ -104,6 +104,16 @@ pub struct Handle {
 const REQUESTS_MAX: usize = 16;
 
 impl Engine {
+    /// Whether the files that `config` names can be used: what `postroad check-config` says beyond the option table.
+    ///
+    /// # Errors
+    /// When `auth.file` or `acl.file` can't be used.
+    pub fn check(config: &Config) -> Result<(), EngineError> {
+        Auth::load(config.auth_file.as_deref(), Anonymous::Deny)?;
+        load_acl(config)?;
+        Ok(())
+    }
+
     /// Starts all shards and returns once they take clients.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use postroad_engine::auth::Auth;
+use postroad_engine::Engine;
 use postroad_engine::config::{Listener, ListenerProtocol, Shards};
 
 use super::{Anonymous, ListenerTable, Protocol, ROWS, Row, Settings, row};
@@ -145,7 +145,7 @@ impl Loader {
         let listeners = self.all_listeners();
         self.check_listeners(&listeners);
         self.check_together();
-        self.check_auth();
+        self.check_files();
         let (http, mqtt): (Vec<_>, Vec<_>) = listeners.into_iter().partition(|l| l.protocol == Protocol::Http);
         self.settings.http = http;
         self.settings.engine.listeners = mqtt.into_iter().map(engine_listener).collect();
@@ -213,8 +213,9 @@ impl Loader {
         }
     }
 
-    fn check_auth(&mut self) {
-        if let Err(error) = Auth::load(self.settings.engine.auth_file.as_deref(), Default::default()) {
+    /// `auth.file` and `acl.file`, as the engine would read them.
+    fn check_files(&mut self) {
+        if let Err(error) = Engine::check(&self.settings.engine) {
             self.problems.push(error.to_string());
         }
     }
@@ -415,6 +416,7 @@ mod tests {
         assert!(problem("shards = 9\nstorage.partitions = 8").contains("at most storage.partitions = 8"));
         assert!(problem("log.segment_bytes = \"1GiB\"").contains("at least twice"));
         assert!(problem("auth.file = \"/nowhere/x\"").contains("/nowhere/x"));
+        assert!(problem("acl.file = \"/nowhere/y\"").contains("/nowhere/y"));
     }
 
     #[test]

@@ -256,7 +256,10 @@ pub enum MeshMessage {
     /// As `Forward` (credit, `Confirm`), but for one member of this group on your shard, whom you choose;
     /// nobody else there gets it by this.
     ShareForward { filter: TopicFilter, message: Arc<Message>, token: u64 },
-    /// QoS 2: this id has been answered, nobody will repeat it.
+    /// After a recovery: QoS 2 ids that publishers of your peer may repeat, for want of an answer. All other
+    /// ids may be forgotten once every shard has spoken.
+    Repeatable { ids: Vec<MessageId> },
+    /// QoS 2: one of these ids has been released, nobody will repeat it.
     Forget { id: MessageId },
 }
 

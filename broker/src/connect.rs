@@ -228,5 +228,8 @@ impl Broker {
             self.append(Record::QueueEnd { queue: session.id });
             self.retiring.ended.push(session.id);
         }
+        for (_, state) in session.inbound.iter().filter(|(_, state)| state.recovered) {
+            self.forget_everywhere(state.id);
+        }
     }
 }

@@ -220,6 +220,10 @@ impl Broker {
         self.mark_dirty(index);
         if stored {
             self.retiring.settled.push((queue, sequence));
+            let backlog = self.sessions[index as usize].queue.backlog.as_mut();
+            if let Some(backlog) = backlog.filter(|backlog| sequence > backlog.after) {
+                backlog.skip.insert(sequence);
+            }
         }
     }
 

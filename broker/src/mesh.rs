@@ -34,6 +34,10 @@ pub(crate) struct Mesh {
     pub deferred: VecDeque<Message>,
     /// QoS 2 messages that a former run committed here: a repeat is not taken again.
     known: AHashSet<MessageId>,
+    /// Ids of a former run that publishers may repeat.
+    repeatable: AHashSet<MessageId>,
+    /// Shards that have not told theirs yet.
+    repeatable_missing: usize,
 }
 
 #[derive(Debug)]
@@ -112,6 +116,8 @@ impl Mesh {
             interests: AHashMap::new(),
             deferred: VecDeque::new(),
             known: AHashSet::new(),
+            repeatable: AHashSet::new(),
+            repeatable_missing: usize::from(config.placement.shards()),
         }
     }
 
@@ -149,8 +155,11 @@ impl Mesh {
         self.known.insert(id);
     }
 
-    pub fn forget(&mut self, id: MessageId) {
-        self.known.remove(&id);
+    /// The ids to be remembered across a retirement.
+    pub fn known(&self) -> Vec<MessageId> {
+        let mut ids: Vec<_> = self.known.iter().copied().collect();
+        ids.sort_unstable();
+        ids
     }
 }
 
@@ -175,7 +184,8 @@ impl Broker {
             }
             MeshMessage::RetainedQuery { filter, token } => self.retained_query(from, &filter, token),
             MeshMessage::RetainedMatches { messages, token, end } => self.retained_matches(token, &messages, end),
-            MeshMessage::Forget { id } => self.mesh.forget(id),
+            MeshMessage::Repeatable { ids } => self.repeatable(ids),
+            MeshMessage::Forget { id } => self.forget(id),
             MeshMessage::ShareMembers { filter, connected } => self.share_members(from, &filter, connected),
             MeshMessage::ShareForward { filter, message, token } => {
                 self.collect_share(&filter, &message);
@@ -206,8 +216,42 @@ impl Broker {
         if self.must_reject(message) {
             return confirm(self, true, true, false);
         }
+        self.know_if_repeatable(message);
         let spread = self.spread(message);
         confirm(self, spread.matched, false, spread.logged);
+    }
+
+    /// A shard has told which ids its publishers may repeat; once all have, the others are forgotten.
+    pub(crate) fn repeatable(&mut self, ids: Vec<MessageId>) {
+        self.mesh.repeatable.extend(ids);
+        self.mesh.repeatable_missing = self.mesh.repeatable_missing.saturating_sub(1);
+        if self.mesh.repeatable_missing == 0 {
+            let Mesh { known, repeatable, .. } = &mut self.mesh;
+            known.retain(|id| repeatable.contains(id));
+            self.retiring.known_dirty = true;
+        }
+    }
+
+    /// A message that may be a repeat of a former run's was taken: not again.
+    pub(crate) fn know_if_repeatable(&mut self, message: &Message) {
+        if !self.mesh.repeatable.is_empty() && self.mesh.repeatable.contains(&message.id) {
+            self.mesh.know(message.id);
+            self.retiring.known_dirty = true;
+        }
+    }
+
+    pub(crate) fn forget(&mut self, id: MessageId) {
+        self.mesh.repeatable.remove(&id);
+        self.retiring.known_dirty |= self.mesh.known.remove(&id);
+    }
+
+    /// A publication of a former run is over: no shard has to remember it.
+    pub(crate) fn forget_everywhere(&mut self, id: MessageId) {
+        self.forget(id);
+        for to in self.mesh.others() {
+            let effect = Effect::Mesh { to, message: MeshMessage::Forget { id } };
+            self.after_commit(Waiter::Emit(Box::new(effect)));
+        }
     }
 
     fn confirmed(&mut self, token: u64, matched: bool, rejected: bool) {

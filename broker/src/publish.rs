@@ -111,7 +111,7 @@ impl Broker {
                 Some(token) => Progress::Routing(token),
                 None => Progress::Routed { reason: routed.reason, need: routed.need },
             };
-            self.note_inbound(index, tag, InboundState { id, progress });
+            self.note_inbound(index, tag, InboundState { id, progress, recovered: earlier.is_some() });
         }
         let answer = self.answer(place, tag, AnswerKind::Published, routed.reason, routed.need, routed.token.is_some());
         let inbound = exactly_once.map(|tag| (index, queue, tag));
@@ -174,6 +174,7 @@ impl Broker {
         let shards = std::mem::take(&mut self.scratch.shards);
         let share_forwards = std::mem::take(&mut self.scratch.share_forwards);
         let spread_before = self.is_repeated_id(&message);
+        self.know_if_repeatable(&message);
         let matched = spread_before || self.spread(&message).matched;
         let mut left = 0;
         let token = if message.qos.is_acknowledged() { self.mesh.next_token() } else { 0 };
@@ -319,18 +320,21 @@ impl Broker {
         let index = self.session_of(place);
         let session = &mut self.sessions[index as usize];
         let (queue, logged) = (session.id, session.logged);
-        if session.remove_inbound(tag).is_none() {
+        let Some(state) = session.remove_inbound(tag) else {
             self.count(Counted::UnknownTag);
             let reason = ReasonCode::PacketIdentifierNotFound;
             self.answer(place, tag, AnswerKind::Completed, reason, Sequence(0), false);
             return;
-        }
+        };
         let need = if logged {
             self.mark_dirty(index);
             self.append(Record::InboundEnd { queue, tag })
         } else {
             Sequence(0)
         };
+        if state.recovered {
+            self.forget_everywhere(state.id);
+        }
         self.answer(place, tag, AnswerKind::Completed, ReasonCode::Success, need, false);
     }
 

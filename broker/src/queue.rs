@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashSet;
 use base::{Message, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag};
 use postroad_base as base;
 use smallvec::SmallVec;
@@ -200,12 +200,8 @@ pub(crate) struct Backlog {
     pub unread: usize,
     /// Recovery: so many of the next may have been sent before.
     pub maybe_sent: usize,
-    /// Settled since they were stored (recovery): not to be delivered.
+    /// Settled after they were stored and before they were read: not to be delivered.
     pub skip: AHashSet<Sequence>,
-    /// Recovery: QoS 2 deliveries of which only the release is left; the store may still show them.
-    pub received: AHashSet<Sequence>,
-    /// Recovery: QoS 2 deliveries that had a tag; the body is in the store.
-    pub tagged: AHashMap<Sequence, Tag>,
 }
 
 /// A queue.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use base::{Message, Now, Qos, QueueId, QueueOwner, Recipient, Record, Sequence, Tag};
 use postroad_base as base;
 
-use crate::api::{Counted, StateKey};
+use crate::api::{Counted, Effect, MeshMessage, StateKey};
 use crate::broker::Broker;
 use crate::queue::{Backlog, Entry, Queue, Slot, State};
 use crate::session::{InboundState, Progress, Session, SessionIndex};
@@ -48,6 +48,11 @@ impl Broker {
             | Record::Watermark { queue, .. } => *queue,
             _ => return self.replay_global(record),
         };
+        if let Record::InboundBegin { id, .. } = record
+            && queue == self.known_ids_queue()
+        {
+            return self.mesh.know(id);
+        }
         if let Record::QueueBegin { owner, expiry, at, .. } = record {
             return self.replay_begin(queue, owner, expiry, at, is_snapshot);
         }
@@ -67,13 +72,12 @@ impl Broker {
             Record::Subscribe { filter, options, .. } => drop(session.set_subscription(&filter, options)),
             Record::Unsubscribe { filter, .. } => drop(session.remove_subscription(&filter)),
             Record::InboundBegin { tag, id, .. } => {
-                // A snapshot holds only what was answered, and a second record says that all shards have
-                // confirmed; of a single young one nobody knows.
+                // A second record says that all shards have confirmed; of a single one nobody knows.
                 let reason = base::ReasonCode::Success;
                 let routed = Progress::Routed { reason, need: Sequence(0) };
                 let known = session.remove_inbound(tag).is_some_and(|earlier| earlier.id == id);
-                let progress = if is_snapshot || known { routed } else { Progress::Unknown };
-                session.inbound.push((tag, InboundState { id, progress }));
+                let progress = if known { routed } else { Progress::Unknown };
+                session.inbound.push((tag, InboundState { id, progress, recovered: true }));
             }
             Record::InboundEnd { tag, .. } => drop(session.remove_inbound(tag)),
             Record::Watermark { upto, .. } => replay_watermark(session, upto),
@@ -169,7 +173,6 @@ impl Broker {
         if sequence <= session.watermark {
             self.retiring.settled.push((queue, sequence));
             if let Some(backlog) = &mut session.queue.backlog {
-                backlog.tagged.remove(&sequence);
                 backlog.skip.insert(sequence);
             }
         } else {
@@ -190,12 +193,8 @@ impl Broker {
             entry.dup = true;
             session.queue.bytes += entry.size();
         }
-        let backlog = session.queue.backlog.as_mut().filter(|_| stored);
-        let waits_in_store = backlog.is_some_and(|backlog| {
-            let pending = sequence > backlog.after && !backlog.skip.contains(&sequence);
-            pending && backlog.tagged.insert(sequence, tag).is_none()
-        });
-        if entry.is_some() || waits_in_store {
+        // Without one here, its body comes with the backlog, or is not needed any more (`Received`).
+        if entry.is_some() || stored {
             let slot =
                 Slot { order: 0, sequence, qos: Qos::ExactlyOnce, state: State::Waiting, counts: false, stored, entry };
             session.queue.window.restore(tag, slot);
@@ -207,12 +206,6 @@ impl Broker {
         self.mark_dirty(index);
         let queue = &mut self.sessions[index as usize].queue;
         let Some(tag) = tag_at(queue, sequence) else { return };
-        if let Some(backlog) = &mut queue.backlog
-            && backlog.tagged.remove(&sequence).is_some()
-        {
-            // Its body is not wanted any more; the store keeps it until it is settled.
-            backlog.received.insert(sequence);
-        }
         if let Some(slot) = queue.window.get_mut(tag) {
             slot.state = State::Released;
             if let Some(entry) = slot.entry.take() {
@@ -237,9 +230,20 @@ impl Broker {
                 self.index_subscription(index, &filter, options);
             }
         }
+        self.tell_repeatable();
         for index in places {
             self.begin_absence(index);
         }
+    }
+
+    fn tell_repeatable(&mut self) {
+        let inbound = self.sessions.iter().flat_map(|(_, session)| &session.inbound);
+        let ids: Vec<_> = inbound.map(|(_, state)| state.id).collect();
+        for to in self.mesh.others() {
+            let message = MeshMessage::Repeatable { ids: ids.clone() };
+            self.effects.push_back(Effect::Mesh { to, message });
+        }
+        self.repeatable(ids);
     }
 
     /// What may have been sent before the crash is sent with DUP `[MQTT-3.3.1-1]`; QoS 2 only with its tag.

@@ -6,14 +6,14 @@
 //! A delivery counts as stored from the moment at which it is in a batch: if it is settled while the batch is
 //! being ingested, the next batch removes it.
 
-use ahash::AHashSet;
+use ahash::{AHashMap, AHashSet};
 use base::{QueueId, QueueOwner, Record, Sequence};
 use postroad_base as base;
 
 use crate::api::{BacklogEntry, Effect, Retirement, StateKey};
 use crate::broker::Broker;
 use crate::gate::Waiter;
-use crate::queue::{Backlog, Entry, State};
+use crate::queue::{Backlog, Entry, Slot, State};
 use crate::session::{Progress, Session, SessionIndex};
 
 /// What changed since the last retirement.
@@ -24,6 +24,8 @@ pub(crate) struct Retiring {
     /// Sessions; each marks itself `dirty`, so that it is here once.
     pub dirty_queues: Vec<QueueId>,
     pub ended: Vec<QueueId>,
+    /// The ids of QoS 2 messages to be remembered have changed.
+    pub known_dirty: bool,
     /// Stored deliveries that are over.
     pub settled: Vec<(QueueId, Sequence)>,
 }
@@ -46,6 +48,7 @@ impl Broker {
             let state = self.state_of(&key);
             batch.state.push((key, state));
         }
+        self.known_ids_into(&mut batch);
         batch.state.sort_by(|a, b| a.0.cmp(&b.0));
         batch.settled = std::mem::take(&mut self.retiring.settled);
         batch.ended = std::mem::take(&mut self.retiring.ended);
@@ -97,6 +100,22 @@ impl Broker {
             });
             batch.state.push((StateKey::Queue(queue), state));
         }
+    }
+
+    /// Ids that publishers may repeat outlive the records that hold them, as if a queue of ours had taken them in.
+    fn known_ids_into(&mut self, batch: &mut Retirement) {
+        if !std::mem::take(&mut self.retiring.known_dirty) {
+            return;
+        }
+        let queue = self.known_ids_queue();
+        let tag = base::Tag::new(1).expect("not 0");
+        let records: Vec<_> = self.mesh.known().into_iter().map(|id| Record::InboundBegin { queue, tag, id }).collect();
+        batch.state.push((StateKey::Queue(queue), Some(records).filter(|records| !records.is_empty())));
+    }
+
+    /// A queue id that no session gets: the last ordinal of the first partition that lives here.
+    pub(crate) fn known_ids_queue(&self) -> QueueId {
+        QueueId::new(base::PartitionId(self.config.shard.0), (1 << QueueId::ORDINAL_BITS) - 1)
     }
 
     fn state_of(&self, key: &StateKey) -> Option<Vec<Record>> {
@@ -162,26 +181,36 @@ impl Broker {
         let session = &mut self.sessions[index as usize];
         let Some(mut backlog) = session.queue.backlog.take() else { return };
         backlog.reading = false;
+        let queue = &mut session.queue;
+        let in_window: AHashMap<Sequence, base::Tag> = queue.window.iter().map(|(tag, s)| (s.sequence, tag)).collect();
+        let mut end = end;
         for item in entries {
+            if item.sequence > backlog.until {
+                end = true; // still in memory: it becomes backlog with `Ingested`
+                break;
+            }
             backlog.after = backlog.after.max(item.sequence);
             backlog.unread = backlog.unread.saturating_sub(1);
-            if backlog.skip.remove(&item.sequence) || backlog.received.remove(&item.sequence) {
+            if backlog.skip.remove(&item.sequence) {
                 continue;
             }
-            let tag = backlog.tagged.remove(&item.sequence);
+            let tag = in_window.get(&item.sequence).copied();
             let mut entry = entry_of(item);
-            session.queue.bytes += entry.size();
             match tag {
                 None => {
                     entry.dup = entry.qos == base::Qos::AtLeastOnce && backlog.maybe_sent > 0;
                     backlog.maybe_sent = backlog.maybe_sent.saturating_sub(1);
+                    queue.bytes += entry.size();
                     backlog.portion.push_back(entry);
                 }
                 Some(tag) => {
-                    entry.dup = true;
-                    if let Some(slot) = session.queue.window.get_mut(tag).filter(|s| s.state == State::Waiting) {
+                    // In flight before a crash: only the body was missing.
+                    let lacks_body = |slot: &&mut Slot| slot.state == State::Waiting && slot.entry.is_none();
+                    if let Some(slot) = queue.window.get_mut(tag).filter(lacks_body) {
+                        entry.dup = true;
+                        queue.bytes += entry.size();
                         slot.entry = Some(entry);
-                        session.queue.resend.push_back(tag);
+                        queue.resend.push_back(tag);
                     }
                 }
             }
@@ -240,10 +269,9 @@ fn session_records(session: &Session) -> Vec<Record> {
     }
     records.push(Record::Watermark { queue, upto: session.watermark });
     for (tag, state) in &session.inbound {
-        // One that is being routed is left to the young log, which says that it may not have arrived.
-        if matches!(state.progress, Progress::Routed { .. }) {
-            records.push(Record::InboundBegin { queue, tag: *tag, id: state.id });
-        }
+        // Twice: routed, and confirmed by all shards (see `recover`).
+        let times = if matches!(state.progress, Progress::Routed { .. }) { 2 } else { 1 };
+        records.extend((0..times).map(|_| Record::InboundBegin { queue, tag: *tag, id: state.id }));
     }
     for (tag, slot) in session.queue.window.iter().filter(|(_, slot)| slot.qos == base::Qos::ExactlyOnce) {
         let sequence = slot.sequence;

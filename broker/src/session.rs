@@ -66,6 +66,8 @@ pub(crate) struct Watch {
 pub(crate) struct InboundState {
     pub id: MessageId,
     pub progress: Progress,
+    /// It comes from a former run: other shards remember its id until it is released.
+    pub recovered: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

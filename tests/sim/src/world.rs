@@ -26,12 +26,14 @@ pub struct Options {
     pub credits: u32,
     /// The bug that is planted.
     pub canary: Option<Canary>,
+    /// Prints everything that happens.
+    pub trace: bool,
 }
 
 impl Options {
     /// Three shards, a single credit: the narrowest road.
     pub fn new(seed: u64) -> Self {
-        Self { seed, shards: 3, steps: 3_000, credits: 1, canary: None }
+        Self { seed, shards: 3, steps: 3_000, credits: 1, canary: None, trace: false }
     }
 }
 
@@ -145,6 +147,9 @@ impl World {
 
     fn handle(&mut self, shard: usize, event: Event) {
         let now = self.now();
+        if self.options.trace {
+            println!("{shard} < {event:?}");
+        }
         self.shards[shard].broker.handle(now, event);
         self.poll(shard);
     }
@@ -156,6 +161,9 @@ impl World {
     }
 
     fn effect(&mut self, shard: usize, effect: Effect) {
+        if self.options.trace {
+            println!("{shard} > {effect:?} at {}", self.shards[shard].disk.next().0);
+        }
         match effect {
             Effect::Append { record } => self.append(shard, record),
             Effect::Mesh { to, message } => {
@@ -285,6 +293,9 @@ impl World {
     /// The process dies and begins again from the disk.
     fn crash(&mut self) {
         self.report.crashes += 1;
+        if self.options.trace {
+            println!("crash");
+        }
         self.boots += 1;
         self.clock += 1;
         for client in 0..PUBLISHERS + SUBSCRIBERS {

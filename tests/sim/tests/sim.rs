@@ -48,3 +48,14 @@ fn every_canary_is_found() {
         assert!(found.is_some(), "{canary:?} was not found within 100 seeds");
     }
 }
+
+/// `SEED=7 SHARDS=3 cargo test -p postroad-sim one_seed -- --nocapture` shows a run; without a seed, seed 0.
+#[test]
+fn one_seed() {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seed = number("SEED").unwrap_or(0);
+    let shards = number("SHARDS").map_or(3, |shards| shards as u16);
+    let credits = number("CREDITS").map_or(1, |credits| credits as u32);
+    let trace = number("SEED").is_some();
+    run(Options { shards, credits, trace, ..Options::new(seed) }).unwrap_or_else(|what| panic!("{what}"));
+}

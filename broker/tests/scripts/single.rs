@@ -1,9 +1,7 @@
 //! One shard: sessions, QoS 0 to 2 both ways, order, expiry, overlapping subscriptions, retained, wills.
 
-mod world;
-
+use crate::world::{World, durable, memory};
 use expect_test::{Expect, expect};
-use world::{World, durable, memory};
 
 fn check(mut world: World, script: &str, expected: Expect) {
     expected.assert_eq(&world.run(script));

@@ -1,9 +1,7 @@
 //! Recovery and retirement: what was acknowledged is there after a crash, and bodies leave memory.
 
-mod world;
-
+use crate::world::{World, durable};
 use expect_test::{Expect, expect};
-use world::{World, durable};
 
 fn check(mut world: World, script: &str, expected: Expect) {
     expected.assert_eq(&world.run(script));

@@ -1,10 +1,8 @@
 //! Several shards: who wants what, confirmations, credit, retained messages, share groups.
 //! With the test's placement on two shards, clients "a" and "b" … live where `connect` says.
 
-mod world;
-
+use crate::world::World;
 use expect_test::{Expect, expect};
-use world::World;
 
 fn check(mut world: World, script: &str, expected: Expect) {
     expected.assert_eq(&world.run(script));

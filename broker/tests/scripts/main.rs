@@ -1,0 +1,8 @@
+//! The broker, driven by scripts: text in, text out (see `world`).
+
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+mod durable;
+mod mesh;
+mod single;
+mod world;

@@ -187,6 +187,17 @@ fn a_retirement_done_again_changes_nothing() {
     assert!(old.disk_bytes() < 5_000, "{} bytes: no reference was counted twice", old.disk_bytes());
 }
 
+/// Bytes of all table files below a directory.
+fn table_bytes(path: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap());
+    let bytes = entries.map(|entry| match entry.file_type().unwrap().is_dir() {
+        true => table_bytes(&entry.path()),
+        false if path.ends_with("tables") => entry.metadata().unwrap().len(),
+        false => 0,
+    });
+    bytes.sum()
+}
+
 #[test]
 fn space_comes_back_after_acknowledgement() {
     let directory = TempDir::new().unwrap();
@@ -211,6 +222,8 @@ fn space_comes_back_after_acknowledgement() {
     assert!(old.disk_bytes() < full / 2, "{} of {full}", old.disk_bytes());
     old.compact().unwrap();
     assert!(old.disk_bytes() < 10_000, "{} of {full}", old.disk_bytes());
+    let files = table_bytes(directory.path());
+    assert!(files < full / 20, "{files} of {full}: files that no version needs are deleted");
     assert!(queues.iter().all(|&queue| backlog(&old, queue).is_empty()));
 }
 

@@ -32,11 +32,17 @@ type Handled = Result<Option<Event>, Closing>;
 
 impl Connection {
     /// Takes the packet at the start of `bytes`. One per call: the broker may park the connection after any publish.
-    /// What needs no broker is answered into `out`.
+    /// What needs no broker is answered into `out`. Before CONNACK nothing is taken, after the end everything is ignored.
     ///
     /// # Errors
     /// If the connection has to end: the client said goodbye or broke a rule.
     pub fn receive(&mut self, now: Now, bytes: &[u8], limits: &Limits, out: &mut Gather) -> Result<Received, Closing> {
+        if self.closed {
+            return Ok(Received::Packet { size: bytes.len(), event: None }); // [MQTT-3.1.4-6]
+        }
+        if !self.is_connected() {
+            return Ok(Received::Incomplete { needed: bytes.len() + 1 }); // it stays where it is [MQTT-3.1.4-5]
+        }
         if self.starved {
             return Err(self.starvation());
         }

@@ -315,14 +315,14 @@ fn enhanced_authentication() {
     );
 }
 
-/// [MQTT-3.1.2-7] [MQTT-3.1.2-14] [MQTT-3.1.2-15] [MQTT-3.1.3-10] The will, with delay, expiry and what travels with it.
+/// [MQTT-3.1.3-10] The will, with delay, expiry and what travels with it.
 #[test]
 fn the_will_is_kept() {
     check(
-        "> 10 [ 'MQTT' 05 36 00 00 ( ) 'c' ( 18 00 00 00 05 02 00 00 00 09 03 'text' 26 'k' 'v' ) 'will' 'bye' ]",
+        "> 10 [ 'MQTT' 05 36 00 00 ( ) 'c' ( 18 00 00 00 05 02 00 00 00 09 03 'text' 26 'k' 'v' 26 'k' 'u' ) 'will' 'bye' ]",
         expect![[r#"
-            > 10 [ 'MQTT' 05 36 00 00 ( ) 'c' ( 18 00 00 00 05 02 00 00 00 09 03 'text' 26 'k' 'v' ) 'will' 'bye' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"\x03\0\x04text&\0\x01k\0\x01v", qos: ExactlyOnce, retain: true, delay_seconds: 5, expiry_seconds: Some(9) }) }
+            > 10 [ 'MQTT' 05 36 00 00 ( ) 'c' ( 18 00 00 00 05 02 00 00 00 09 03 'text' 26 'k' 'v' 26 'k' 'u' ) 'will' 'bye' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"\x03\0\x04text&\0\x01k\0\x01v&\0\x01k\0\x01u", qos: ExactlyOnce, retain: true, delay_seconds: 5, expiry_seconds: Some(9) }) }
         "#]],
     );
     check(
@@ -334,7 +334,7 @@ fn the_will_is_kept() {
     );
 }
 
-/// Section 3.1.2.11.2, [MQTT-3.1.2-23]. Expiries: as asked, cut, and those that MQTT 3 means.
+/// Section 3.1.2.11.2. Expiries: as asked, cut, and those that MQTT 3 means.
 #[test]
 fn session_expiry() {
     let limits = Limits { session_expiry_max: SessionExpiry(60), ..Limits::default() };
@@ -1144,13 +1144,15 @@ fn connack_is_first_and_one() {
     );
 }
 
-/// [MQTT-3.1.4-6] After a refused CONNECT nothing more goes out. [MQTT-3.14.4-1] Nor after DISCONNECT, of either side.
+/// [MQTT-3.1.4-6] After a refused CONNECT nothing more is looked at or goes out. [MQTT-3.14.4-1] Nor after DISCONNECT, of
+/// either side.
 #[test]
 fn nothing_comes_after_the_end() {
     check(
         "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
          refused 87
          connected
+         > 32 [ 't' 00 01 ( ) ]
          deliver 0 0 t x
          close 8e",
         expect![[r#"
@@ -1159,6 +1161,7 @@ fn nothing_comes_after_the_end() {
             refused 87
                 < 20 03 00 87 00
             connected
+            > 32 [ 't' 00 01 ( ) ]
             deliver 0 0 t x
             close 8e
         "#]],
@@ -1167,6 +1170,7 @@ fn nothing_comes_after_the_end() {
         "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
          connected
          close 8e
+         > c0 [ ]
          deliver 0 0 t x
          subscribed 1 00
          close 8b",
@@ -1177,6 +1181,7 @@ fn nothing_comes_after_the_end() {
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             close 8e
                 < e0 01 8e
+            > c0 [ ]
             deliver 0 0 t x
             subscribed 1 00
             close 8b
@@ -1186,6 +1191,7 @@ fn nothing_comes_after_the_end() {
         "> 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
          connected
          > e0 [ ]
+         > 32 [ 't' 00 01 ( ) ]
          deliver 0 0 t x
          close 8e",
         expect![[r#"
@@ -1195,6 +1201,7 @@ fn nothing_comes_after_the_end() {
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             > e0 [ ]
                 over: DISCONNECT (success), Normal { expiry: None }
+            > 32 [ 't' 00 01 ( ) ]
             deliver 0 0 t x
             close 8e
         "#]],

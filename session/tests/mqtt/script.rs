@@ -38,8 +38,7 @@ pub fn played(script: &str) -> String {
 }
 
 fn played_with(limits: &Limits, script: &str) -> String {
-    let mut player =
-        Player { limits, now: at(0), session: None, is_over: false, out: Gather::new(), text: String::new() };
+    let mut player = Player { limits, now: at(0), session: None, out: Gather::new(), text: String::new() };
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         writeln!(player.text, "{line}").expect("writing to a string");
         player.play(line);
@@ -106,7 +105,6 @@ struct Player<'a> {
     limits: &'a Limits,
     now: Now,
     session: Option<Connection>,
-    is_over: bool,
     out: Gather,
     text: String,
 }
@@ -117,7 +115,6 @@ impl Player<'_> {
         let words: Vec<&str> = rest.split_whitespace().collect();
         match word {
             "at" => return self.wait(rest),
-            ">" if self.is_over => panic!("nothing is read after the end: {line}"),
             ">" if self.session.is_none() => return self.handshake(&packet(rest)),
             ">" => return self.receive(&packet(rest)),
             _ => {}
@@ -158,7 +155,6 @@ impl Player<'_> {
                 self.say(&connect.replace(", principal: Principal { user: None, groups: [] }", ""));
             }
             Err(refusal) => {
-                self.is_over = true;
                 self.out.push(&refusal.answer);
                 self.say(&format!("refused: {} ({})", refusal.detail, refusal.reason.name()));
             }
@@ -187,7 +183,6 @@ impl Player<'_> {
     }
 
     fn close(&mut self, closing: Closing) {
-        self.is_over = true;
         let Closing { cause, reason, detail, by_client } = closing;
         self.say(&format!("over: {detail} ({}), {cause:?}", reason.name()));
         if !by_client {

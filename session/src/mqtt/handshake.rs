@@ -9,6 +9,9 @@ use postroad_protocol::mqtt::{
 
 use super::{Limits, reasons};
 
+/// Bytes of a CONNECT that hold its version: fixed header, the longer one of the names, level.
+const VERSION_WITHIN: usize = 5 + 2 + 6 + 1;
+
 /// Waits for the CONNECT.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Handshake;
@@ -89,6 +92,10 @@ impl Handshake {
                 reason: ReasonCode::ProtocolError,
                 detail: "first packet is not CONNECT",
             }),
+            // The size is known before the version is, and only some versions are told.
+            Err(error) if error.reason == ReasonCode::PacketTooLarge && bytes.len() < VERSION_WITHIN => {
+                Ok(HandshakeStep::NeedMore { needed: VERSION_WITHIN })
+            }
             Err(error) => Err(Refusal::of_malformed(bytes, error)),
         }
     }

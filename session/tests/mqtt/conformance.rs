@@ -1396,3 +1396,30 @@ fn a_full_window_stops_only_publishes() {
         "#]],
     );
 }
+
+/// [MQTT-3.1.4-1] A CONNECT above our limit is refused as soon as its version is there, in whatever pieces it comes.
+#[test]
+fn a_large_connect() {
+    check(
+        "> 10 ff ff 7f",
+        expect![[r#"
+        > 10 ff ff 7f
+            needs 14 bytes
+    "#]],
+    );
+    check(
+        "> 10 ff ff 7f 'MQTT' 05 02 00 00 00",
+        expect![[r#"
+        > 10 ff ff 7f 'MQTT' 05 02 00 00 00
+            refused: packet is larger than the maximum (packet_too_large)
+            < 20 03 00 95 00
+    "#]],
+    );
+    check(
+        "> 10 ff ff 7f 'MQTT' 04 02 00 00 00",
+        expect![[r#"
+        > 10 ff ff 7f 'MQTT' 04 02 00 00 00
+            refused: packet is larger than the maximum (packet_too_large)
+    "#]],
+    );
+}

@@ -152,7 +152,7 @@ impl Server<'_> {
     }
 
     fn try_reload(&mut self) -> Result<()> {
-        let plan = options::plan(&self.settings, options::load(self.sources)?);
+        let plan = options::plan(&self.settings, options::load(self.sources)?)?;
         self.engine.reload(plan.settings.engine.clone())?;
         self.level.set(plan.settings.log_level)?;
         for change in &plan.applied {

@@ -403,6 +403,64 @@ fn users_are_let_in_by_password_and_token_and_others_are_not() {
 }
 
 #[test]
+fn a_reload_reads_users_and_access_rules_anew() {
+    let keys = folder();
+    let (auth, acl) = (keys.path().join("auth.toml"), keys.path().join("acl.toml"));
+    let rule = |effect: &str| {
+        let text = format!("[[rule]]\nprincipal = \"*\"\naction = \"*\"\neffect = \"{effect}\"\n");
+        std::fs::write(&acl, text).expect("writable");
+    };
+    rule("allow");
+    std::fs::write(&auth, "").expect("writable");
+    let sets = [format!("auth.file={}", text(&auth)), format!("acl.file={}", text(&acl))];
+    let mut server = Server::start(&[&sets[0], &sets[1]]);
+
+    let token = stdout(&run(&["passwd", "--file", text(&auth), "--token", "box"]));
+    let credentials = ["-t", "x", "-n", "-q", "1", "-u", "box", "-P", token.trim()];
+    assert_code(&server.publish(&credentials), 1);
+    server.signal("-HUP");
+    server.await_log("read anew");
+    assert_code(&server.publish(&credentials), 0);
+
+    std::fs::write(&auth, "nonsense").expect("writable");
+    server.signal("-HUP");
+    server.await_log("reload refused");
+    assert_code(&server.publish(&credentials), 0);
+
+    std::fs::write(&auth, "").expect("writable");
+    assert_code(&run(&["passwd", "--file", text(&auth), "--token", "other"]), 0);
+    rule("deny");
+    server.signal("-HUP");
+    server.await_log("read anew");
+    let refused = server.publish(&credentials);
+    assert_code(&refused, 1);
+    assert!(stderr(&refused).contains("bad_user_name_or_password"), "{}", stderr(&refused));
+}
+
+#[test]
+fn what_is_packaged_fits_the_binary() {
+    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging");
+    assert_code(&run(&["check-config", "--config", text(&packaging.join("postroad.toml"))]), 0);
+    let unit = std::fs::read_to_string(packaging.join("postroad.service")).expect("in the repository");
+    for line in unit.lines().filter_map(|line| line.split_once("=/usr/local/bin/postroad ")) {
+        let mut words = line.1.split(' ');
+        let help = stdout(&run(&[words.next().expect("a command"), "--help"]));
+        for flag in words.filter(|word| word.starts_with("--")) {
+            assert!(help.contains(flag), "{flag} of the unit is unknown");
+        }
+    }
+    for line in ["Type=notify", "WatchdogSec=30", "LimitNOFILE=1048576", "LimitMEMLOCK=infinity"] {
+        assert!(unit.lines().any(|there| there == line), "{line} is not in the unit");
+    }
+    let profile = std::fs::read(packaging.join("seccomp.json")).expect("in the repository");
+    let profile: serde_json::Value = serde_json::from_slice(&profile).expect("JSON");
+    assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+    for call in ["io_uring_setup", "io_uring_enter", "io_uring_register", "sched_setaffinity", "fdatasync"] {
+        assert!(profile.to_string().contains(&format!("\"{call}\"")), "{call} is not allowed");
+    }
+}
+
+#[test]
 fn log_check_finds_a_stopped_server_s_log_sound_and_a_running_one_in_use() {
     let mut server = Server::start(&[]);
     let data = server.folder.path().join("data");

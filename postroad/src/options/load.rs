@@ -82,6 +82,9 @@ impl Loader {
             let key = format!("{prefix}{name}");
             match value {
                 toml::Value::Array(entries) if key == "listener" => self.listeners(origin, entries),
+                toml::Value::Table(_) if key == "listener" => {
+                    self.problems.push(format!("{origin}: a listener is written with two brackets: [[listener]]"));
+                }
                 toml::Value::Table(inner) if row(&key).is_none() => self.section(origin, &key, inner),
                 value => self.value(origin, &key, &value),
             }
@@ -150,6 +153,7 @@ impl Loader {
         self.settings.http = http;
         self.settings.engine.listeners = mqtt.into_iter().map(engine_listener).collect();
         self.settings.engine.allow_anonymous = allow_anonymous(&self.settings);
+        self.problems.extend(open_doors(&self.settings));
         if self.problems.is_empty() { Ok(self.settings) } else { Err(ConfigError { problems: self.problems }) }
     }
 
@@ -187,9 +191,6 @@ impl Loader {
             }
             if address.port() != 0 && !addresses.insert(*address) {
                 self.problems.push(format!("two listeners want {address}: give each an address of its own"));
-            }
-            if !is_loopback(address) && self.settings.engine.auth_file.is_none() {
-                self.problems.push(reachable_without_auth(name, address));
             }
         }
     }
@@ -231,6 +232,17 @@ fn allow_anonymous(settings: &Settings) -> bool {
         Anonymous::Deny => false,
         Anonymous::Auto => settings.engine.auth_file.is_none(),
     }
+}
+
+/// Listeners that other machines can reach although nobody has to say who it is.
+pub(super) fn open_doors(settings: &Settings) -> Vec<String> {
+    if settings.engine.auth_file.is_some() {
+        return Vec::new();
+    }
+    let mqtt = settings.engine.listeners.iter().map(|listener| (&listener.name, &listener.address));
+    let http = settings.http.iter().map(|listener| (&listener.name, &listener.address));
+    let reachable = mqtt.chain(http).filter(|(_, address)| !is_loopback(address));
+    reachable.map(|(name, address)| reachable_without_auth(name, address)).collect()
 }
 
 fn is_loopback(address: &SocketAddr) -> bool {
@@ -386,6 +398,7 @@ mod tests {
             (table("adress = \"y\""), "did you mean address?"),
             (format!("{}\n{}", table(""), table("")), "two listeners are named"),
             ("[[listener]]\nname = \"x\"".into(), "address is missing"),
+            ("[listener]\nname = \"x\"".into(), "two brackets"),
             ("listen.websocket = \"127.0.0.1:8083\"".into(), "listen.websocket = \"127.0.0.1:8083\": not in this"),
             ("plugins.dir = \"p\"".into(), "not in this version yet"),
         ] {

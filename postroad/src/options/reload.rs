@@ -1,5 +1,6 @@
 //! What a reload changes: live values apply, restart values are named and stay.
 
+use super::load::{ConfigError, open_doors};
 use super::{Effect, ROWS, Settings};
 
 /// The outcome of comparing a new configuration with the running one.
@@ -14,7 +15,11 @@ pub struct Reload {
 }
 
 /// Compares row by row. `new` has passed all checks already: the whole file applies or nothing.
-pub fn plan(old: &Settings, new: Settings) -> Reload {
+///
+/// # Errors
+/// When the new live values don't go with the listeners, which stay as they are until the restart: taking
+/// `auth.file` away together with the public listener must not leave that listener open meanwhile.
+pub fn plan(old: &Settings, new: Settings) -> Result<Reload, ConfigError> {
     let mut reload = Reload { settings: new, applied: Vec::new(), waiting: Vec::new() };
     for row in ROWS {
         let (before, after) = ((row.get)(old), (row.get)(&reload.settings));
@@ -38,7 +43,8 @@ pub fn plan(old: &Settings, new: Settings) -> Reload {
     reload.settings.tables.clone_from(&old.tables);
     reload.settings.http.clone_from(&old.http);
     reload.settings.engine.listeners.clone_from(&old.engine.listeners);
-    reload
+    let problems = open_doors(&reload.settings);
+    if problems.is_empty() { Ok(reload) } else { Err(ConfigError { problems }) }
 }
 
 #[cfg(test)]
@@ -55,7 +61,7 @@ mod tests {
     fn live_values_apply_and_restart_values_are_named() {
         let old = settings(&[]);
         let new = settings(&["queue.messages_max=7", "shards=3", "listen.mqtt=127.0.0.1:1999"]);
-        let reload = plan(&old, new);
+        let reload = plan(&old, new).expect("goes together");
         assert_eq!(reload.applied, ["queue.messages_max: 100000 -> 7"]);
         assert_eq!(reload.waiting, ["listen.mqtt", "shards"]);
         assert_eq!(reload.settings.engine.queue.messages_max, 7);
@@ -64,9 +70,20 @@ mod tests {
         assert!(old.engine.restart_differences(&reload.settings.engine).is_empty());
     }
 
+    /// The new file alone is sound: it closes the public listener. But that waits for the restart.
+    #[test]
+    fn auth_file_can_t_be_taken_from_a_listener_that_stays() {
+        let auth = tempfile::NamedTempFile::new().expect("a temporary file");
+        let auth = format!("auth.file={}", auth.path().display());
+        let public = settings(&["listen.mqtt=0.0.0.0:1883", &auth]);
+        let error = plan(&public, settings(&[])).expect_err("must be refused");
+        assert!(error.to_string().contains("0.0.0.0:1883") && error.to_string().contains("auth.file"), "{error}");
+        assert!(plan(&public, settings(&[&auth])).is_ok());
+    }
+
     #[test]
     fn the_same_file_changes_nothing() {
-        let reload = plan(&settings(&[]), settings(&[]));
+        let reload = plan(&settings(&[]), settings(&[])).expect("goes together");
         assert!(reload.applied.is_empty() && reload.waiting.is_empty());
     }
 }

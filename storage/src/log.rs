@@ -9,6 +9,7 @@ use std::io;
 use base::{Record, Sequence};
 use postroad_base as base;
 
+use crate::old::Covered;
 use crate::young::{
     FileDirectory, LogId, RecoverError, Recovered, Retired, SegmentDirectory, SegmentNumber, Writer, WriterConfig,
     recover,
@@ -60,7 +61,7 @@ impl<D: SegmentDirectory> SegmentLog<D> {
     pub fn open(
         mut files: D,
         config: WriterConfig,
-        covered: Sequence,
+        covered: impl Into<Covered>,
         sync: Sync,
         replay: &mut dyn FnMut(Sequence, Record),
     ) -> Result<(Self, Recovered), RecoverError> {
@@ -140,7 +141,7 @@ impl<D: SegmentDirectory> Log for SegmentLog<D> {
 pub fn open_files(
     path: &std::path::Path,
     log: LogId,
-    covered: Sequence,
+    covered: Covered,
     replay: &mut dyn FnMut(Sequence, Record),
 ) -> Result<(FileLog, Recovered), RecoverError> {
     let config = WriterConfig::new(log, 8 << 20, 64 << 20);

@@ -53,7 +53,7 @@ impl DataDirectory {
         old.load_state(&mut |_, record| state.load(record)).map_err(|error| DirectoryError::Old { shard, error })?;
         let mut files = FileDirectory::new(self.young_path(shard));
         let mut replay = |sequence, record| state.replay(sequence, record, covered.as_of);
-        let recovered = recover(&mut files, self.log_id(shard), covered.upto, &mut replay)
+        let recovered = recover(&mut files, self.log_id(shard), covered, &mut replay)
             .map_err(|error| DirectoryError::Young { shard, error })?;
         let last = Sequence(recovered.position.next().0 - 1).max(covered.as_of);
         Ok(Source { old, state, last })

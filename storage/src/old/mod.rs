@@ -94,6 +94,13 @@ pub struct Covered {
     pub upto: Sequence,
 }
 
+impl From<Sequence> for Covered {
+    /// State and deliveries are covered up to the same record.
+    fn from(sequence: Sequence) -> Self {
+        Self { as_of: sequence, upto: sequence }
+    }
+}
+
 /// What is stored of a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {

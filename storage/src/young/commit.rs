@@ -20,6 +20,8 @@ pub(super) struct Header {
     pub(super) first: Sequence,
     pub(super) records: u32,
     pub(super) body_bytes: u32,
+    /// Last sequence of the commit in front: `first - 1`, or less where a restart skipped sequences.
+    pub(super) previous: Sequence,
 }
 
 impl Header {
@@ -27,6 +29,7 @@ impl Header {
     pub(super) fn seal(&self, commit: &mut [u8]) {
         assert_eq!(commit.len(), HEADER_BYTES + self.body_bytes as usize, "the header must fit its body");
         assert!(self.records > 0, "a commit holds a record");
+        assert!(self.previous < self.first, "sequences ascend");
         let (head, body) = commit.split_at_mut(HEADER_BYTES);
         head.fill(0);
         head[0..4].copy_from_slice(&MAGIC);
@@ -37,6 +40,7 @@ impl Header {
         head[24..32].copy_from_slice(&self.first.0.to_le_bytes());
         head[32..36].copy_from_slice(&self.records.to_le_bytes());
         head[36..40].copy_from_slice(&self.body_bytes.to_le_bytes());
+        head[40..48].copy_from_slice(&self.previous.0.to_le_bytes());
         let crc = crc32c::crc32c_append(crc32c::crc32c(head), body);
         head[CRC_OFFSET..CRC_OFFSET + 4].copy_from_slice(&crc.to_le_bytes());
     }
@@ -51,6 +55,7 @@ impl Header {
             first: Sequence(u64::from_le_bytes(part(head, 24))),
             records: u32::from_le_bytes(part(head, 32)),
             body_bytes: u32::from_le_bytes(part(head, 36)),
+            previous: Sequence(u64::from_le_bytes(part(head, 40))),
         };
         (part::<4>(head, 0) == MAGIC && header.log == log).then_some(header)
     }
@@ -75,7 +80,7 @@ impl Header {
         zeroed.copy_from_slice(head);
         zeroed[CRC_OFFSET..CRC_OFFSET + 4].fill(0);
         let crc = crc32c::crc32c_append(crc32c::crc32c(&zeroed), body);
-        crc.to_le_bytes() == head[CRC_OFFSET..CRC_OFFSET + 4] && self.last().is_some()
+        crc.to_le_bytes() == head[CRC_OFFSET..CRC_OFFSET + 4] && self.last().is_some() && self.previous < self.first
     }
 }
 

@@ -9,6 +9,7 @@ use postroad_base as base;
 use super::commit::{Found, HEADER_BYTES, is_readable, scan};
 use super::writer::{Position, Slot};
 use super::{BLOCK_BYTES, LogId, SegmentDirectory, SegmentNumber};
+use crate::old::Covered;
 use crate::record::{RecordError, decode};
 
 /// Why a log can't be opened.
@@ -85,7 +86,9 @@ pub(super) struct Survey {
     pub(super) beyond: Vec<Located>,
     /// Headers above the end of the chain whose commit is not whole.
     pub(super) torn: Vec<Located>,
-    /// The sequence after the chain.
+    /// Last sequence in the chain, or of what is covered if it is empty.
+    pub(super) last: Sequence,
+    /// The sequence after it.
     pub(super) next: Sequence,
 }
 
@@ -106,19 +109,22 @@ pub(super) fn survey(files: &dyn SegmentDirectory, log: LogId, covered: Sequence
     }
     valid.retain(|commit| commit.last() > covered.0);
     valid.sort_by_key(Located::first);
-    let mut next = covered.next().0;
+    let mut last = covered.0;
     let mut chain_len = 0;
     for commit in &valid {
+        let previous = commit.found.header.previous.0;
         // The first may begin below: `covered` need not be the end of a commit.
-        if commit.first() > next || (chain_len > 0 && commit.first() < next) {
+        let follows = if chain_len == 0 { previous <= last } else { previous == last };
+        if !follows {
             break;
         }
-        next = commit.last() + 1;
+        last = commit.last();
         chain_len += 1;
     }
+    let next = last + 1;
     let beyond = valid.split_off(chain_len);
     broken.retain(|commit: &Located| commit.first() >= next);
-    Ok(Survey { segments, chain: valid, beyond, torn: broken, next: Sequence(next) })
+    Ok(Survey { segments, chain: valid, beyond, torn: broken, last: Sequence(last), next: Sequence(next) })
 }
 
 impl Survey {
@@ -147,7 +153,8 @@ impl Survey {
         Some(TornTail { segment: torn.segment, offset: torn.found.offset, sequence: torn.found.header.first })
     }
 
-    fn position(&self) -> Position {
+    /// Sequences up to `as_of` are taken, even if the records are gone.
+    fn position(&self, as_of: Sequence) -> Position {
         let mut live: Vec<Slot> = Vec::new();
         for commit in &self.chain {
             let (used, last) = (commit.found.end(), Sequence(commit.last()));
@@ -168,12 +175,15 @@ impl Survey {
         let used: BTreeSet<_> = live.iter().map(|slot| slot.number).collect();
         let free = self.segments.iter().filter(|(number, _)| !used.contains(number));
         let free = free.map(|(number, len)| (*number, len / BLOCK_BYTES * BLOCK_BYTES)).collect();
-        Position { next: self.next, live, free }
+        Position { next: self.next.max(as_of.next()), previous: self.last, live, free }
     }
 }
 
-/// Brings the log back: checks it, cuts a torn tail, and hands every record above `covered` (`Old::upto`) to
+/// Brings the log back: checks it, cuts a torn tail, and hands every record above what is covered (`Old::covered`) to
 /// `replay` in order.
+///
+/// The log goes on above `as_of`: with `durability = "os"` a power cut may take records that the synced old
+/// generation has seen, and a new record under such a sequence would be taken for one of them.
 ///
 /// Before the first record is replayed, all that is replayed is synced, and nothing that was cut can come back.
 ///
@@ -182,16 +192,17 @@ impl Survey {
 pub fn recover(
     files: &mut dyn SegmentDirectory,
     log: LogId,
-    covered: Sequence,
+    covered: impl Into<Covered>,
     replay: &mut dyn FnMut(Sequence, Record),
 ) -> Result<Recovered, RecoverError> {
-    let survey = survey(files, log, covered)?;
+    let covered: Covered = covered.into();
+    let survey = survey(files, log, covered.upto)?;
     if let Some(damage) = survey.damage() {
         return Err(damage);
     }
     cut(files, &survey)?;
-    let records = replay_chain(files, &survey, covered, replay)?;
-    Ok(Recovered { position: survey.position(), records, torn: survey.torn_tail() })
+    let records = replay_chain(files, &survey, covered.upto, replay)?;
+    Ok(Recovered { position: survey.position(covered.as_of), records, torn: survey.torn_tail() })
 }
 
 /// Zeroes what is torn, and syncs all segments that hold the chain: a process that was killed may have

@@ -48,6 +48,8 @@ impl WriterConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     pub(super) next: Sequence,
+    /// Last sequence that a commit holds.
+    pub(super) previous: Sequence,
     /// In order of sequence; the last one goes on at `used`.
     pub(super) live: Vec<Slot>,
     /// Number and length of the others.
@@ -55,9 +57,9 @@ pub struct Position {
 }
 
 impl Position {
-    /// An empty log whose first record gets `next`.
+    /// An empty log whose first record gets `next`, which is at least 1.
     pub fn fresh(next: Sequence) -> Self {
-        Self { next, live: Vec::new(), free: Vec::new() }
+        Self { next, previous: Sequence(next.0.saturating_sub(1)), live: Vec::new(), free: Vec::new() }
     }
 
     /// The sequence that the next record gets.
@@ -118,6 +120,8 @@ struct Closed {
 pub struct Writer {
     config: WriterConfig,
     next: Sequence,
+    /// Last sequence of the last commit begun.
+    previous: Sequence,
     /// Commits that are full, in order, in front of `gathering`.
     closed: VecDeque<Closed>,
     gathering: Closed,
@@ -142,6 +146,7 @@ impl Writer {
         Self {
             config,
             next: position.next,
+            previous: position.previous,
             closed: VecDeque::new(),
             number_next: numbers.map(|number| number.0 + 1).max().unwrap_or(0),
             gathering: Closed::empty(Vec::new(), position.next),
@@ -210,6 +215,7 @@ impl Writer {
         taken.bytes.resize(usize::try_from(bytes).expect("a commit has less than 4 GiB"), 0);
         let last = header.last().expect("a commit holds a record");
         self.in_flight = Some(last);
+        self.previous = last;
         Some(self.place(taken.bytes, last))
     }
 
@@ -220,6 +226,7 @@ impl Writer {
             log: self.config.log,
             first: closed.first,
             records: closed.records,
+            previous: self.previous,
             body_bytes: u32::try_from(closed.body_bytes()).expect("a record has less than 4 GiB: packets have 256 MiB"),
         }
     }

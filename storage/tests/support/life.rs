@@ -35,7 +35,7 @@ pub fn open_shard(directory: &DataDirectory, id: ShardId) -> Shard {
     let config = WriterConfig::new(directory.log_id(id), 16 << 10, 64 << 10);
     let files = FileDirectory::new(directory.young_path(id));
     let mut replay = |sequence, record| state.replay(sequence, record, covered.as_of);
-    let log = SegmentLog::open(files, config, covered.upto, Sync::Data, &mut replay).unwrap().0;
+    let log = SegmentLog::open(files, config, covered, Sync::Data, &mut replay).unwrap().0;
     Shard { id, old, log, state }
 }
 

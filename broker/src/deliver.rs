@@ -48,6 +48,9 @@ impl Broker {
         if connection.unacknowledged >= connection.window_max {
             return false;
         }
+        if slot.lacks_body() && queue.backlog.is_some() {
+            return false; // it is being read; later ones must not overtake
+        }
         queue.resend.pop_front();
         let Some(entry) = slot.entry.clone().filter(|_| slot.state == State::Waiting) else { return true };
         slot.state = State::Sent;

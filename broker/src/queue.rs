@@ -80,6 +80,13 @@ pub(crate) struct Slot {
     pub entry: Option<Entry>,
 }
 
+impl Slot {
+    /// Recovery: it is to be sent again, and the old generation has its body.
+    pub fn lacks_body(&self) -> bool {
+        self.state == State::Waiting && self.entry.is_none()
+    }
+}
+
 /// Deliveries in flight, by tag.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
@@ -140,6 +147,10 @@ impl Window {
             self.used += 1;
         }
         self.slots[index] = Some(Slot { order, ..slot });
+    }
+
+    pub fn get(&self, tag: Tag) -> Option<&Slot> {
+        self.slots.get(usize::from(tag.get()) - 1)?.as_ref()
     }
 
     pub fn get_mut(&mut self, tag: Tag) -> Option<&mut Slot> {

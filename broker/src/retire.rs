@@ -167,7 +167,9 @@ impl Broker {
             return;
         }
         let (messages_max, bytes_max) = (self.config.backlog_messages_max, self.config.backlog_bytes_max);
-        if backlog.portion.len() * 2 > messages_max {
+        // What is in flight and lacks its body blocks everything: at most a window of reading away.
+        let oldest = session.queue.resend.front().and_then(|tag| session.queue.window.get(*tag));
+        if backlog.portion.len() * 2 > messages_max && !oldest.is_some_and(Slot::lacks_body) {
             return;
         }
         backlog.reading = true;
@@ -205,12 +207,10 @@ impl Broker {
                 }
                 Some(tag) => {
                     // In flight before a crash: only the body was missing.
-                    let lacks_body = |slot: &&mut Slot| slot.state == State::Waiting && slot.entry.is_none();
-                    if let Some(slot) = queue.window.get_mut(tag).filter(lacks_body) {
+                    if let Some(slot) = queue.window.get_mut(tag).filter(|slot| slot.lacks_body()) {
                         entry.dup = true;
                         queue.bytes += entry.size();
                         slot.entry = Some(entry);
-                        queue.resend.push_back(tag);
                     }
                 }
             }
@@ -273,7 +273,11 @@ fn session_records(session: &Session) -> Vec<Record> {
         let times = if matches!(state.progress, Progress::Routed { .. }) { 2 } else { 1 };
         records.extend((0..times).map(|_| Record::InboundBegin { queue, tag: *tag, id: state.id }));
     }
-    for (tag, slot) in session.queue.window.iter().filter(|(_, slot)| slot.qos == base::Qos::ExactlyOnce) {
+    let window = &session.queue.window;
+    for (tag, slot) in window.in_order().into_iter().filter_map(|tag| Some((tag, window.get(tag)?))) {
+        if slot.qos != base::Qos::ExactlyOnce {
+            continue;
+        }
         let sequence = slot.sequence;
         records.push(Record::Tagged { queue, sequence, tag });
         if slot.entry.is_none() && matches!(slot.state, State::ReleaseHeld | State::Released) {

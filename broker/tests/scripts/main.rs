@@ -5,4 +5,5 @@
 mod durable;
 mod mesh;
 mod single;
+mod statements;
 mod world;

@@ -281,11 +281,14 @@ impl World {
         if self.shards[shard].jobs.iter().any(|job| matches!(job, Job::Ingest(_))) {
             return;
         }
-        while self.mesh.values().any(|queue| !queue.is_empty()) {
+        let is_busy = |world: &Self| {
+            let uncommitted = world.shards.iter().any(|shard| shard.disk.uncommitted() > 0);
+            uncommitted || world.mesh.values().any(|queue| !queue.is_empty())
+        };
+        while is_busy(self) {
             self.mesh_step();
             self.commit_all();
         }
-        self.commit_all();
         self.report.retirements += 1;
         self.handle(shard, Event::Retire { upto });
     }

@@ -1,0 +1,16 @@
+//! `cargo run --release -p postroad-sim --example soak -- 0 10000 [shards] [credits]`: many seeds, every failure shown.
+
+use std::process::ExitCode;
+
+use postroad_sim::{Options, run};
+
+fn main() -> ExitCode {
+    let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
+    let (from, to) = (numbers.first().copied().unwrap_or(0), numbers.get(1).copied().unwrap_or(1_000));
+    let shards = numbers.get(2).map_or(3, |&shards| shards as u16);
+    let credits = numbers.get(3).map_or(1, |&credits| credits as u32);
+    let failures = (from..to).filter_map(|seed| run(Options { shards, credits, ..Options::new(seed) }).err());
+    let count = failures.inspect(|what| println!("{what}")).count();
+    println!("{count} of {} seeds failed", to - from);
+    if count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -2,7 +2,7 @@
 
 use postroad_base::{ClientId, ConnectionId, MonoMillis, Now, ReasonCode};
 use postroad_broker::api::{self, DisconnectCause, Principal};
-use postroad_protocol::mqtt::{DecodeError, Version};
+use postroad_protocol::mqtt::{DecodeError, PACKET_SIZE_MAX, Version};
 
 use super::alias::Aliases;
 use super::window::Window;
@@ -97,7 +97,7 @@ impl Connection {
             asked_to_last: request.expiry_was_cut || request.expiry.outlives_connection(),
             topic_alias_maximum: request.topic_alias_maximum.min(limits.topic_alias_out_max),
             keep_alive: server_keep_alive.unwrap_or(request.keep_alive),
-            packet_bytes_max: request.packet_bytes_max,
+            packet_bytes_max: request.packet_bytes_max.min(PACKET_SIZE_MAX),
             last_packet: now.mono,
             window: Window::default(),
             aliases: None,

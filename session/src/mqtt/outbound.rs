@@ -2,7 +2,7 @@
 
 use std::num::{NonZeroU16, NonZeroU32};
 
-use postroad_base::{Now, Qos, ReasonCode, Tag, TopicName};
+use postroad_base::{Now, Qos, ReasonCode, Tag};
 use postroad_broker::api::{Delivery, Event};
 use postroad_protocol::gather::Gather;
 use postroad_protocol::mqtt::{
@@ -10,7 +10,6 @@ use postroad_protocol::mqtt::{
     publish_size,
 };
 
-use super::alias::Aliases;
 use super::{Connection, Limits, reasons};
 
 /// What became of a delivery.
@@ -120,16 +119,19 @@ impl Connection {
             message_expiry: message.expires_at.map(|at| seconds_up(at.since(now.wall))),
             subscription_identifiers: &delivery.identifiers,
         };
+        let (version, size_max) = (self.version, self.packet_bytes_max as usize);
         let fits = |head: &PublishHead<'_>| {
-            let size = publish_size(self.version, head, message.properties.len(), message.payload.len());
-            size <= self.packet_bytes_max as usize
+            publish_size(version, head, message.properties.len(), message.payload.len()) <= size_max
         };
         if !fits(&head) {
             return Delivered::TooLarge(self.refused(delivery));
         }
-        let named = PublishHead { topic: self.name(topic), ..head };
-        if fits(&named) {
-            head = named; // to introduce an alias takes three bytes more
+        if self.topic_alias_maximum > 0 && version.is_v5() {
+            let most = self.topic_alias_maximum;
+            let named = PublishHead { topic: self.aliases().name(topic.as_str(), most), ..head };
+            if fits(&named) {
+                head = named; // to introduce an alias takes three bytes more
+            }
         }
         encode_publish_head(self.version, &head, &message.properties, message.payload.len(), out.head());
         out.push_payload(&message.payload);
@@ -137,13 +139,6 @@ impl Connection {
             self.aliases().sent(topic.as_str(), alias);
         }
         Delivered::Sent
-    }
-
-    fn name<'a>(&self, topic: &'a TopicName) -> HeadTopic<'a> {
-        match &self.aliases {
-            Some(aliases) => aliases.name(topic.as_str(), self.topic_alias_maximum),
-            None => Aliases::default().name(topic.as_str(), self.topic_alias_maximum),
-        }
     }
 
     fn refused(&self, delivery: &Delivery) -> Option<Event> {

@@ -12,6 +12,9 @@ use std::collections::VecDeque;
 
 use postroad_base::{Qos, Tag};
 
+/// Entries whose room is kept when nothing waits any more: an idle connection owns next to nothing.
+const ROOM_KEPT_MAX: usize = 32;
+
 #[derive(Debug, Default)]
 pub(super) struct Window {
     /// In the order of receipt, which is the order of the answers `[MQTT-4.6.0-2]`, `[MQTT-4.6.0-3]`.
@@ -45,6 +48,9 @@ impl Window {
         if qos == Qos::ExactlyOnce && !is_refused && !self.unreleased.contains(&tag) {
             self.unreleased.push(tag);
         }
+        if self.unanswered.is_empty() && self.unanswered.capacity() > ROOM_KEPT_MAX {
+            self.unanswered = VecDeque::new();
+        }
         Some(qos)
     }
 
@@ -52,6 +58,9 @@ impl Window {
     pub(super) fn complete(&mut self, tag: Tag) {
         if let Some(index) = self.unreleased.iter().position(|&known| known == tag) {
             self.unreleased.swap_remove(index);
+        }
+        if self.unreleased.is_empty() && self.unreleased.capacity() > ROOM_KEPT_MAX {
+            self.unreleased = Vec::new();
         }
     }
 }
@@ -80,6 +89,18 @@ mod tests {
 
     fn tag(number: u16) -> Tag {
         Tag::new(number).expect("not 0")
+    }
+
+    #[test]
+    fn gives_back_its_room() {
+        let mut window = Window::default();
+        let tags = || (1..1000).map(tag);
+        tags().for_each(|tag| window.publish(tag, Qos::ExactlyOnce));
+        tags().for_each(|tag| assert_eq!(window.answer(tag, false), Some(Qos::ExactlyOnce)));
+        assert_eq!((window.unanswered(), window.unfinished()), (0, 999));
+        tags().for_each(|tag| window.complete(tag));
+        assert_eq!(window.unfinished(), 0);
+        assert!(window.unanswered.capacity() + window.unreleased.capacity() <= 2 * ROOM_KEPT_MAX);
     }
 
     proptest! {

@@ -121,7 +121,7 @@ fn unknown_versions() {
     );
 }
 
-/// [MQTT-3.1.2-3] [MQTT-3.1.4-1] A malformed CONNECT: MQTT 5 is told, MQTT 3 is not.
+/// [MQTT-3.1.2-3] [MQTT-3.1.4-1] A malformed CONNECT: MQTT 5 is told, MQTT 3 is not ([MQTT-3.1.4-1] of 3.1.1).
 #[test]
 fn malformed_connects() {
     check(

@@ -175,6 +175,7 @@ impl Old {
     pub fn open(path: &Path, config: OldConfig) -> Result<Self, OldError> {
         let db = Database::builder(path).worker_threads(1).cache_size(config.cache_bytes).open()?;
         let data = db.keyspace("data", KeyspaceCreateOptions::default)?;
+        sync_names(path)?;
         let old = Self { db, data, placement: config.placement, writing: Mutex::default() };
         let mut live_bytes = 0;
         old.backlog_bounds(&mut |_, bounds| live_bytes += bounds.bytes)?;
@@ -208,6 +209,15 @@ impl Old {
         // The values are replaced whole after a successful ingestion: a panic before it leaves the old ones, which hold.
         self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// fjall syncs what is in a new keyspace's directory, but not the name of that directory: without this a power cut
+/// could take the whole keyspace. `tests/power_cut.rs` found it.
+fn sync_names(path: &Path) -> Result<(), OldError> {
+    for directory in [path.join("keyspaces"), path.to_owned()] {
+        crate::space::sync_directory(&directory).map_err(fjall::Error::from)?;
+    }
+    Ok(())
 }
 
 /// Bytes that count as a message's size.

@@ -3,5 +3,6 @@
 mod common;
 mod conformance;
 mod inbound;
+mod opening;
 mod outbound;
 mod script;

@@ -321,4 +321,24 @@ proptest! {
         let overlap = of_asked.any(|topic| matches(&rule, topic));
         prop_assert_eq!(pattern.overlaps(NO_VALUES, &asked), overlap, "{} overlaps {}", rule, asked);
     }
+
+    /// Whatever a client calls itself and asks for: without a file it reads nobody's pushes but its own, and sends none.
+    #[test]
+    fn no_name_opens_the_reserved_roots(
+        name in "[$+#/%ab]{0,4}|\\$client|\\$user|\\$group|\\$all|\\$SYS",
+        root in prop::sample::select(&["$client", "$user", "$group"][..]),
+        rest in "(/([+#%]|[ab]{0,2}|victim)){0,3}",
+        share in prop::sample::select(&["", "$share/g/"][..]),
+    ) {
+        let acl = Acl::default();
+        let who = principal(Some(&name), &[&name]);
+        let client = ClientId::from(&*name);
+        let asked = format!("{root}{rest}");
+        prop_assert!(!acl.decide(&who, &client, Action::Publish, &asked), "{name:?} publishes to {asked}");
+        let private = [format!("{root}/victim"), format!("{root}/victim/x"), format!("{root}/victim/a/b")];
+        if private.iter().any(|topic| filter_matches(&asked, topic)) {
+            let filter = format!("{share}{asked}");
+            prop_assert!(!acl.decide(&who, &client, Action::Subscribe, &filter), "{name:?} subscribes to {filter}");
+        }
+    }
 }

@@ -16,6 +16,12 @@ impl ClientId {
     }
 }
 
+impl std::borrow::Borrow<str> for ClientId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl From<&str> for ClientId {
     fn from(name: &str) -> Self {
         Self(ByteString::from(name))

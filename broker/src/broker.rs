@@ -11,6 +11,7 @@ use slab::Slab;
 use crate::access::Acl;
 use crate::api::{Counted, Effect, Event};
 use crate::config::Config;
+use crate::directed::Directory;
 use crate::gate::Gate;
 use crate::index::{Retained, Subscriptions};
 use crate::mesh::Mesh;
@@ -43,6 +44,7 @@ pub struct Broker {
     pub(crate) subscriptions: Subscriptions<u32, Interested>,
     pub(crate) retained: Retained<Arc<Message>>,
     pub(crate) groups: Groups,
+    pub(crate) directory: Directory,
     pub(crate) operations: AHashMap<u64, Operation>,
     pub(crate) mesh: Mesh,
     pub(crate) scratch: Scratch,
@@ -72,6 +74,7 @@ impl Broker {
             subscriptions: Subscriptions::default(),
             retained: Retained::default(),
             groups: Groups::default(),
+            directory: Directory::default(),
             operations: AHashMap::new(),
             mesh: Mesh::new(&config),
             scratch: Scratch::default(),

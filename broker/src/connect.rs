@@ -34,6 +34,7 @@ impl Broker {
             Some(index) => self.resume_session(index, expiry),
             None => self.begin_session(connect.client.clone(), expiry),
         };
+        self.set_principal(index, &connect.principal);
         self.set_will(index, connect.will);
         let connection = connect.connection;
         let window_max = connect.receive_maximum.clamp(1, self.config.inflight_max.max(1));
@@ -219,6 +220,7 @@ impl Broker {
         for (filter, _) in &subscriptions {
             self.unindex_subscription(index, filter);
         }
+        self.leave_directory(index);
         let session = self.sessions.remove(index as usize);
         self.timers.cancel(session.expiry_timer);
         self.clients.remove(&session.client);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use base::{Message, Now, Qos, QueueId, QueueOwner, Recipient, Record, Sequence, Tag};
 use postroad_base as base;
 
-use crate::api::{Counted, Effect, MeshMessage, StateKey};
+use crate::api::{Counted, Effect, MeshMessage, Principal, StateKey};
 use crate::broker::Broker;
 use crate::queue::{Backlog, Entry, Queue, Slot, State};
 use crate::session::{InboundState, Progress, Session, SessionIndex};
@@ -95,6 +95,15 @@ impl Broker {
             Record::RetainClear { topic } => {
                 self.retained.remove(topic.as_str());
                 self.retiring.dirty.insert(StateKey::Retained(topic));
+            }
+            Record::Register { client, user, groups } => {
+                let principal = Principal { user, groups: groups.into() };
+                self.directory.replayed.insert(client.clone(), principal);
+                self.retiring.dirty.insert(StateKey::Registration(client));
+            }
+            Record::Unregister { client } => {
+                self.directory.replayed.remove(&client);
+                self.retiring.dirty.insert(StateKey::Registration(client));
             }
             Record::OrdinalsUsed { next } => self.use_ordinals(next),
             _ => {}
@@ -221,6 +230,7 @@ impl Broker {
         self.now = now;
         self.gate.advance(Sequence(first.0.saturating_sub(1)));
         self.gate.commit_all();
+        self.apply_principals();
         let mut places: Vec<SessionIndex> = self.queues.values().copied().collect();
         places.sort_unstable();
         for &index in &places {

@@ -128,7 +128,8 @@ impl Broker {
                 let next = QueueId::new(*partition, self.ordinals[usize::from(partition.0)]);
                 Some(vec![Record::OrdinalsUsed { next }])
             }
-            StateKey::Queue(_) | StateKey::Registration(_) => None,
+            StateKey::Registration(client) => Some(vec![self.registration_of(client)?]),
+            StateKey::Queue(_) => None,
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use base::{Message, Qos, ReasonCode, Recipient, Record, SubscriptionIdentifier, TopicFilter};
+use base::{Message, Qos, ReasonCode, Recipient, Record, ShardId, SubscriptionIdentifier, TopicFilter};
 use postroad_base as base;
 use smallvec::SmallVec;
 
@@ -55,6 +55,17 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
+    pub fn walk(&self) -> u64 {
+        self.walk
+    }
+
+    /// Another shard wants it.
+    pub fn add_shard(&mut self, shard: ShardId, own: ShardId) {
+        if shard != own && !self.shards.contains(&shard.0) {
+            self.shards.push(shard.0);
+        }
+    }
+
     pub fn clear(&mut self) {
         self.matches.clear();
         self.shards.clear();
@@ -96,9 +107,12 @@ impl Broker {
             merge(scratch, key, session, message, options);
         });
         if origin == Origin::Shard {
-            scratch.shards.clear();
-        } else if !scratch.groups.is_empty() {
+            self.scratch.shards.clear();
+        } else if !self.scratch.groups.is_empty() {
             self.collect_groups(message);
+        }
+        if message.topic.is_reserved() {
+            self.collect_directed(message, origin);
         }
     }
 

@@ -26,6 +26,8 @@ pub(crate) struct Session {
     /// Whether the log knows it: durable, and it outlives its connection.
     pub logged: bool,
     pub connection: Option<ConnectionIndex>,
+    /// Who the client proved to be last.
+    pub principal: Principal,
     pub expiry: SessionExpiry,
     /// When its connection came or went last.
     pub since: WallMillis,
@@ -87,6 +89,7 @@ impl Session {
             id,
             logged,
             connection: None,
+            principal: Principal::default(),
             expiry,
             since: WallMillis(0),
             was_connected: false,

@@ -303,10 +303,10 @@ fn a_stored_qos_2_delivery_keeps_its_tag() {
             crash
             connect 3 sub expiry=60
                 3: connected present=true
-                3: release 3 success
                 read backlog: 3 entries, end=true
                 3: deliver a "1" qos=2 tag=1 dup
                 3: deliver a "2" qos=2 tag=2 dup
+                3: release 3 success
             comp 3 3
             rec 3 1
                 3: release 1 success

@@ -429,3 +429,85 @@ fn qos_2_is_exactly_once_across_shards_and_crashes() {
         "#]],
     );
 }
+
+/// DESIGN 5: directed pushes find a client by its name or by who it is, on whatever shard, also after a crash.
+#[test]
+fn directed_pushes() {
+    check(
+        three().open(),
+        "
+        connect 1 a expiry=60 user=anna group=cars
+        connect 2 b expiry=60 user=anna
+        connect 3 c group=cars
+        connect 4 d
+        sub 4 1 #:1
+        pub 4 $client/a/cmd/lock now qos=1 tag=1
+        pub 4 $user/anna/hi both qos=1 tag=2
+        pub 4 $group/cars/hi both
+        pub 4 $all/news everybody qos=2 tag=3
+        pub 4 $client/nobody/x y qos=1 tag=4
+        disc 1 lost
+        pub 4 $user/anna/later stored qos=1 tag=5
+        retire
+        crash
+        connect 5 a expiry=60 user=anna
+        connect 6 d
+        pub 6 $user/anna/again x
+        pub 6 $group/cars/gone x qos=1 tag=1
+        ",
+        expect![[r#"
+            connect 1 a expiry=60 user=anna group=cars
+                1: connected present=false
+            connect 2 b expiry=60 user=anna
+                2: connected present=false
+            connect 3 c group=cars
+                3: connected present=false
+            connect 4 d
+                4: connected present=false
+            sub 4 1 #:1
+                4: subscribed 1 granted_qos_1
+            pub 4 $client/a/cmd/lock now qos=1 tag=1
+                1: deliver cmd/lock "now" qos=1 tag=1
+                4: published 1 success
+            pub 4 $user/anna/hi both qos=1 tag=2
+                1: deliver hi "both" qos=1 tag=2
+                2: deliver hi "both" qos=1 tag=1
+                4: published 2 success
+            pub 4 $group/cars/hi both
+                1: deliver hi "both" qos=0
+                3: deliver hi "both" qos=0
+            pub 4 $all/news everybody qos=2 tag=3
+                4: deliver news "everybody" qos=2 tag=1
+                3: deliver news "everybody" qos=2 tag=1
+                1: deliver news "everybody" qos=2 tag=3
+                2: deliver news "everybody" qos=2 tag=2
+                4: published 3 success
+            pub 4 $client/nobody/x y qos=1 tag=4
+                count no_subscriber 1
+                4: published 4 no_matching_subscribers
+            disc 1 lost
+            pub 4 $user/anna/later stored qos=1 tag=5
+                2: deliver later "stored" qos=1 tag=3
+                4: published 5 success
+            retire
+                ingest: 4 pending, 0 settled
+                ingest: 3 pending, 0 settled
+            crash
+            connect 5 a expiry=60 user=anna
+                5: connected present=true
+                read backlog: 4 entries, end=true
+                5: deliver news "everybody" qos=2 tag=3 dup
+                5: deliver cmd/lock "now" qos=1 tag=4 dup
+                5: deliver hi "both" qos=1 tag=5 dup
+                5: deliver later "stored" qos=1 tag=6 dup
+            connect 6 d
+                6: connected present=false
+            pub 6 $user/anna/again x
+                count dropped_qos0_offline 1
+                5: deliver again "x" qos=0
+            pub 6 $group/cars/gone x qos=1 tag=1
+                count no_subscriber 1
+                6: published 1 no_matching_subscribers
+        "#]],
+    );
+}

@@ -14,12 +14,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use base::{
     ConnectionId, Message, MessageId, MonoMillis, Now, Placement, Qos, QueueId, ReasonCode, Record, RetainHandling,
     Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will,
 };
 use postroad_base as base;
+use postroad_broker::access::Acl;
 use postroad_broker::api::{
     BacklogEntry, Connect, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Retirement, StateKey,
     Subscribe,
@@ -72,6 +74,7 @@ pub struct World {
     connections: BTreeMap<u64, usize>,
     out: String,
     show_log: bool,
+    acl: Arc<Acl>,
 }
 
 /// One shard, with a log.
@@ -97,6 +100,7 @@ impl World {
             connections: BTreeMap::new(),
             out: String::new(),
             show_log: false,
+            acl: Arc::new(Acl::default()),
         };
         for number in 0..shards {
             let broker = Broker::new(world.config_of(number), Sequence(1));
@@ -104,6 +108,18 @@ impl World {
             world.shards.push(Shard { broker, disk, next: Sequence(1), inbox, stopped: false });
         }
         world
+    }
+
+    /// Everybody may do everything.
+    pub fn open(mut self) -> Self {
+        let rules = ["connect", "publish", "subscribe"].map(|action| {
+            format!("[[rule]]\nprincipal = \"*\"\naction = \"{action}\"\neffect = \"allow\"\n")
+        });
+        self.acl = Arc::new(Acl::parse(&rules.concat()).unwrap());
+        for shard in &mut self.shards {
+            shard.broker.set_access(Arc::clone(&self.acl));
+        }
+        self
     }
 
     /// Shows the records that are appended, too.
@@ -163,7 +179,10 @@ impl World {
         let connect = Connect {
             connection: ConnectionId(connection),
             client: client.into(),
-            principal: Principal::default(),
+            principal: Principal {
+                user: arguments.text("user").map(Into::into),
+                groups: arguments.text("group").map(Into::into).into_iter().collect(),
+            },
             clean_start: arguments.has("clean"),
             expiry: SessionExpiry(arguments.option("expiry").unwrap_or(0)),
             receive_maximum: arguments.option("max").unwrap_or(100),
@@ -279,6 +298,7 @@ impl World {
             let last = disk.records.last().map_or(disk.as_of, |(sequence, _)| *sequence).max(disk.as_of);
             shard.next = last.next();
             broker.recovered(now, shard.next);
+            broker.set_access(Arc::clone(&self.acl));
             shard.broker = broker;
         }
         for number in 0..self.shards.len() {

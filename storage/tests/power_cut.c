@@ -26,13 +26,13 @@ static void copy_file(int fd, const char *to) {
     snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
     int in = open(self, O_RDONLY); /* the descriptor may be write-only */
     if (out < 0 || in < 0) _exit(90);
-    while ((got = pread(in, buffer, sizeof buffer, at)) > 0) {
-        int zero = 1;
-        for (ssize_t i = 0; i < got && zero; i++) zero = buffer[i] == 0;
-        if (!zero && pwrite(out, buffer, got, at) != got) _exit(91);
+    off_t len = lseek(in, 0, SEEK_END);
+    while ((at = lseek(in, at, SEEK_DATA)) >= 0 && at < len) { /* holes stay holes */
+        got = pread(in, buffer, sizeof buffer, at);
+        if (got <= 0 || pwrite(out, buffer, got, at) != got) _exit(91);
         at += got;
     }
-    if (ftruncate(out, at) != 0) _exit(92);
+    if (ftruncate(out, len) != 0) _exit(92);
     close(in);
     close(out);
     rename(temporary, to);

@@ -1,6 +1,6 @@
 //! Sessions begin, are taken up, taken over, and end.
 
-use base::{ClientId, ConnectionId, Qos, QueueId, QueueOwner, ReasonCode, Record, SessionExpiry};
+use base::{ClientId, ConnectionId, Qos, QueueId, QueueOwner, ReasonCode, Record, SessionExpiry, TopicFilter};
 use postroad_base as base;
 
 use crate::access::Action;
@@ -221,16 +221,21 @@ impl Broker {
             self.unindex_subscription(index, filter);
         }
         self.leave_directory(index);
-        let session = self.sessions.remove(index as usize);
+        let mut session = self.sessions.remove(index as usize);
+        let inbound = std::mem::take(&mut session.inbound);
         self.timers.cancel(session.expiry_timer);
         self.clients.remove(&session.client);
         self.queues.remove(&session.id);
-        self.count_by(Counted::SessionEnded, session.queue.messages() as u64);
         if session.logged {
             self.append(Record::QueueEnd { queue: session.id });
             self.retiring.ended.push(session.id);
         }
-        for (_, state) in session.inbound.iter().filter(|(_, state)| state.recovered) {
+        let shared: Vec<_> =
+            subscriptions.into_iter().map(|(filter, _)| filter).filter(TopicFilter::is_shared).collect();
+        let lost = session.queue.messages() as u64;
+        let given = if shared.is_empty() { 0 } else { self.share_give_back(&shared, session.queue.into_entries()) };
+        self.count_by(Counted::SessionEnded, lost.saturating_sub(given));
+        for (_, state) in inbound.iter().filter(|(_, state)| state.recovered) {
             self.forget_everywhere(state.id);
         }
     }

@@ -39,6 +39,7 @@ impl Broker {
             queue.resend.pop_front();
             return true;
         };
+        let sequence = slot.sequence;
         if slot.state == State::Released {
             queue.resend.pop_front();
             let (connection, reason) = (connection.id, ReasonCode::Success);
@@ -48,11 +49,12 @@ impl Broker {
         if connection.unacknowledged >= connection.window_max {
             return false;
         }
-        if slot.lacks_body() && queue.backlog.is_some() {
-            return false; // it is being read; later ones must not overtake
+        if queue.has_older(sequence) {
+            return false; // after a crash, what may have been sent stands on both sides [MQTT-4.4.0-1]
         }
         queue.resend.pop_front();
-        let Some(entry) = slot.entry.clone().filter(|_| slot.state == State::Waiting) else { return true };
+        let Some(slot) = queue.window.get_mut(tag).filter(|slot| slot.state == State::Waiting) else { return true };
+        let Some(entry) = slot.entry.clone() else { return true };
         slot.state = State::Sent;
         slot.counts = true;
         connection.unacknowledged += 1;
@@ -64,10 +66,11 @@ impl Broker {
     /// Takes the next delivery from the queue into the window and sends it, or holds it for its commit.
     fn send_one(&mut self, index: SessionIndex) -> bool {
         let session = &mut self.sessions[index as usize];
-        if !session.queue.resend.is_empty() {
+        let Some(next) = session.queue.next() else { return false };
+        let resend = session.queue.resend.front().and_then(|tag| session.queue.window.get(*tag));
+        if resend.is_some_and(|slot| slot.sequence <= next.sequence) {
             return false;
         }
-        let Some(next) = session.queue.next() else { return false };
         if next.message.expires_at.is_some_and(|at| at <= self.now.wall) {
             self.drop_expired(index);
             return true;

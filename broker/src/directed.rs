@@ -141,7 +141,7 @@ fn add_match(scratch: &mut Scratch, index: SessionIndex, session: &Session, mess
     }
     let qos: Qos = message.qos;
     let identifiers = SmallVec::new();
-    scratch.matches.push(Match { session: index, qos, retain: false, identifiers, full: false });
+    scratch.matches.push(Match { session: index, qos, retain: false, identifiers, full: false, shared: false });
 }
 
 /// The topic as the device sees it, if the message was directed.

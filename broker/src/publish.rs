@@ -223,7 +223,7 @@ impl Broker {
     }
 
     /// The first shard that has no credit for this message.
-    fn lacking_credit(&self, message: &Message) -> Option<ShardId> {
+    pub(crate) fn lacking_credit(&self, message: &Message) -> Option<ShardId> {
         let home = message.retain.then(|| self.config.placement.home(message.topic.as_str().as_bytes()));
         let home = home.filter(|home| *home != self.config.shard);
         let shares = self.scratch.share_forwards.iter().map(|(shard, _)| *shard);

@@ -31,6 +31,8 @@ pub(crate) struct Entry {
     pub dup: bool,
     /// The old generation holds it.
     pub stored: bool,
+    /// It came by a share group: given to another member if the session ends.
+    pub shared: bool,
 }
 
 impl Entry {
@@ -239,6 +241,13 @@ impl Queue {
         self.young.push_back(entry);
     }
 
+    /// Whether something older than `sequence` has not been sent: only after a crash, when the window is
+    /// restored from what the log says, that is without QoS 1.
+    pub fn has_older(&self, sequence: Sequence) -> bool {
+        let unread = self.backlog.as_ref().is_some_and(|backlog| !backlog.ended && backlog.after < sequence);
+        unread || self.next().is_some_and(|next| next.sequence < sequence)
+    }
+
     /// The next delivery that has not been sent, if it is in memory.
     pub fn next(&self) -> Option<&Entry> {
         match &self.backlog {
@@ -282,5 +291,13 @@ impl Queue {
     /// A connection takes the queue up: what is in flight goes first, in its order `[MQTT-4.4.0-1]`.
     pub fn attach(&mut self) {
         self.resend = self.window.in_order();
+    }
+
+    /// What is in memory and not settled, in order.
+    pub fn into_entries(self) -> Vec<Entry> {
+        let mut window = self.window;
+        let in_flight: Vec<Entry> = window.in_order().into_iter().filter_map(|tag| window.remove(tag)?.entry).collect();
+        let portion = self.backlog.map(|backlog| backlog.portion).unwrap_or_default();
+        in_flight.into_iter().chain(portion).chain(self.young).collect()
     }
 }

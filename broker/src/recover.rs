@@ -164,6 +164,7 @@ impl Broker {
                 retain: recipient.retain,
                 dup: false,
                 stored: false,
+                shared: false,
             });
             self.mark_dirty(index);
         }

@@ -139,6 +139,7 @@ impl Broker {
             retain: true,
             dup: false,
             stored: false,
+            shared: false,
         };
         if logged && entry.qos.is_acknowledged() {
             let recipients = vec![entry.recipient(queue)];

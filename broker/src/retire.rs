@@ -13,7 +13,7 @@ use postroad_base as base;
 use crate::api::{BacklogEntry, Effect, Retirement, StateKey};
 use crate::broker::Broker;
 use crate::gate::Waiter;
-use crate::queue::{Backlog, Entry, Slot, State};
+use crate::queue::{Backlog, Entry, State};
 use crate::session::{Progress, Session, SessionIndex};
 
 /// What changed since the last retirement.
@@ -168,9 +168,7 @@ impl Broker {
             return;
         }
         let (messages_max, bytes_max) = (self.config.backlog_messages_max, self.config.backlog_bytes_max);
-        // What is in flight and lacks its body blocks everything: at most a window of reading away.
-        let oldest = session.queue.resend.front().and_then(|tag| session.queue.window.get(*tag));
-        if backlog.portion.len() * 2 > messages_max && !oldest.is_some_and(Slot::lacks_body) {
+        if backlog.portion.len() * 2 > messages_max {
             return;
         }
         backlog.reading = true;
@@ -241,6 +239,7 @@ fn entry_of(item: BacklogEntry) -> Entry {
         retain: recipient.retain,
         dup: false,
         stored: true,
+        shared: false,
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) struct Match {
     pub identifiers: SmallVec<[SubscriptionIdentifier; 1]>,
     /// The queue has no room, and the policy is not to take it.
     pub full: bool,
+    /// By a share group.
+    pub shared: bool,
 }
 
 /// Room that is used again for each message.
@@ -159,6 +161,7 @@ impl Broker {
                 retain: m.retain,
                 dup: false,
                 stored: false,
+                shared: m.shared,
             };
             self.enqueue(m.session, entry);
         }
@@ -271,6 +274,7 @@ fn merge(scratch: &mut Scratch, key: u32, session: &mut Session, message: &Messa
         retain,
         identifiers: options.identifier.into_iter().collect(),
         full: false,
+        shared: false,
     });
 }
 

@@ -16,6 +16,7 @@ use slab::Slab;
 
 use crate::api::{Effect, MeshMessage};
 use crate::broker::{Broker, Interested};
+use crate::queue::Entry;
 use crate::route::{GROUP, Match};
 use crate::session::SessionIndex;
 
@@ -159,6 +160,27 @@ impl Broker {
         self.drop_group_if_empty(filter);
     }
 
+    /// A member's session has ended: what it had not acknowledged goes to another member. QoS 2 never: the
+    /// member may have taken it `[MQTT-4.8.2-5]`.
+    pub(crate) fn share_give_back(&mut self, filters: &[TopicFilter], entries: Vec<Entry>) -> u64 {
+        let mut given = 0;
+        for entry in entries {
+            let shared = entry.shared && entry.qos == base::Qos::AtLeastOnce;
+            let filter = filters.iter().find(|filter| shared && filter.matches(&entry.message.topic));
+            let Some(&index) = filter.and_then(|filter| self.groups.places.get(filter.as_str())) else { continue };
+            // It is retained already.
+            let message = Message { retain: false, ..(*entry.message).clone() };
+            self.scratch.clear();
+            self.scratch.groups.push(index);
+            self.collect_groups(&message);
+            if self.lacking_credit(&message).is_none() && !self.must_reject(&message) {
+                self.route(message, false);
+                given += 1;
+            }
+        }
+        given
+    }
+
     /// A session got or lost its connection: its groups' other shards hear of it.
     pub(crate) fn share_presence(&mut self, session: SessionIndex) {
         let subscriptions = &self.sessions[session as usize].subscriptions;
@@ -207,5 +229,6 @@ fn match_of(session: SessionIndex, options: SubscriptionOptions, message: &Messa
         retain: options.retain_as_published && message.retain,
         identifiers: options.identifier.into_iter().collect(),
         full: false,
+        shared: true,
     }
 }

@@ -329,9 +329,10 @@ fn share_groups_span_shards() {
                 4: deliver t "5" qos=1 tag=2
                 5: published 5 success
             disc 1
-                count session_ended 1
+                2: deliver t "4" qos=1 tag=2
             disc 2
-                count session_ended 1
+                3: deliver t "2" qos=0
+                4: deliver t "4" qos=1 tag=3
             unsub 3 2 $share/g/t
                 3: unsubscribed 2 success
             disc 4 lost
@@ -343,12 +344,13 @@ fn share_groups_span_shards() {
                 6: connected present=true
                 6: deliver t "1" qos=1 tag=1 dup
                 6: deliver t "5" qos=1 tag=2 dup
-                6: deliver t "6" qos=1 tag=3 dup
+                6: deliver t "4" qos=1 tag=3 dup
+                6: deliver t "6" qos=1 tag=4 dup
             connect 7 p
                 7: connected present=false
             pub 7 t 7 qos=1 tag=1
                 6: deliver t "7" qos=0
-                6: deliver t "7" qos=1 tag=4
+                6: deliver t "7" qos=1 tag=5
                 7: published 1 success
             unsub 6 2 $share/g/t t
                 6: unsubscribed 2 success success
@@ -357,7 +359,7 @@ fn share_groups_span_shards() {
                 7: published 2 no_matching_subscribers
             stats
                 sessions=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
-                sessions=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=8 inflight=4 log=11
+                sessions=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=10 inflight=5 log=12
                 sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
         "#]],
     );
@@ -496,9 +498,9 @@ fn directed_pushes() {
             connect 5 a expiry=60 user=anna
                 5: connected present=true
                 read backlog: 4 entries, end=true
-                5: deliver news "everybody" qos=2 tag=3 dup
                 5: deliver cmd/lock "now" qos=1 tag=4 dup
                 5: deliver hi "both" qos=1 tag=5 dup
+                5: deliver news "everybody" qos=2 tag=3 dup
                 5: deliver later "stored" qos=1 tag=6 dup
             connect 6 d
                 6: connected present=false

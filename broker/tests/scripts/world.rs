@@ -112,9 +112,8 @@ impl World {
 
     /// Everybody may do everything.
     pub fn open(mut self) -> Self {
-        let rules = ["connect", "publish", "subscribe"].map(|action| {
-            format!("[[rule]]\nprincipal = \"*\"\naction = \"{action}\"\neffect = \"allow\"\n")
-        });
+        let rules = ["connect", "publish", "subscribe"]
+            .map(|action| format!("[[rule]]\nprincipal = \"*\"\naction = \"{action}\"\neffect = \"allow\"\n"));
         self.acl = Arc::new(Acl::parse(&rules.concat()).unwrap());
         for shard in &mut self.shards {
             shard.broker.set_access(Arc::clone(&self.acl));

@@ -505,6 +505,48 @@ mod tests {
         }
     }
 
+    /// A new field of the engine's configuration breaks this test's build: give it a row, then name it here.
+    #[test]
+    fn every_bound_of_the_engine_has_a_row() {
+        use postroad_engine::config::{Config, Log, Mqtt, Queue};
+        let Config {
+            shards: _,
+            durability: _,
+            data_dir: _,
+            listeners: _, // listen.* and [[listener]]
+            partitions: _,
+            mqtt,
+            connections_max: _,
+            output_bytes_max: _,
+            queue,
+            retained_max: _,
+            log,
+            storage_free_bytes_min: _,
+            sys_interval: _,
+            allow_anonymous: _, // auth.anonymous
+            auth_file: _,
+            acl_file: _,
+            drain_timeout: _,
+            stall_max: _,
+        } = Config::default();
+        let Mqtt {
+            packet_bytes_max: _,
+            receive_maximum: _,
+            in_flight_max: _,
+            topic_alias_maximum: _,
+            topic_alias_outbound_max: _,
+            keep_alive_max_seconds: _,
+            connect_timeout: _,
+            session_expiry_max_seconds: _,
+            subscriptions_max: _,
+        } = mqtt;
+        let Queue { messages_max: _, bytes_max: _, policy: _ } = queue;
+        let Log { young_bytes: _, young_age: _, segment_bytes: _ } = log;
+        for (section, fields) in [("mqtt.", 9), ("queue.", 3), ("log.young", 2), ("log.segment", 1)] {
+            assert_eq!(ROWS.iter().filter(|row| row.key.starts_with(section)).count(), fields, "{section}");
+        }
+    }
+
     #[test]
     fn keys_are_unique_and_documented() {
         let mut keys: Vec<&str> = ROWS.iter().map(|row| row.key).collect();

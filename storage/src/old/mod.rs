@@ -173,7 +173,11 @@ impl Old {
     /// # Errors
     /// If fjall can't open it, or it holds values that this format version does not write.
     pub fn open(path: &Path, config: OldConfig) -> Result<Self, OldError> {
-        let db = Database::builder(path).worker_threads(1).cache_size(config.cache_bytes).open()?;
+        let db = Database::builder(path)
+            .worker_threads(1)
+            .max_cached_files(Some(128))
+            .cache_size(config.cache_bytes)
+            .open()?;
         let data = db.keyspace("data", KeyspaceCreateOptions::default)?;
         sync_names(path)?;
         let old = Self { db, data, placement: config.placement, writing: Mutex::default() };

@@ -39,7 +39,7 @@ pub fn read() -> ProcessReport {
         cpu_seconds: cpu_seconds(&text("/proc/self/stat")),
         open_files: fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as u64),
         open_files_max: open_files_max(&text("/proc/self/limits")),
-        devices: devices(&text("/proc/net/dev")),
+        devices: devices(&text("/proc/self/net/dev")),
     }
 }
 

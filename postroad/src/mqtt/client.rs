@@ -26,6 +26,8 @@ pub struct Client {
     output: Vec<u8>,
     keep_alive: Option<Duration>,
     last_sent: Instant,
+    /// When the ping went out that nothing has come in since.
+    pinged: Option<Instant>,
     last_tag: u16,
     receive_maximum: u16,
     debug: bool,
@@ -72,6 +74,7 @@ impl Client {
             output: Vec::new(),
             keep_alive,
             last_sent: Instant::now(),
+            pinged: None,
             last_tag: 0,
             receive_maximum: u16::MAX,
             debug: args.debug,
@@ -118,7 +121,13 @@ impl Client {
                 return Ok(Some(incoming));
             }
             self.ping_if_due()?;
-            if Instant::now() >= deadline || !self.fill(deadline)? && Instant::now() >= deadline {
+            if self.fill(deadline)? {
+                continue;
+            }
+            if self.is_dead() {
+                bail!("the server does not answer any more");
+            }
+            if Instant::now() >= deadline {
                 return Ok(None);
             }
         }
@@ -156,6 +165,7 @@ impl Client {
             Ok(0) => bail!("the server closed the connection"),
             Ok(size) => {
                 self.input.extend_from_slice(&chunk[..size]);
+                self.pinged = None;
                 Ok(true)
             }
             Err(error)
@@ -174,8 +184,14 @@ impl Client {
     fn ping_if_due(&mut self) -> Result<()> {
         if self.ping_due().is_some_and(|due| Instant::now() >= due) {
             self.send(&Packet::PingReq)?;
+            self.pinged.get_or_insert_with(Instant::now);
         }
         Ok(())
+    }
+
+    /// A ping without any answer for a whole keep alive: a dead road.
+    fn is_dead(&self) -> bool {
+        self.pinged.zip(self.keep_alive).is_some_and(|(pinged, keep_alive)| pinged.elapsed() > keep_alive)
     }
 
     fn await_connack(&mut self) -> Result<()> {

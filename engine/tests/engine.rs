@@ -1,0 +1,370 @@
+//! A real engine, real sockets, and a client made of bytes: what only the whole can show.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::num::NonZeroU16;
+use std::path::Path;
+use std::time::Duration;
+
+use postroad_engine::config::{Durability, Shards};
+use postroad_engine::{Config, Engine, Running};
+
+/// So long that only a hang is cut by it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn config(shards: u16) -> Config {
+    let mut config = Config {
+        shards: Shards::Count(NonZeroU16::new(shards).expect("not 0")),
+        durability: Durability::Memory,
+        sys_interval: Duration::ZERO,
+        storage_free_bytes_min: 0,
+        ..Config::default()
+    };
+    config.listeners[0].address = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.log.segment_bytes = 256 << 10;
+    config.log.young_bytes = 1 << 20;
+    config
+}
+
+fn durable(shards: u16, data_dir: &Path) -> Config {
+    Config { durability: Durability::Fsync, data_dir: data_dir.to_owned(), ..config(shards) }
+}
+
+struct Server(Running);
+
+impl Server {
+    fn start(config: Config) -> Self {
+        Self(Engine::start(config).expect("the engine starts"))
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.0.ports()[0].address
+    }
+
+    fn stop(self) {
+        self.0.handle().drain();
+        self.0.wait().expect("a drain ends well");
+    }
+
+    fn connect(&self, client: &str, clean: Clean) -> Client {
+        let mut connection = Client::open(self.address());
+        connection.connect(client, clean);
+        connection
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Clean {
+    Yes,
+    No,
+}
+
+/// MQTT 3.1.1, just enough.
+struct Client {
+    stream: TcpStream,
+    session_present: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Publish {
+    topic: String,
+    payload: Vec<u8>,
+    id: Option<u16>,
+}
+
+fn text(text: &str) -> Vec<u8> {
+    let len = u16::try_from(text.len()).expect("short");
+    [&len.to_be_bytes(), text.as_bytes()].concat()
+}
+
+fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![first];
+    let mut left = body.len();
+    loop {
+        let more = if left > 127 { 0x80 } else { 0 };
+        out.push((left & 0x7f) as u8 | more);
+        left >>= 7;
+        if left == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(body);
+    out
+}
+
+impl Client {
+    fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("connected");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        stream.set_write_timeout(Some(PATIENCE)).expect("set");
+        stream.set_nodelay(true).expect("set");
+        Self { stream, session_present: false }
+    }
+
+    fn connect(&mut self, client: &str, clean: Clean) {
+        let flags = if clean == Clean::Yes { 2 } else { 0 };
+        let body = [text("MQTT"), vec![4, flags, 0, 0], text(client)].concat();
+        self.send(&packet(0x10, &body));
+        let (first, body) = self.receive();
+        assert_eq!((first, body[1]), (0x20, 0), "CONNACK, accepted");
+        self.session_present = body[0] == 1;
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("sent");
+    }
+
+    fn try_receive(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut first = [0];
+        self.stream.read_exact(&mut first).ok()?;
+        let (mut len, mut shift) = (0_usize, 0);
+        loop {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).ok()?;
+            len |= usize::from(byte[0] & 0x7f) << shift;
+            shift += 7;
+            if byte[0] < 0x80 {
+                break;
+            }
+        }
+        let mut body = vec![0; len];
+        self.stream.read_exact(&mut body).ok()?;
+        Some((first[0], body))
+    }
+
+    fn receive(&mut self) -> (u8, Vec<u8>) {
+        self.try_receive().expect("a packet")
+    }
+
+    fn subscribe(&mut self, filter: &str, qos: u8) {
+        let body = [vec![0, 9], text(filter), vec![qos]].concat();
+        self.send(&packet(0x82, &body));
+        assert_eq!(self.receive(), (0x90, vec![0, 9, qos]), "SUBACK");
+    }
+
+    fn publish_bytes(topic: &str, payload: &[u8], id: Option<u16>) -> Vec<u8> {
+        let id_bytes = id.map(u16::to_be_bytes);
+        let id_bytes = id_bytes.as_ref().map_or(&[][..], |bytes| bytes);
+        let first = if id.is_some() { 0x32 } else { 0x30 };
+        packet(first, &[&text(topic), id_bytes, payload].concat())
+    }
+
+    fn publish(&mut self, topic: &str, payload: &[u8]) {
+        self.send(&Self::publish_bytes(topic, payload, None));
+    }
+
+    /// QoS 1, and waits for the PUBACK.
+    fn publish_acknowledged(&mut self, topic: &str, payload: &[u8], id: u16) {
+        self.send(&Self::publish_bytes(topic, payload, Some(id)));
+        assert_eq!(self.receive(), (0x40, id.to_be_bytes().to_vec()), "PUBACK");
+    }
+
+    /// The next PUBLISH; acknowledges it.
+    fn delivery(&mut self) -> Publish {
+        let (first, body) = self.receive();
+        assert_eq!(first >> 4, 3, "PUBLISH");
+        let topic_len = usize::from(u16::from_be_bytes([body[0], body[1]]));
+        let topic = String::from_utf8(body[2..2 + topic_len].to_vec()).expect("UTF-8");
+        let mut rest = &body[2 + topic_len..];
+        let mut id = None;
+        if first & 6 != 0 {
+            id = Some(u16::from_be_bytes([rest[0], rest[1]]));
+            rest = &rest[2..];
+        }
+        if let Some(id) = id {
+            self.send(&packet(0x40, &id.to_be_bytes()));
+        }
+        Publish { topic, payload: rest.to_vec(), id }
+    }
+
+    /// Everything that was sent before has been handled once the answer is there.
+    fn ping(&mut self) {
+        self.send(&[0xC0, 0]);
+        assert_eq!(self.receive(), (0xD0, vec![]));
+    }
+
+    fn disconnect(mut self) {
+        self.send(&[0xE0, 0]);
+        // The server closes when it has handled it.
+        assert_eq!(self.try_receive(), None);
+    }
+}
+
+/// Every client gets every message in order, wherever their homes are.
+fn publish_and_subscribe(shards: u16) {
+    let server = Server::start(config(shards));
+    let mut subscribers: Vec<_> = (0..8).map(|n| server.connect(&format!("subscriber-{n}"), Clean::Yes)).collect();
+    subscribers.iter_mut().for_each(|subscriber| subscriber.subscribe("news/#", 1));
+    let mut publishers: Vec<_> = (0..8).map(|n| server.connect(&format!("publisher-{n}"), Clean::Yes)).collect();
+    for (n, publisher) in publishers.iter_mut().enumerate() {
+        for m in 0..20_u16 {
+            publisher.publish_acknowledged(&format!("news/{n}"), &[n as u8, m as u8], m + 1);
+        }
+    }
+    for subscriber in &mut subscribers {
+        let mut seen = [0_u8; 8];
+        for _ in 0..8 * 20 {
+            let publish = subscriber.delivery();
+            let n = usize::from(publish.payload[0]);
+            assert_eq!(publish.topic, format!("news/{n}"));
+            assert_eq!(publish.payload[1], seen[n], "in order per publisher [MQTT-4.6.0-6]");
+            seen[n] += 1;
+        }
+        subscriber.ping();
+    }
+    server.stop();
+}
+
+#[test]
+fn publish_and_subscribe_on_one_shard() {
+    publish_and_subscribe(1);
+}
+
+#[test]
+fn publish_and_subscribe_on_more_shards_than_cores() {
+    publish_and_subscribe(8);
+}
+
+#[test]
+fn a_packet_in_pieces_and_many_packets_in_one_piece() {
+    let server = Server::start(config(1));
+    let mut subscriber = server.connect("s", Clean::Yes);
+    subscriber.subscribe("t", 0);
+    let mut publisher = server.connect("p", Clean::Yes);
+    let large: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+    let mut bytes = Client::publish_bytes("t", b"first", None);
+    bytes.extend(Client::publish_bytes("t", &large, None));
+    bytes.extend((0..100).flat_map(|n| Client::publish_bytes("t", &[n], None)));
+    let (head, tail) = bytes.split_at(3);
+    publisher.send(head);
+    publisher.ping_between_nothing();
+    publisher.send(tail);
+    assert_eq!(subscriber.delivery().payload, b"first");
+    assert!(subscriber.delivery().payload == large, "the long one is whole");
+    for n in 0..100 {
+        assert_eq!(subscriber.delivery().payload, [n]);
+    }
+    server.stop();
+}
+
+impl Client {
+    /// The pieces must not become one on the way: TCP_NODELAY is on, and this makes the first leave.
+    fn ping_between_nothing(&mut self) {
+        self.stream.flush().expect("flushed");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn garbage_closes_only_its_connection() {
+    let server = Server::start(config(2));
+    let mut good = server.connect("good", Clean::Yes);
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], &[0x10, 0xff, 0xff, 0xff, 0xff, 0x7f], &[0x00]] {
+        let mut bad = Client::open(server.address());
+        bad.send(garbage);
+        assert_eq!(bad.try_receive(), None, "closed without a word");
+    }
+    let mut liar = server.connect("liar", Clean::Yes);
+    liar.send(&[0xff, 0x00]);
+    assert_eq!(liar.try_receive(), None);
+    good.ping();
+    server.stop();
+}
+
+#[test]
+fn a_session_and_its_messages_survive_a_restart_on_another_number_of_shards() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let server = Server::start(durable(1, dir.path()));
+    let mut subscriber = server.connect("sleeper", Clean::No);
+    assert!(!subscriber.session_present);
+    subscriber.subscribe("keep/+", 1);
+    subscriber.disconnect();
+    let mut publisher = server.connect("publisher", Clean::Yes);
+    for n in 0..50_u16 {
+        publisher.publish_acknowledged("keep/it", &n.to_be_bytes(), n + 1);
+    }
+    server.stop();
+
+    let server = Server::start(durable(4, dir.path()));
+    let mut subscriber = server.connect("sleeper", Clean::No);
+    assert!(subscriber.session_present, "the session is there");
+    for n in 0..50_u16 {
+        assert_eq!(subscriber.delivery().payload, n.to_be_bytes());
+    }
+    subscriber.ping();
+    server.stop();
+}
+
+#[test]
+fn segments_are_retired_and_a_laggard_gets_everything_from_the_old_generation() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let server = Server::start(durable(1, dir.path()));
+    let mut subscriber = server.connect("laggard", Clean::No);
+    subscriber.subscribe("bulk", 1);
+    subscriber.disconnect();
+    let mut publisher = server.connect("publisher", Clean::Yes);
+    let payload = |n: u16| [&n.to_be_bytes()[..], &[7; 16_000]].concat();
+    for n in 0..400_u16 {
+        publisher.publish_acknowledged("bulk", &payload(n), n + 1);
+    }
+    server.stop();
+    let server = Server::start(durable(1, dir.path()));
+    let mut subscriber = server.connect("laggard", Clean::No);
+    for n in 0..400_u16 {
+        assert!(subscriber.delivery().payload == payload(n), "message {n}");
+    }
+    server.stop();
+}
+
+/// A subscriber that stops reading costs bounded memory, and others go on.
+#[test]
+fn a_slow_reader_is_held_at_its_limit() {
+    let mut limited = config(1);
+    limited.output_bytes_max = 64 << 10;
+    let server = Server::start(limited);
+    let mut slow = server.connect("slow", Clean::Yes);
+    slow.subscribe("flood", 0);
+    let mut fast = server.connect("fast", Clean::Yes);
+    fast.subscribe("flood", 0);
+    let mut publisher = server.connect("publisher", Clean::Yes);
+    let payload = vec![1; 8_000];
+    for _ in 0..4_000 {
+        publisher.publish("flood", &payload);
+        assert_eq!(fast.delivery().payload.len(), payload.len());
+    }
+    // 32 MB were published; kernel buffers and our limit hold a part of them, the rest was dropped for `slow`.
+    publisher.publish("flood", b"end");
+    assert_eq!(fast.delivery().payload, b"end");
+    slow.send(&[0xE0, 0]);
+    slow.stream.shutdown(Shutdown::Write).expect("shut down");
+    let mut received = 0;
+    while let Some((_, body)) = slow.try_receive() {
+        received += body.len();
+    }
+    assert!(received < 32_000_000, "{received} bytes waited for a reader that did not read");
+    server.stop();
+}
+
+#[test]
+fn a_taken_port_is_refused_with_its_name() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let mut taken = config(2);
+    taken.listeners[0].address = other.local_addr().expect("bound");
+    let error = Engine::start(taken).err().expect("it is taken").to_string();
+    assert!(error.contains("listener mqtt"), "{error}");
+}
+
+#[test]
+fn a_drain_says_goodbye_to_clients_of_version_5() {
+    let server = Server::start(config(2));
+    let mut client = Client::open(server.address());
+    let body = [text("MQTT"), vec![5, 2, 0, 0, 0], text("five")].concat();
+    client.send(&packet(0x10, &body));
+    assert_eq!(client.receive().0, 0x20);
+    server.0.handle().drain();
+    let (first, body) = client.receive();
+    assert_eq!((first, body[0]), (0xE0, 0x8B), "DISCONNECT, server shutting down");
+    assert_eq!(client.try_receive(), None);
+    drop(client);
+    server.0.wait().expect("a drain ends well");
+}

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use base::{ClientId, ConnectionId, Message, MessageIdGenerator, MonoMillis, Now, QueueId, Sequence};
+use base::{ClientId, ConnectionId, MessageIdGenerator, MonoMillis, Now, QueueId, Sequence};
 use postroad_base as base;
 use slab::Slab;
 
@@ -15,6 +15,7 @@ use crate::directed::Directory;
 use crate::gate::Gate;
 use crate::index::{Retained, Subscriptions};
 use crate::mesh::Mesh;
+use crate::retained::Kept;
 use crate::retire::Retiring;
 use crate::route::Scratch;
 use crate::session::{Connection, ConnectionIndex, Session, SessionIndex};
@@ -42,7 +43,7 @@ pub struct Broker {
     /// Ordinals of sessions that the log does not know, counted apart.
     pub(crate) ordinals_unlogged: u64,
     pub(crate) subscriptions: Subscriptions<u32, Interested>,
-    pub(crate) retained: Retained<Arc<Message>>,
+    pub(crate) retained: Retained<Kept>,
     pub(crate) groups: Groups,
     pub(crate) directory: Directory,
     pub(crate) operations: AHashMap<u64, Operation>,
@@ -165,6 +166,7 @@ impl Broker {
             match timer {
                 Timer::SessionEnd(session, id) => self.session_expired(session, id),
                 Timer::Will(session, id) => self.will_due(session, id),
+                Timer::Retained(topic) => self.retained_expired(&topic),
                 Timer::Subscribe(operation) => self.subscribe_timeout(operation),
             }
         }

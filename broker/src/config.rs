@@ -33,6 +33,8 @@ pub struct Config {
     pub queue_policy: QueuePolicy,
     /// Unacknowledged deliveries of one connection, whatever its receive maximum.
     pub inflight_max: u16,
+    /// Publishes of one connection that are taken in and not answered: above that it is parked.
+    pub answers_max: usize,
     /// Retained messages on this shard.
     pub retained_max: usize,
     /// Subscriptions of one session.
@@ -65,6 +67,7 @@ impl Config {
             queue_bytes_max: 64 << 20,
             queue_policy: QueuePolicy::default(),
             inflight_max: 1024,
+            answers_max: 4096,
             retained_max: 1_000_000,
             subscriptions_max: 10_000,
             sessions_max: 1_000_000,

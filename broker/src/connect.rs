@@ -41,7 +41,6 @@ impl Broker {
         let place = u32::try_from(self.connections.insert(Connection {
             id: connection,
             session: index,
-            principal: connect.principal,
             window_max,
             unacknowledged: 0,
             opening: true,
@@ -50,6 +49,7 @@ impl Broker {
             answers: std::collections::VecDeque::new(),
             answers_first: 0,
             parked: std::collections::VecDeque::new(),
+            waits_for_answers: false,
         }))
         .expect("fewer connections than 2^32");
         self.connection_places.insert(connection, place);

@@ -34,6 +34,10 @@ impl Broker {
         if !parked.is_empty() {
             return parked.push_back(inbound);
         }
+        if self.owes_too_much(place) {
+            self.connections[place as usize].parked.push_back(inbound);
+            return self.effects.push_back(Effect::Park { connection });
+        }
         if let Err((inbound, shard)) = self.try_publish(place, inbound) {
             self.connections[place as usize].parked.push_back(*inbound);
             self.mesh.wait(shard, connection);
@@ -41,16 +45,25 @@ impl Broker {
         }
     }
 
-    /// Credit has come back: goes on with what a connection has parked.
+    /// Whether so many answers are due that nothing more is taken in; woken by `answer_ready`.
+    fn owes_too_much(&mut self, place: ConnectionIndex) -> bool {
+        let connection = &mut self.connections[place as usize];
+        connection.waits_for_answers = connection.answers.len() >= self.config.answers_max;
+        connection.waits_for_answers
+    }
+
+    /// Credit has come back, or answers have left: goes on with what a connection has parked.
     pub(crate) fn unpark(&mut self, connection: ConnectionId) {
         let Some(place) = self.place_of(connection) else { return };
-        while let Some(inbound) = self.connections[place as usize].parked.pop_front() {
+        while !self.owes_too_much(place) {
+            let Some(inbound) = self.connections[place as usize].parked.pop_front() else {
+                return self.effects.push_back(Effect::Unpark { connection });
+            };
             if let Err((inbound, shard)) = self.try_publish(place, inbound) {
                 self.connections[place as usize].parked.push_front(*inbound);
                 return self.mesh.wait(shard, connection);
             }
         }
-        self.effects.push_back(Effect::Unpark { connection });
     }
 
     /// Takes a publish in, or gives it back with the shard whose credit it lacks.
@@ -150,8 +163,8 @@ impl Broker {
     /// Why a publish can't be taken in, if so.
     fn refusal(&self, place: ConnectionIndex, message: &Message) -> Option<(ReasonCode, Counted)> {
         let connection = &self.connections[place as usize];
-        let client = &self.sessions[connection.session as usize].client;
-        if !self.acl.decide(&connection.principal, client, Action::Publish, message.topic.as_str()) {
+        let session = &self.sessions[connection.session as usize];
+        if !self.acl.decide(&session.principal, &session.client, Action::Publish, message.topic.as_str()) {
             return Some((ReasonCode::NotAuthorized, Counted::NotAuthorized));
         }
         if self.disk_full && (message.qos.is_acknowledged() || message.retain) {
@@ -270,6 +283,10 @@ impl Broker {
             });
             connection.answers.pop_front();
             connection.answers_first += 1;
+        }
+        if connection.waits_for_answers && connection.answers.len() * 2 <= self.config.answers_max {
+            connection.waits_for_answers = false;
+            self.unpark(id);
         }
     }
 

@@ -90,10 +90,10 @@ impl Broker {
         match record {
             Record::Retain { message } => {
                 self.retiring.dirty.insert(StateKey::Retained(message.topic.clone()));
-                self.retained.insert(&message.topic.as_byte_string().clone(), message);
+                self.retiring.replayed_retained.insert(message.topic.clone(), message);
             }
             Record::RetainClear { topic } => {
-                self.retained.remove(topic.as_str());
+                self.retiring.replayed_retained.remove(&topic);
                 self.retiring.dirty.insert(StateKey::Retained(topic));
             }
             Record::Register { client, user, groups } => {
@@ -232,6 +232,9 @@ impl Broker {
         self.gate.advance(Sequence(first.0.saturating_sub(1)));
         self.gate.commit_all();
         self.apply_principals();
+        for message in std::mem::take(&mut self.retiring.replayed_retained).into_values() {
+            self.keep(message);
+        }
         let mut places: Vec<SessionIndex> = self.queues.values().copied().collect();
         places.sort_unstable();
         for &index in &places {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::{Message, QueueId, Record, ShardId, SubscriptionOptions, TopicFilter};
+use base::{Message, QueueId, Record, ShardId, SubscriptionOptions, TopicFilter, TopicName};
 use postroad_base as base;
 
 use crate::api::{Counted, Effect, MeshMessage, StateKey};
@@ -10,29 +10,65 @@ use crate::broker::Broker;
 use crate::mesh::{Query, Token};
 use crate::queue::Entry;
 use crate::session::SessionIndex;
+use crate::timers::{Timer, TimerKey};
 
 /// Messages of one answer to another shard.
 const PORTION: usize = 64;
+
+/// A retained message.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub message: Arc<Message>,
+    timer: Option<TimerKey>,
+}
 
 impl Broker {
     /// Stores or clears the retained message of a topic that lives here `[MQTT-3.3.1-5]`, `[MQTT-3.3.1-6]`,
     /// `[MQTT-3.3.1-7]`.
     pub(crate) fn retain(&mut self, message: &Arc<Message>) {
+        let topic = &message.topic;
         if message.payload.is_empty() {
-            if self.retained.remove(message.topic.as_str()).is_some() {
-                self.log_retained(&message.topic, None);
+            if self.unkeep(topic) {
+                self.log_retained(topic, None);
             }
             return;
         }
-        let known = self.retained.get(message.topic.as_str()).is_some();
+        let known = self.retained.get(topic.as_str()).is_some();
         if !known && self.retained.len() >= self.config.retained_max {
             return self.count(Counted::RetainedLimit);
         }
-        self.retained.insert(message.topic.as_str(), Arc::clone(message));
-        self.log_retained(&message.topic, Some(message));
+        self.keep(Arc::clone(message));
+        self.log_retained(topic, Some(message));
     }
 
-    fn log_retained(&mut self, topic: &base::TopicName, message: Option<&Arc<Message>>) {
+    /// Keeps a message, instead of an older one; its time runs from now.
+    pub(crate) fn keep(&mut self, message: Arc<Message>) {
+        let topic = message.topic.clone();
+        let timer = message.expires_at.map(|expires_at| {
+            let at = self.now.mono.after(expires_at.since(self.now.wall));
+            self.timers.set(at, Timer::Retained(topic.clone()))
+        });
+        let old = self.retained.insert(topic.as_str(), Kept { message, timer });
+        self.timers.cancel(old.and_then(|old| old.timer));
+    }
+
+    /// Keeps nothing for this topic; whether there was something.
+    pub(crate) fn unkeep(&mut self, topic: &TopicName) -> bool {
+        let old = self.retained.remove(topic.as_str());
+        let existed = old.is_some();
+        self.timers.cancel(old.and_then(|old| old.timer));
+        existed
+    }
+
+    /// `[MQTT-3.3.2-5]` for a retained message: it makes room.
+    pub(crate) fn retained_expired(&mut self, topic: &TopicName) {
+        if self.unkeep(topic) {
+            self.count(Counted::Expired);
+            self.log_retained(topic, None);
+        }
+    }
+
+    fn log_retained(&mut self, topic: &TopicName, message: Option<&Arc<Message>>) {
         if !self.config.durable {
             return;
         }
@@ -46,7 +82,7 @@ impl Broker {
     /// What is retained here for a filter and has not expired.
     fn retained_here(&self, filter: &TopicFilter) -> Vec<Arc<Message>> {
         let mut found = Vec::new();
-        self.retained.matches(filter.pattern(), &mut |_, message| {
+        self.retained.matches(filter.pattern(), &mut |_, Kept { message, .. }| {
             if message.expires_at.is_none_or(|at| at > self.now.wall) {
                 found.push(Arc::clone(message));
             }

@@ -6,8 +6,10 @@
 //! A delivery counts as stored from the moment at which it is in a batch: if it is settled while the batch is
 //! being ingested, the next batch removes it.
 
+use std::sync::Arc;
+
 use ahash::{AHashMap, AHashSet};
-use base::{QueueId, QueueOwner, Record, Sequence};
+use base::{Message, QueueId, QueueOwner, Record, Sequence, TopicName};
 use postroad_base as base;
 
 use crate::api::{BacklogEntry, Effect, Retirement, StateKey};
@@ -24,6 +26,8 @@ pub(crate) struct Retiring {
     /// Sessions; each marks itself `dirty`, so that it is here once.
     pub dirty_queues: Vec<QueueId>,
     pub ended: Vec<QueueId>,
+    /// Recovery: kept once the clock is known, which their expiry needs.
+    pub replayed_retained: AHashMap<TopicName, Arc<Message>>,
     /// The ids of QoS 2 messages to be remembered have changed.
     pub known_dirty: bool,
     /// Stored deliveries that are over.
@@ -121,7 +125,7 @@ impl Broker {
     fn state_of(&self, key: &StateKey) -> Option<Vec<Record>> {
         match key {
             StateKey::Retained(topic) => {
-                let message = self.retained.get(topic.as_str())?.clone();
+                let message = self.retained.get(topic.as_str())?.message.clone();
                 Some(vec![Record::Retain { message }])
             }
             StateKey::Ordinals(partition) => {

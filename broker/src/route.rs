@@ -202,7 +202,10 @@ impl Broker {
         if !entry.qos.is_acknowledged() {
             return self.deliver_qos0(index, entry);
         }
-        self.make_room(index, entry.size());
+        if !self.make_room(index, entry.size()) {
+            self.count(Counted::QueueOverflow);
+            return self.settle(index, entry.sequence, entry.stored, base::Outcome::Overflow);
+        }
         self.sessions[index as usize].queue.push(entry);
         self.mark_dirty(index);
         self.pump(index);
@@ -229,23 +232,27 @@ impl Broker {
         self.effects.push_back(Effect::Deliver { connection, delivery });
     }
 
-    /// Drops from the head until one of `size` has room; only the policy `DropOldest` gets here with a
-    /// full queue of QoS ≥ 1, and retained messages for a new subscription.
-    fn make_room(&mut self, index: SessionIndex, size: usize) {
+    /// Whether one of `size` has room, or gets it by the policy. What `must_reject` judged has; a retained
+    /// message for a new subscription comes here unjudged.
+    fn make_room(&mut self, index: SessionIndex, size: usize) -> bool {
         let mut dropped = 0;
-        loop {
+        let has_room = loop {
             let queue = &mut self.sessions[index as usize].queue;
             let full =
                 queue.messages() >= self.config.queue_messages_max || queue.bytes + size > self.config.queue_bytes_max;
             if !full {
-                break;
+                break true;
             }
-            let Some(oldest) = queue.young.pop_front() else { break };
+            if self.config.queue_policy != QueuePolicy::DropOldest {
+                break false;
+            }
+            let Some(oldest) = queue.young.pop_front() else { break false };
             queue.bytes -= oldest.size();
             dropped += 1;
             self.settle(index, oldest.sequence, oldest.stored, base::Outcome::Overflow);
-        }
+        };
         self.count_by(Counted::QueueOverflow, dropped);
+        has_room
     }
 }
 

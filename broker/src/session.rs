@@ -153,7 +153,6 @@ impl Session {
 pub(crate) struct Connection {
     pub id: ConnectionId,
     pub session: SessionIndex,
-    pub principal: Principal,
     /// Deliveries that it takes at once: receive maximum and our own limit.
     pub window_max: u16,
     /// Sent on this connection and not acknowledged.
@@ -167,8 +166,10 @@ pub(crate) struct Connection {
     pub answers: VecDeque<Answer>,
     /// Number of the first of `answers`, counted from the beginning of the connection.
     pub answers_first: u64,
-    /// Publishes that wait for credit. Reading is stopped meanwhile.
+    /// Publishes that wait for credit, or for answers to earlier ones. Reading is stopped meanwhile.
     pub parked: VecDeque<Inbound>,
+    /// Parked because too many answers are due.
+    pub waits_for_answers: bool,
 }
 
 /// PUBACK, PUBREC or PUBCOMP in the making.

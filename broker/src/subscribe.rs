@@ -112,7 +112,7 @@ impl Broker {
     fn subscription_refusal(&self, place: ConnectionIndex, filter: &TopicFilter) -> Option<(ReasonCode, Counted)> {
         let connection = &self.connections[place as usize];
         let session = &self.sessions[connection.session as usize];
-        if !self.acl.decide(&connection.principal, &session.client, Action::Subscribe, filter.pattern()) {
+        if !self.acl.decide(&session.principal, &session.client, Action::Subscribe, filter.pattern()) {
             return Some((ReasonCode::NotAuthorized, Counted::NotAuthorized));
         }
         let full = session.subscriptions.len() >= self.config.subscriptions_max;

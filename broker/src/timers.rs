@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use base::{MonoMillis, QueueId};
+use base::{MonoMillis, QueueId, TopicName};
 use postroad_base as base;
 
 use crate::session::SessionIndex;
@@ -11,12 +11,14 @@ use crate::session::SessionIndex;
 pub(crate) type TimerKey = (MonoMillis, u64);
 
 /// What is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Timer {
     /// A session without connection ends.
     SessionEnd(SessionIndex, QueueId),
     /// A will's delay is over.
     Will(SessionIndex, QueueId),
+    /// A retained message expires.
+    Retained(TopicName),
     /// A SUBSCRIBE has waited long enough for the other shards.
     Subscribe(u64),
 }

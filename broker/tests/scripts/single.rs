@@ -428,6 +428,7 @@ fn retained_messages() {
             stats
                 sessions=2 connections=2 subscriptions=2 retained=2 queued=0 bytes=12 inflight=2 log=12
             at 2000
+                count expired 1
             sub 2 5 a/#:1
                 2: subscribed 5 granted_qos_1
                 2: deliver a/2 "three" qos=0 retain
@@ -735,6 +736,88 @@ fn limits_are_answered_with_a_reason() {
             sub 1 2 $share/g/x:1
                 count subscription_limit 1
                 1: subscribed 2 quota_exceeded
+        "#]],
+    );
+}
+
+/// A publisher is read no further while too many of its publishes are not answered.
+#[test]
+fn unanswered_publishes_are_bounded() {
+    let world = World::new(1, true, |config| config.answers_max = 2);
+    check(
+        world,
+        "
+        connect 1 sub expiry=60
+        sub 1 1 a:1
+        connect 2 pub
+        hold
+        pub 2 a 1 qos=1 tag=1
+        pub 2 a 2 qos=1 tag=2
+        pub 2 a 3 qos=1 tag=3
+        commit
+        commit
+        ",
+        expect![[r#"
+            connect 1 sub expiry=60
+                1: connected present=false
+            sub 1 1 a:1
+                1: subscribed 1 granted_qos_1
+            connect 2 pub
+                2: connected present=false
+            hold
+            pub 2 a 1 qos=1 tag=1
+            pub 2 a 2 qos=1 tag=2
+            pub 2 a 3 qos=1 tag=3
+                2: park
+            commit
+                1: deliver a "1" qos=1 tag=1
+                2: published 1 success
+                2: published 2 success
+                2: unpark
+                1: deliver a "2" qos=1 tag=2
+            commit
+                1: deliver a "3" qos=1 tag=3
+                2: published 3 success
+        "#]],
+    );
+}
+
+/// A retained message for a new subscription pushes nothing out of a full queue.
+#[test]
+fn a_full_queue_takes_no_retained_message() {
+    let world = World::new(1, true, |config| config.queue_messages_max = 1);
+    check(
+        world,
+        "
+        connect 1 pub
+        pub 1 r kept qos=1 tag=1 retain
+        connect 2 sub expiry=60
+        sub 2 1 a:1
+        pub 1 a 1 qos=1 tag=2
+        sub 2 2 r:1
+        crash
+        connect 3 sub expiry=60
+        ",
+        expect![[r#"
+            connect 1 pub
+                1: connected present=false
+            pub 1 r kept qos=1 tag=1 retain
+                count no_subscriber 1
+                1: published 1 no_matching_subscribers
+            connect 2 sub expiry=60
+                2: connected present=false
+            sub 2 1 a:1
+                2: subscribed 1 granted_qos_1
+            pub 1 a 1 qos=1 tag=2
+                2: deliver a "1" qos=1 tag=1
+                1: published 2 success
+            sub 2 2 r:1
+                2: subscribed 2 granted_qos_1
+                count queue_overflow 1
+            crash
+            connect 3 sub expiry=60
+                3: connected present=true
+                3: deliver a "1" qos=1 tag=1 dup
         "#]],
     );
 }

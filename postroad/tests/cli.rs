@@ -330,6 +330,34 @@ fn a_message_goes_from_pub_to_a_persistent_sub_and_the_retained_one_is_printed()
 }
 
 #[test]
+fn sub_connects_again_after_a_restart_and_misses_nothing() {
+    let mut server = Server::start(&[]);
+    let address = format!("listen.mqtt=127.0.0.1:{}", server.port("mqtt"));
+    let flags = ["-t", "s", "-q", "1", "-c", "-i", "s1", "-C", "2", "-W", "120", "--debug"];
+    let mut subscriber = server.client("sub", &flags);
+    let mut subscriber = subscriber.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    let mut told = BufReader::new(subscriber.stderr.take().expect("piped")).lines();
+    assert!(told.any(|line| line.expect("text") == "received SUBACK"), "the subscription stands");
+    assert_code(&server.publish(&["-t", "s", "-m", "one", "-q", "1"]), 0);
+    let mut out = BufReader::new(subscriber.stdout.take().expect("piped"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("text");
+    assert_eq!(line, "one\n");
+    assert!(server.terminate().0.success());
+
+    let folder = std::mem::replace(&mut server.folder, folder());
+    let mut command = postroad();
+    command.args(["serve", "--data", text(&folder.path().join("data")), "--set", "shards=2", "--set", &address]);
+    command.args(["--set", "listen.http=127.0.0.1:0"]);
+    let server = Server::spawn(command, folder);
+    assert_code(&server.publish(&["-t", "s", "-m", "two", "-q", "1"]), 0);
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).expect("text");
+    assert_eq!(rest, "two\n");
+    assert!(subscriber.wait().expect("it ends").success());
+}
+
+#[test]
 fn lines_arrive_in_order() {
     let server = Server::start(&["durability=memory"]);
     // The retained hello tells that the subscription stands.

@@ -16,6 +16,18 @@ use crate::cli::{ConnectionArgs, WireVersion};
 /// Time for the server to answer CONNECT and the like.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The connection is gone through no fault of ours: `sub` connects again.
+#[derive(Debug)]
+pub struct Lost(pub &'static str);
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Lost {}
+
 /// A connected client.
 pub struct Client {
     stream: TcpStream,
@@ -101,7 +113,7 @@ impl Client {
         self.trace("sent", packet);
         self.output.clear();
         packet.encode(self.version, &mut self.output);
-        self.stream.write_all(&self.output).context("the connection broke while sending")?;
+        self.stream.write_all(&self.output).context(Lost("the connection broke while sending"))?;
         self.last_sent = Instant::now();
         Ok(())
     }
@@ -125,7 +137,7 @@ impl Client {
                 continue;
             }
             if self.is_dead() {
-                bail!("the server does not answer any more");
+                bail!(Lost("the server does not answer any more"));
             }
             if Instant::now() >= deadline {
                 return Ok(None);
@@ -162,7 +174,7 @@ impl Client {
         self.stream.set_read_timeout(Some(wait))?;
         let mut chunk = [0; 16 * 1024];
         match self.stream.read(&mut chunk) {
-            Ok(0) => bail!("the server closed the connection"),
+            Ok(0) => bail!(Lost("the server closed the connection")),
             Ok(size) => {
                 self.input.extend_from_slice(&chunk[..size]);
                 self.pinged = None;
@@ -173,7 +185,7 @@ impl Client {
             {
                 Ok(false)
             }
-            Err(error) => Err(error).context("the connection broke"),
+            Err(error) => Err(error).context(Lost("the connection broke")),
         }
     }
 

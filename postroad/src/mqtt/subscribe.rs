@@ -1,7 +1,8 @@
 //! `postroad sub`.
 //!
 //! A message is printed and flushed before it is acknowledged: what a script has not seen comes again. QoS 2:
-//! printed once per packet identifier, until PUBREL frees it.
+//! printed once per packet identifier, until PUBREL frees it. A connection that is lost is made again, every
+//! second until it works; one that the server ends on purpose is an error.
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Write};
@@ -13,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use postroad_base::{Qos, ReasonCode, SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter};
 use postroad_protocol::mqtt::{Ack, Packet, Subscribe, UserProperties};
 
-use super::client::{ANSWER_TIMEOUT, Client, Incoming, Message, refuse};
+use super::client::{ANSWER_TIMEOUT, Client, Incoming, Lost, Message, refuse};
 use super::format::Format;
 use crate::cli::SubArgs;
 
@@ -21,6 +22,9 @@ use crate::cli::SubArgs;
 const TICK: Duration = Duration::from_millis(100);
 /// Time for the last QoS 2 handshakes after the last message.
 const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Time between two attempts to connect again.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How `sub` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,18 +45,42 @@ pub fn subscribe(args: &mut SubArgs) -> Result<End> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let format = Format::new(args)?;
-    let mut client = Client::connect(&args.connection)?;
-    let tag = client.tag();
-    client.send(&Packet::Subscribe(request(args, tag)))?;
-    let left = args.count.unwrap_or(u64::MAX);
-    let timeout = args.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let no_retained = args.no_retained;
-    let mut subscriber = Subscriber { client, format, received: HashSet::new(), left, granted: false, no_retained };
-    let end = subscriber.run(timeout, &stop)?;
-    subscriber.finish()?;
+    let mut subscriber = Subscriber {
+        client: Client::connect(&args.connection)?,
+        args,
+        format: Format::new(args)?,
+        received: HashSet::new(),
+        left: args.count.unwrap_or(u64::MAX),
+        granted: false,
+        limit: Limit { time: args.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds)), stop },
+    };
+    let end = subscriber.run_until_end()?;
+    if end == End::Done {
+        subscriber.finish()?;
+    }
     subscriber.client.disconnect();
     Ok(end)
+}
+
+/// What ends the command from outside.
+struct Limit {
+    time: Option<Instant>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Limit {
+    fn reached(&self) -> Option<End> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Some(End::Done);
+        }
+        self.time.filter(|time| Instant::now() >= *time).map(|_| End::Timeout)
+    }
+
+    /// When to look again.
+    fn tick(&self) -> Instant {
+        let tick = Instant::now() + TICK;
+        self.time.map_or(tick, |time| time.min(tick))
+    }
 }
 
 fn request(args: &SubArgs, tag: Tag) -> Subscribe<'_> {
@@ -69,29 +97,67 @@ fn request(args: &SubArgs, tag: Tag) -> Subscribe<'_> {
     }
 }
 
-struct Subscriber {
+struct Subscriber<'a> {
     client: Client,
+    args: &'a SubArgs,
     format: Format,
     /// QoS 2 identifiers that are printed and not released yet.
     received: HashSet<Tag>,
     left: u64,
     granted: bool,
-    no_retained: bool,
+    limit: Limit,
 }
 
-impl Subscriber {
-    fn run(&mut self, timeout: Option<Instant>, stop: &AtomicBool) -> Result<End> {
-        let answer_due = Instant::now() + ANSWER_TIMEOUT;
-        while self.left > 0 && !stop.load(Ordering::Relaxed) {
-            let now = Instant::now();
-            if timeout.is_some_and(|timeout| now >= timeout) {
-                return Ok(End::Timeout);
+impl Subscriber<'_> {
+    fn run_until_end(&mut self) -> Result<End> {
+        loop {
+            let error = match self.run() {
+                Ok(end) => return Ok(end),
+                Err(error) => error,
+            };
+            if !error.is::<Lost>() {
+                return Err(error);
             }
-            if !self.granted && now >= answer_due {
+            eprintln!("postroad: {error:#}; connecting again");
+            if let Some(end) = self.reconnect() {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Tries until it works, or until the command ends.
+    fn reconnect(&mut self) -> Option<End> {
+        loop {
+            let again = Instant::now() + RECONNECT_INTERVAL;
+            while Instant::now() < again {
+                if let Some(end) = self.limit.reached() {
+                    return Some(end);
+                }
+                std::thread::sleep(TICK);
+            }
+            if let Ok(client) = Client::connect(&self.args.connection) {
+                self.client = client;
+                self.granted = false;
+                if !self.args.connection.persistent {
+                    self.received.clear();
+                }
+                return None;
+            }
+        }
+    }
+
+    fn run(&mut self) -> Result<End> {
+        let tag = self.client.tag();
+        self.client.send(&Packet::Subscribe(request(self.args, tag)))?;
+        let answer_due = Instant::now() + ANSWER_TIMEOUT;
+        while self.left > 0 {
+            if let Some(end) = self.limit.reached() {
+                return Ok(end);
+            }
+            if !self.granted && Instant::now() >= answer_due {
                 bail!("no SUBACK came within 30 s");
             }
-            let tick = timeout.map_or(now + TICK, |timeout| timeout.min(now + TICK));
-            if let Some(incoming) = self.client.next(tick)?
+            if let Some(incoming) = self.client.next(self.limit.tick())?
                 && !self.handle(incoming)?
             {
                 break;
@@ -109,6 +175,7 @@ impl Subscriber {
                 self.granted = true;
                 reasons.iter().try_for_each(|reason| refuse("the server refused a subscription", *reason, None))?;
             }
+            Incoming::Disconnect(ReasonCode::ServerShuttingDown, _) => bail!(Lost("the server stops")),
             Incoming::Disconnect(reason, text) => {
                 refuse("the server ended the connection", reason, text.as_deref())?;
                 bail!("the server ended the connection");
@@ -120,7 +187,7 @@ impl Subscriber {
 
     fn message(&mut self, message: &Message) -> Result<bool> {
         let repeated = message.qos == Qos::ExactlyOnce && message.tag.is_some_and(|tag| self.received.contains(&tag));
-        let skipped = self.no_retained && message.retain;
+        let skipped = self.args.no_retained && message.retain;
         if !repeated && !skipped {
             if !print(&self.format.render(message))? {
                 return Ok(false);

@@ -42,6 +42,9 @@ impl Broker {
         let sequence = slot.sequence;
         if slot.state == State::Released {
             queue.resend.pop_front();
+            // It counts until PUBCOMP: else a client that never sends one would use up all tags.
+            slot.counts = true;
+            connection.unacknowledged += 1;
             let (connection, reason) = (connection.id, ReasonCode::Success);
             self.effects.push_back(Effect::ReleaseDelivery { connection, tag, reason });
             return true;
@@ -83,8 +86,12 @@ impl Broker {
         }
         let Some(entry) = session.queue.pop() else { return false };
         let (queue, sequence, qos, logged) = (session.id, entry.sequence, entry.qos, session.logged);
-        let Some(tag) = session.queue.window.insert(entry, State::Held) else {
-            unreachable!("the window is smaller than the number of tags");
+        let tag = match session.queue.window.insert(entry, State::Held) {
+            Ok(tag) => tag,
+            Err(entry) => {
+                session.queue.unpop(*entry);
+                return false;
+            }
         };
         if let Some(slot) = session.queue.window.get_mut(tag) {
             slot.counts = true;

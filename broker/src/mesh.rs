@@ -51,6 +51,8 @@ struct Peer {
 /// A filter that this shard has asked the others for.
 #[derive(Debug, Default)]
 pub(crate) struct Interest {
+    /// Names the question to the other shards.
+    token: u64,
     /// Subscriptions here.
     pub count: usize,
     /// Shards that have not answered yet.
@@ -295,8 +297,7 @@ impl Broker {
 
     fn interest_set(&mut self, token: u64) {
         let Some(Token::Interest(pattern)) = self.mesh.tokens.get(&token) else { return };
-        let pattern = pattern.clone();
-        let Some(interest) = self.mesh.interests.get_mut(&pattern) else { return };
+        let Some(interest) = self.mesh.interests.get_mut(pattern) else { return };
         interest.missing = interest.missing.saturating_sub(1);
         if interest.missing > 0 {
             return;
@@ -319,6 +320,7 @@ impl Broker {
         interest.count += 1;
         if interest.count == 1 {
             interest.missing = missing;
+            interest.token = self.mesh.token_last + 1;
             self.tell_interest(&pattern, true);
         }
         let Some(interest) = self.mesh.interests.get_mut(&pattern) else { return false };
@@ -334,7 +336,10 @@ impl Broker {
         let Some(interest) = self.mesh.interests.get_mut(&pattern) else { return };
         interest.count -= 1;
         if interest.count == 0 {
+            let token = interest.token;
             self.mesh.interests.remove(&pattern);
+            // Late answers to it are not about a later wish for the same filter.
+            self.mesh.tokens.remove(&token);
             self.tell_interest(&pattern, false);
         }
     }

@@ -106,11 +106,11 @@ impl Window {
         self.used
     }
 
-    /// Puts `entry` in flight; its tag is free until then. `None` if all 65,535 are taken.
-    pub fn insert(&mut self, entry: Entry, state: State) -> Option<Tag> {
+    /// Puts `entry` in flight under a tag that was free; gives it back if all 65,535 are taken.
+    pub fn insert(&mut self, entry: Entry, state: State) -> Result<Tag, Box<Entry>> {
         let index = if self.slots.len() < TAGS_MIN || self.free.is_empty() {
             if self.slots.len() >= usize::from(u16::MAX) {
-                return None;
+                return Err(Box::new(entry));
             }
             self.slots.push(None);
             self.slots.len() - 1
@@ -128,7 +128,7 @@ impl Window {
             entry: Some(entry),
         });
         self.used += 1;
-        Some(tag_of(index))
+        Ok(tag_of(index))
     }
 
     fn next_order(&mut self) -> u64 {
@@ -266,6 +266,14 @@ impl Queue {
                 }
                 entry
             }
+        }
+    }
+
+    /// Puts the one that was taken last back.
+    pub fn unpop(&mut self, entry: Entry) {
+        match &mut self.backlog {
+            Some(backlog) => backlog.portion.push_front(entry),
+            None => self.young.push_front(entry),
         }
     }
 

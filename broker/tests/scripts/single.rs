@@ -136,45 +136,45 @@ fn a_reconnect_repeats_what_was_in_flight() {
     let in_memory = memory().run(script);
     assert_eq!(in_memory, durable().run(script));
     expect![[r#"
-            connect 1 sub expiry=60 max=3
-                1: connected present=false
-            sub 1 1 a:1 b:2
-                1: subscribed 1 granted_qos_1 granted_qos_2
-            connect 2 pub
-                2: connected present=false
-            pub 2 a 1 qos=1 tag=1
-                1: deliver a "1" qos=1 tag=1
-                2: published 1 success
-            pub 2 b 2 qos=2 tag=2
-                1: deliver b "2" qos=2 tag=2
-                2: published 2 success
-            pub 2 b 3 qos=2 tag=3
-                1: deliver b "3" qos=2 tag=3
-                2: published 3 success
-            pub 2 a 4 qos=1 tag=4
-                2: published 4 success
-            rec 1 3
-                1: release 3 success
-            disc 1 lost
-            pub 2 a 5 qos=1 tag=5
-                2: published 5 success
-            pub 2 a lost qos=0
-                count dropped_qos0_offline 1
-            connect 3 sub expiry=60 max=2
-                3: connected present=true
-                3: deliver a "1" qos=1 tag=1 dup
-                3: deliver b "2" qos=2 tag=2 dup
-                3: release 3 success
-            ack 3 1
-                3: deliver a "4" qos=1 tag=4
-            comp 3 3
-            rec 3 2
-                3: release 2 success
-            comp 3 2
-                3: deliver a "5" qos=1 tag=5
-            ack 3 9
-                count unknown_tag 1
-        "#]]
+        connect 1 sub expiry=60 max=3
+            1: connected present=false
+        sub 1 1 a:1 b:2
+            1: subscribed 1 granted_qos_1 granted_qos_2
+        connect 2 pub
+            2: connected present=false
+        pub 2 a 1 qos=1 tag=1
+            1: deliver a "1" qos=1 tag=1
+            2: published 1 success
+        pub 2 b 2 qos=2 tag=2
+            1: deliver b "2" qos=2 tag=2
+            2: published 2 success
+        pub 2 b 3 qos=2 tag=3
+            1: deliver b "3" qos=2 tag=3
+            2: published 3 success
+        pub 2 a 4 qos=1 tag=4
+            2: published 4 success
+        rec 1 3
+            1: release 3 success
+        disc 1 lost
+        pub 2 a 5 qos=1 tag=5
+            2: published 5 success
+        pub 2 a lost qos=0
+            count dropped_qos0_offline 1
+        connect 3 sub expiry=60 max=2
+            3: connected present=true
+            3: deliver a "1" qos=1 tag=1 dup
+            3: deliver b "2" qos=2 tag=2 dup
+            3: release 3 success
+        ack 3 1
+        comp 3 3
+            3: deliver a "4" qos=1 tag=4
+        rec 3 2
+            3: release 2 success
+        comp 3 2
+            3: deliver a "5" qos=1 tag=5
+        ack 3 9
+            count unknown_tag 1
+    "#]]
     .assert_eq(&in_memory);
 }
 

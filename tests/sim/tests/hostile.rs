@@ -1,0 +1,209 @@
+//! Events that make no sense, in any order: nothing panics, and what is held stays within the bounds.
+
+use std::collections::VecDeque;
+
+use base::{
+    ConnectionId, Message, MessageId, MonoMillis, Now, Placement, Qos, QueueId, ReasonCode, RetainHandling, Sequence,
+    SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will,
+};
+use postroad_base as base;
+use postroad_broker::api::{Connect, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Subscribe};
+use postroad_broker::{Broker, Config, QueuePolicy};
+use postroad_sim::Random;
+
+const SHARDS: u16 = 2;
+const QUEUE_MAX: usize = 5;
+
+struct World {
+    random: Random,
+    brokers: Vec<Broker>,
+    appended: Vec<u64>,
+    mesh: VecDeque<(u16, u16, MeshMessage)>,
+    clock: u64,
+    durable: bool,
+    /// Connections that were made, the newest last; some are gone.
+    connections: Vec<ConnectionId>,
+    connection_last: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let durable = random.chance(500);
+        let policy = [QueuePolicy::RejectPublisher, QueuePolicy::DropOldest, QueuePolicy::DropNew][random.below(3)];
+        let placement = Placement::new(16, SHARDS, [seed as u8; 16]);
+        let broker = |shard| {
+            let mut config = Config::new(ShardId(shard), placement.clone(), durable, 1);
+            config.queue_messages_max = QUEUE_MAX;
+            config.queue_policy = policy;
+            config.inflight_max = 3;
+            config.retained_max = 2;
+            config.sessions_max = 4;
+            config.subscriptions_max = 3;
+            config.mesh_credits = 2;
+            config.answers_max = 3;
+            config.deferred_max = 2;
+            Broker::new(config, Sequence(1))
+        };
+        let brokers = (0..SHARDS).map(broker).collect();
+        Self {
+            random,
+            brokers,
+            appended: vec![0; 2],
+            mesh: VecDeque::new(),
+            clock: 1,
+            durable,
+            connections: vec![ConnectionId(0)],
+            connection_last: 0,
+        }
+    }
+
+    fn handle(&mut self, shard: usize, event: Event) {
+        let now = Now { mono: MonoMillis(self.clock), wall: WallMillis(self.clock) };
+        self.brokers[shard].handle(now, event);
+        while let Some(effect) = self.brokers[shard].poll() {
+            match effect {
+                Effect::Append { .. } => {
+                    assert!(self.durable, "nothing is appended without a log");
+                    self.appended[shard] += 1;
+                }
+                Effect::Mesh { to, message } => self.mesh.push_back((shard as u16, to.0, message)),
+                Effect::Deliver { delivery, .. } => {
+                    assert_eq!(delivery.tag.is_some(), delivery.qos.is_acknowledged());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let shard = self.random.below(SHARDS.into());
+        match self.random.below(20) {
+            0..=4 => {
+                if let Some((from, to, message)) = self.mesh.pop_front() {
+                    self.handle(to.into(), Event::Mesh { from: ShardId(from), message });
+                }
+            }
+            5..=6 => {
+                let upto = Sequence(self.appended[shard]);
+                self.handle(shard, Event::Committed { upto });
+            }
+            7 => {
+                self.clock += self.random.below(3_000) as u64;
+                self.handle(shard, Event::Tick);
+            }
+            _ => {
+                let event = self.nonsense();
+                self.handle(shard, event);
+            }
+        }
+    }
+
+    fn nonsense(&mut self) -> Event {
+        let newest = self.connections.len() - self.random.below(self.connections.len().min(6)) - 1;
+        let connection = self.connections[newest];
+        let tag = Tag::new(1 + self.random.below(5) as u16).expect("not 0");
+        let reason = if self.random.chance(200) { ReasonCode::UnspecifiedError } else { ReasonCode::Success };
+        match self.random.below(16) {
+            0..=1 => self.connect(),
+            2..=6 => self.publish(connection, tag),
+            7 => Event::Release { connection, tag },
+            8 => Event::Acknowledge { connection, tag, reason },
+            9 => Event::Receive { connection, tag, reason },
+            10 => Event::Complete { connection, tag },
+            11 => Event::Subscribe { connection, tag, filters: vec![self.subscribe(), self.subscribe()] },
+            12 => Event::Unsubscribe { connection, tag, filters: vec![self.subscribe().filter] },
+            13 => Event::Congested { connection },
+            14 => Event::Writable { connection },
+            _ => self.disconnect(connection),
+        }
+    }
+
+    fn connect(&mut self) -> Event {
+        let will = Will {
+            topic: self.topic(),
+            payload: "will".into(),
+            properties: Default::default(),
+            qos: Qos::AtLeastOnce,
+            retain: self.random.chance(300),
+            delay_seconds: self.random.below(3) as u32,
+            expiry_seconds: None,
+        };
+        // A connection's id is never used again.
+        self.connection_last += 1;
+        let connection = ConnectionId(self.connection_last);
+        self.connections.push(connection);
+        Event::Connect(Box::new(Connect {
+            connection,
+            client: format!("c{}", self.random.below(7)).as_str().into(),
+            principal: Principal::default(),
+            clean_start: self.random.chance(300),
+            expiry: SessionExpiry(self.random.below(3) as u32),
+            receive_maximum: self.random.below(4) as u16,
+            will: self.random.chance(500).then(|| Box::new(will)),
+        }))
+    }
+
+    fn publish(&mut self, connection: ConnectionId, tag: Tag) -> Event {
+        let qos = Qos::from_number(self.random.below(3) as u8).expect("below 3");
+        let message = Message {
+            id: MessageId(0),
+            topic: self.topic(),
+            payload: ["", "x"][self.random.below(2)].into(),
+            properties: Default::default(),
+            qos,
+            retain: self.random.chance(300),
+            expires_at: self.random.chance(300).then(|| WallMillis(self.clock + 1_000)),
+            publisher: QueueId::NONE,
+        };
+        Event::Publish {
+            connection,
+            message: Inbound { message, tag: qos.is_acknowledged().then_some(tag), dup: false },
+        }
+    }
+
+    fn topic(&mut self) -> TopicName {
+        TopicName::new(["a", "b", "a/b", "$SYS/x"][self.random.below(4)]).expect("a topic")
+    }
+
+    fn subscribe(&mut self) -> Subscribe {
+        let filter = ["a", "#", "+/b", "$share/g/a", "$share/g/#", "a/#"][self.random.below(6)];
+        let handling = [RetainHandling::Always, RetainHandling::IfNew, RetainHandling::Never];
+        let options = SubscriptionOptions {
+            qos: Qos::from_number(self.random.below(3) as u8).expect("below 3"),
+            no_local: self.random.chance(200),
+            retain_as_published: self.random.chance(200),
+            retain_handling: handling[self.random.below(3)],
+            identifier: None,
+        };
+        Subscribe { filter: TopicFilter::new(filter).map_err(|_| ReasonCode::TopicFilterInvalid), options }
+    }
+
+    fn disconnect(&mut self, connection: ConnectionId) -> Event {
+        let cause = match self.random.below(4) {
+            0 => DisconnectCause::Normal { expiry: Some(SessionExpiry(0)) },
+            1 => DisconnectCause::WithWill { expiry: None },
+            2 => DisconnectCause::Lost,
+            _ => DisconnectCause::ServerShutdown,
+        };
+        Event::Disconnect { connection, cause }
+    }
+}
+
+#[test]
+fn nonsense_neither_panics_nor_grows() {
+    let mut sessions = 0;
+    for seed in 0..200 {
+        let mut world = World::new(seed);
+        for _ in 0..1_000 {
+            world.step();
+        }
+        for broker in &world.brokers {
+            let stats = broker.stats();
+            sessions += stats.sessions;
+            assert!(stats.sessions <= 4 && stats.retained <= 2 && stats.subscriptions <= 12, "{stats:?}");
+            assert!(stats.queued_messages + stats.inflight <= stats.sessions * QUEUE_MAX, "seed {seed}: {stats:?}");
+        }
+    }
+    assert!(sessions > 100, "only {sessions} sessions were left: too idle");
+}

@@ -21,7 +21,14 @@ fn come_back(daemon: &Daemon, client_id: &str) -> Client {
 }
 
 fn payloads(client: &mut Client, count: usize) -> Vec<String> {
-    (0..count).map(|_| String::from_utf8(client.next_message().unwrap().payload).unwrap()).collect()
+    let mut received = Vec::new();
+    while received.len() < count {
+        match client.next_message() {
+            Ok(message) => received.push(String::from_utf8(message.payload).unwrap()),
+            Err(error) => panic!("{error}: {} of {count} messages came: {received:?}", received.len()),
+        }
+    }
+    received
 }
 
 fn numbers(range: std::ops::Range<u32>) -> Vec<String> {

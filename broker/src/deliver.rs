@@ -152,7 +152,7 @@ impl Broker {
         let session = &mut self.sessions[index as usize];
         let slot = session.queue.window.get_mut(tag).filter(|slot| slot.qos == Qos::ExactlyOnce);
         match slot.map(|slot| (slot.state, slot)) {
-            Some((State::Sent, _)) if reason.is_error() => self.finish(place, tag, Outcome::Refused),
+            Some((State::Sent, _)) if reason.is_error() => self.finish(place, tag, outcome_of(reason)),
             Some((State::Sent, slot)) => {
                 slot.state = State::ReleaseHeld;
                 let (queue, sequence) = (session.id, slot.sequence);
@@ -215,7 +215,7 @@ impl Broker {
         if let Some(entry) = &slot.entry {
             queue.bytes -= entry.size().min(queue.bytes);
         }
-        if outcome == Outcome::Refused {
+        if matches!(outcome, Outcome::Refused | Outcome::TooLarge) {
             self.count(Counted::RefusedByReceiver);
         }
         self.settle(index, slot.sequence, slot.stored, outcome);
@@ -252,5 +252,10 @@ impl Broker {
 }
 
 fn outcome_of(reason: ReasonCode) -> Outcome {
-    if reason.is_error() { Outcome::Refused } else { Outcome::Acknowledged }
+    match reason {
+        // `session` says so: it is not sent `[MQTT-3.1.2-25]`, and over.
+        ReasonCode::PacketTooLarge => Outcome::TooLarge,
+        reason if reason.is_error() => Outcome::Refused,
+        _ => Outcome::Acknowledged,
+    }
 }

@@ -198,29 +198,31 @@ impl Broker {
 
     /// Another shard's publisher: the same as our own, except that the answer goes to the shard.
     fn forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64) {
+        if message.qos == base::Qos::ExactlyOnce && self.mesh.is_known(message.id) {
+            return self.confirm(from, MeshMessage::Confirm { token, matched: true, rejected: false }, true);
+        }
+        self.know_if_repeatable(message);
         self.collect(message, Origin::Shard);
         self.take_forwarded(from, message, token);
     }
 
-    /// `collect` has been called for it.
+    fn confirm(&mut self, to: ShardId, message: MeshMessage, after_commit: bool) {
+        let answer = Effect::Mesh { to, message };
+        if after_commit {
+            self.after_commit(Waiter::Emit(Box::new(answer)));
+        } else {
+            self.effects.push_back(answer);
+        }
+    }
+
+    /// `collect` or `collect_share` has been called for it. A group's message is not held against the known ids:
+    /// it may have come here for others only.
     fn take_forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64) {
-        let confirm = |broker: &mut Self, matched, rejected, logged| {
-            let answer = Effect::Mesh { to: from, message: MeshMessage::Confirm { token, matched, rejected } };
-            if logged {
-                broker.after_commit(Waiter::Emit(Box::new(answer)));
-            } else {
-                broker.effects.push_back(answer);
-            }
-        };
-        if message.qos == base::Qos::ExactlyOnce && self.mesh.is_known(message.id) {
-            return confirm(self, true, false, true);
-        }
         if self.must_reject(message) {
-            return confirm(self, true, true, false);
+            return self.confirm(from, MeshMessage::Confirm { token, matched: true, rejected: true }, false);
         }
-        self.know_if_repeatable(message);
         let spread = self.spread(message);
-        confirm(self, spread.matched, false, spread.logged);
+        self.confirm(from, MeshMessage::Confirm { token, matched: spread.matched, rejected: false }, spread.logged);
     }
 
     /// A shard has told which ids its publishers may repeat; once all have, the others are forgotten.

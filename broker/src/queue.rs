@@ -309,3 +309,79 @@ impl Queue {
         in_flight.into_iter().chain(portion).chain(self.young).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(sequence: u64) -> Entry {
+        let message = Message {
+            id: base::MessageId(u128::from(sequence)),
+            topic: base::TopicName::new("t").unwrap(),
+            payload: Default::default(),
+            properties: Default::default(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            expires_at: None,
+            publisher: base::QueueId::NONE,
+        };
+        Entry {
+            sequence: Sequence(sequence),
+            message: Arc::new(message),
+            identifiers: SmallVec::new(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            dup: false,
+            stored: false,
+            shared: false,
+        }
+    }
+
+    #[test]
+    fn a_freed_tag_is_used_again_as_late_as_possible() {
+        let mut window = Window::default();
+        let mut tags = Vec::new();
+        for n in 0..40 {
+            let tag = window.insert(entry(n), State::Sent).unwrap();
+            tags.push(tag.get());
+            window.remove(tag);
+        }
+        assert_eq!(tags[..16], (1..=16).collect::<Vec<_>>());
+        assert_eq!(tags[16..32], (1..=16).collect::<Vec<_>>());
+    }
+
+    /// Whatever is inserted and removed: no tag twice at once, never more than 65,535, order kept.
+    #[test]
+    fn all_tags_can_be_taken_and_no_more() {
+        let mut window = Window::default();
+        let mut seen = ahash::AHashSet::new();
+        for n in 0..65_535 {
+            assert!(seen.insert(window.insert(entry(n), State::Sent).unwrap()));
+        }
+        assert_eq!(window.insert(entry(65_535), State::Sent).unwrap_err().sequence, Sequence(65_535));
+        let tag = Tag::new(777).unwrap();
+        assert_eq!(window.remove(tag).map(|slot| slot.sequence), Some(Sequence(776)));
+        assert!(window.get_mut(tag).is_none());
+        assert_eq!(window.insert(entry(70_000), State::Sent).unwrap(), tag);
+        assert_eq!(window.in_order().back(), Some(&tag));
+    }
+
+    #[test]
+    fn a_restored_tag_is_taken() {
+        let mut window = Window::default();
+        let tag = Tag::new(3).unwrap();
+        let slot = Slot {
+            order: 0,
+            sequence: Sequence(9),
+            qos: Qos::ExactlyOnce,
+            state: State::Waiting,
+            counts: false,
+            stored: true,
+            entry: None,
+        };
+        window.restore(tag, slot);
+        let others: Vec<u16> = (0..20).map(|n| window.insert(entry(n), State::Sent).unwrap().get()).collect();
+        assert!(!others.contains(&3), "{others:?}");
+        assert_eq!(window.len(), 21);
+    }
+}

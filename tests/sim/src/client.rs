@@ -8,7 +8,7 @@ use base::{
 use postroad_base as base;
 use postroad_broker::api::{Delivery, Effect, Event, Inbound, Subscribe};
 
-use crate::oracle::{Name, Oracle};
+use crate::oracle::{Name, Oracle, SHARED_TOPIC};
 
 /// What both kinds of client have.
 #[derive(Debug, Default)]
@@ -178,7 +178,8 @@ impl Subscriber {
         self.tag_last = self.tag_last % 1000 + 1;
         let tag = Tag::new(self.tag_last).expect("1 to 1000");
         self.requests.push_back((tag, topic, subscribe));
-        let filter = TopicFilter::new(format!("+/{topic}")).expect("a filter");
+        let share = if topic == SHARED_TOPIC { "$share/g/" } else { "" };
+        let filter = TopicFilter::new(format!("{share}+/{topic}")).expect("a filter");
         self.link.to_server.push_back(if subscribe {
             let options = SubscriptionOptions { qos: Qos::ExactlyOnce, ..SubscriptionOptions::default() };
             Event::Subscribe { connection, tag, filters: vec![Subscribe { filter: Ok(filter), options }] }

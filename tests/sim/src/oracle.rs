@@ -4,9 +4,13 @@
 //! - QoS 2 at both ends: never twice.
 //! - First arrivals of one publisher, topic and QoS at one subscriber are in the order of publishing, as
 //!   far as it was subscribed when they were sent first.
+//! - To a share group: some member gets it.
 //! - Published for the first time after an UNSUBACK came ⇒ it does not come there.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The topic that is subscribed to by a share group only; nobody leaves it.
+pub const SHARED_TOPIC: usize = 2;
 
 /// A message: publisher, topic, level, number. Its text is the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +50,8 @@ pub struct Oracle {
     owed: BTreeMap<Name, BTreeSet<usize>>,
     /// Subscribers that must not get it.
     barred: BTreeMap<Name, BTreeSet<usize>>,
+    /// Some member of the share group must get it.
+    owed_to_group: BTreeSet<Name>,
     acknowledged: BTreeSet<Name>,
     received: BTreeMap<(usize, Name), usize>,
     /// Highest number that came, by subscriber, publisher, topic, level.
@@ -54,6 +60,13 @@ pub struct Oracle {
 
 impl Oracle {
     pub fn published(&mut self, name: Name, subscribers: usize) {
+        let state = |subscriber| self.subscribed.get(&(subscriber, name.topic)).copied();
+        if name.topic == SHARED_TOPIC {
+            if (0..subscribers).any(|subscriber| state(subscriber) == Some(Subscribed::Yes)) {
+                self.owed_to_group.insert(name);
+            }
+            return;
+        }
         for subscriber in 0..subscribers {
             match self.subscribed.get(&(subscriber, name.topic)).copied().unwrap_or(Subscribed::No) {
                 Subscribed::Yes => drop(self.owed.entry(name).or_default().insert(subscriber)),
@@ -123,6 +136,10 @@ impl Oracle {
 
     /// Everything has come to rest: nothing may be owed.
     pub fn settle(&self) -> Result<(), String> {
+        let came: BTreeSet<Name> = self.received.keys().map(|(_, name)| *name).collect();
+        if let Some(name) = self.owed_to_group.intersection(&self.acknowledged).find(|name| !came.contains(name)) {
+            return Err(format!("{name:?} was acknowledged, no member of the group got it"));
+        }
         for name in &self.acknowledged {
             for subscriber in self.owed.get(name).into_iter().flatten() {
                 if !self.received.contains_key(&(*subscriber, *name)) {

@@ -147,9 +147,14 @@ impl Broker {
     }
 
     pub(crate) fn count_by(&mut self, what: Counted, by: u64) {
-        if by > 0 {
-            self.stats.counted[what as usize] += by;
-            self.effects.push_back(Effect::Count { what, by });
+        if by == 0 {
+            return;
+        }
+        self.stats.counted[what as usize] += by;
+        // A message for 100,000 absent sessions is one effect, not as many.
+        match self.effects.back_mut() {
+            Some(Effect::Count { what: last, by: sum }) if *last == what => *sum += by,
+            _ => self.effects.push_back(Effect::Count { what, by }),
         }
     }
 

@@ -3,19 +3,21 @@
 use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use ahash::AHashMap;
 use glommio::io::PollableFd;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Cores};
-use postroad_base::{Placement, Sequence, SessionExpiry, ShardId};
+use postroad_base::{Placement, Record, Sequence, SessionExpiry, ShardId};
 use postroad_broker::access::Acl;
 use postroad_broker::{Broker, QueuePolicy};
 use postroad_control::Request;
 use postroad_session::mqtt::Limits;
 use postroad_storage::directory::{DataDirectory, DirectoryError, DirectoryOptions};
+use postroad_storage::old::{Old, OldError};
 use postroad_storage::young::{FileDirectory, RecoverError, Writer, WriterConfig, recover};
 
 use crate::auth::{Anonymous, Auth, AuthError, Pool, PoolOptions};
@@ -241,9 +243,11 @@ struct Seed {
     requests: flume::Receiver<Request>,
 }
 
-/// The longest that a ready task waits for the one that runs; measured: glommio's default of 100 ms becomes
-/// the median latency of a busy core.
-const PREEMPT_TIMER: Duration = Duration::from_micros(500);
+/// So long that it never fires; see [`turn_until_stopped`].
+const PREEMPT_TIMER: Duration = Duration::from_secs(10);
+
+/// How long a shard that always has work keeps the executor from its I/O.
+const REACTOR_PERIOD: Duration = Duration::from_micros(500);
 /// Memory that an executor registers for direct I/O; what does not fit is allocated as it comes.
 const IO_MEMORY_BYTES: usize = 4 << 20;
 
@@ -329,33 +333,47 @@ async fn live_shard(seed: Seed) -> Result<(), EngineError> {
     let shard = Shard::new(Parts { id, common, live, broker, log, mesh, listeners, opened })
         .map_err(|error| failed(error.to_string()))?;
     let commits = durable.map(|(directory, syncs)| glommio::spawn_local(log::run(Rc::clone(&shard), directory, syncs)));
-    let answers = glommio::spawn_local(answer(Rc::clone(&shard), requests)).detach();
+    glommio::spawn_local(answer(Rc::downgrade(&shard), requests)).detach(); // ends with its channel
     turn_until_stopped(&shard).await.map_err(|error| failed(error.to_string()))?;
     shard.borrow_mut().wake_log();
     if let Some(commits) = commits {
         commits.await;
     }
-    drop(answers); // the task ends with its channel; what it holds goes with the process
+    drop(shard.borrow_mut().log.take()); // its threads end, its files close
     let failure = shard.borrow_mut().take_failure();
     failure.map_or(Ok(()), |reason| Err(failed(reason)))
 }
 
+/// Turns until the shard stops. While there is always more to do, the executor looks at its own I/O (the log's) each
+/// `REACTOR_PERIOD`: the shard rings its own bell and waits for that, which brings the executor to its rings and back.
+///
+/// Not left to the preempt timer, which is set so long that it never fires: measured with 0.5 ms, a timer that fires
+/// between being armed and the first look at the task queues (another process had the core) makes the executor sleep
+/// with a runnable task, since it counts that round as one without work. A shard then stood still for up to a second.
 async fn turn_until_stopped(shard: &Rc<RefCell<Shard>>) -> std::io::Result<()> {
     let descriptor = shard.borrow().wake_descriptor()?;
     let waiter = PollableFd::new(descriptor)?;
+    let mut reacted = Instant::now();
     loop {
         let next = shard.borrow_mut().turn();
         match next {
-            Next::Turn => glommio::executor().yield_if_needed().await,
-            Next::Sleep => waiter.readable().await?,
+            Next::Turn if reacted.elapsed() < REACTOR_PERIOD => glommio::executor().yield_now().await,
+            Next::Turn | Next::Sleep => {
+                if next == Next::Turn {
+                    shard.borrow().ring_own_bell();
+                }
+                waiter.readable().await?;
+                reacted = Instant::now();
+            }
             Next::Stop => return Ok(()),
         }
     }
 }
 
 /// Answers the control plane.
-async fn answer(shard: Rc<RefCell<Shard>>, requests: flume::Receiver<Request>) {
+async fn answer(shard: Weak<RefCell<Shard>>, requests: flume::Receiver<Request>) {
     while let Ok(request) = requests.recv_async().await {
+        let Some(shard) = shard.upgrade() else { return };
         shard.borrow_mut().answer(request);
     }
 }
@@ -371,8 +389,7 @@ fn recover_shard(id: ShardId, plan: &Plan, common: &Common) -> Result<(Broker, O
     let begin = std::time::Instant::now();
     let old = Arc::new(directory.open_old(id)?);
     let as_of = old.as_of();
-    old.load_state(&mut |_, record| broker.replay(Sequence(0), as_of, record))
-        .map_err(|error| DirectoryError::Old { shard: id, error })?;
+    replay_state(&old, &mut broker).map_err(|error| DirectoryError::Old { shard: id, error })?;
     let path = directory.young_path(id);
     let mut files = FileDirectory::new(path.clone());
     let mut replay = |sequence, record| broker.replay(sequence, as_of, record);
@@ -400,6 +417,34 @@ fn recover_shard(id: ShardId, plan: &Plan, common: &Common) -> Result<(Broker, O
         young_age_millis: u64::try_from(config.log.young_age.as_millis()).unwrap_or(u64::MAX),
     };
     Ok((broker, Some(ShardLog::new(writer, worker, options))))
+}
+
+/// Replays the snapshot. The broker reads of stored deliveries only if a watermark below them comes first; a
+/// snapshot that was made without a broker (a change of the number of shards) holds one watermark per queue, so
+/// what is stored of a queue decides here.
+fn replay_state(old: &Old, broker: &mut Broker) -> Result<(), OldError> {
+    let mut stored = AHashMap::new();
+    old.backlog_bounds(&mut |queue, bounds| {
+        if bounds.count > 0 {
+            stored.insert(queue, bounds);
+        }
+    })?;
+    let as_of = old.as_of();
+    let mut replay = |record| broker.replay(Sequence(0), as_of, record);
+    old.load_state(&mut |_, record| {
+        if let Record::Watermark { queue, upto } = record
+            && let Some(bounds) = stored.remove(&queue)
+            && upto >= bounds.first
+        {
+            replay(Record::Watermark { queue, upto: Sequence(bounds.first.0 - 1) });
+        }
+        replay(record);
+    })?;
+    for (queue, bounds) in stored {
+        replay(Record::Watermark { queue, upto: Sequence(bounds.first.0 - 1) });
+        replay(Record::Watermark { queue, upto: bounds.last });
+    }
+    Ok(())
 }
 
 fn broker_config(id: ShardId, plan: &Plan, common: &Common) -> postroad_broker::Config {

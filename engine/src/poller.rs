@@ -122,10 +122,15 @@ impl Doorbell {
     /// Something is in a queue of the shard.
     pub(crate) fn ring(&self) {
         if self.inner.asleep.load(Ordering::SeqCst) && self.inner.asleep.swap(false, Ordering::SeqCst) {
-            // Registered edge-triggered and never read: each write is a new edge. The counter would be full
-            // after 2^64 - 2 rings; an error here can only be that.
-            let _ = rustix::io::write(&self.inner.event, &1_u64.to_ne_bytes());
+            self.ring_always();
         }
+    }
+
+    /// Rings whether the shard sleeps or not: it wants to find itself woken.
+    pub(crate) fn ring_always(&self) {
+        // Registered edge-triggered and never read: each write is a new edge. The counter would be full
+        // after 2^64 - 2 rings; an error here can only be that.
+        let _ = rustix::io::write(&self.inner.event, &1_u64.to_ne_bytes());
     }
 
     /// The shard is going to wait unless its queues have something.

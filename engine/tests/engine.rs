@@ -212,6 +212,7 @@ fn publish_and_subscribe(shards: u16) {
         }
         subscriber.ping();
     }
+    drop((subscribers, publishers)); // who stays open would be given time to read its goodbye
     server.stop();
 }
 
@@ -283,6 +284,7 @@ fn a_session_and_its_messages_survive_a_restart_on_another_number_of_shards() {
     for n in 0..50_u16 {
         publisher.publish_acknowledged("keep/it", &n.to_be_bytes(), n + 1);
     }
+    publisher.disconnect();
     server.stop();
 
     let server = Server::start(durable(4, dir.path()));
@@ -307,6 +309,7 @@ fn segments_are_retired_and_a_laggard_gets_everything_from_the_old_generation() 
     for n in 0..400_u16 {
         publisher.publish_acknowledged("bulk", &payload(n), n + 1);
     }
+    publisher.disconnect();
     server.stop();
     let server = Server::start(durable(1, dir.path()));
     let mut subscriber = server.connect("laggard", Clean::No);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use postroad_base::{QueueId, Sequence};
 use postroad_broker::api::{BacklogEntry, Retirement, StateKey};
@@ -29,8 +29,9 @@ enum Write {
 ///
 /// The channels have no bound of their own: there is one retirement at a time, and one read per queue.
 pub(crate) struct Worker {
-    writes: flume::Sender<Write>,
-    reads: flume::Sender<Read>,
+    writes: Option<flume::Sender<Write>>,
+    reads: Option<flume::Sender<Read>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Worker {
@@ -38,27 +39,37 @@ impl Worker {
         let (writes, to_write) = flume::unbounded::<Write>();
         let (reads, to_read) = flume::unbounded::<Read>();
         let (old_to_read, inbox_to_read) = (Arc::clone(&old), Arc::clone(&inbox));
-        thread::Builder::new().name(format!("{name}-write")).spawn(move || {
+        let writer = thread::Builder::new().name(format!("{name}-write")).spawn(move || {
             to_write.iter().for_each(|write| do_write(&old, &inbox, write));
         })?;
-        thread::Builder::new().name(format!("{name}-read")).spawn(move || {
+        let reader = thread::Builder::new().name(format!("{name}-read")).spawn(move || {
             to_read.iter().for_each(|read| done(&inbox_to_read, do_read(&old_to_read, &read)));
         })?;
-        Ok(Self { writes, reads })
+        Ok(Self { writes: Some(writes), reads: Some(reads), threads: vec![writer, reader] })
     }
 
     // A thread that is gone has panicked, and with it the process: nobody is left to tell.
 
     pub(super) fn ingest(&self, batch: Box<Retirement>) {
-        let _gone = self.writes.send(Write::Ingest(batch));
+        let _gone = self.writes.as_ref().map(|writes| writes.send(Write::Ingest(batch)));
     }
 
     pub(super) fn remove(&self, path: PathBuf) {
-        let _gone = self.writes.send(Write::Remove(path));
+        let _gone = self.writes.as_ref().map(|writes| writes.send(Write::Remove(path)));
     }
 
     pub(super) fn read(&self, read: Read) {
-        let _gone = self.reads.send(read);
+        let _gone = self.reads.as_ref().map(|reads| reads.send(read));
+    }
+}
+
+/// Finishes what was begun and lets go of the old generation, so that it can be opened again.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        (self.writes, self.reads) = (None, None);
+        for thread in self.threads.drain(..) {
+            let _panicked = thread.join();
+        }
     }
 }
 

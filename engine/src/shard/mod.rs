@@ -282,6 +282,11 @@ impl Shard {
         }
     }
 
+    /// Makes the next wait of this shard's loop end at once.
+    pub(crate) fn ring_own_bell(&self) {
+        self.inbox.doorbell.ring_always();
+    }
+
     /// Lets the commit task see that the shard has stopped.
     pub(crate) fn wake_log(&mut self) {
         if let Some(log) = &mut self.log {

@@ -393,7 +393,7 @@ fn recover_shard(id: ShardId, plan: &Plan, common: &Common) -> Result<(Broker, O
     let path = directory.young_path(id);
     let mut files = FileDirectory::new(path.clone());
     let mut replay = |sequence, record| broker.replay(sequence, as_of, record);
-    let recovered = recover(&mut files, directory.log_id(id), old.upto(), &mut replay)
+    let recovered = recover(&mut files, directory.log_id(id), old.covered(), &mut replay)
         .map_err(|error: RecoverError| DirectoryError::Young { shard: id, error })?;
     if let Some(torn) = recovered.torn {
         tracing::warn!(

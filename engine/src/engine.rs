@@ -27,7 +27,7 @@ use crate::listener;
 use crate::log::{self, LogOptions, ShardLog, Worker};
 use crate::mesh::Mesh;
 use crate::probe;
-use crate::shard::{Common, Inbox, Live, Next, Order, Parts, Shard};
+use crate::shard::{Common, Inbox, Live, Next, Order, Parts, Shard, SysFigures};
 
 /// Why the engine does not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -474,6 +474,7 @@ fn make_common(shards: u16, placement: Placement) -> std::io::Result<Common> {
         connections: AtomicUsize::new(0),
         announced: AtomicUsize::new(0),
         drained: AtomicUsize::new(0),
+        sys: (0..shards).map(|_| SysFigures::default()).collect(),
         pool: Pool::start(PoolOptions::default())?,
         placement,
         clock: Clock::new(),

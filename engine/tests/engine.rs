@@ -371,3 +371,24 @@ fn a_drain_says_goodbye_to_clients_of_version_5() {
     drop(client);
     server.0.wait().expect("a drain ends well");
 }
+
+#[test]
+fn the_server_tells_about_itself_whatever_shard_asks() {
+    let mut telling = config(3);
+    telling.sys_interval = Duration::from_secs(1);
+    let server = Server::start(telling);
+    let mut clients: Vec<_> = (0..6).map(|n| server.connect(&format!("client-{n}"), Clean::Yes)).collect();
+    for client in &mut clients {
+        client.subscribe("$SYS/broker/clients/connected", 0);
+        loop {
+            // Figures of shards that have not told theirs yet are missing at first.
+            let publish = client.delivery();
+            assert_eq!(publish.topic, "$SYS/broker/clients/connected");
+            if publish.payload == b"6" {
+                break;
+            }
+        }
+    }
+    drop(clients);
+    server.stop();
+}

@@ -1,6 +1,6 @@
 //! What the broker wants done.
 
-use postroad_base::ConnectionId;
+use postroad_base::{ConnectionId, ReasonCode, Tag};
 use postroad_broker::api::{DisconnectCause, Effect, Event};
 use postroad_protocol::gather::Gather;
 use postroad_session::mqtt::{self, Delivered};
@@ -20,9 +20,7 @@ impl Shard {
     fn effect(&mut self, effect: Effect) {
         match effect {
             Effect::Deliver { connection, delivery } => self.deliver(connection, &delivery),
-            Effect::Published { connection, tag, reason } => {
-                self.say(connection, |session, out| session.published(tag, reason, out));
-            }
+            Effect::Published { connection, tag, reason } => self.published(connection, tag, reason),
             Effect::Completed { connection, tag, reason } => {
                 self.say(connection, |session, out| session.completed(tag, reason, out));
             }
@@ -73,6 +71,14 @@ impl Shard {
             }
             Effect::Ingest { batch } => self.ingest(batch),
             Effect::Count { what, by } => tracing::debug!(shard = self.id.0, what = what.name(), by, "counted"),
+        }
+    }
+
+    fn published(&mut self, id: ConnectionId, tag: Tag, reason: ReasonCode) {
+        let Some(Connection { stage: Stage::Serving(session), .. }) = self.connection(id) else { return };
+        match session.refusal_ends(reason) {
+            Some(closing) => self.close_for(id, closing),
+            None => self.say(id, |session, out| session.published(tag, reason, out)),
         }
     }
 

@@ -15,6 +15,7 @@ mod arriving;
 mod effects;
 mod leaving;
 mod reading;
+mod sys;
 mod timing;
 mod turn;
 mod writing;
@@ -45,6 +46,7 @@ use crate::mesh::Mesh;
 use crate::poller::{Alarm, Doorbell, Poller, Ready};
 use crate::wheel::Wheel;
 
+pub(crate) use sys::SysFigures;
 pub(crate) use turn::Next;
 
 /// Options that a reload replaces, all at once.
@@ -117,6 +119,8 @@ pub(crate) struct Common {
     pub(crate) announced: AtomicUsize,
     /// Shards that have said goodbye to all their clients.
     pub(crate) drained: AtomicUsize,
+    /// Each shard's figures for `$SYS`.
+    pub(crate) sys: Vec<SysFigures>,
     pub(crate) pool: Pool,
     pub(crate) placement: Placement,
     pub(crate) clock: Clock,
@@ -165,6 +169,9 @@ pub(crate) struct Shard {
     phase: Phase,
     /// When a drain ends, whoever is still there.
     drain_until: MonoMillis,
+    started: MonoMillis,
+    /// When to publish the `$SYS` topics.
+    sys_due: MonoMillis,
     /// The instant of this turn.
     pub(crate) now: Now,
     broker: Broker,
@@ -237,6 +244,8 @@ impl Shard {
                 live,
                 phase: Phase::Announcing,
                 drain_until: MonoMillis(u64::MAX),
+                started: now.mono,
+                sys_due: Self::first_sys_due(now.mono),
                 now,
                 broker,
                 log,

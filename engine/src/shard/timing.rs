@@ -51,6 +51,7 @@ impl Shard {
             SWEEP => self.sweep(),
             HOUSEKEEPING => {
                 self.housekeeping();
+                self.publish_sys_if_due();
                 self.schedule_housekeeping();
             }
             door if door > TOKEN_DOOR - DOORS_MAX => {

@@ -10,7 +10,7 @@ use postroad_protocol::mqtt::{
     publish_size,
 };
 
-use super::{Connection, Limits, reasons};
+use super::{Closing, Connection, Limits, reasons};
 
 /// What became of a delivery.
 #[derive(Debug)]
@@ -50,8 +50,15 @@ impl Connection {
         }
     }
 
-    /// PUBACK, or PUBREC for a QoS 2 publication. MQTT 3 has no reason to give: a refused publication is acknowledged
-    /// all the same, since the alternative is to close the connection (`[MQTT-3.3.5-2]` of 3.1.1 leaves the choice).
+    /// Whether a publication refused for this reason ends the connection instead of being answered. MQTT 3 answers have
+    /// no reason: acknowledging what was not taken would lose it, so the client has to come back and send it again. What
+    /// it is not allowed to publish it would send for ever, so that is acknowledged (`[MQTT-3.3.5-2]` of 3.1.1).
+    pub fn refusal_ends(&self, reason: ReasonCode) -> Option<Closing> {
+        let is_lost = reason.is_error() && reason != ReasonCode::NotAuthorized && !self.version.is_v5();
+        is_lost.then(|| Closing::for_error(reason, "a refused publication, which MQTT 3 can't be told of"))
+    }
+
+    /// PUBACK, or PUBREC for a QoS 2 publication, unless [`Connection::refusal_ends`] the connection.
     pub fn published(&mut self, tag: Tag, reason: ReasonCode, out: &mut Gather) {
         let ack = Ack::new(tag, reasons::of_puback(reason));
         match self.window.answer(tag, reason.is_error()) {

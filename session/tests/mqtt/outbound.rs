@@ -250,3 +250,18 @@ fn a_reason_string_that_does_not_fit_is_left_out() {
     connection.close(ReasonCode::ServerShuttingDown, "a long explanation", &mut out);
     assert!(out.len() <= 10 && !out.is_empty());
 }
+
+/// [MQTT-3.3.5-2] of 3.1.1. An acknowledgement without a reason must not be given for what was not taken.
+#[test]
+fn a_refusal_that_can_not_be_told_ends_the_connection() {
+    for (version, reason, ends) in [
+        (Version::V5, ReasonCode::QuotaExceeded, false),
+        (Version::V3_1_1, ReasonCode::QuotaExceeded, true),
+        (Version::V3_1, ReasonCode::ImplementationSpecificError, true),
+        (Version::V3_1_1, ReasonCode::NotAuthorized, false),
+        (Version::V3_1_1, ReasonCode::Success, false),
+        (Version::V3_1_1, ReasonCode::NoMatchingSubscribers, false),
+    ] {
+        assert_eq!(simple(version).refusal_ends(reason).is_some(), ends, "{version:?} {reason:?}");
+    }
+}

@@ -125,6 +125,9 @@ impl Broker {
     /// Replaces the access rules: what follows is judged by the new ones.
     pub fn set_access(&mut self, acl: Arc<Acl>) {
         self.acl = acl;
+        for (_, connection) in &mut self.connections {
+            connection.allowed = None;
+        }
     }
 
     /// The shard in one line. Walks all sessions: for a report, not for each message.

@@ -48,6 +48,7 @@ impl Broker {
             held: 0,
             answers: std::collections::VecDeque::new(),
             answers_first: 0,
+            allowed: None,
             parked: std::collections::VecDeque::new(),
             waits_for_answers: false,
         }))

@@ -17,6 +17,9 @@ use crate::mesh::{Pending, Token};
 use crate::route::{Origin, reason_for};
 use crate::session::{Answer, AnswerKind, ConnectionIndex, InboundState, Progress, SessionIndex};
 
+/// Longer topics are judged each time.
+const ALLOWED_LEN_MAX: usize = 256;
+
 /// What came of routing a message.
 #[derive(Debug)]
 pub(crate) struct Routed {
@@ -161,16 +164,27 @@ impl Broker {
     }
 
     /// Why a publish can't be taken in, if so.
-    fn refusal(&self, place: ConnectionIndex, message: &Message) -> Option<(ReasonCode, Counted)> {
-        let connection = &self.connections[place as usize];
-        let session = &self.sessions[connection.session as usize];
-        if !self.acl.decide(&session.principal, &session.client, Action::Publish, message.topic.as_str()) {
+    fn refusal(&mut self, place: ConnectionIndex, message: &Message) -> Option<(ReasonCode, Counted)> {
+        if !self.may_publish(place, message.topic.as_str()) {
             return Some((ReasonCode::NotAuthorized, Counted::NotAuthorized));
         }
         if self.disk_full && (message.qos.is_acknowledged() || message.retain) {
             return Some((ReasonCode::QuotaExceeded, Counted::DiskFull));
         }
         None
+    }
+
+    fn may_publish(&mut self, place: ConnectionIndex, topic: &str) -> bool {
+        let connection = &mut self.connections[place as usize];
+        if connection.allowed.as_deref() == Some(topic) {
+            return true;
+        }
+        let session = &self.sessions[connection.session as usize];
+        let allowed = self.acl.decide(&session.principal, &session.client, Action::Publish, topic);
+        if allowed && topic.len() <= ALLOWED_LEN_MAX {
+            connection.allowed = Some(topic.into());
+        }
+        allowed
     }
 
     fn refuse(&mut self, place: ConnectionIndex, inbound: &Inbound, reason: ReasonCode, why: Counted) {

@@ -166,6 +166,9 @@ pub(crate) struct Connection {
     pub answers: VecDeque<Answer>,
     /// Number of the first of `answers`, counted from the beginning of the connection.
     pub answers_first: u64,
+    /// The topic that it was allowed to publish to last: most publish to one, and the rules cost more than all
+    /// the rest of a publish.
+    pub allowed: Option<Box<str>>,
     /// Publishes that wait for credit, or for answers to earlier ones. Reading is stopped meanwhile.
     pub parked: VecDeque<Inbound>,
     /// Parked because too many answers are due.

@@ -821,3 +821,14 @@ fn a_full_queue_takes_no_retained_message() {
         "#]],
     );
 }
+
+/// New access rules hold for the next publish, also to a topic that was allowed a moment ago.
+#[test]
+fn new_rules_hold_at_once() {
+    let mut world = memory().open();
+    let script = "pub 1 a/b x qos=1 tag=1";
+    world.run("connect 1 pub");
+    assert!(world.run(script).contains("no_matching_subscribers"));
+    world.close();
+    assert!(world.run(script).contains("not_authorized"));
+}

@@ -112,13 +112,22 @@ impl World {
 
     /// Everybody may do everything.
     pub fn open(mut self) -> Self {
+        self.set_rules("allow");
+        self
+    }
+
+    /// Nobody may do anything.
+    pub fn close(&mut self) {
+        self.set_rules("deny");
+    }
+
+    fn set_rules(&mut self, effect: &str) {
         let rules = ["connect", "publish", "subscribe"]
-            .map(|action| format!("[[rule]]\nprincipal = \"*\"\naction = \"{action}\"\neffect = \"allow\"\n"));
+            .map(|action| format!("[[rule]]\nprincipal = \"*\"\naction = \"{action}\"\neffect = \"{effect}\"\n"));
         self.acl = Arc::new(Acl::parse(&rules.concat()).unwrap());
         for shard in &mut self.shards {
             shard.broker.set_access(Arc::clone(&self.acl));
         }
-        self
     }
 
     /// Shows the records that are appended, too.

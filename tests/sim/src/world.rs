@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use base::{ConnectionId, MonoMillis, Now, Placement, QueueId, Record, Sequence, SessionExpiry, ShardId, WallMillis};
+use base::{
+    ConnectionId, MonoMillis, Now, Placement, Qos, QueueId, Record, Sequence, SessionExpiry, ShardId,
+    SubscriptionOptions, Tag, TopicFilter, WallMillis,
+};
 use postroad_base as base;
-use postroad_broker::api::{Connect, DisconnectCause, Effect, Event, MeshMessage, Principal, Retirement};
+use postroad_broker::api::{Connect, DisconnectCause, Effect, Event, MeshMessage, Principal, Retirement, Subscribe};
 use postroad_broker::{Broker, Config};
 
 use crate::client::{Link, Publisher, Subscriber};
@@ -135,7 +138,8 @@ impl World {
             880..=929 => self.job_step(),
             930..=959 => self.subscribe_step(),
             960..=984 => self.connect_step(),
-            985..=992 => self.disconnect_step(),
+            985..=988 => self.disconnect_step(),
+            989..=992 => self.guest_step(),
             993..=996 => self.retire_step(),
             997..=998 if self.random.chance(500) => self.crash(),
             _ => self.clock += 1,
@@ -400,6 +404,35 @@ impl World {
         self.cut(connection);
         let cause = DisconnectCause::Lost;
         self.handle(self.home(client), Event::Disconnect { connection, cause });
+    }
+
+    /// A guest comes, or comes again, with a session that may end soon; it subscribes and acknowledges nothing.
+    /// The oracle doesn't judge it: it stands in the way.
+    fn guest_step(&mut self) {
+        let client = format!("guest-{}", self.random.below(3));
+        let shard = usize::from(self.placement().home(client.as_bytes()).0);
+        self.connection_last += 1;
+        let connection = ConnectionId(self.connection_last);
+        let connect = Connect {
+            connection,
+            client: client.as_str().into(),
+            principal: Principal::default(),
+            clean_start: self.random.chance(300),
+            expiry: SessionExpiry([0, 1, 100][self.random.below(3)]),
+            receive_maximum: 2,
+            will: None,
+        };
+        self.handle(shard, Event::Connect(Box::new(connect)));
+        let filter = TopicFilter::new(["t/#", "t/0", "t/1"][self.random.below(3)]).expect("a filter");
+        let options = SubscriptionOptions { qos: Qos::ExactlyOnce, ..SubscriptionOptions::default() };
+        let (tag, filters) = (Tag::new(1).expect("not 0"), vec![Subscribe { filter: Ok(filter), options }]);
+        self.handle(shard, Event::Subscribe { connection, tag, filters });
+        if self.random.chance(500) {
+            let cause = DisconnectCause::Normal { expiry: None };
+            self.handle(shard, Event::Disconnect { connection, cause });
+            self.clock += 1_000;
+            (0..self.shards.len()).for_each(|shard| self.handle(shard, Event::Tick));
+        }
     }
 
     /// The server reads one packet of some client.

@@ -99,6 +99,12 @@ impl Disk {
         snapshot.chain(young).collect()
     }
 
+    /// Stored deliveries of queues that are not: space that never comes back.
+    pub fn orphans(&self) -> usize {
+        let lives = |queue: &QueueId| self.state.contains_key(&StateKey::Queue(*queue));
+        self.stored.keys().filter(|(queue, _)| !lives(queue)).count()
+    }
+
     pub fn next(&self) -> Sequence {
         self.next
     }

@@ -520,11 +520,29 @@ impl World {
         }
         for _ in 0..200_000 {
             if self.is_at_rest() {
-                return self.oracle.settle();
+                self.oracle.settle()?;
+                return self.check_space();
             }
             self.flow_step()?;
         }
         Err("it does not come to rest".into())
+    }
+
+    /// What ended has left nothing in the old generation, once all is retired.
+    fn check_space(&mut self) -> Result<(), String> {
+        for shard in 0..self.shards.len() {
+            let Some(upto) = self.shards[shard].disk.last_committed() else { continue };
+            self.handle(shard, Event::Retire { upto });
+            self.commit_all();
+            while !self.shards[shard].jobs.is_empty() {
+                self.job_step();
+            }
+            let orphans = self.shards[shard].disk.orphans();
+            if orphans > 0 {
+                return Err(format!("{orphans} deliveries of ended queues are stored on shard {shard}"));
+            }
+        }
+        Ok(())
     }
 
     fn flow_step(&mut self) -> Result<(), String> {

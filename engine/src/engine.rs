@@ -316,6 +316,7 @@ fn join_all(shards: Vec<ExecutorJoinHandle<Result<(), EngineError>>>) -> Result<
 /// The life of one shard, on its own thread.
 async fn run_shard(seed: Seed) -> Result<(), EngineError> {
     let (id, common) = (seed.id, Arc::clone(&seed.common));
+    crate::crash::watch_this_thread(id, &seed.plan.config.data_dir);
     let outcome = live_shard(seed).await;
     if outcome.is_err() {
         // The others wait for this one, now or later.

@@ -19,6 +19,7 @@ mod clock;
 pub mod config;
 mod connection;
 mod counters;
+mod crash;
 mod engine;
 mod fault;
 mod listener;

@@ -2,7 +2,6 @@
 //! the start of a packet whose end has not come yet is copied to the connection.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use postroad_base::{ConnectionId, ReasonCode};
 use postroad_broker::api::{DisconnectCause, Event};
@@ -50,6 +49,7 @@ enum Step {
 impl Shard {
     /// Reads what the connection has sent, up to its share of a turn.
     pub(super) fn read(&mut self, id: ConnectionId) {
+        crate::crash::in_hand(Some(id));
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut outcome = Outcome::More;
         for _ in 0..RECEIVES_PER_TURN {
@@ -59,6 +59,7 @@ impl Shard {
             }
         }
         self.buffer = buffer;
+        crate::crash::in_hand(None);
         if matches!(outcome, Outcome::More) {
             self.read_again(id);
         }
@@ -246,7 +247,7 @@ fn decode_step(
     bytes: &[u8],
     limits: &postroad_session::mqtt::Limits,
 ) -> Step {
-    let step = catch_unwind(AssertUnwindSafe(|| match &mut connection.stage {
+    let step = crate::crash::guarded(|| match &mut connection.stage {
         Stage::Handshake => match Handshake.receive(bytes, limits) {
             Ok(HandshakeStep::NeedMore { .. }) => Step::Incomplete,
             Ok(HandshakeStep::Connect { request, consumed }) => {
@@ -261,7 +262,7 @@ fn decode_step(
             Err(closing) => Step::Closing(closing),
         },
         Stage::Authenticating(_) | Stage::Lingering { .. } => Step::Incomplete,
-    }));
+    });
     step.unwrap_or(Step::Panicked)
 }
 

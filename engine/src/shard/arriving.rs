@@ -17,6 +17,8 @@ use crate::listener::{self, Accepted};
 
 /// Connections taken from one listener in one turn.
 const ACCEPTS_PER_TURN: usize = 128;
+/// How long accepting pauses when no file descriptor is left.
+const ACCEPT_PAUSE_MILLIS: u64 = 100;
 
 impl Shard {
     pub(super) fn accept_some(&mut self, door: usize) {
@@ -32,14 +34,14 @@ impl Shard {
             }
         }
         // More may wait, and their edge is spent.
-        self.schedule_accept(door);
+        self.doors_again.push(door);
     }
 
     fn pause_accepting(&mut self, door: usize, error: &std::io::Error) {
         tracing::warn!(shard = self.id.0, %error, "accepting pauses: no file descriptor or memory is left");
         self.counters.accept_paused += 1;
         self.doors[door].paused = true;
-        self.schedule_accept(door);
+        self.wheel.insert(self.now.mono.after(ACCEPT_PAUSE_MILLIS), TOKEN_DOOR - door as u64);
     }
 
     /// The time to try again has come.
@@ -206,12 +208,6 @@ impl Shard {
         connection.flags.known = true;
         self.handle(Event::Connect(Box::new(connect)));
         self.drain_effects();
-    }
-
-    /// Another look at a listener soon: either descriptors have come free, or more connections wait.
-    fn schedule_accept(&mut self, door: usize) {
-        let wait = if self.doors[door].paused { 100 } else { 0 };
-        self.wheel.insert(self.now.mono.after(wait), TOKEN_DOOR - door as u64);
     }
 }
 

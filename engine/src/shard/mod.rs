@@ -183,6 +183,8 @@ pub(crate) struct Shard {
     alarm: Alarm,
     wheel: Wheel,
     doors: Vec<Door>,
+    /// With more connections waiting than one turn takes.
+    doors_again: Vec<usize>,
     connections: Slab<Connection>,
     /// Connections made so far.
     serial: u64,
@@ -255,6 +257,7 @@ impl Shard {
                 alarm,
                 wheel: Wheel::new(now.mono),
                 doors,
+                doors_again: Vec::new(),
                 connections: Slab::new(),
                 serial: 0,
                 dirty: Vec::new(),

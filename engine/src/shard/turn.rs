@@ -39,6 +39,9 @@ impl Shard {
         let was_ready = !ready.is_empty();
         ready.clear();
         self.ready = ready;
+        for door in std::mem::take(&mut self.doors_again) {
+            self.accept_some(door);
+        }
         self.read_those_again();
         self.take_orders();
         self.take_arrivals();
@@ -62,7 +65,7 @@ impl Shard {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        !self.again.is_empty() || !self.inbox.is_empty() || self.mesh.has_work()
+        !self.again.is_empty() || !self.doors_again.is_empty() || !self.inbox.is_empty() || self.mesh.has_work()
     }
 
     fn handle_ready(&mut self, ready: Ready) {

@@ -86,7 +86,8 @@ impl Mesh {
     pub(crate) fn receive(&mut self, from: ShardId) -> Option<MeshMessage> {
         let peer = &self.peers[usize::from(from.0)];
         let message = peer.incoming.queue.pop();
-        if message.is_none() && peer.incoming.sender_waits.swap(false, Ordering::SeqCst) {
+        // Also with the last one in hand: a turn takes a bounded number, which may be exactly what is there.
+        if peer.incoming.queue.is_empty() && peer.incoming.sender_waits.swap(false, Ordering::SeqCst) {
             peer.doorbell.ring();
         }
         message
@@ -166,6 +167,22 @@ mod tests {
         }
         assert_eq!(received, (0..total).collect::<Vec<_>>());
         assert_eq!(a.waiting(), 0);
+    }
+
+    /// A receiver that takes exactly what is there never sees the queue empty, and yet must ring.
+    #[test]
+    fn the_last_message_of_a_full_queue_rings_the_sender() {
+        let (mut a, mut b) = pair();
+        for number in 0..=(CONTROL_PLACES as u64 + 1) {
+            a.send(B, MeshMessage::InterestSet { token: number });
+        }
+        a.flush();
+        for _ in 0..CONTROL_PLACES {
+            assert!(b.receive(A).is_some());
+            assert!(b.peers[0].incoming.sender_waits.load(Ordering::SeqCst));
+        }
+        assert!(b.receive(A).is_some());
+        assert!(!b.peers[0].incoming.sender_waits.load(Ordering::SeqCst), "told that there is room");
     }
 
     #[test]

@@ -70,6 +70,10 @@ impl Shard {
         if !connection.may_read() {
             return Outcome::Done; // whoever lets it read again calls `read_again`
         }
+        if !connection.unread.is_empty() && !self.take_in_kept(id) {
+            return Outcome::Done;
+        }
+        let Some(connection) = self.connection(id) else { return Outcome::Done };
         let kept = connection.unread.len();
         if kept > buffer.len() / 2 {
             return self.receive_long(id);
@@ -81,13 +85,31 @@ impl Shard {
         let count = match self.judge(id, received, room) {
             Ok(count) => count,
             Err(outcome) => {
-                // Nothing new, but what was kept may hold whole packets: it was parked in between.
-                self.take_in(id, &buffer[..kept]);
+                self.take_in(id, &buffer[..kept]); // nothing new: back to where it was kept
                 return self.after_receive(id, outcome);
             }
         };
         let hangup = self.take_in(id, &buffer[..kept + count]);
         if count == room || hangup { Outcome::More } else { Outcome::Done }
+    }
+
+    /// Handles whole packets among the bytes that are kept; the connection was parked before them. Whether it may read
+    /// on. Only then may the socket be read: else each unpark would take in more than it handles, the peer would never
+    /// feel the parking, and memory would grow with what it sends.
+    fn take_in_kept(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.connection(id) else { return false };
+        let mut unread = std::mem::take(&mut connection.unread);
+        let consumed = self.consume(id, &unread);
+        let Some(connection) = self.connection(id) else { return false };
+        if consumed < unread.len() {
+            unread.drain(..consumed);
+            connection.unread = unread;
+        }
+        let may_read = connection.may_read();
+        if matches!(connection.stage, Stage::Authenticating(_)) {
+            self.authenticate(id);
+        }
+        may_read
     }
 
     /// A packet that is long: straight into the connection's own memory.

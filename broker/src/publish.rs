@@ -335,6 +335,7 @@ impl Broker {
                 // Written again: all shards have it. They may forget the id when their young log does.
                 let id = state.id;
                 self.append(Record::InboundBegin { queue, tag, id });
+                self.mark_dirty(index); // a retirement in between has stored the first record only
             }
             return;
         }

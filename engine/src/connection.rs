@@ -30,6 +30,8 @@ pub(crate) struct Flags {
     pub(crate) blocked: bool,
     /// The broker was told to deliver nothing more.
     pub(crate) congested: bool,
+    /// Its answers pile up: nothing is read from it before it has read most of them.
+    pub(crate) flooding: bool,
     /// The broker wants nothing to be read; its clocks stand still.
     pub(crate) parked: bool,
     /// The peer has closed its side: read until that is seen, no edge will tell again.
@@ -134,7 +136,7 @@ impl Connection {
         match &self.stage {
             Stage::Handshake | Stage::Lingering { .. } => true,
             Stage::Authenticating(_) => false,
-            Stage::Serving(session) => session.is_connected() && !self.flags.parked,
+            Stage::Serving(session) => session.is_connected() && !self.flags.parked && !self.flags.flooding,
         }
     }
 

@@ -348,6 +348,30 @@ fn a_slow_reader_is_held_at_its_limit() {
     server.stop();
 }
 
+/// A client that asks and never reads is read from no further; once it reads, every question has its answer.
+#[test]
+fn who_asks_without_reading_is_held_back() {
+    let mut limited = config(1);
+    limited.output_bytes_max = 64 << 10;
+    let server = Server::start(limited);
+    let mut client = server.connect("asker", Clean::Yes);
+    client.stream.set_write_timeout(Some(std::time::Duration::from_millis(500))).expect("set");
+    let questions = [0xC0, 0].repeat(32 << 10);
+    let mut asked = 0;
+    // Far more than the kernel's buffers of both sides take; the write that gets nowhere ends the loop.
+    while asked < 256 << 20 {
+        match client.stream.write(&questions) {
+            Ok(count) => asked += count,
+            Err(_) => break,
+        }
+    }
+    assert!(asked < 256 << 20, "{asked} bytes of questions were taken from a client that reads no answer");
+    let mut answers = vec![0; asked / 2 * 2];
+    client.stream.read_exact(&mut answers).expect("all answers come");
+    assert!(answers.chunks_exact(2).all(|answer| answer == [0xD0, 0]));
+    server.stop();
+}
+
 #[test]
 fn a_taken_port_is_refused_with_its_name() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");

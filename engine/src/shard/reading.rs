@@ -225,8 +225,11 @@ impl Shard {
     }
 
     fn packet_came(&mut self, id: ConnectionId, event: Option<Event>) {
+        let most = self.live.config.output_bytes_max;
         if let Some(connection) = self.connection(id) {
             let (listener, has_output) = (usize::from(connection.listener), !connection.output.is_empty());
+            // Deliveries stop at the limit; answers to who asks and does not read have to stop somewhere too.
+            connection.flags.flooding |= connection.output.len() > 2 * most;
             self.counters.interfaces[listener].received_packets += 1;
             if has_output {
                 self.mark_dirty(id);

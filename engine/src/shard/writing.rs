@@ -45,11 +45,18 @@ impl Shard {
         if relieved {
             connection.flags.congested = false;
         }
+        let reads_on = connection.flags.flooding && connection.output.len() <= half;
+        if reads_on {
+            connection.flags.flooding = false;
+        }
         if connection.buffer_bytes() > 0 {
             self.mark_warm(id);
         }
         if relieved {
             self.handle(Event::Writable { connection: id });
+        }
+        if reads_on {
+            self.read_again(id);
         }
     }
 

@@ -77,8 +77,18 @@ impl Broker {
         if will.is_some_and(|will| !self.acl.decide(principal, client, Action::Publish, will.topic.as_str())) {
             return Some(ReasonCode::NotAuthorized);
         }
+        if self.clients.get(client).is_some_and(|&index| self.is_foreign(index, principal)) {
+            return Some(ReasonCode::NotAuthorized);
+        }
         let full = self.sessions.len() >= self.config.sessions_max;
         (full && !self.clients.contains_key(client)).then_some(ReasonCode::QuotaExceeded)
+    }
+
+    /// Whether the session belongs to another user. Knowing a client id gives nobody its subscriptions and messages, nor
+    /// the means to cut its connection.
+    fn is_foreign(&self, index: SessionIndex, principal: &crate::api::Principal) -> bool {
+        let owner = &self.sessions[index as usize].principal.user;
+        owner.is_some() && *owner != principal.user
     }
 
     /// CONNACK leaves; then what waits for the client.

@@ -832,3 +832,44 @@ fn new_rules_hold_at_once() {
     world.close();
     assert!(world.run(script).contains("not_authorized"));
 }
+
+/// Who logs in under the client id of another user's session gets nothing of it, and does not cut its connection; the
+/// owner comes back to it, also after a crash.
+#[test]
+fn a_session_belongs_to_its_user() {
+    check(
+        durable(),
+        "
+        connect 1 phone expiry=60 user=anna
+        sub 1 1 a:1
+        connect 2 phone expiry=60 user=bob
+        connect 3 phone expiry=60
+        connect 4 pub
+        pub 4 a hello qos=1 tag=1
+        crash
+        connect 5 phone expiry=60 user=bob
+        connect 6 phone expiry=60 user=anna
+        ",
+        expect![[r#"
+            connect 1 phone expiry=60 user=anna
+                1: connected present=false
+            sub 1 1 a:1
+                1: subscribed 1 granted_qos_1
+            connect 2 phone expiry=60 user=bob
+                2: refused not_authorized
+            connect 3 phone expiry=60
+                3: refused not_authorized
+            connect 4 pub
+                4: connected present=false
+            pub 4 a hello qos=1 tag=1
+                1: deliver a "hello" qos=1 tag=1
+                4: published 1 success
+            crash
+            connect 5 phone expiry=60 user=bob
+                5: refused not_authorized
+            connect 6 phone expiry=60 user=anna
+                6: connected present=true
+                6: deliver a "hello" qos=1 tag=1 dup
+        "#]],
+    );
+}

@@ -234,9 +234,8 @@ pub enum MeshMessage {
     /// Deliver this to your subscribers; confirm once it is as safe as `durability` asks. `token` 0: no
     /// confirmation is wanted (QoS 0), only the credit comes back.
     Forward { message: Arc<Message>, token: u64 },
-    /// Answer to `Forward`: committed (token not 0), and one credit back. `rejected`: a recipient's queue was
-    /// full and the policy is to tell the publisher; nobody on this shard got it.
-    Confirm { token: u64, matched: bool, rejected: bool },
+    /// Answer to `Forward`: one credit back, and what became of it here.
+    Confirm { token: u64, outcome: Forwarded },
     /// This shard wants (or no longer wants) messages for the filter; `token` comes back in `InterestSet`.
     Interest { filter: TopicFilter, wanted: bool, token: u64 },
     /// Answer to `Interest`.
@@ -261,6 +260,17 @@ pub enum MeshMessage {
     Repeatable { ids: Vec<MessageId> },
     /// QoS 2: one of these ids has been released, nobody will repeat it.
     Forget { id: MessageId },
+}
+
+/// What a shard did with a message from another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// Somebody here has it; as safe as `durability` asks.
+    Taken,
+    /// Nobody here wants it (any more).
+    NoneHere,
+    /// A recipient's queue was full and the policy is to tell the publisher; nobody here got it.
+    Full,
 }
 
 /// What is counted; the name of a metric label.

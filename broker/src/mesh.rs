@@ -10,11 +10,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
-use base::{ConnectionId, Message, MessageId, QueueId, Sequence, ShardId, SubscriptionOptions, Tag, TopicFilter};
+use base::{
+    ConnectionId, Message, MessageId, QueueId, ReasonCode, Sequence, ShardId, SubscriptionOptions, Tag, TopicFilter,
+};
 use bytestring::ByteString;
 use postroad_base as base;
 
-use crate::api::{Effect, MeshMessage};
+use crate::api::{Effect, Forwarded, MeshMessage};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::gate::Waiter;
@@ -73,8 +75,10 @@ pub(crate) enum Token {
 #[derive(Debug)]
 pub(crate) struct Pending {
     left: usize,
+    /// Somebody has it.
     pub matched: bool,
-    pub rejected: bool,
+    /// A shard did not take it, and the publisher is to be told why.
+    pub refusal: Option<ReasonCode>,
     pub need: Sequence,
     /// The publisher's connection and the number of the answer in its line.
     pub answer: Option<(ConnectionId, u64)>,
@@ -86,15 +90,7 @@ pub(crate) struct Pending {
 
 impl Pending {
     pub fn new(left: usize, matched: bool) -> Self {
-        Self {
-            left,
-            matched,
-            rejected: false,
-            need: Sequence(0),
-            answer: None,
-            answers_more: Vec::new(),
-            inbound: None,
-        }
+        Self { left, matched, refusal: None, need: Sequence(0), answer: None, answers_more: Vec::new(), inbound: None }
     }
 }
 
@@ -169,8 +165,8 @@ impl Broker {
     pub(crate) fn mesh_message(&mut self, from: ShardId, message: MeshMessage) {
         match message {
             MeshMessage::Forward { message, token } => self.forwarded(from, &message, token),
-            MeshMessage::Confirm { token, matched, rejected } => {
-                self.confirmed(token, matched, rejected);
+            MeshMessage::Confirm { token, outcome } => {
+                self.confirmed(token, outcome);
                 self.credit_back(from);
             }
             MeshMessage::Interest { filter, wanted, token } => self.interest(from, &filter, wanted, token),
@@ -181,7 +177,7 @@ impl Broker {
                 self.after_commit(Waiter::Emit(Box::new(answer)));
             }
             MeshMessage::Retained { token } => {
-                self.confirmed(token, false, false);
+                self.confirmed(token, Forwarded::NoneHere);
                 self.credit_back(from);
             }
             MeshMessage::RetainedQuery { filter, token } => self.retained_query(from, &filter, token),
@@ -199,30 +195,37 @@ impl Broker {
     /// Another shard's publisher: the same as our own, except that the answer goes to the shard.
     fn forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64) {
         if message.qos == base::Qos::ExactlyOnce && self.mesh.is_known(message.id) {
-            return self.confirm(from, MeshMessage::Confirm { token, matched: true, rejected: false }, true);
+            return self.confirm_committed(from, token, Forwarded::Taken);
         }
         self.know_if_repeatable(message);
         self.collect(message, Origin::Shard);
         self.take_forwarded(from, message, token);
     }
 
-    fn confirm(&mut self, to: ShardId, message: MeshMessage, after_commit: bool) {
-        let answer = Effect::Mesh { to, message };
-        if after_commit {
-            self.after_commit(Waiter::Emit(Box::new(answer)));
-        } else {
-            self.effects.push_back(answer);
-        }
+    /// Answers a `Forward` once all that has been appended is committed.
+    fn confirm_committed(&mut self, to: ShardId, token: u64, outcome: Forwarded) {
+        let answer = Effect::Mesh { to, message: MeshMessage::Confirm { token, outcome } };
+        self.after_commit(Waiter::Emit(Box::new(answer)));
+    }
+
+    /// Answers a `Forward` at once: nothing was written for it.
+    fn confirm(&mut self, to: ShardId, token: u64, outcome: Forwarded) {
+        self.effects.push_back(Effect::Mesh { to, message: MeshMessage::Confirm { token, outcome } });
     }
 
     /// `collect` or `collect_share` has been called for it. A group's message is not held against the known ids:
     /// it may have come here for others only.
     fn take_forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64) {
         if self.must_reject(message) {
-            return self.confirm(from, MeshMessage::Confirm { token, matched: true, rejected: true }, false);
+            return self.confirm(from, token, Forwarded::Full);
         }
-        let spread = self.spread(message);
-        self.confirm(from, MeshMessage::Confirm { token, matched: spread.matched, rejected: false }, spread.logged);
+        let before = self.gate.appended();
+        let outcome = if self.spread(message) { Forwarded::Taken } else { Forwarded::NoneHere };
+        if self.gate.appended() > before {
+            self.confirm_committed(from, token, outcome);
+        } else {
+            self.confirm(from, token, outcome);
+        }
     }
 
     /// A shard has told which ids its publishers may repeat; once all have, the others are forgotten.
@@ -258,11 +261,14 @@ impl Broker {
         }
     }
 
-    fn confirmed(&mut self, token: u64, matched: bool, rejected: bool) {
+    fn confirmed(&mut self, token: u64, outcome: Forwarded) {
         let Some(Token::Publish(pending)) = self.mesh.tokens.get_mut(&token) else { return };
         pending.left -= 1;
-        pending.matched |= matched;
-        pending.rejected |= rejected;
+        match outcome {
+            Forwarded::Taken => pending.matched = true,
+            Forwarded::NoneHere => {}
+            Forwarded::Full => pending.refusal = Some(ReasonCode::QuotaExceeded),
+        }
         if pending.left == 0
             && let Some(Token::Publish(pending)) = self.mesh.tokens.remove(&token)
         {

@@ -202,7 +202,7 @@ impl Broker {
         let share_forwards = std::mem::take(&mut self.scratch.share_forwards);
         let spread_before = self.is_repeated_id(&message);
         self.know_if_repeatable(&message);
-        let matched = spread_before || self.spread(&message).matched;
+        let matched = spread_before || self.spread(&message);
         let mut left = 0;
         let token = if message.qos.is_acknowledged() { self.mesh.next_token() } else { 0 };
         for shard in &shards {
@@ -306,8 +306,8 @@ impl Broker {
 
     /// All shards have confirmed a publish.
     pub(crate) fn publish_confirmed(&mut self, pending: &Pending) {
-        let reason = if pending.rejected { ReasonCode::QuotaExceeded } else { reason_for(pending.matched) };
-        if !pending.matched && !pending.rejected {
+        let reason = pending.refusal.unwrap_or_else(|| reason_for(pending.matched));
+        if !pending.matched && pending.refusal.is_none() {
             self.count(Counted::NoSubscriber);
         }
         if let Some((index, queue, tag)) = pending.inbound {

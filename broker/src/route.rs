@@ -77,14 +77,6 @@ impl Scratch {
     }
 }
 
-/// What came of handing a message to the sessions of this shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Spread {
-    pub matched: bool,
-    /// It is in the log, hence to be confirmed after the commit.
-    pub logged: bool,
-}
-
 impl Broker {
     /// Walks the index once: fills `scratch.matches` and `scratch.shards`.
     pub(crate) fn collect(&mut self, message: &Message, origin: Origin) {
@@ -136,7 +128,8 @@ impl Broker {
     }
 
     /// Hands the message to the sessions that `collect` found; logs it first if one of them is to keep it.
-    pub(crate) fn spread(&mut self, message: &Arc<Message>) -> Spread {
+    /// Whether there was any.
+    pub(crate) fn spread(&mut self, message: &Arc<Message>) -> bool {
         let mut matches = std::mem::take(&mut self.scratch.matches);
         let matched = !matches.is_empty();
         matches.retain(|m| {
@@ -146,11 +139,10 @@ impl Broker {
             !m.full
         });
         let recipients = self.recipients_to_log(&matches);
-        let logged = !recipients.is_empty();
-        let sequence = if logged {
-            self.append(Record::Publish { message: Arc::clone(message), recipients })
-        } else {
+        let sequence = if recipients.is_empty() {
             self.position()
+        } else {
+            self.append(Record::Publish { message: Arc::clone(message), recipients })
         };
         for m in matches.drain(..) {
             let entry = Entry {
@@ -166,7 +158,7 @@ impl Broker {
             self.enqueue(m.session, entry);
         }
         self.scratch.matches = matches;
-        Spread { matched, logged }
+        matched
     }
 
     fn recipients_to_log(&self, matches: &[Match]) -> Vec<Recipient> {

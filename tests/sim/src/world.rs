@@ -7,7 +7,9 @@ use base::{
     SubscriptionOptions, Tag, TopicFilter, WallMillis,
 };
 use postroad_base as base;
-use postroad_broker::api::{Connect, DisconnectCause, Effect, Event, MeshMessage, Principal, Retirement, Subscribe};
+use postroad_broker::api::{
+    Connect, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal, Retirement, Subscribe,
+};
 use postroad_broker::{Broker, Config};
 
 use crate::client::{Link, Publisher, Subscriber};
@@ -219,7 +221,7 @@ impl World {
             && let MeshMessage::Forward { token, .. } = &message
             && self.random.chance(20)
         {
-            let confirm = MeshMessage::Confirm { token: *token, matched: true, rejected: false };
+            let confirm = MeshMessage::Confirm { token: *token, outcome: Forwarded::Taken };
             return self.mesh.entry((pair.1, pair.0)).or_default().push_back(confirm);
         }
         self.handle(usize::from(pair.1), Event::Mesh { from: ShardId(pair.0), message });

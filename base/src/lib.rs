@@ -18,7 +18,8 @@ pub use partition::{PartitionId, Placement};
 pub use qos::Qos;
 pub use reason::ReasonCode;
 pub use record::{
-    Outcome, QueueOwner, Recipient, Record, RetainHandling, SessionExpiry, SubscriptionIdentifier, SubscriptionOptions,
+    Outcome, QueueOwner, Recipient, Record, RegisteredBy, RetainHandling, SessionExpiry, SubscriptionIdentifier,
+    SubscriptionOptions,
 };
 pub use time::{MonoMillis, Now, WallMillis};
 pub use topic::{ShareName, TopicError, TopicFilter, TopicName, filter_matches};

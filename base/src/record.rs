@@ -67,6 +67,19 @@ pub enum QueueOwner {
     Share(ByteString, ByteString),
 }
 
+/// What made a registration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RegisteredBy {
+    /// The first authenticated connection of its client.
+    #[default]
+    Connection = 0,
+    /// An entry of `auth.file`; it goes when the entry goes.
+    File = 1,
+    /// A push to a client that nobody had seen, where `registrations.unknown_client = "queue"`.
+    Push = 2,
+}
+
 /// One queue that a message goes to, with what was decided about it at the commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipient {
@@ -131,8 +144,9 @@ pub enum Record {
     Retain { message: Arc<Message> },
     /// The topic has no retained message any more.
     RetainClear { topic: TopicName },
-    /// A client is registered: it can be addressed by `$client/`, `$user/` and `$group/` while it is away.
-    Register { client: ClientId, user: Option<ByteString>, groups: Vec<ByteString> },
+    /// A client is registered: it can be addressed by `$client/`, `$user/` and `$group/` while it is away. What waits for
+    /// it has a queue of its own, which begins with the first push.
+    Register { client: ClientId, by: RegisteredBy, user: Option<ByteString>, groups: Vec<ByteString> },
     /// The registration is gone.
     Unregister { client: ClientId },
     /// Snapshots only: everything of `queue` up to and with `upto` is settled; what is still pending below comes as `Publish` records.

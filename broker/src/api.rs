@@ -60,6 +60,8 @@ pub enum Event {
     Retire { upto: Sequence },
     /// That ingestion is done: what it covered may leave memory.
     Ingested { upto: Sequence },
+    /// The clients of this shard that `auth.file` registers, all of them: at the start and at each reload.
+    Registrations { clients: Vec<(ClientId, Principal)> },
     /// Stored bytes are near the limit of the disk (or have fallen below it): refuse publishes with 0x97.
     DiskFull { full: bool },
     /// A deadline of `Broker::next_deadline` is over.
@@ -130,6 +132,13 @@ pub struct Principal {
     pub user: Option<ByteString>,
     /// The groups it belongs to.
     pub groups: Arc<[ByteString]>,
+}
+
+impl Principal {
+    /// Whether it is a user, and `other` is not the same one.
+    pub(crate) fn is_another_than(&self, other: &Self) -> bool {
+        self.user.is_some() && self.user != other.user
+    }
 }
 
 /// A message on its way in, before it has an id.
@@ -271,6 +280,8 @@ pub enum Forwarded {
     NoneHere,
     /// A recipient's queue was full and the policy is to tell the publisher; nobody here got it.
     Full,
+    /// A push to a client that nobody has seen, where that is an error.
+    UnknownClient,
 }
 
 /// What is counted; the name of a metric label.
@@ -306,4 +317,10 @@ pub enum Counted {
     WillPublished,
     /// An acknowledgement for a tag that is not in flight.
     UnknownTag,
+    /// A push to a client that nobody has seen.
+    UnknownClient,
+    /// A client that could not be registered: too many are.
+    RegistrationLimit,
+    /// Dropped with a registration that `auth.file` no longer has.
+    Unregistered,
 }

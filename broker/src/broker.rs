@@ -11,10 +11,10 @@ use slab::Slab;
 use crate::access::Acl;
 use crate::api::{Counted, Effect, Event};
 use crate::config::Config;
-use crate::directed::Directory;
 use crate::gate::Gate;
 use crate::index::{Retained, Subscriptions};
 use crate::mesh::Mesh;
+use crate::registration::Registrations;
 use crate::retained::Kept;
 use crate::retire::Retiring;
 use crate::route::Scratch;
@@ -45,7 +45,7 @@ pub struct Broker {
     pub(crate) subscriptions: Subscriptions<u32, Interested>,
     pub(crate) retained: Retained<Kept>,
     pub(crate) groups: Groups,
-    pub(crate) directory: Directory,
+    pub(crate) registrations: Registrations,
     pub(crate) operations: AHashMap<u64, Operation>,
     pub(crate) mesh: Mesh,
     pub(crate) scratch: Scratch,
@@ -75,7 +75,7 @@ impl Broker {
             subscriptions: Subscriptions::default(),
             retained: Retained::default(),
             groups: Groups::default(),
-            directory: Directory::default(),
+            registrations: Registrations::default(),
             operations: AHashMap::new(),
             mesh: Mesh::new(&config),
             scratch: Scratch::default(),
@@ -107,6 +107,7 @@ impl Broker {
             Event::Backlog { queue, entries, end } => self.backlog(queue, entries, end),
             Event::Retire { upto } => self.retire(upto),
             Event::Ingested { upto } => self.ingested(upto),
+            Event::Registrations { clients } => self.registrations_of_file(clients),
             Event::DiskFull { full } => self.disk_full = full,
             Event::Tick => self.tick(),
         }
@@ -133,7 +134,8 @@ impl Broker {
     /// The shard in one line. Walks all sessions: for a report, not for each message.
     pub fn stats(&self) -> Stats {
         let mut stats = self.stats;
-        stats.sessions = self.sessions.len();
+        stats.sessions = self.clients.len();
+        stats.registrations = self.registrations.len();
         stats.connections = self.connections.len();
         stats.retained = self.retained.len();
         for (_, session) in &self.sessions {

@@ -14,6 +14,16 @@ pub enum QueuePolicy {
     DropNew,
 }
 
+/// What happens to a push to a client that nobody has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownClient {
+    /// An error to the publisher (0x90), so that a typing error does not fill the disk.
+    #[default]
+    Reject,
+    /// The client is registered by it, and gets it once it comes.
+    Queue,
+}
+
 /// Configuration of one shard's broker.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -41,6 +51,10 @@ pub struct Config {
     pub subscriptions_max: usize,
     /// Sessions on this shard.
     pub sessions_max: usize,
+    /// Clients registered on this shard.
+    pub registrations_max: usize,
+    /// What happens to a push to a client that nobody has seen.
+    pub unknown_client: UnknownClient,
     /// Longest session expiry that is granted; `session` tells the client.
     pub session_expiry_max: SessionExpiry,
     /// Publishes that may be under way to one other shard.
@@ -71,6 +85,8 @@ impl Config {
             retained_max: 1_000_000,
             subscriptions_max: 10_000,
             sessions_max: 1_000_000,
+            registrations_max: 1_000_000,
+            unknown_client: UnknownClient::default(),
             session_expiry_max: SessionExpiry::NEVER,
             mesh_credits: 1024,
             deferred_max: 10_000,

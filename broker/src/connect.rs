@@ -1,10 +1,10 @@
 //! Sessions begin, are taken up, taken over, and end.
 
-use base::{ClientId, ConnectionId, Qos, QueueId, QueueOwner, ReasonCode, Record, SessionExpiry, TopicFilter};
+use base::{ClientId, ConnectionId, Outcome, Qos, QueueId, QueueOwner, ReasonCode, Record, SessionExpiry, TopicFilter};
 use postroad_base as base;
 
 use crate::access::Action;
-use crate::api::{Connect, Counted, DisconnectCause, Effect};
+use crate::api::{Connect, Counted, DisconnectCause, Effect, Principal};
 use crate::broker::Broker;
 use crate::gate::Waiter;
 use crate::session::{Connection, ConnectionIndex, Session, SessionIndex};
@@ -34,13 +34,15 @@ impl Broker {
             Some(index) => self.resume_session(index, expiry),
             None => self.begin_session(connect.client.clone(), expiry),
         };
-        self.set_principal(index, &connect.principal);
+        self.sessions[index as usize].principal = connect.principal.clone();
+        self.register_connected(&connect.client, &connect.principal);
         self.set_will(index, connect.will);
         let connection = connect.connection;
         let window_max = connect.receive_maximum.clamp(1, self.config.inflight_max.max(1));
         let place = u32::try_from(self.connections.insert(Connection {
             id: connection,
             session: index,
+            registration: None,
             window_max,
             unacknowledged: 0,
             opening: true,
@@ -61,6 +63,12 @@ impl Broker {
         let logged = session.logged;
         self.share_presence(index);
         let session_present = existing.is_some();
+        if let Some(queue) = self.registration_queue_of(&connect.client) {
+            if !session_present {
+                self.settle_received(queue);
+            }
+            self.join_registration(place, queue);
+        }
         if logged {
             self.after_commit(Waiter::Connected { connection, session_present });
         } else {
@@ -80,15 +88,31 @@ impl Broker {
         if self.clients.get(client).is_some_and(|&index| self.is_foreign(index, principal)) {
             return Some(ReasonCode::NotAuthorized);
         }
-        let full = self.sessions.len() >= self.config.sessions_max;
-        (full && !self.clients.contains_key(client)).then_some(ReasonCode::QuotaExceeded)
+        if self.registrations.get(client.as_str()).is_some_and(|known| known.principal.is_another_than(principal)) {
+            return Some(ReasonCode::NotAuthorized);
+        }
+        let full = self.clients.len() >= self.config.sessions_max;
+        if full && !self.clients.contains_key(client) {
+            return Some(ReasonCode::QuotaExceeded);
+        }
+        let is_new = principal.user.is_some() && self.registrations.find(client.as_str()).is_none();
+        (is_new && !self.may_register()).then_some(ReasonCode::QuotaExceeded)
     }
 
     /// Whether the session belongs to another user. Knowing a client id gives nobody its subscriptions and messages, nor
     /// the means to cut its connection.
-    fn is_foreign(&self, index: SessionIndex, principal: &crate::api::Principal) -> bool {
-        let owner = &self.sessions[index as usize].principal.user;
-        owner.is_some() && *owner != principal.user
+    fn is_foreign(&self, index: SessionIndex, principal: &Principal) -> bool {
+        self.sessions[index as usize].principal.is_another_than(principal)
+    }
+
+    /// The client has forgotten its session: what it had received of its registration's queue is over, and what it had
+    /// not is sent again.
+    fn settle_received(&mut self, queue: SessionIndex) {
+        for tag in self.sessions[queue as usize].queue.received() {
+            if let Some(slot) = self.sessions[queue as usize].queue.window.remove(tag) {
+                self.settle(queue, slot.sequence, slot.stored, Outcome::Acknowledged);
+            }
+        }
     }
 
     /// CONNACK leaves; then what waits for the client.
@@ -99,7 +123,7 @@ impl Broker {
         let inbound = self.sessions[index as usize].inbound.iter().map(|(tag, _)| *tag).collect();
         self.effects.push_back(Effect::Connected { connection, session_present, inbound });
         self.answer_ready(connection);
-        self.pump(index);
+        self.pump_connection(place);
     }
 
     /// The old connection of the client goes, if it has one `[MQTT-3.1.4-3]`.
@@ -124,14 +148,20 @@ impl Broker {
     }
 
     pub(crate) fn add_session(&mut self, session: Session) -> SessionIndex {
-        let (client, id) = (session.client.clone(), session.id);
-        let index = u32::try_from(self.sessions.insert(session)).expect("fewer sessions than 2^30");
+        let client = session.client.clone();
+        let index = self.add_queue(session);
         self.clients.insert(client, index);
+        index
+    }
+
+    pub(crate) fn add_queue(&mut self, session: Session) -> SessionIndex {
+        let id = session.id;
+        let index = u32::try_from(self.sessions.insert(session)).expect("fewer sessions than 2^30");
         self.queues.insert(id, index);
         index
     }
 
-    fn new_queue_id(&mut self, client: &ClientId, logged: bool) -> QueueId {
+    pub(crate) fn new_queue_id(&mut self, client: &ClientId, logged: bool) -> QueueId {
         let partition = self.config.placement.partition_of(client.as_str().as_bytes());
         if !logged {
             self.ordinals_unlogged += 1;
@@ -171,6 +201,12 @@ impl Broker {
         session.since = self.now.wall;
         session.watch = None;
         session.queue.detach();
+        if let Some(queue) = connection.registration {
+            let registration = &mut self.sessions[queue as usize];
+            registration.connection = None;
+            registration.queue.detach();
+        }
+        let session = &mut self.sessions[index as usize];
         if let DisconnectCause::Normal { expiry: Some(expiry) } | DisconnectCause::WithWill { expiry: Some(expiry) } =
             cause
         {
@@ -231,7 +267,6 @@ impl Broker {
         for (filter, _) in &subscriptions {
             self.unindex_subscription(index, filter);
         }
-        self.leave_directory(index);
         let mut session = self.sessions.remove(index as usize);
         let inbound = std::mem::take(&mut session.inbound);
         self.timers.cancel(session.expiry_timer);

@@ -11,14 +11,39 @@ use postroad_base as base;
 use crate::api::{Counted, Effect};
 use crate::broker::{Broker, Congestion};
 use crate::gate::Waiter;
-use crate::queue::State;
-use crate::session::{ConnectionIndex, SessionIndex};
+use crate::queue::{Slot, State};
+use crate::session::{Connection, ConnectionIndex, SessionIndex};
 
 impl Broker {
     /// Sends what the connection of this session takes.
     pub(crate) fn pump(&mut self, index: SessionIndex) {
         while self.resend_one(index) || self.send_one(index) {}
         self.read_backlog(index);
+    }
+
+    /// Sends what a connection takes of both queues that it drains, the older delivery first. What it takes at once is
+    /// counted for both together.
+    pub(crate) fn pump_connection(&mut self, place: ConnectionIndex) {
+        let Connection { session, registration, .. } = self.connections[place as usize];
+        let Some(registration) = registration else { return self.pump(session) };
+        loop {
+            let [first, second] = self.older_first([session, registration]);
+            let sent =
+                self.resend_one(first) || self.resend_one(second) || self.send_one(first) || self.send_one(second);
+            if !sent {
+                break;
+            }
+        }
+        self.read_backlog(session);
+        self.read_backlog(registration);
+    }
+
+    fn older_first(&self, [one, other]: [SessionIndex; 2]) -> [SessionIndex; 2] {
+        let next = |index: SessionIndex| self.sessions[index as usize].queue.next().map(|entry| entry.sequence);
+        match (next(one), next(other)) {
+            (Some(a), Some(b)) if b < a => [other, one],
+            _ => [one, other],
+        }
     }
 
     /// The session's connection, if it takes a delivery now.
@@ -62,7 +87,7 @@ impl Broker {
         slot.counts = true;
         connection.unacknowledged += 1;
         let connection = connection.id;
-        self.send(connection, entry, Some(tag));
+        self.send(index, connection, entry, Some(tag));
         true
     }
 
@@ -123,22 +148,22 @@ impl Broker {
         let Some(place) = self.place_of(connection) else { return };
         let connection_state = &mut self.connections[place as usize];
         connection_state.held -= 1;
-        let index = connection_state.session;
-        self.send_held(index, connection, tag);
+        if let Some(index) = connection_state.owner_of(tag) {
+            self.send_held(index, connection, tag);
+        }
     }
 
     fn send_held(&mut self, index: SessionIndex, connection: ConnectionId, tag: Tag) {
         let Some(slot) = self.sessions[index as usize].queue.window.get_mut(tag) else { return };
         let Some(entry) = slot.entry.clone().filter(|_| slot.state == State::Held) else { return };
         slot.state = State::Sent;
-        self.send(connection, entry, Some(tag));
+        self.send(index, connection, entry, Some(tag));
     }
 
     /// PUBACK.
     pub(crate) fn acknowledge(&mut self, connection: ConnectionId, tag: Tag, reason: ReasonCode) {
         let Some(place) = self.place_of(connection) else { return };
-        let index = self.session_of(place);
-        let slot = self.sessions[index as usize].queue.window.get_mut(tag);
+        let slot = self.slot_mut(place, tag);
         if !slot.is_some_and(|slot| slot.qos == Qos::AtLeastOnce && slot.state == State::Sent) {
             return self.count(Counted::UnknownTag);
         }
@@ -148,7 +173,7 @@ impl Broker {
     /// PUBREC.
     pub(crate) fn receive(&mut self, connection: ConnectionId, tag: Tag, reason: ReasonCode) {
         let Some(place) = self.place_of(connection) else { return };
-        let index = self.session_of(place);
+        let index = self.connections[place as usize].owner_of(tag).unwrap_or_else(|| self.session_of(place));
         let session = &mut self.sessions[index as usize];
         let slot = session.queue.window.get_mut(tag).filter(|slot| slot.qos == Qos::ExactlyOnce);
         match slot.map(|slot| (slot.state, slot)) {
@@ -184,8 +209,7 @@ impl Broker {
     /// A commit has covered a PUBREC.
     pub(crate) fn release_held(&mut self, connection: ConnectionId, tag: Tag) {
         let Some(place) = self.place_of(connection) else { return };
-        let index = self.session_of(place);
-        let slot = self.sessions[index as usize].queue.window.get_mut(tag);
+        let slot = self.slot_mut(place, tag);
         if let Some(slot) = slot.filter(|slot| slot.state == State::ReleaseHeld) {
             slot.state = State::Released;
             self.effects.push_back(Effect::ReleaseDelivery { connection, tag, reason: ReasonCode::Success });
@@ -195,18 +219,23 @@ impl Broker {
     /// PUBCOMP.
     pub(crate) fn complete(&mut self, connection: ConnectionId, tag: Tag) {
         let Some(place) = self.place_of(connection) else { return };
-        let index = self.session_of(place);
-        let slot = self.sessions[index as usize].queue.window.get_mut(tag);
+        let slot = self.slot_mut(place, tag);
         if !slot.is_some_and(|slot| slot.state == State::Released) {
             return self.count(Counted::UnknownTag);
         }
         self.finish(place, tag, Outcome::Acknowledged);
     }
 
+    /// The delivery under this tag, of whichever queue it is.
+    fn slot_mut(&mut self, place: ConnectionIndex, tag: Tag) -> Option<&mut Slot> {
+        let index = self.connections[place as usize].owner_of(tag)?;
+        self.sessions[index as usize].queue.window.get_mut(tag)
+    }
+
     /// A delivery of a connected session is over.
     fn finish(&mut self, place: ConnectionIndex, tag: Tag, outcome: Outcome) {
         let connection = &mut self.connections[place as usize];
-        let index = connection.session;
+        let Some(index) = connection.owner_of(tag) else { return };
         let queue = &mut self.sessions[index as usize].queue;
         let Some(slot) = queue.window.remove(tag) else { return };
         if slot.counts {
@@ -219,7 +248,7 @@ impl Broker {
             self.count(Counted::RefusedByReceiver);
         }
         self.settle(index, slot.sequence, slot.stored, outcome);
-        self.pump(index);
+        self.pump_connection(place);
     }
 
     /// Writes down that a delivery is over, where the log knows of it.
@@ -245,8 +274,7 @@ impl Broker {
         let connection = &mut self.connections[place as usize];
         connection.congested = congestion == Congestion::Congested;
         if congestion == Congestion::Writable {
-            let index = connection.session;
-            self.pump(index);
+            self.pump_connection(place);
         }
     }
 }

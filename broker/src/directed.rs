@@ -1,57 +1,20 @@
 //! Directed pushes: the reserved roots `$client/<id>/…`, `$user/<user>/…`, `$group/<name>/…`, `$all/…`
 //! (DESIGN 5). The device sees the rest of the topic.
 //!
-//! Nobody subscribes to them: a session is found by its client's name, or by who its client proved to be. A
-//! client lives on one shard, so `$client/…` goes there only; the others go to every shard. Wildcards of
-//! ordinary subscriptions don't match them, for they start with `$`.
+//! Nobody has to subscribe to them: a registration is found by its client's name, or by who its client is; a client
+//! without one by its session. A client lives on one shard, so `$client/…` goes there only; the others go to every
+//! shard. Wildcards of ordinary subscriptions don't match them, for they start with `$`.
 
-use ahash::AHashMap;
-use base::{ClientId, Message, Qos, Record, TopicName};
-use bytestring::ByteString;
+use base::{ClientId, Message, RegisteredBy, TopicName};
 use postroad_base as base;
 use smallvec::SmallVec;
 
-use crate::api::{Principal, StateKey};
+use crate::api::Principal;
 use crate::broker::Broker;
-use crate::route::{Match, Origin, Scratch};
-use crate::session::{Session, SessionIndex};
-
-/// Sessions by who their clients proved to be.
-#[derive(Debug, Default)]
-pub(crate) struct Directory {
-    users: AHashMap<ByteString, Vec<SessionIndex>>,
-    groups: AHashMap<ByteString, Vec<SessionIndex>>,
-    /// Recovery: of clients whose session may come later in the replay.
-    pub replayed: AHashMap<ClientId, Principal>,
-}
-
-impl Directory {
-    fn enter(&mut self, index: SessionIndex, principal: &Principal) {
-        if let Some(user) = &principal.user {
-            self.users.entry(user.clone()).or_default().push(index);
-        }
-        for group in principal.groups.iter() {
-            self.groups.entry(group.clone()).or_default().push(index);
-        }
-    }
-
-    fn leave(&mut self, index: SessionIndex, principal: &Principal) {
-        if let Some(user) = &principal.user {
-            take_out(&mut self.users, user, index);
-        }
-        for group in principal.groups.iter() {
-            take_out(&mut self.groups, group, index);
-        }
-    }
-}
-
-fn take_out(map: &mut AHashMap<ByteString, Vec<SessionIndex>>, name: &ByteString, index: SessionIndex) {
-    let Some(sessions) = map.get_mut(name) else { return };
-    sessions.retain(|other| *other != index);
-    if sessions.is_empty() {
-        map.remove(name);
-    }
-}
+use crate::config::UnknownClient;
+use crate::registration::RegistrationIndex;
+use crate::route::{Match, Origin};
+use crate::session::{Role, Session, SessionIndex};
 
 /// To whom a message is directed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,92 +29,114 @@ impl Broker {
     /// Adds the recipients of a directed push to what `collect` has found.
     pub(crate) fn collect_directed(&mut self, message: &Message, origin: Origin) {
         let Some((root, _)) = split(message.topic.as_str()) else { return };
-        let Self { scratch, sessions, clients, directory, mesh, config, .. } = self;
-        let mut add = |index: SessionIndex| add_match(scratch, index, &sessions[index as usize], message);
         match root {
-            Root::Client(name) => drop(clients.get(name).map(|&index| add(index))),
-            Root::User(name) => directory.users.get(name).into_iter().flatten().for_each(|&index| add(index)),
-            Root::Group(name) => directory.groups.get(name).into_iter().flatten().for_each(|&index| add(index)),
-            Root::All => clients.values().for_each(|&index| add(index)),
+            Root::Client(name) => self.collect_client(name, message),
+            Root::User(name) => self.collect_registered(&self.registrations.of_user(name), message),
+            Root::Group(name) => self.collect_registered(&self.registrations.of_group(name), message),
+            Root::All => self.collect_all(message),
         }
         if origin == Origin::Shard {
             return;
         }
+        let Self { scratch, mesh, config, .. } = self;
         match root {
             Root::Client(name) => scratch.add_shard(config.placement.home(name.as_bytes()), config.shard),
             _ => mesh.others().for_each(|shard| scratch.add_shard(shard, config.shard)),
         }
     }
 
-    /// The session's client has proved to be this one.
-    pub(crate) fn set_principal(&mut self, index: SessionIndex, principal: &Principal) {
-        let session = &mut self.sessions[index as usize];
-        if session.principal == *principal {
+    fn collect_client(&mut self, name: &str, message: &Message) {
+        if self.config.placement.home(name.as_bytes()) != self.config.shard {
             return;
         }
-        let old = std::mem::replace(&mut session.principal, principal.clone());
-        self.directory.leave(index, &old);
-        self.directory.enter(index, principal);
-        self.log_principal(index);
-    }
-
-    fn log_principal(&mut self, index: SessionIndex) {
-        let session = &self.sessions[index as usize];
-        if !session.logged {
+        if let Some(index) = self.registrations.find(name) {
+            return self.collect_registered(&[index], message);
+        }
+        if let Some(&session) = self.clients.get(name) {
+            return self.add_push(session, message);
+        }
+        if self.config.unknown_client == UnknownClient::Reject || !self.may_register() {
+            self.scratch.unknown_client = true;
             return;
         }
-        let client = session.client.clone();
-        let record = registration(session).unwrap_or_else(|| Record::Unregister { client: client.clone() });
-        self.append(record);
-        self.retiring.dirty.insert(StateKey::Registration(client));
+        self.register(&ClientId::from(name), &Principal::default(), RegisteredBy::Push);
+        self.collect_registered(&self.registrations.find(name).into_iter().collect::<Vec<_>>(), message);
     }
 
-    /// The session is about to end.
-    pub(crate) fn leave_directory(&mut self, index: SessionIndex) {
-        self.set_principal(index, &Principal::default());
+    /// Every registered client, and whoever has a session without being registered.
+    fn collect_all(&mut self, message: &Message) {
+        self.collect_registered(&self.registrations.all(), message);
+        let Self { clients, registrations, .. } = self;
+        let unregistered = clients.iter().filter(|(client, _)| registrations.find(client.as_str()).is_none());
+        let mut sessions: Vec<SessionIndex> = unregistered.map(|(_, &index)| index).collect();
+        sessions.sort_unstable();
+        for session in sessions {
+            self.add_push(session, message);
+        }
     }
 
-    /// Recovery: all sessions are there.
-    pub(crate) fn apply_principals(&mut self) {
-        for (client, principal) in std::mem::take(&mut self.directory.replayed) {
-            if let Some(&index) = self.clients.get(&client) {
-                self.directory.enter(index, &principal);
-                self.sessions[index as usize].principal = principal;
+    fn collect_registered(&mut self, registrations: &[RegistrationIndex], message: &Message) {
+        for &index in registrations {
+            let session = self.session_of_client(&self.registrations.entry(index).client);
+            match (message.qos.is_acknowledged(), session) {
+                (true, Some(session)) => {
+                    let queue = self.registration_queue(index);
+                    self.move_push(session, queue, message);
+                }
+                (true, None) => {
+                    let queue = self.registration_queue(index);
+                    self.add_push(queue, message);
+                }
+                // QoS 0 does not wait.
+                (false, Some(session)) => self.add_push(session, message),
+                (false, None) => self.scratch.absent += 1,
             }
         }
     }
 
-    pub(crate) fn registration_of(&self, client: &ClientId) -> Option<Record> {
-        let index = *self.clients.get(client)?;
-        registration(&self.sessions[index as usize])
+    /// The client's session may have subscribed to it as well: it gets one copy, which the registration keeps.
+    fn move_push(&mut self, session: SessionIndex, registration: SessionIndex, message: &Message) {
+        let Self { scratch, sessions, .. } = self;
+        let subscriber = &sessions[session as usize];
+        if subscriber.mark_walk != scratch.walk() {
+            return self.add_push(registration, message);
+        }
+        let known = &mut scratch.matches[subscriber.mark as usize];
+        (known.session, known.qos, known.retain) = (registration, message.qos, false);
+    }
+
+    /// At the publisher's level: the recipient has not chosen one.
+    fn add_push(&mut self, index: SessionIndex, message: &Message) {
+        let Self { scratch, sessions, .. } = self;
+        if sessions[index as usize].mark_walk == scratch.walk() {
+            return; // subscribed to it as well
+        }
+        let (qos, identifiers) = (message.qos, SmallVec::new());
+        scratch.matches.push(Match { session: index, qos, retain: false, identifiers, full: false, shared: false });
+    }
+
+    /// The topic as the recipient sees it, if the message was directed to it. Who watches the pushes of others by an
+    /// ordinary subscription sees the whole topic.
+    pub(crate) fn topic_of_device(&self, index: SessionIndex, topic: &TopicName) -> Option<TopicName> {
+        if !topic.is_reserved() {
+            return None;
+        }
+        let (root, rest) = split(topic.as_str())?;
+        let Session { role, client, principal, .. } = &self.sessions[index as usize];
+        let addressed = *role == Role::Registration
+            || match root {
+                Root::Client(name) => client.as_str() == name,
+                Root::User(name) => principal.user.as_deref() == Some(name),
+                Root::Group(name) => principal.groups.iter().any(|group| *group == name),
+                Root::All => true,
+            };
+        addressed.then(|| TopicName::new(topic.as_byte_string().slice_ref(rest)).ok())?
     }
 }
 
-fn registration(session: &Session) -> Option<Record> {
-    let Principal { user, groups } = &session.principal;
-    let known = user.is_some() || !groups.is_empty();
-    let (client, user, groups) = (session.client.clone(), user.clone(), groups.to_vec());
-    known.then_some(Record::Register { client, user, groups })
-}
-
-/// At the publisher's level: the recipient has not chosen one.
-fn add_match(scratch: &mut Scratch, index: SessionIndex, session: &Session, message: &Message) {
-    if session.mark_walk == scratch.walk() {
-        return; // subscribed to it as well
-    }
-    let qos: Qos = message.qos;
-    let identifiers = SmallVec::new();
-    scratch.matches.push(Match { session: index, qos, retain: false, identifiers, full: false, shared: false });
-}
-
-/// The topic as the device sees it, if the message was directed.
-pub(crate) fn topic_of_device(topic: &TopicName) -> Option<TopicName> {
-    let text = topic.as_byte_string();
-    if !text.starts_with('$') {
-        return None;
-    }
-    let (_, rest) = split(text)?;
-    TopicName::new(text.slice_ref(rest)).ok()
+/// A push is not retained: it has recipients of its own, and waits for them.
+pub(crate) fn is_directed(topic: &TopicName) -> bool {
+    topic.is_reserved() && split(topic.as_str()).is_some()
 }
 
 /// The root and the rest of a directed topic.
@@ -171,11 +156,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_device_sees_the_rest() {
-        let check = |topic: &str| topic_of_device(&TopicName::new(topic).unwrap()).map(|t| t.as_str().to_owned());
-        assert_eq!(check("$client/car-7/cmd/lock").as_deref(), Some("cmd/lock"));
-        assert_eq!(check("$all/news").as_deref(), Some("news"));
-        assert_eq!(check("$user/anna/"), None);
+    fn the_root_and_the_rest() {
+        let check = |topic: &'static str| split(topic).map(|(root, rest)| (format!("{root:?}"), rest));
+        assert_eq!(check("$client/car-7/cmd/lock"), Some(("Client(\"car-7\")".into(), "cmd/lock")));
+        assert_eq!(check("$all/news"), Some(("All".into(), "news")));
+        assert_eq!(check("$user/anna/"), Some(("User(\"anna\")".into(), "")));
+        assert_eq!(check("$group/a/b/c"), Some(("Group(\"a\")".into(), "b/c")));
         assert_eq!(check("$client/car-7"), None);
         assert_eq!(check("$SYS/x"), None);
         assert_eq!(check("a/b"), None);

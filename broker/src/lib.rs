@@ -10,6 +10,7 @@
 //! | publishes on their way in | `publish`, `route`, `mesh` |
 //! | deliveries on their way out | `queue`, `deliver` |
 //! | subscriptions, share groups, retained messages, wills | `subscribe`, `share`, `retained`, `will` |
+//! | directed pushes and who can be pushed to | `directed`, `registration` |
 //! | the log, read and given back | `recover`, `retire` |
 
 pub mod access;
@@ -25,6 +26,7 @@ mod mesh;
 mod publish;
 mod queue;
 mod recover;
+mod registration;
 mod retained;
 mod retire;
 mod route;
@@ -36,5 +38,5 @@ mod timers;
 mod will;
 
 pub use broker::Broker;
-pub use config::{Config, QueuePolicy};
+pub use config::{Config, QueuePolicy, UnknownClient};
 pub use stats::Stats;

@@ -16,7 +16,7 @@ use base::{
 use bytestring::ByteString;
 use postroad_base as base;
 
-use crate::api::{Effect, Forwarded, MeshMessage};
+use crate::api::{Counted, Effect, Forwarded, MeshMessage};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::gate::Waiter;
@@ -216,6 +216,10 @@ impl Broker {
     /// `collect` or `collect_share` has been called for it. A group's message is not held against the known ids:
     /// it may have come here for others only.
     fn take_forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64) {
+        if self.scratch.unknown_client {
+            self.count(Counted::UnknownClient);
+            return self.confirm(from, token, Forwarded::UnknownClient);
+        }
         if self.must_reject(message) {
             return self.confirm(from, token, Forwarded::Full);
         }
@@ -268,6 +272,7 @@ impl Broker {
             Forwarded::Taken => pending.matched = true,
             Forwarded::NoneHere => {}
             Forwarded::Full => pending.refusal = Some(ReasonCode::QuotaExceeded),
+            Forwarded::UnknownClient => pending.refusal = Some(ReasonCode::TopicNameInvalid),
         }
         if pending.left == 0
             && let Some(Token::Publish(pending)) = self.mesh.tokens.remove(&token)

@@ -12,6 +12,7 @@ use postroad_base as base;
 use crate::access::Action;
 use crate::api::{Counted, Effect, Inbound, MeshMessage};
 use crate::broker::Broker;
+use crate::directed::is_directed;
 use crate::gate::Waiter;
 use crate::mesh::{Pending, Token};
 use crate::route::{Origin, reason_for};
@@ -85,7 +86,12 @@ impl Broker {
             return Ok(());
         }
         inbound.message.publisher = self.sessions[index as usize].id;
+        inbound.message.retain &= !is_directed(&inbound.message.topic);
         self.collect(&inbound.message, Origin::Here);
+        if self.scratch.unknown_client {
+            self.refuse(place, &inbound, ReasonCode::TopicNameInvalid, Counted::UnknownClient);
+            return Ok(());
+        }
         if let Some(shard) = self.lacking_credit(&inbound.message) {
             return Err((Box::new(inbound), shard));
         }
@@ -384,6 +390,7 @@ impl Broker {
     /// Publishes for a client that is gone (will, parked QoS 0): waits for credit if need be.
     pub(crate) fn publish_orphan(&mut self, mut message: Message) {
         message.id = self.ids.next(self.now.wall);
+        message.retain &= !is_directed(&message.topic);
         if !self.mesh.deferred.is_empty() {
             return self.defer(message);
         }
@@ -397,7 +404,9 @@ impl Broker {
         if self.lacking_credit(&message).is_some() {
             return Err(message);
         }
-        if self.must_reject(&message) {
+        if self.scratch.unknown_client {
+            self.count(Counted::UnknownClient);
+        } else if self.must_reject(&message) {
             self.count(Counted::QueueOverflow);
         } else {
             self.route(*message, false);

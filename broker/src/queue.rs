@@ -8,8 +8,8 @@
 //! Invariants
 //! - Deliveries enter at the tail of `young` and leave through the window in that order.
 //! - While there is a backlog, `young` holds only what is newer than all of it.
-//! - A tag is the slot's index plus one, so an acknowledgement is found without a search; freed tags are
-//!   used again as late as possible.
+//! - A tag is the slot's index above the lowest tag of its range, so an acknowledgement is found without a search; freed
+//!   tags are used again as late as possible.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -89,9 +89,53 @@ impl Slot {
     }
 }
 
+/// The tags of a window. A connection drains two queues, its session's and its client's registration's: each has a half
+/// of the 65,535 packet identifiers, so that a tag says whose it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Tags {
+    /// 1 to 32,767: sessions.
+    #[default]
+    Low,
+    /// 32,768 to 65,535: registrations.
+    High,
+}
+
+impl Tags {
+    const HIGH_FIRST: u16 = 0x8000;
+
+    pub fn of(tag: Tag) -> Self {
+        if tag.get() < Self::HIGH_FIRST { Self::Low } else { Self::High }
+    }
+
+    fn first(self) -> u16 {
+        match self {
+            Self::Low => 1,
+            Self::High => Self::HIGH_FIRST,
+        }
+    }
+
+    fn count(self) -> usize {
+        match self {
+            Self::Low => usize::from(Self::HIGH_FIRST - 1),
+            Self::High => usize::from(u16::MAX - Self::HIGH_FIRST) + 1,
+        }
+    }
+
+    fn tag_at(self, index: usize) -> Tag {
+        let offset = u16::try_from(index).expect("a window has at most 32,768 slots");
+        Tag::new(self.first() + offset).expect("0 is in no range")
+    }
+
+    /// `None` for a tag of the other range.
+    fn index_of(self, tag: Tag) -> Option<usize> {
+        (Self::of(tag) == self).then(|| usize::from(tag.get() - self.first()))
+    }
+}
+
 /// Deliveries in flight, by tag.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
+    tags: Tags,
     slots: Vec<Option<Slot>>,
     free: VecDeque<u16>,
     used: usize,
@@ -106,10 +150,10 @@ impl Window {
         self.used
     }
 
-    /// Puts `entry` in flight under a tag that was free; gives it back if all 65,535 are taken.
+    /// Puts `entry` in flight under a tag that was free; gives it back if all are taken.
     pub fn insert(&mut self, entry: Entry, state: State) -> Result<Tag, Box<Entry>> {
         let index = if self.slots.len() < TAGS_MIN || self.free.is_empty() {
-            if self.slots.len() >= usize::from(u16::MAX) {
+            if self.slots.len() >= self.tags.count() {
                 return Err(Box::new(entry));
             }
             self.slots.push(None);
@@ -128,7 +172,7 @@ impl Window {
             entry: Some(entry),
         });
         self.used += 1;
-        Ok(tag_of(index))
+        Ok(self.tags.tag_at(index))
     }
 
     fn next_order(&mut self) -> u64 {
@@ -138,7 +182,7 @@ impl Window {
 
     /// Recovery: puts a delivery back under the tag that the log remembers.
     pub fn restore(&mut self, tag: Tag, slot: Slot) {
-        let index = usize::from(tag.get()) - 1;
+        let Some(index) = self.tags.index_of(tag) else { return };
         while self.slots.len() <= index {
             self.free.push_back(u16::try_from(self.slots.len()).expect("a tag has 16 bits"));
             self.slots.push(None);
@@ -152,15 +196,15 @@ impl Window {
     }
 
     pub fn get(&self, tag: Tag) -> Option<&Slot> {
-        self.slots.get(usize::from(tag.get()) - 1)?.as_ref()
+        self.slots.get(self.tags.index_of(tag)?)?.as_ref()
     }
 
     pub fn get_mut(&mut self, tag: Tag) -> Option<&mut Slot> {
-        self.slots.get_mut(usize::from(tag.get()) - 1)?.as_mut()
+        self.slots.get_mut(self.tags.index_of(tag)?)?.as_mut()
     }
 
     pub fn remove(&mut self, tag: Tag) -> Option<Slot> {
-        let index = usize::from(tag.get()) - 1;
+        let index = self.tags.index_of(tag)?;
         let slot = self.slots.get_mut(index)?.take()?;
         self.free.push_back(u16::try_from(index).expect("a tag has 16 bits"));
         self.used -= 1;
@@ -168,11 +212,13 @@ impl Window {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Tag, &Slot)> {
-        self.slots.iter().enumerate().filter_map(|(index, slot)| Some((tag_of(index), slot.as_ref()?)))
+        let tags = self.tags;
+        self.slots.iter().enumerate().filter_map(move |(index, slot)| Some((tags.tag_at(index), slot.as_ref()?)))
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Tag, &mut Slot)> {
-        self.slots.iter_mut().enumerate().filter_map(|(index, slot)| Some((tag_of(index), slot.as_mut()?)))
+        let tags = self.tags;
+        self.slots.iter_mut().enumerate().filter_map(move |(index, slot)| Some((tags.tag_at(index), slot.as_mut()?)))
     }
 
     /// Tags in the order of their deliveries.
@@ -189,10 +235,6 @@ impl Window {
             self.free = VecDeque::new();
         }
     }
-}
-
-fn tag_of(index: usize) -> Tag {
-    u16::try_from(index + 1).ok().and_then(Tag::new).expect("the window has at most 65,535 slots")
 }
 
 /// What waits in the old generation.
@@ -230,6 +272,11 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
+    /// An empty one whose deliveries go out under these tags.
+    pub fn with_tags(tags: Tags) -> Self {
+        Self { window: Window { tags, ..Window::default() }, ..Self::default() }
+    }
+
     /// Pending deliveries, in flight or waiting.
     pub fn messages(&self) -> usize {
         let backlog = self.backlog.as_ref().map_or(0, |b| b.unread + b.portion.len());
@@ -296,6 +343,12 @@ impl Queue {
         self.window.shrink();
     }
 
+    /// What the receiver has (QoS 2, PUBREC) and has not completed.
+    pub fn received(&self) -> Vec<Tag> {
+        let received = |slot: &Slot| matches!(slot.state, State::ReleaseHeld | State::Released);
+        self.window.iter().filter(|(_, slot)| received(slot)).map(|(tag, _)| tag).collect()
+    }
+
     /// A connection takes the queue up: what is in flight goes first, in its order `[MQTT-4.4.0-1]`.
     pub fn attach(&mut self) {
         self.resend = self.window.in_order();
@@ -350,20 +403,33 @@ mod tests {
         assert_eq!(tags[16..32], (1..=16).collect::<Vec<_>>());
     }
 
-    /// Whatever is inserted and removed: no tag twice at once, never more than 65,535, order kept.
+    /// Whatever is inserted and removed: no tag twice at once, never more than there are, order kept.
     #[test]
     fn all_tags_can_be_taken_and_no_more() {
         let mut window = Window::default();
         let mut seen = ahash::AHashSet::new();
-        for n in 0..65_535 {
+        for n in 0..32_767 {
             assert!(seen.insert(window.insert(entry(n), State::Sent).unwrap()));
         }
-        assert_eq!(window.insert(entry(65_535), State::Sent).unwrap_err().sequence, Sequence(65_535));
+        assert_eq!(window.insert(entry(32_767), State::Sent).unwrap_err().sequence, Sequence(32_767));
         let tag = Tag::new(777).unwrap();
         assert_eq!(window.remove(tag).map(|slot| slot.sequence), Some(Sequence(776)));
         assert!(window.get_mut(tag).is_none());
         assert_eq!(window.insert(entry(70_000), State::Sent).unwrap(), tag);
         assert_eq!(window.in_order().back(), Some(&tag));
+    }
+
+    /// Between them the two ranges are all 65,535 packet identifiers.
+    #[test]
+    fn a_registration_has_the_upper_half_of_the_tags() {
+        let mut window = Queue::with_tags(Tags::High).window;
+        let tags: Vec<u16> = (0..32_768).map(|n| window.insert(entry(n), State::Sent).unwrap().get()).collect();
+        assert_eq!((tags[0], tags[32_767]), (32_768, 65_535));
+        assert!(window.insert(entry(0), State::Sent).is_err());
+        assert!(window.get(Tag::new(1).unwrap()).is_none(), "a session's tag");
+        let tag = Tag::new(40_000).unwrap();
+        assert_eq!(window.remove(tag).map(|slot| slot.sequence), Some(Sequence(7_232)));
+        assert_eq!(window.insert(entry(9), State::Sent).unwrap(), tag);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use postroad_base as base;
 use crate::api::{Counted, Effect, MeshMessage, Principal, StateKey};
 use crate::broker::Broker;
 use crate::queue::{Backlog, Entry, Queue, Slot, State};
-use crate::session::{InboundState, Progress, Session, SessionIndex};
+use crate::session::{InboundState, Progress, Role, Session, SessionIndex};
 use crate::timers::Timer;
 
 /// Wills of a former run wait at least this long: until the other shards have told what they want.
@@ -96,15 +96,11 @@ impl Broker {
                 self.retiring.replayed_retained.remove(&topic);
                 self.retiring.dirty.insert(StateKey::Retained(topic));
             }
-            Record::Register { client, user, groups } => {
+            Record::Register { client, by, user, groups } => {
                 let principal = Principal { user, groups: groups.into() };
-                self.directory.replayed.insert(client.clone(), principal);
-                self.retiring.dirty.insert(StateKey::Registration(client));
+                self.replay_registration(client, Some((principal, by)));
             }
-            Record::Unregister { client } => {
-                self.directory.replayed.remove(&client);
-                self.retiring.dirty.insert(StateKey::Registration(client));
-            }
+            Record::Unregister { client } => self.replay_registration(client, None),
             Record::OrdinalsUsed { next } => self.use_ordinals(next),
             _ => {}
         }
@@ -128,10 +124,15 @@ impl Broker {
         if !is_snapshot {
             self.retiring.dirty.insert(StateKey::Ordinals(queue.partition()));
         }
-        let QueueOwner::Session(client) = owner else { return };
-        let mut session = Session::new(client, queue, true, expiry);
-        (session.since, session.was_connected) = (at, true);
-        let index = self.add_session(session);
+        let index = match owner {
+            QueueOwner::Session(client) => {
+                let mut session = Session::new(client, queue, true, expiry);
+                (session.since, session.was_connected) = (at, true);
+                self.add_session(session)
+            }
+            QueueOwner::Registration(client) => self.add_queue(Session::of_registration(client, queue, true)),
+            QueueOwner::Share(..) => return,
+        };
         if !is_snapshot {
             self.mark_dirty(index);
         }
@@ -231,7 +232,7 @@ impl Broker {
         self.now = now;
         self.gate.advance(Sequence(first.0.saturating_sub(1)));
         self.gate.commit_all();
-        self.apply_principals();
+        self.registrations_recovered();
         for message in std::mem::take(&mut self.retiring.replayed_retained).into_values() {
             self.keep(message);
         }
@@ -245,6 +246,7 @@ impl Broker {
             }
         }
         self.tell_repeatable();
+        places.retain(|&index| self.sessions[index as usize].role == Role::Session);
         for index in places {
             self.begin_absence(index);
         }

@@ -16,7 +16,7 @@ use crate::api::{BacklogEntry, Effect, Retirement, StateKey};
 use crate::broker::Broker;
 use crate::gate::Waiter;
 use crate::queue::{Backlog, Entry, State};
-use crate::session::{Progress, Session, SessionIndex};
+use crate::session::{Progress, Role, Session, SessionIndex};
 
 /// What changed since the last retirement.
 #[derive(Debug, Default)]
@@ -132,7 +132,7 @@ impl Broker {
                 let next = QueueId::new(*partition, self.ordinals[usize::from(partition.0)]);
                 Some(vec![Record::OrdinalsUsed { next }])
             }
-            StateKey::Registration(client) => Some(vec![self.registration_of(client)?]),
+            StateKey::Registration(client) => Some(vec![self.registration_record(client)?]),
             StateKey::Queue(_) => None,
         }
     }
@@ -253,12 +253,21 @@ fn entry_of(item: BacklogEntry) -> Entry {
 /// front of it: where reading starts.
 fn session_records(session: &Session) -> Vec<Record> {
     let Session { id: queue, expiry, since: at, .. } = *session;
-    let owner = QueueOwner::Session(session.client.clone());
-    let mut records = vec![Record::QueueBegin { queue, owner, expiry, at }];
-    records.push(match session.connection {
-        Some(_) => Record::Connected { queue, expiry, at },
-        None => Record::Disconnected { queue, expiry, at },
-    });
+    let mut records = Vec::new();
+    match session.role {
+        Role::Session => {
+            let owner = QueueOwner::Session(session.client.clone());
+            records.push(Record::QueueBegin { queue, owner, expiry, at });
+            records.push(match session.connection {
+                Some(_) => Record::Connected { queue, expiry, at },
+                None => Record::Disconnected { queue, expiry, at },
+            });
+        }
+        Role::Registration => {
+            let owner = QueueOwner::Registration(session.client.clone());
+            records.push(Record::QueueBegin { queue, owner, expiry, at });
+        }
+    }
     if session.will.is_some() {
         records.push(Record::WillSet { queue, will: session.will.clone() });
     }

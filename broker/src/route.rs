@@ -53,6 +53,10 @@ pub(crate) struct Scratch {
     pub groups: SmallVec<[GroupIndex; 2]>,
     /// Groups whose member on another shard gets it.
     pub share_forwards: SmallVec<[(u16, TopicFilter); 1]>,
+    /// Registered clients that are not here, for a push of QoS 0.
+    pub absent: u64,
+    /// A push to a client that nobody has seen, and the policy is to refuse it.
+    pub unknown_client: bool,
     walk: u64,
 }
 
@@ -73,6 +77,8 @@ impl Scratch {
         self.shards.clear();
         self.groups.clear();
         self.share_forwards.clear();
+        self.absent = 0;
+        self.unknown_client = false;
         self.walk += 1;
     }
 }
@@ -131,7 +137,9 @@ impl Broker {
     /// Whether there was any.
     pub(crate) fn spread(&mut self, message: &Arc<Message>) -> bool {
         let mut matches = std::mem::take(&mut self.scratch.matches);
-        let matched = !matches.is_empty();
+        let absent = std::mem::take(&mut self.scratch.absent);
+        self.count_by(Counted::DroppedQos0Offline, absent);
+        let matched = !matches.is_empty() || absent > 0;
         matches.retain(|m| {
             if m.full {
                 self.count(Counted::QueueOverflow);
@@ -212,13 +220,19 @@ impl Broker {
             return self.count(Counted::DroppedQos0Congested);
         }
         let connection = connection.id;
-        self.send(connection, entry, None);
+        self.send(index, connection, entry, None);
     }
 
-    /// PUBLISH to a connection.
-    pub(crate) fn send(&mut self, connection: base::ConnectionId, entry: Entry, tag: Option<base::Tag>) {
+    /// PUBLISH of an entry of this queue to a connection.
+    pub(crate) fn send(
+        &mut self,
+        index: SessionIndex,
+        connection: base::ConnectionId,
+        entry: Entry,
+        tag: Option<base::Tag>,
+    ) {
         self.stats.sent += 1;
-        let topic = crate::directed::topic_of_device(&entry.message.topic);
+        let topic = self.topic_of_device(index, &entry.message.topic);
         let Entry { message, identifiers, qos, retain, dup, .. } = entry;
         let delivery = Delivery { message, tag, qos, dup, retain, topic, identifiers };
         self.effects.push_back(Effect::Deliver { connection, delivery });

@@ -1,4 +1,7 @@
 //! What a shard remembers of a client: its session, which may outlive its connection, and the connection.
+//!
+//! A registration's queue is a [`Session`] too, one without subscriptions, will and end ([`Role::Registration`]): its
+//! deliveries live the same life. A connection drains both.
 
 use std::collections::VecDeque;
 
@@ -9,7 +12,7 @@ use base::{
 use postroad_base as base;
 
 use crate::api::{Inbound, Principal};
-use crate::queue::Queue;
+use crate::queue::{Queue, Tags};
 use crate::timers::TimerKey;
 
 /// Place of a session in the slab.
@@ -17,10 +20,20 @@ pub(crate) type SessionIndex = u32;
 /// Place of a connection in the slab.
 pub(crate) type ConnectionIndex = u32;
 
+/// What a [`Session`] is to its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Its MQTT session.
+    Session,
+    /// The queue of its registration: directed pushes, which no clean start discards (DESIGN 5).
+    Registration,
+}
+
 /// A session `[MQTT-3.1.2-4]`.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub client: ClientId,
+    pub role: Role,
     /// Names its queue in the log, and itself as publisher (no-local).
     pub id: QueueId,
     /// Whether the log knows it: durable, and it outlives its connection.
@@ -86,6 +99,7 @@ impl Session {
     pub fn new(client: ClientId, id: QueueId, logged: bool, expiry: SessionExpiry) -> Self {
         Self {
             client,
+            role: Role::Session,
             id,
             logged,
             connection: None,
@@ -106,6 +120,12 @@ impl Session {
             mark: 0,
             mark_walk: 0,
         }
+    }
+
+    /// The queue of a registration.
+    pub fn of_registration(client: ClientId, id: QueueId, logged: bool) -> Self {
+        let queue = Queue::with_tags(Tags::High);
+        Self { role: Role::Registration, queue, ..Self::new(client, id, logged, SessionExpiry::NEVER) }
     }
 
     pub fn inbound_mut(&mut self, tag: Tag) -> Option<&mut InboundState> {
@@ -153,6 +173,8 @@ impl Session {
 pub(crate) struct Connection {
     pub id: ConnectionId,
     pub session: SessionIndex,
+    /// The queue of its client's registration, once something was pushed to it.
+    pub registration: Option<SessionIndex>,
     /// Deliveries that it takes at once: receive maximum and our own limit.
     pub window_max: u16,
     /// Sent on this connection and not acknowledged.
@@ -173,6 +195,16 @@ pub(crate) struct Connection {
     pub parked: VecDeque<Inbound>,
     /// Parked because too many answers are due.
     pub waits_for_answers: bool,
+}
+
+impl Connection {
+    /// Whose delivery goes under this tag on this connection.
+    pub fn owner_of(&self, tag: Tag) -> Option<SessionIndex> {
+        match Tags::of(tag) {
+            Tags::Low => Some(self.session),
+            Tags::High => self.registration,
+        }
+    }
 }
 
 /// PUBACK, PUBREC or PUBCOMP in the making.

@@ -3,7 +3,7 @@
 use crate::api::Counted;
 
 /// Number of variants of [`Counted`].
-pub const COUNTED: usize = 15;
+pub const COUNTED: usize = 18;
 
 impl Counted {
     /// Every variant, in the order of declaration.
@@ -23,6 +23,9 @@ impl Counted {
         Self::SessionExpired,
         Self::WillPublished,
         Self::UnknownTag,
+        Self::UnknownClient,
+        Self::RegistrationLimit,
+        Self::Unregistered,
     ];
 
     /// The value of the metric label.
@@ -43,6 +46,9 @@ impl Counted {
             Self::SessionExpired => "session_expired",
             Self::WillPublished => "will_published",
             Self::UnknownTag => "unknown_tag",
+            Self::UnknownClient => "unknown_client",
+            Self::RegistrationLimit => "registration_limit",
+            Self::Unregistered => "unregistered",
         }
     }
 }
@@ -52,6 +58,8 @@ impl Counted {
 pub struct Stats {
     /// Sessions, connected or not.
     pub sessions: usize,
+    /// Clients that can be addressed while they are away.
+    pub registrations: usize,
     /// Connections that have a session here.
     pub connections: usize,
     /// Subscriptions of all sessions.

@@ -53,7 +53,7 @@ fn a_crash_forgets_only_what_was_not_committed() {
             crash
             flow
             stats
-                sessions=1 connections=0 subscriptions=1 retained=0 queued=2 bytes=4 inflight=0 log=7
+                sessions=1 registrations=0 connections=0 subscriptions=1 retained=0 queued=2 bytes=4 inflight=0 log=7
             connect 3 sub expiry=60
                 3: connected present=true
                 3: deliver a "2" qos=1 tag=1 dup
@@ -203,7 +203,7 @@ fn a_backlog_moves_to_the_old_generation_and_back() {
             retire
                 ingest: 5 pending, 0 settled
             stats
-                sessions=2 connections=1 subscriptions=2 retained=0 queued=3 bytes=4 inflight=2 log=0
+                sessions=2 registrations=0 connections=1 subscriptions=2 retained=0 queued=3 bytes=4 inflight=2 log=0
             pub 2 a 6 qos=1 tag=6
                 2: published 6 success
             connect 3 sub expiry=60 max=2
@@ -222,10 +222,10 @@ fn a_backlog_moves_to_the_old_generation_and_back() {
                 ingest: 1 pending, 2 settled
                 read backlog: 1 entries, end=true
             stats
-                sessions=2 connections=2 subscriptions=2 retained=0 queued=2 bytes=8 inflight=2 log=0
+                sessions=2 registrations=0 connections=2 subscriptions=2 retained=0 queued=2 bytes=8 inflight=2 log=0
             crash
             stats
-                sessions=1 connections=0 subscriptions=2 retained=0 queued=1 bytes=0 inflight=0 log=1
+                sessions=1 registrations=0 connections=0 subscriptions=2 retained=0 queued=1 bytes=0 inflight=0 log=1
             connect 4 sub expiry=60 max=10
                 4: connected present=true
                 read backlog: 2 entries, end=false
@@ -242,12 +242,12 @@ fn a_backlog_moves_to_the_old_generation_and_back() {
             retire
                 ingest: 0 pending, 4 settled
             stats
-                sessions=1 connections=1 subscriptions=2 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=1 registrations=0 connections=1 subscriptions=2 retained=0 queued=0 bytes=0 inflight=0 log=0
             crash
             connect 5 sub expiry=60
                 5: connected present=true
             stats
-                sessions=1 connections=1 subscriptions=2 retained=0 queued=0 bytes=0 inflight=0 log=2
+                sessions=1 registrations=0 connections=1 subscriptions=2 retained=0 queued=0 bytes=0 inflight=0 log=2
         "#]],
     );
 }
@@ -325,7 +325,7 @@ fn a_stored_qos_2_delivery_keeps_its_tag() {
             connect 5 sub expiry=60
                 5: connected present=true
             stats
-                sessions=1 connections=1 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=2
+                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=2
         "#]],
     );
 }
@@ -384,18 +384,18 @@ fn state_survives_a_retirement_and_a_crash() {
             at 5000
             crash
             stats
-                sessions=3 connections=0 subscriptions=2 retained=1 queued=0 bytes=0 inflight=0 log=4
+                sessions=3 registrations=0 connections=0 subscriptions=2 retained=1 queued=0 bytes=0 inflight=0 log=4
             connect 4 b expiry=10
                 4: connected present=true
             at 10000
                 count will_published 1
                 4: deliver w "gone" qos=0
             stats
-                sessions=3 connections=1 subscriptions=2 retained=1 queued=0 bytes=0 inflight=0 log=6
+                sessions=3 registrations=0 connections=1 subscriptions=2 retained=1 queued=0 bytes=0 inflight=0 log=6
             at 11000
                 count session_expired 1
             stats
-                sessions=2 connections=1 subscriptions=2 retained=1 queued=0 bytes=0 inflight=0 log=7
+                sessions=2 registrations=0 connections=1 subscriptions=2 retained=1 queued=0 bytes=0 inflight=0 log=7
             connect 5 a expiry=60
                 5: connected present=true
             pub 5 x/1 m qos=1 tag=1

@@ -4,6 +4,7 @@
 
 mod durable;
 mod mesh;
+mod registrations;
 mod single;
 mod statements;
 mod world;

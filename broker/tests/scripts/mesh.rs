@@ -105,9 +105,9 @@ fn a_subscribe_that_some_shard_does_not_answer_is_undone() {
             sub 1 2 t:1
                 1: subscribed 2 granted_qos_1
             stats
-                sessions=1 connections=1 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=6
-                sessions=2 connections=2 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
-                sessions=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=6
+                sessions=2 registrations=0 connections=2 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
         "#]],
     );
 }
@@ -232,9 +232,9 @@ fn retained_messages_live_on_their_topics_shard() {
             pub 1 r/4 four retain
                 count no_subscriber 1
             stats
-                sessions=1 connections=1 subscriptions=0 retained=2 queued=0 bytes=0 inflight=0 log=3
-                sessions=0 connections=0 subscriptions=0 retained=1 queued=0 bytes=0 inflight=0 log=1
-                sessions=0 connections=0 subscriptions=0 retained=1 queued=0 bytes=0 inflight=0 log=1
+                sessions=1 registrations=0 connections=1 subscriptions=0 retained=2 queued=0 bytes=0 inflight=0 log=3
+                sessions=0 registrations=0 connections=0 subscriptions=0 retained=1 queued=0 bytes=0 inflight=0 log=1
+                sessions=0 registrations=0 connections=0 subscriptions=0 retained=1 queued=0 bytes=0 inflight=0 log=1
             connect 2 b
                 2: connected present=false
             sub 2 1 r/+:1
@@ -249,9 +249,9 @@ fn retained_messages_live_on_their_topics_shard() {
             pub 1 r/1 - retain
                 2: deliver r/1 "" qos=0
             stats
-                sessions=1 connections=1 subscriptions=0 retained=2 queued=0 bytes=0 inflight=0 log=3
-                sessions=1 connections=1 subscriptions=2 retained=1 queued=0 bytes=18 inflight=3 log=1
-                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=2
+                sessions=1 registrations=0 connections=1 subscriptions=0 retained=2 queued=0 bytes=0 inflight=0 log=3
+                sessions=1 registrations=0 connections=1 subscriptions=2 retained=1 queued=0 bytes=18 inflight=3 log=1
+                sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=2
         "#]],
     );
 }
@@ -358,9 +358,9 @@ fn share_groups_span_shards() {
                 count no_subscriber 1
                 7: published 2 no_matching_subscribers
             stats
-                sessions=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
-                sessions=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=10 inflight=5 log=12
-                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=10 inflight=5 log=12
+                sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
         "#]],
     );
 }
@@ -469,47 +469,47 @@ fn directed_pushes() {
             sub 4 1 #:1
                 4: subscribed 1 granted_qos_1
             pub 4 $client/a/cmd/lock now qos=1 tag=1
-                1: deliver cmd/lock "now" qos=1 tag=1
+                1: deliver cmd/lock "now" qos=1 tag=32768
                 4: published 1 success
             pub 4 $user/anna/hi both qos=1 tag=2
-                1: deliver hi "both" qos=1 tag=2
-                2: deliver hi "both" qos=1 tag=1
+                1: deliver hi "both" qos=1 tag=32769
+                2: deliver hi "both" qos=1 tag=32768
                 4: published 2 success
             pub 4 $group/cars/hi both
                 1: deliver hi "both" qos=0
                 3: deliver hi "both" qos=0
             pub 4 $all/news everybody qos=2 tag=3
                 4: deliver news "everybody" qos=2 tag=1
-                3: deliver news "everybody" qos=2 tag=1
-                1: deliver news "everybody" qos=2 tag=3
-                2: deliver news "everybody" qos=2 tag=2
+                1: deliver news "everybody" qos=2 tag=32770
+                2: deliver news "everybody" qos=2 tag=32769
+                3: deliver news "everybody" qos=2 tag=32768
                 4: published 3 success
             pub 4 $client/nobody/x y qos=1 tag=4
-                count no_subscriber 1
-                4: published 4 no_matching_subscribers
+                count unknown_client 1
+                4: published 4 topic_name_invalid
             disc 1 lost
             pub 4 $user/anna/later stored qos=1 tag=5
-                2: deliver later "stored" qos=1 tag=3
+                2: deliver later "stored" qos=1 tag=32770
                 4: published 5 success
             retire
                 ingest: 4 pending, 0 settled
                 ingest: 3 pending, 0 settled
+                ingest: 1 pending, 0 settled
             crash
             connect 5 a expiry=60 user=anna
                 5: connected present=true
                 read backlog: 4 entries, end=true
-                5: deliver cmd/lock "now" qos=1 tag=4 dup
-                5: deliver hi "both" qos=1 tag=5 dup
-                5: deliver news "everybody" qos=2 tag=3 dup
-                5: deliver later "stored" qos=1 tag=6 dup
+                5: deliver cmd/lock "now" qos=1 tag=32771 dup
+                5: deliver hi "both" qos=1 tag=32772 dup
+                5: deliver news "everybody" qos=2 tag=32770 dup
+                5: deliver later "stored" qos=1 tag=32773 dup
             connect 6 d
                 6: connected present=false
             pub 6 $user/anna/again x
                 count dropped_qos0_offline 1
                 5: deliver again "x" qos=0
             pub 6 $group/cars/gone x qos=1 tag=1
-                count no_subscriber 1
-                6: published 1 no_matching_subscribers
+                6: published 1 success
         "#]],
     );
 }

@@ -46,7 +46,7 @@ fn a_durable_qos_1_message_waits_for_its_commit_at_every_step() {
                 log 4 Settle 3 Acknowledged
             commit
             stats
-                sessions=2 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=4
+                sessions=2 registrations=0 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=4
         "#]],
     );
 }
@@ -106,7 +106,7 @@ fn qos_2_both_ways() {
                 count unknown_tag 1
                 2: completed 7 packet_identifier_not_found
             stats
-                sessions=2 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=9
+                sessions=2 registrations=0 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=9
         "#]],
     );
 }
@@ -223,7 +223,7 @@ fn a_session_that_ends_with_its_connection_writes_nothing() {
                 count no_subscriber 1
                 2: published 3 no_matching_subscribers
             stats
-                sessions=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
         "#]],
     );
 }
@@ -302,14 +302,14 @@ fn take_over_clean_start_and_expiry() {
                 3: subscribed 1 granted_qos_1
             disc 3
             stats
-                sessions=1 connections=0 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=9
+                sessions=1 registrations=0 connections=0 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=9
             at 10999
             stats
-                sessions=1 connections=0 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=9
+                sessions=1 registrations=0 connections=0 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=9
             at 11000
                 count session_expired 1
             stats
-                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=10
+                sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=10
             connect 4 anna
                 4: connected present=false
             connect 5 anna
@@ -317,12 +317,12 @@ fn take_over_clean_start_and_expiry() {
                 4: close session_taken_over
                 5: connected present=false
             stats
-                sessions=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=10
+                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=10
             connect 6 bert expiry=10
                 6: connected present=false
             disc 6 expiry=0
             stats
-                sessions=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=12
+                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=12
         "#]],
     );
 }
@@ -426,7 +426,7 @@ fn retained_messages() {
             pub 1 a/1 - retain
                 2: deliver a/1 "" qos=0
             stats
-                sessions=2 connections=2 subscriptions=2 retained=2 queued=0 bytes=12 inflight=2 log=12
+                sessions=2 registrations=0 connections=2 subscriptions=2 retained=2 queued=0 bytes=12 inflight=2 log=12
             at 2000
                 count expired 1
             sub 2 5 a/#:1
@@ -596,7 +596,7 @@ fn a_congested_connection() {
                 count refused_by_receiver 1
             ack 1 1
             stats
-                sessions=2 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=6
+                sessions=2 registrations=0 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=6
         "#]],
     );
 }

@@ -10,6 +10,7 @@
 //! commit             hold / flow (commits by hand / after each line)
 //! stop 1 / go        mesh messages from shard 1 wait / go on
 //! retire             crash           stats
+//! file a b:anna c:anna:cars                                auth.file names these clients (user, group)
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,8 +18,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use base::{
-    ConnectionId, Message, MessageId, MonoMillis, Now, Placement, Qos, QueueId, ReasonCode, Record, RetainHandling,
-    Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will,
+    ClientId, ConnectionId, Message, MessageId, MonoMillis, Now, Placement, Qos, QueueId, ReasonCode, Record,
+    RetainHandling, Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis,
+    Will,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
@@ -75,6 +77,8 @@ pub struct World {
     out: String,
     show_log: bool,
     acl: Arc<Acl>,
+    /// What `auth.file` says, once it was read.
+    file: Option<Vec<(ClientId, Principal)>>,
 }
 
 /// One shard, with a log.
@@ -101,6 +105,7 @@ impl World {
             out: String::new(),
             show_log: false,
             acl: Arc::new(Acl::default()),
+            file: None,
         };
         for number in 0..shards {
             let broker = Broker::new(world.config_of(number), Sequence(1));
@@ -171,6 +176,10 @@ impl World {
             "stop" => self.shards[arguments.number(0) as usize].stopped = true,
             "go" => self.shards.iter_mut().for_each(|shard| shard.stopped = false),
             "connect" => self.connect(&arguments),
+            "file" => {
+                self.file = Some(words.iter().map(|word| registration_of(word)).collect());
+                self.read_file();
+            }
             _ => {
                 let connection = ConnectionId(arguments.number(0));
                 let shard = self.connections[&connection.0];
@@ -197,6 +206,17 @@ impl World {
             will: arguments.text("will").map(|will| Box::new(will_of(will, arguments))),
         };
         self.handle(shard, Event::Connect(Box::new(connect)));
+    }
+
+    fn read_file(&mut self) {
+        let Some(all) = self.file.clone() else { return };
+        for shard in 0..self.shards.len() {
+            let lives_here = |(client, _): &&(ClientId, Principal)| {
+                usize::from(self.config.placement.home(client.as_str().as_bytes()).0) == shard
+            };
+            let clients = all.iter().filter(lives_here).cloned().collect();
+            self.handle(shard, Event::Registrations { clients });
+        }
     }
 
     fn handle(&mut self, shard: usize, event: Event) {
@@ -314,6 +334,7 @@ impl World {
                 self.effect(number, effect);
             }
         }
+        self.read_file();
     }
 
     fn print_stats(&mut self) {
@@ -322,8 +343,8 @@ impl World {
             let (queued, bytes) = (s.queued_messages, s.queued_bytes);
             writeln!(
                 self.out,
-                "    sessions={} connections={} subscriptions={} retained={} queued={queued} bytes={bytes} inflight={} log={}",
-                s.sessions, s.connections, s.subscriptions, s.retained, s.inflight, shard.disk.records.len()
+                "    sessions={} registrations={} connections={} subscriptions={} retained={} queued={queued} bytes={bytes} inflight={} log={}",
+                s.sessions, s.registrations, s.connections, s.subscriptions, s.retained, s.inflight, shard.disk.records.len()
             )
             .unwrap();
         }
@@ -405,6 +426,14 @@ impl Arguments<'_> {
         };
         Inbound { message, tag: self.option("tag").and_then(Tag::new), dup: self.has("dup") }
     }
+}
+
+/// `client`, `client:user` or `client:user:group`; an empty user is none.
+fn registration_of(text: &str) -> (ClientId, Principal) {
+    let mut parts = text.split(':');
+    let client = parts.next().unwrap_or_default().into();
+    let user = parts.next().filter(|user| !user.is_empty()).map(Into::into);
+    (client, Principal { user, groups: parts.map(Into::into).collect() })
 }
 
 fn qos_of(number: u8) -> Qos {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use base::{
-    ClientId, Message, MessageId, Outcome, Qos, QueueId, QueueOwner, Recipient, Record, RetainHandling, SessionExpiry,
-    SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, TopicName, Will,
+    ClientId, Message, MessageId, Outcome, Qos, QueueId, QueueOwner, Recipient, Record, RegisteredBy, RetainHandling,
+    SessionExpiry, SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, TopicName, Will,
 };
 use bytes::Bytes;
 use postroad_base as base;
@@ -57,9 +57,12 @@ fn record(r: &mut Reader<'_>) -> Result<Record, RecordError> {
         kind::INBOUND_END => Record::InboundEnd { queue: r.queue()?, tag: tag(r)? },
         kind::RETAIN => Record::Retain { message: Arc::new(message(r)?) },
         kind::RETAIN_CLEAR => Record::RetainClear { topic: topic(r)? },
-        kind::REGISTER => {
-            Record::Register { client: ClientId(r.text()?), user: option(r, |r| r.text())?, groups: groups(r)? }
-        }
+        kind::REGISTER => Record::Register {
+            client: ClientId(r.text()?),
+            by: registered_by(r)?,
+            user: option(r, |r| r.text())?,
+            groups: groups(r)?,
+        },
         kind::UNREGISTER => Record::Unregister { client: ClientId(r.text()?) },
         kind::WATERMARK => Record::Watermark { queue: r.queue()?, upto: r.sequence()? },
         kind::ORDINALS_USED => Record::OrdinalsUsed { next: r.queue()? },
@@ -84,6 +87,15 @@ fn owner(r: &mut Reader<'_>) -> Result<QueueOwner, RecordError> {
         1 => Ok(QueueOwner::Registration(ClientId(r.text()?))),
         2 => Ok(QueueOwner::Share(r.text()?, r.text()?)),
         _ => Err(RecordError::Invalid("unknown owner of a queue")),
+    }
+}
+
+fn registered_by(r: &mut Reader<'_>) -> Result<RegisteredBy, RecordError> {
+    match r.u8()? {
+        0 => Ok(RegisteredBy::Connection),
+        1 => Ok(RegisteredBy::File),
+        2 => Ok(RegisteredBy::Push),
+        _ => Err(RecordError::Invalid("unknown origin of a registration")),
     }
 }
 

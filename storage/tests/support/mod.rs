@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 use postroad_base::{
-    ClientId, Message, MessageId, Outcome, PartitionId, Qos, QueueId, QueueOwner, Recipient, Record, RetainHandling,
-    Sequence, SessionExpiry, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will,
+    ClientId, Message, MessageId, Outcome, PartitionId, Qos, QueueId, QueueOwner, Recipient, Record, RegisteredBy,
+    RetainHandling, Sequence, SessionExpiry, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -225,10 +225,14 @@ fn any_name_record() -> impl Strategy<Value = Record> {
     prop_oneof![
         any_message().prop_map(|message| Record::Retain { message }),
         any_topic().prop_map(|topic| Record::RetainClear { topic }),
-        (any_client(), option::of(any_text()), vec(any_text(), 0..4))
-            .prop_map(|(client, user, groups)| Record::Register { client, user, groups }),
+        (any_client(), any_origin(), option::of(any_text()), vec(any_text(), 0..4))
+            .prop_map(|(client, by, user, groups)| Record::Register { client, by, user, groups }),
         any_client().prop_map(|client| Record::Unregister { client }),
     ]
+}
+
+fn any_origin() -> impl Strategy<Value = RegisteredBy> {
+    prop_oneof![Just(RegisteredBy::Connection), Just(RegisteredBy::File), Just(RegisteredBy::Push)]
 }
 
 /// Any record of any kind.

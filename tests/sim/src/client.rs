@@ -8,7 +8,8 @@ use base::{
 use postroad_base as base;
 use postroad_broker::api::{Delivery, Effect, Event, Inbound, Subscribe};
 
-use crate::oracle::{Name, Oracle, SHARED_TOPIC};
+use crate::oracle::{Name, Oracle, PUSH_TOPIC, SHARED_TOPIC};
+use crate::world::client_of_subscriber;
 
 /// What both kinds of client have.
 #[derive(Debug, Default)]
@@ -188,6 +189,12 @@ impl Subscriber {
         });
     }
 
+    /// It begins anew, without its half of the session.
+    pub fn forget(&mut self) {
+        self.received.clear();
+        self.link.known = false;
+    }
+
     /// The connection is gone: what was asked for may or may not have happened.
     pub fn cut(&mut self) {
         self.link.cut();
@@ -249,5 +256,9 @@ impl Subscriber {
 }
 
 pub fn topic_name(topic: usize) -> TopicName {
-    TopicName::new(format!("t/{topic}")).expect("a topic")
+    let name = match topic.checked_sub(PUSH_TOPIC) {
+        None => format!("t/{topic}"),
+        Some(subscriber) => format!("$client/{}/p", client_of_subscriber(subscriber)),
+    };
+    TopicName::new(name).expect("a topic")
 }

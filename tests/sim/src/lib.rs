@@ -29,6 +29,8 @@ pub enum Canary {
     LostForward,
     /// The records that keep QoS 2 exactly once across a crash are not written.
     NoTagRecords,
+    /// A registration's queue begins without a record: a crash forgets the pushes in it.
+    NoRegistrationQueue,
     /// The old generation gives a portion of a backlog in the wrong order.
     BacklogOutOfOrder,
 }

@@ -5,12 +5,16 @@
 //! - First arrivals of one publisher, topic and QoS at one subscriber are in the order of publishing, as
 //!   far as it was subscribed when they were sent first.
 //! - To a share group: some member gets it.
+//! - Pushed to a client: it gets it, subscribed or not, connected or not, clean start or not.
 //! - Published for the first time after an UNSUBACK came ⇒ it does not come there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The topic that is subscribed to by a share group only; nobody leaves it.
 pub const SHARED_TOPIC: usize = 2;
+
+/// From here on: what is pushed to the first subscriber, the second, …
+pub const PUSH_TOPIC: usize = SHARED_TOPIC + 1;
 
 /// A message: publisher, topic, level, number. Its text is the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +69,10 @@ impl Oracle {
             if (0..subscribers).any(|subscriber| state(subscriber) == Some(Subscribed::Yes)) {
                 self.owed_to_group.insert(name);
             }
+            return;
+        }
+        if let Some(subscriber) = name.topic.checked_sub(PUSH_TOPIC) {
+            self.owed.entry(name).or_default().insert(subscriber);
             return;
         }
         for subscriber in 0..subscribers {

@@ -1,20 +1,22 @@
 //! The shards, the network, the scheduler.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use base::{
-    ConnectionId, MonoMillis, Now, Placement, Qos, QueueId, Record, Sequence, SessionExpiry, ShardId,
+    ConnectionId, MonoMillis, Now, Placement, Qos, QueueId, QueueOwner, Record, Sequence, SessionExpiry, ShardId,
     SubscriptionOptions, Tag, TopicFilter, WallMillis,
 };
 use postroad_base as base;
+use postroad_broker::access::Acl;
 use postroad_broker::api::{
     Connect, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal, Retirement, Subscribe,
 };
-use postroad_broker::{Broker, Config};
+use postroad_broker::{Broker, Config, UnknownClient};
 
 use crate::client::{Link, Publisher, Subscriber};
 use crate::disk::Disk;
-use crate::oracle::{Oracle, SHARED_TOPIC};
+use crate::oracle::{Oracle, PUSH_TOPIC, SHARED_TOPIC};
 use crate::random::Random;
 use crate::{Canary, Report};
 
@@ -43,7 +45,9 @@ impl Options {
 }
 
 const PUBLISHERS: usize = 3;
-const SUBSCRIBERS: usize = 3;
+/// The last one is a device: it subscribes to nothing and forgets its session at each connection.
+const SUBSCRIBERS: usize = 4;
+const DEVICE: usize = SUBSCRIBERS - 1;
 const TOPICS: usize = SHARED_TOPIC + 1;
 
 /// Runs; what the oracle has to say, with the seed.
@@ -104,7 +108,8 @@ impl World {
             report: Report::default(),
         };
         for shard in 0..options.shards {
-            let broker = Broker::new(world.config(shard), Sequence(1));
+            let mut broker = Broker::new(world.config(shard), Sequence(1));
+            broker.set_access(everybody_everything());
             world.shards.push(Shard { broker, disk: Disk::new(), jobs: VecDeque::new(), told: Sequence(0) });
         }
         world
@@ -121,6 +126,7 @@ impl World {
         config.mesh_credits = self.options.credits;
         config.backlog_messages_max = 2;
         config.inflight_max = 3;
+        config.unknown_client = UnknownClient::Queue;
         config
     }
 
@@ -203,6 +209,11 @@ impl World {
         let record = match record {
             // A record that says nothing stands in: sequences must not shift.
             Record::Tagged { queue, .. } if self.options.canary == Some(Canary::NoTagRecords) => {
+                Record::WillSet { queue, will: None }
+            }
+            Record::QueueBegin { queue, owner: QueueOwner::Registration(_), .. }
+                if self.options.canary == Some(Canary::NoRegistrationQueue) =>
+            {
                 Record::WillSet { queue, will: None }
             }
             record => record,
@@ -316,6 +327,7 @@ impl World {
             let (now, config) = (self.now(), self.config(number as u16));
             let shard = &mut self.shards[number];
             shard.broker = Broker::new(config, Sequence(1));
+            shard.broker.set_access(everybody_everything());
             shard.jobs.clear();
             for (sequence, as_of, record) in shard.disk.crash() {
                 shard.broker.replay(sequence, as_of, record);
@@ -387,12 +399,16 @@ impl World {
         let connection = ConnectionId(self.connection_last);
         self.clients.insert(connection, client);
         self.link(client).connection = Some(connection);
+        let is_device = client == PUBLISHERS + DEVICE;
+        if is_device {
+            self.subscribers[DEVICE].forget();
+        }
         let connect = Connect {
             connection,
             client: client_name(client).as_str().into(),
-            principal: Principal::default(),
-            clean_start: false,
-            expiry: SessionExpiry::NEVER,
+            principal: principal_of(client),
+            clean_start: is_device,
+            expiry: if is_device { SessionExpiry(0) } else { SessionExpiry::NEVER },
             receive_maximum: 3,
             will: None,
         };
@@ -487,9 +503,11 @@ impl World {
         if !self.publishers[publisher].has_room() {
             return;
         }
-        let topic = self.random.below(TOPICS);
-        // After a crash a repeat may go to another member: exactly once holds per subscriber, not per group.
-        let qos = if topic == SHARED_TOPIC { 1 } else { 1 + self.random.below(2) as u8 };
+        let topic = self.random.below(TOPICS + SUBSCRIBERS);
+        // After a crash a repeat may go to another member: exactly once holds per subscriber, not per group. Nor does it
+        // hold for who forgets its session.
+        let at_least_once = topic == SHARED_TOPIC || topic == PUSH_TOPIC + DEVICE;
+        let qos = if at_least_once { 1 } else { 1 + self.random.below(2) as u8 };
         let name = self.publishers[publisher].publish(publisher, topic, qos);
         self.oracle.published(name, SUBSCRIBERS);
         self.report.published += 1;
@@ -499,7 +517,7 @@ impl World {
         let number = self.random.below(SUBSCRIBERS);
         let topic = self.random.below(TOPICS);
         let subscriber = &mut self.subscribers[number];
-        if !subscriber.link.open || subscriber.is_changing() {
+        if number == DEVICE || !subscriber.link.open || subscriber.is_changing() {
             return;
         }
         if topic == SHARED_TOPIC || self.random.chance(700) {
@@ -565,6 +583,21 @@ impl World {
             && self.publishers.iter().all(|publisher| quiet(&publisher.link) && publisher.is_idle())
             && self.subscribers.iter().all(|subscriber| quiet(&subscriber.link) && subscriber.due.is_empty())
     }
+}
+
+pub(crate) fn client_of_subscriber(subscriber: usize) -> String {
+    client_name(PUBLISHERS + subscriber)
+}
+
+/// Subscribers are users, hence registered with their first connection, if no push was first.
+fn principal_of(client: usize) -> Principal {
+    let user = (client >= PUBLISHERS).then(|| format!("user-{client}").into());
+    Principal { user, ..Principal::default() }
+}
+
+fn everybody_everything() -> Arc<Acl> {
+    let rules = "[[rule]]\nprincipal = \"*\"\naction = \"*\"\neffect = \"allow\"\n";
+    Arc::new(Acl::parse(rules).expect("a valid rule"))
 }
 
 fn client_name(client: usize) -> String {

@@ -43,7 +43,13 @@ fn promises_hold_on_two_shards_with_many_credits() {
 /// A simulator that does not find a planted bug proves nothing.
 #[test]
 fn every_canary_is_found() {
-    for canary in [Canary::CommitTooEarly, Canary::LostForward, Canary::NoTagRecords, Canary::BacklogOutOfOrder] {
+    for canary in [
+        Canary::CommitTooEarly,
+        Canary::LostForward,
+        Canary::NoTagRecords,
+        Canary::NoRegistrationQueue,
+        Canary::BacklogOutOfOrder,
+    ] {
         let found = (0..100).find_map(|seed| run(Options { canary: Some(canary), ..Options::new(seed) }).err());
         assert!(found.is_some(), "{canary:?} was not found within 100 seeds");
     }

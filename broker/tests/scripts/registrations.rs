@@ -1,0 +1,473 @@
+//! Directed pushes and the registrations that they belong to (DESIGN 5).
+
+use expect_test::{Expect, expect};
+use postroad_broker::UnknownClient;
+
+use crate::world::{World, durable};
+
+fn check(mut world: World, script: &str, expected: Expect) {
+    expected.assert_eq(&world.run(script));
+}
+
+fn with_unknown(policy: UnknownClient) -> World {
+    World::new(1, true, |config| config.unknown_client = policy).open()
+}
+
+/// A push waits for the client, not for its session: neither the end of a session nor a clean start discards it.
+#[test]
+fn a_clean_start_discards_no_push() {
+    check(
+        durable().open(),
+        "
+        connect 1 back-end
+        connect 2 car clean user=anna
+        sub 2 1 a:1
+        disc 2
+        pub 1 $client/car/cmd lock qos=1 tag=1
+        pub 1 a lost qos=1 tag=2
+        connect 3 car clean user=anna
+        pub 1 $user/anna/cmd unlock qos=1 tag=3
+        ack 3 32768
+        disc 3 lost
+        crash
+        connect 4 car clean user=anna
+        ack 4 32768
+        disc 4
+        crash
+        connect 5 car clean user=anna
+        stats
+        ",
+        expect![[r#"
+            connect 1 back-end
+                1: connected present=false
+            connect 2 car clean user=anna
+                2: connected present=false
+            sub 2 1 a:1
+                2: subscribed 1 granted_qos_1
+            disc 2
+            pub 1 $client/car/cmd lock qos=1 tag=1
+                1: published 1 success
+            pub 1 a lost qos=1 tag=2
+                count no_subscriber 1
+                1: published 2 no_matching_subscribers
+            connect 3 car clean user=anna
+                3: connected present=false
+                3: deliver cmd "lock" qos=1 tag=32768
+            pub 1 $user/anna/cmd unlock qos=1 tag=3
+                3: deliver cmd "unlock" qos=1 tag=32769
+                1: published 3 success
+            ack 3 32768
+            disc 3 lost
+            crash
+            connect 4 car clean user=anna
+                4: connected present=false
+                4: deliver cmd "unlock" qos=1 tag=32768 dup
+            ack 4 32768
+            disc 4
+            crash
+            connect 5 car clean user=anna
+                5: connected present=false
+            stats
+                sessions=1 registrations=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=7
+        "#]],
+    );
+}
+
+/// `auth.file` registers clients that never came, and lets go of those that it names no longer, with what waited.
+#[test]
+fn auth_file_registers() {
+    check(
+        durable().open(),
+        "
+        file car:anna:cars bus::cars
+        connect 1 back-end
+        pub 1 $client/car/x one qos=1 tag=1
+        pub 1 $group/cars/x two qos=2 tag=2
+        rel 1 2
+        crash
+        stats
+        connect 2 car clean user=otto
+        connect 3 car clean user=anna
+        file truck
+        pub 3 $client/car/x three qos=1 tag=3
+        disc 3
+        crash
+        connect 4 back-end
+        pub 4 $client/car/x four qos=1 tag=4
+        pub 4 $client/bus/x five qos=1 tag=5
+        stats
+        ",
+        expect![[r#"
+            file car:anna:cars bus::cars
+            connect 1 back-end
+                1: connected present=false
+            pub 1 $client/car/x one qos=1 tag=1
+                1: published 1 success
+            pub 1 $group/cars/x two qos=2 tag=2
+                1: published 2 success
+            rel 1 2
+                1: completed 2 success
+            crash
+            stats
+                sessions=0 registrations=2 connections=0 subscriptions=0 retained=0 queued=3 bytes=48 inflight=0 log=6
+            connect 2 car clean user=otto
+                2: refused not_authorized
+            connect 3 car clean user=anna
+                3: connected present=false
+                3: deliver x "one" qos=1 tag=32768 dup
+                3: deliver x "two" qos=2 tag=32769
+            file truck
+                count unregistered 1
+            pub 3 $client/car/x three qos=1 tag=3
+                3: deliver x "three" qos=1 tag=32770
+                3: published 3 success
+            disc 3
+            crash
+            connect 4 back-end
+                4: connected present=false
+            pub 4 $client/car/x four qos=1 tag=4
+                4: published 4 success
+            pub 4 $client/bus/x five qos=1 tag=5
+                count unknown_client 1
+                4: published 5 topic_name_invalid
+            stats
+                sessions=1 registrations=2 connections=1 subscriptions=0 retained=0 queued=3 bytes=67 inflight=1 log=14
+        "#]],
+    );
+}
+
+/// A push to a client that nobody has seen: an error that names the topic, or a queue that waits for it.
+#[test]
+fn unknown_clients() {
+    let script = "
+        connect 1 back-end
+        pub 1 $client/ghost/x one qos=1 tag=1
+        pub 1 $client/ghost/x zero
+        pub 1 $client/ghost/x two qos=2 tag=2
+        connect 2 ghost clean
+        ";
+    check(
+        with_unknown(UnknownClient::Reject),
+        script,
+        expect![[r#"
+        connect 1 back-end
+            1: connected present=false
+        pub 1 $client/ghost/x one qos=1 tag=1
+            count unknown_client 1
+            1: published 1 topic_name_invalid
+        pub 1 $client/ghost/x zero
+            count unknown_client 1
+        pub 1 $client/ghost/x two qos=2 tag=2
+            count unknown_client 1
+            1: published 2 topic_name_invalid
+        connect 2 ghost clean
+            2: connected present=false
+    "#]],
+    );
+    check(
+        with_unknown(UnknownClient::Queue),
+        script,
+        expect![[r#"
+        connect 1 back-end
+            1: connected present=false
+        pub 1 $client/ghost/x one qos=1 tag=1
+            1: published 1 success
+        pub 1 $client/ghost/x zero
+            count dropped_qos0_offline 1
+        pub 1 $client/ghost/x two qos=2 tag=2
+            1: published 2 success
+        connect 2 ghost clean
+            2: connected present=false
+            2: deliver x "one" qos=1 tag=32768
+            2: deliver x "two" qos=2 tag=32769
+    "#]],
+    );
+}
+
+/// Both queues of a client share what it takes at once, older deliveries first, and each acknowledgement finds its own.
+#[test]
+fn two_queues_drain_by_one_connection() {
+    check(
+        durable().open(),
+        "
+        connect 1 car expiry=60 user=anna
+        sub 1 1 a:2
+        disc 1 lost
+        connect 2 back-end
+        pub 2 a s1 qos=1 tag=1
+        pub 2 $client/car/p p1 qos=1 tag=2
+        pub 2 a s2 qos=2 tag=3
+        pub 2 $client/car/p p2 qos=2 tag=4
+        pub 2 a s3 qos=1 tag=5
+        connect 3 car expiry=60 user=anna max=2
+        ack 3 32768
+        ack 3 1
+        rec 3 32769
+        ack 3 7
+        comp 3 32769
+        rec 3 2
+        comp 3 2
+        ack 3 3
+        stats
+        ",
+        expect![[r#"
+            connect 1 car expiry=60 user=anna
+                1: connected present=false
+            sub 1 1 a:2
+                1: subscribed 1 granted_qos_2
+            disc 1 lost
+            connect 2 back-end
+                2: connected present=false
+            pub 2 a s1 qos=1 tag=1
+                2: published 1 success
+            pub 2 $client/car/p p1 qos=1 tag=2
+                2: published 2 success
+            pub 2 a s2 qos=2 tag=3
+                2: published 3 success
+            pub 2 $client/car/p p2 qos=2 tag=4
+                2: published 4 success
+            pub 2 a s3 qos=1 tag=5
+                2: published 5 success
+            connect 3 car expiry=60 user=anna max=2
+                3: connected present=true
+                3: deliver a "s1" qos=1 tag=1
+                3: deliver p "p1" qos=1 tag=32768
+            ack 3 32768
+                3: deliver a "s2" qos=2 tag=2
+            ack 3 1
+                3: deliver p "p2" qos=2 tag=32769
+            rec 3 32769
+                3: release 32769 success
+            ack 3 7
+                count unknown_tag 1
+            comp 3 32769
+                3: deliver a "s3" qos=1 tag=3
+            rec 3 2
+                3: release 2 success
+            comp 3 2
+            ack 3 3
+            stats
+                sessions=2 registrations=1 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=20
+        "#]],
+    );
+}
+
+/// QoS 2 across a clean start: what the client has received is over (it took the message with its PUBREC); what it may
+/// not have received comes again. A session that stays completes both.
+#[test]
+fn qos_2_pushes_across_a_clean_start() {
+    check(
+        durable().open(),
+        "
+        connect 1 car clean user=anna
+        connect 2 back-end
+        pub 2 $client/car/p received qos=2 tag=1
+        pub 2 $client/car/p sent qos=2 tag=2
+        rec 1 32768
+        disc 1 lost
+        connect 3 car clean user=anna
+        rec 3 32769
+        comp 3 32769
+        disc 3
+        crash
+        connect 4 car clean user=anna
+        ",
+        expect![[r#"
+            connect 1 car clean user=anna
+                1: connected present=false
+            connect 2 back-end
+                2: connected present=false
+            pub 2 $client/car/p received qos=2 tag=1
+                1: deliver p "received" qos=2 tag=32768
+                2: published 1 success
+            pub 2 $client/car/p sent qos=2 tag=2
+                1: deliver p "sent" qos=2 tag=32769
+                2: published 2 success
+            rec 1 32768
+                1: release 32768 success
+            disc 1 lost
+            connect 3 car clean user=anna
+                3: connected present=false
+                3: deliver p "sent" qos=2 tag=32769 dup
+            rec 3 32769
+                3: release 32769 success
+            comp 3 32769
+            disc 3
+            crash
+            connect 4 car clean user=anna
+                4: connected present=false
+        "#]],
+    );
+}
+
+/// Who subscribes to its own pushes as well gets one copy, kept by the registration; who watches those of others sees the whole topic.
+#[test]
+fn subscriptions_to_reserved_roots() {
+    check(
+        durable().open(),
+        "
+        connect 1 car user=anna
+        sub 1 1 $client/car/#:0,id=7
+        connect 2 watcher
+        sub 2 1 $client/+/#:1
+        connect 3 back-end
+        pub 3 $client/car/p one qos=1 tag=1 retain
+        connect 4 late
+        sub 4 1 $client/car/p:1
+        ",
+        expect![[r#"
+            connect 1 car user=anna
+                1: connected present=false
+            sub 1 1 $client/car/#:0,id=7
+                1: subscribed 1 success
+            connect 2 watcher
+                2: connected present=false
+            sub 2 1 $client/+/#:1
+                2: subscribed 1 granted_qos_1
+            connect 3 back-end
+                3: connected present=false
+            pub 3 $client/car/p one qos=1 tag=1 retain
+                2: deliver $client/car/p "one" qos=1 tag=1
+                1: deliver p "one" qos=1 tag=32768 ids=[7]
+                3: published 1 success
+            connect 4 late
+                4: connected present=false
+            sub 4 1 $client/car/p:1
+                4: subscribed 1 granted_qos_1
+        "#]],
+    );
+}
+
+/// A registration belongs to its user; one that nobody has proved to be anybody's is taken over by the first who does.
+#[test]
+fn a_registration_belongs_to_its_user() {
+    check(
+        with_unknown(UnknownClient::Queue),
+        "
+        connect 1 back-end
+        pub 1 $client/car/p early qos=1 tag=1
+        connect 2 car clean user=anna
+        ack 2 32768
+        disc 2
+        connect 3 car clean user=otto
+        connect 4 car clean
+        pub 1 $user/anna/p hers qos=1 tag=2
+        file car:otto
+        connect 5 car clean user=otto
+        ",
+        expect![[r#"
+            connect 1 back-end
+                1: connected present=false
+            pub 1 $client/car/p early qos=1 tag=1
+                1: published 1 success
+            connect 2 car clean user=anna
+                2: connected present=false
+                2: deliver p "early" qos=1 tag=32768
+            ack 2 32768
+            disc 2
+            connect 3 car clean user=otto
+                3: refused not_authorized
+            connect 4 car clean
+                4: refused not_authorized
+            pub 1 $user/anna/p hers qos=1 tag=2
+                1: published 2 success
+            file car:otto
+                count unregistered 1
+            connect 5 car clean user=otto
+                5: connected present=false
+        "#]],
+    );
+}
+
+/// What waits long moves to the old generation, and comes back from there in order.
+#[test]
+fn pushes_in_the_old_generation() {
+    check(
+        durable().open(),
+        "
+        connect 1 car clean user=anna
+        disc 1
+        connect 2 back-end
+        pub 2 $client/car/p one qos=1 tag=1
+        pub 2 $client/car/p two qos=1 tag=2
+        retire
+        pub 2 $client/car/p three qos=1 tag=3
+        crash
+        connect 3 car clean user=anna
+        ack 3 32768
+        ack 3 32769
+        ack 3 32770
+        retire
+        crash
+        connect 4 car clean user=anna
+        stats
+        ",
+        expect![[r#"
+            connect 1 car clean user=anna
+                1: connected present=false
+            disc 1
+            connect 2 back-end
+                2: connected present=false
+            pub 2 $client/car/p one qos=1 tag=1
+                2: published 1 success
+            pub 2 $client/car/p two qos=1 tag=2
+                2: published 2 success
+            retire
+                ingest: 2 pending, 0 settled
+            pub 2 $client/car/p three qos=1 tag=3
+                2: published 3 success
+            crash
+            connect 3 car clean user=anna
+                3: connected present=false
+                read backlog: 2 entries, end=true
+                3: deliver p "one" qos=1 tag=32768 dup
+                3: deliver p "two" qos=1 tag=32769 dup
+                3: deliver p "three" qos=1 tag=32770 dup
+            ack 3 32768
+            ack 3 32769
+            ack 3 32770
+            retire
+                ingest: 0 pending, 2 settled
+            crash
+            connect 4 car clean user=anna
+                4: connected present=false
+            stats
+                sessions=1 registrations=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=1
+        "#]],
+    );
+}
+
+/// `registrations_max` bounds them, however they come about.
+#[test]
+fn too_many_registrations() {
+    let world = World::new(1, true, |config| {
+        config.registrations_max = 2;
+        config.unknown_client = UnknownClient::Queue;
+    });
+    check(
+        world.open(),
+        "
+        file a b c
+        connect 1 d user=otto
+        connect 2 back-end
+        pub 2 $client/e/x no qos=1 tag=1
+        pub 2 $client/a/x yes qos=1 tag=2
+        stats
+        ",
+        expect![[r#"
+            file a b c
+                count registration_limit 1
+            connect 1 d user=otto
+                1: refused quota_exceeded
+            connect 2 back-end
+                2: connected present=false
+            pub 2 $client/e/x no qos=1 tag=1
+                count unknown_client 1
+                2: published 1 topic_name_invalid
+            pub 2 $client/a/x yes qos=1 tag=2
+                2: published 2 success
+            stats
+                sessions=1 registrations=2 connections=1 subscriptions=0 retained=0 queued=1 bytes=14 inflight=0 log=4
+        "#]],
+    );
+}

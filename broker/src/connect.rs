@@ -30,12 +30,13 @@ impl Broker {
             existing = None;
         }
         let expiry = connect.expiry.min(self.config.session_expiry_max);
+        // Before the session: after a crash in between, no push may find a session and no registration.
+        self.register_connected(&connect.client, &connect.principal);
         let index = match existing {
             Some(index) => self.resume_session(index, expiry),
             None => self.begin_session(connect.client.clone(), expiry),
         };
         self.sessions[index as usize].principal = connect.principal.clone();
-        self.register_connected(&connect.client, &connect.principal);
         self.set_will(index, connect.will);
         let connection = connect.connection;
         let window_max = connect.receive_maximum.clamp(1, self.config.inflight_max.max(1));

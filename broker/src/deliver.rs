@@ -29,7 +29,7 @@ impl Broker {
         loop {
             let [first, second] = self.older_first([session, registration]);
             let sent =
-                self.resend_one(first) || self.resend_one(second) || self.send_one(first) || self.send_one(second);
+                self.resend_one(first) || self.send_one(first) || self.resend_one(second) || self.send_one(second);
             if !sent {
                 break;
             }
@@ -39,8 +39,8 @@ impl Broker {
     }
 
     fn older_first(&self, [one, other]: [SessionIndex; 2]) -> [SessionIndex; 2] {
-        let next = |index: SessionIndex| self.sessions[index as usize].queue.next().map(|entry| entry.sequence);
-        match (next(one), next(other)) {
+        let front = |index: SessionIndex| self.sessions[index as usize].queue.front_sequence();
+        match (front(one), front(other)) {
             (Some(a), Some(b)) if b < a => [other, one],
             _ => [one, other],
         }

@@ -221,11 +221,12 @@ impl Window {
         self.slots.iter_mut().enumerate().filter_map(move |(index, slot)| Some((tags.tag_at(index), slot.as_mut()?)))
     }
 
-    /// Tags in the order of their deliveries.
+    /// Tags in the order of their deliveries: by sequence, since recovery puts QoS 2 back before older QoS 1 comes in;
+    /// deliveries that are not logged may share one.
     pub fn in_order(&self) -> VecDeque<Tag> {
-        let mut tags: Vec<(u64, Tag)> = self.iter().map(|(tag, slot)| (slot.order, tag)).collect();
+        let mut tags: Vec<(Sequence, u64, Tag)> = self.iter().map(|(tag, s)| (s.sequence, s.order, tag)).collect();
         tags.sort_unstable();
-        tags.into_iter().map(|(_, tag)| tag).collect()
+        tags.into_iter().map(|(_, _, tag)| tag).collect()
     }
 
     /// Gives memory back when nothing is in flight.
@@ -301,6 +302,13 @@ impl Queue {
             Some(backlog) => backlog.portion.front(),
             None => self.young.front(),
         }
+    }
+
+    /// The oldest in memory that is to be sent, again or for the first time.
+    pub fn front_sequence(&self) -> Option<Sequence> {
+        let again = self.resend.front().and_then(|tag| self.window.get(*tag)).map(|slot| slot.sequence);
+        let next = self.next().map(|entry| entry.sequence);
+        again.into_iter().chain(next).min()
     }
 
     pub fn pop(&mut self) -> Option<Entry> {

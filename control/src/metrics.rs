@@ -183,6 +183,7 @@ const SHARD_ROWS: &[Row] = &[
     (gauge("postroad_shard_memory_bytes", "Memory that the shard accounts for."), |s| s.memory_bytes as f64),
     (gauge("postroad_connections", "Open connections."), |s| s.connections as f64),
     (gauge("postroad_sessions", "Sessions, connected or not."), |s| s.sessions as f64),
+    (gauge("postroad_registrations", "Clients that can be pushed to while they are away."), |s| s.registrations as f64),
     (gauge("postroad_subscriptions", "Subscriptions."), |s| s.subscriptions as f64),
     (gauge("postroad_retained_messages", "Retained messages."), |s| s.retained as f64),
     (gauge("postroad_queued_messages", "Deliveries that wait or are in flight."), |s| s.queued_messages as f64),

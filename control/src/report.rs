@@ -34,6 +34,8 @@ pub struct ShardReport {
     pub connections: u64,
     /// Sessions, connected or not.
     pub sessions: u64,
+    /// Clients that can be pushed to while they are away.
+    pub registrations: u64,
     /// Subscriptions of those sessions.
     pub subscriptions: u64,
     /// Retained messages that live here.
@@ -71,6 +73,7 @@ impl ShardReport {
             memory_bytes: 0,
             connections: 0,
             sessions: 0,
+            registrations: 0,
             subscriptions: 0,
             retained: 0,
             queued_messages: 0,

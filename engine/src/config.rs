@@ -72,6 +72,25 @@ pub enum QueuePolicy {
     RejectNew,
 }
 
+/// What happens to a directed push to a client that nobody has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownClient {
+    /// An error to the publisher.
+    #[default]
+    Reject,
+    /// The client is registered by it, and gets it once it comes.
+    Queue,
+}
+
+/// Clients that can be addressed while they are away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registrations {
+    /// Clients at most, all shards together.
+    pub clients_max: usize,
+    /// What happens to a push to one that is not registered.
+    pub unknown_client: UnknownClient,
+}
+
 /// Limits of the MQTT protocol. All live: they hold for connections made after the change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mqtt {
@@ -138,6 +157,8 @@ pub struct Config {
     pub output_bytes_max: usize,
     /// Live. Limits of each session's queue.
     pub queue: Queue,
+    /// Live. Who can be pushed to.
+    pub registrations: Registrations,
     /// Live. Retained messages of all shards together at most.
     pub retained_max: usize,
     /// Restart.
@@ -180,6 +201,12 @@ impl Default for Queue {
     }
 }
 
+impl Default for Registrations {
+    fn default() -> Self {
+        Self { clients_max: 1_000_000, unknown_client: UnknownClient::default() }
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self { young_bytes: 64 << 20, young_age: Duration::from_secs(30), segment_bytes: 8 << 20 }
@@ -202,6 +229,7 @@ impl Default for Config {
             connections_max: 0,
             output_bytes_max: 256 << 10,
             queue: Queue::default(),
+            registrations: Registrations::default(),
             retained_max: 100_000,
             log: Log::default(),
             storage_free_bytes_min: 256 << 20,

@@ -129,6 +129,7 @@ impl Counters {
             memory_bytes: stats.queued_bytes as u64,
             connections: self.interfaces.iter().map(|interface| interface.open).sum(),
             sessions: stats.sessions as u64,
+            registrations: stats.registrations as u64,
             subscriptions: stats.subscriptions as u64,
             retained: stats.retained as u64,
             queued_messages: (stats.queued_messages + stats.inflight) as u64,

@@ -13,7 +13,7 @@ use glommio::io::PollableFd;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Cores};
 use postroad_base::{Placement, Record, Sequence, SessionExpiry, ShardId};
 use postroad_broker::access::Acl;
-use postroad_broker::{Broker, QueuePolicy};
+use postroad_broker::{Broker, QueuePolicy, UnknownClient};
 use postroad_control::Request;
 use postroad_session::mqtt::Limits;
 use postroad_storage::directory::{DataDirectory, DirectoryError, DirectoryOptions};
@@ -463,6 +463,11 @@ fn broker_config(id: ShardId, plan: &Plan, common: &Common) -> postroad_broker::
         inflight_max: config.mqtt.in_flight_max.get(),
         retained_max: config.retained_max.div_ceil(shards),
         subscriptions_max: config.mqtt.subscriptions_max,
+        registrations_max: config.registrations.clients_max.div_ceil(shards),
+        unknown_client: match config.registrations.unknown_client {
+            config::UnknownClient::Reject => UnknownClient::Reject,
+            config::UnknownClient::Queue => UnknownClient::Queue,
+        },
         session_expiry_max: SessionExpiry(config.mqtt.session_expiry_max_seconds),
         ..postroad_broker::Config::new(id, common.placement.clone(), durable, plan.boot)
     }

@@ -162,9 +162,9 @@ impl Auth {
         file::parse(text, anonymous)
     }
 
-    /// Clients to register, whether they ever connected or not.
-    pub fn registrations(&self) -> impl Iterator<Item = &Registration> {
-        self.registrations.values()
+    /// Clients to register, whether they ever connected or not. `None` without a file: then nothing is said of them.
+    pub fn registrations(&self) -> Option<impl Iterator<Item = &Registration>> {
+        (!self.open).then(|| self.registrations.values())
     }
 
     /// Decides what can be decided at once.
@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(groups(&auth.check(&kiosk).expect("anybody may be the kiosk")), ["kiosks"]);
         let alice = auth.check(&show("alice", "secret", "kiosk")).expect("anybody may be the kiosk");
         assert_eq!(groups(&alice), ["all", "kiosks", "ops"]);
-        let mut registered: Vec<_> = auth.registrations().map(|r| r.client.as_str()).collect();
+        let mut registered: Vec<_> = auth.registrations().into_iter().flatten().map(|r| r.client.as_str()).collect();
         registered.sort_unstable();
         assert_eq!(registered, ["kiosk", "truck-7"]);
     }

@@ -36,7 +36,7 @@ use postroad_control::Request;
 use postroad_session::mqtt::{ConnectRequest, Limits};
 use slab::Slab;
 
-use crate::auth::{Auth, Pool};
+use crate::auth::{Auth, Pool, Registration};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connection::{Connection, Flags, connection_index};
@@ -239,7 +239,7 @@ impl Shard {
         let now = common.clock.now();
         let counters = Counters::new(&live.config);
         let doors = listeners.into_iter().map(|listener| Door { listener, paused: false }).collect();
-        Ok(Rc::new_cyclic(|itself| {
+        let shard = Rc::new_cyclic(|itself| {
             RefCell::new(Self {
                 id,
                 common,
@@ -271,7 +271,19 @@ impl Shard {
                 failure: None,
                 itself: itself.clone(),
             })
-        }))
+        });
+        shard.borrow_mut().register_named_clients();
+        Ok(shard)
+    }
+
+    /// The broker hears which clients of this shard `auth.file` names.
+    fn register_named_clients(&mut self) {
+        let placement = &self.common.placement;
+        let lives_here = |named: &&Registration| placement.home(named.client.as_str().as_bytes()) == self.id;
+        let Some(named) = self.live.auth.registrations() else { return };
+        let principal = |named: &Registration| Principal { user: named.user.clone(), groups: named.groups.clone() };
+        let clients = named.filter(lives_here).map(|named| (named.client.clone(), principal(named))).collect();
+        self.handle(Event::Registrations { clients });
     }
 
     /// A descriptor that is readable when a turn is due.

@@ -120,6 +120,7 @@ impl Shard {
     fn reload(&mut self, live: Arc<super::Live>) {
         self.broker.set_access(Arc::clone(&live.acl));
         self.live = live;
+        self.register_named_clients();
     }
 
     fn take_arrivals(&mut self) {

@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use postroad_engine::config::{Durability, QueuePolicy, Shards};
+use postroad_engine::config::{Durability, QueuePolicy, Shards, UnknownClient};
 
 use super::kind::{Kind, Value};
 use super::{Anonymous, Effect, LogFormat, Settings};
@@ -235,6 +235,18 @@ pub const ROWS: &[Row] = &[
         "Access rules, first match wins. Empty: everybody may do everything but publish to the reserved roots.",
         engine.acl_file
     ),
+    count!(
+        "registrations.clients_max",
+        Live,
+        0,
+        100_000_000,
+        "clients",
+        "Clients that can be pushed to while they are away, of all shards together: those of auth.file and those that once connected as a user. One more user's client is refused (0x97).",
+        engine.registrations.clients_max,
+        usize
+    ),
+    choice!("registrations.unknown_client", Live, "What happens to a push to $client/… for a client that nobody has seen. reject: an error to the publisher (0x90). queue: it waits until the client comes.", engine.registrations.unknown_client,
+        ["reject" => UnknownClient::Reject, "queue" => UnknownClient::Queue]),
     path!(
         "plugins.dir",
         Restart,
@@ -508,7 +520,7 @@ mod tests {
     /// A new field of the engine's configuration breaks this test's build: give it a row, then name it here.
     #[test]
     fn every_bound_of_the_engine_has_a_row() {
-        use postroad_engine::config::{Config, Log, Mqtt, Queue};
+        use postroad_engine::config::{Config, Log, Mqtt, Queue, Registrations};
         let Config {
             shards: _,
             durability: _,
@@ -519,6 +531,7 @@ mod tests {
             connections_max: _,
             output_bytes_max: _,
             queue,
+            registrations,
             retained_max: _,
             log,
             storage_free_bytes_min: _,
@@ -541,8 +554,11 @@ mod tests {
             subscriptions_max: _,
         } = mqtt;
         let Queue { messages_max: _, bytes_max: _, policy: _ } = queue;
+        let Registrations { clients_max: _, unknown_client: _ } = registrations;
         let Log { young_bytes: _, young_age: _, segment_bytes: _ } = log;
-        for (section, fields) in [("mqtt.", 9), ("queue.", 3), ("log.young", 2), ("log.segment", 1)] {
+        for (section, fields) in
+            [("mqtt.", 9), ("queue.", 3), ("registrations.", 2), ("log.young", 2), ("log.segment", 1)]
+        {
             assert_eq!(ROWS.iter().filter(|row| row.key.starts_with(section)).count(), fields, "{section}");
         }
     }

@@ -239,7 +239,8 @@ fn new_folder() -> TempDir {
     tempfile::Builder::new().prefix("daemon-").tempdir_in(base).expect("the target directory is writable")
 }
 
-fn binary() -> PathBuf {
+/// The daemon, as built: `POSTROAD_BIN`, or beside the test.
+pub fn binary() -> PathBuf {
     let path = std::env::var_os("POSTROAD_BIN").map_or_else(|| profile_folder().join("postroad"), PathBuf::from);
     assert!(path.exists(), "{} is missing: `make test` builds it, or `cargo build -p postroad`", path.display());
     path

@@ -48,10 +48,8 @@ fn fleet() -> Fleet {
     let users = fs::read_to_string(&auth).unwrap();
     fs::write(&auth, users + clients).unwrap();
     fs::write(&acl, RULES).unwrap();
-    let daemon = Daemon::start_with(&[
-        &format!("auth.file={}", auth.display()),
-        &format!("acl.file={}", acl.display()),
-    ]);
+    let daemon =
+        Daemon::start_with(&[&format!("auth.file={}", auth.display()), &format!("acl.file={}", acl.display())]);
     Fleet { daemon, back_end, car, _folder: folder }
 }
 

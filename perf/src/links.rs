@@ -75,6 +75,11 @@ impl Link {
         self.out.len() - self.out_at < OUT_BYTES_MAX
     }
 
+    /// Whether all that was appended is in the kernel's hands.
+    pub fn is_drained(&self) -> bool {
+        self.out.is_empty()
+    }
+
     /// Close once all that was appended has been sent.
     pub fn close_after_writing(&mut self) {
         self.closing = true;
@@ -135,7 +140,7 @@ impl Links {
 
     /// Begins to connect link `id`, which must be closed.
     pub fn open(&mut self, id: LinkId) -> io::Result<()> {
-        let socket = connect_socket(self.target, id)?;
+        let socket = connect_socket(self.target, id, None)?;
         let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET | epoll::EventFlags::RDHUP;
         epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(id as u64), flags)?;
         self.all[id] = Link { stream: Some(socket.into()), ..Link::default() };
@@ -271,9 +276,13 @@ fn keep_tail(tail: &mut Vec<u8>, rest: &[u8]) {
     }
 }
 
-fn connect_socket(target: SocketAddr, id: LinkId) -> io::Result<Socket> {
+/// A socket of link `id` that has begun to connect, without blocking. `receive_bytes` bounds the kernel's receive buffer.
+pub(crate) fn connect_socket(target: SocketAddr, id: LinkId, receive_bytes: Option<usize>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
+    if let Some(bytes) = receive_bytes {
+        socket.set_recv_buffer_size(bytes)?; // before connecting: the window is announced then
+    }
     if target.ip().is_loopback() && target.is_ipv4() {
         late_port(&socket)?;
         socket.bind(&SocketAddr::new(source_address(id), 0).into())?;

@@ -137,7 +137,7 @@ pub struct Fleet {
     pub clean_start: bool,
     /// Receivers subscribe even though a session was there.
     pub subscribe: bool,
-    /// QoS 0 closed loop: publishers that may send again.
+    /// Closed loop: publishers that may send again.
     pub hungry: Vec<usize>,
     pub counts: Counts,
     pub connack: Latency,
@@ -209,7 +209,7 @@ impl Fleet {
         }
     }
 
-    /// Appends what publisher `number` may send now.
+    /// Appends what publisher `number` may send now: what is due, or (closed loop) one burst.
     pub fn pump(&mut self, number: usize, link: &mut Link, now: u64) {
         let stage = self.stages[self.receivers.len() + number];
         let (Some(pace), Stage::Up) = (self.pace, stage) else { return };
@@ -222,8 +222,10 @@ impl Fleet {
         let mut count = match pace {
             Pace::Open(_) => (publisher.due - publisher.sent).min(quota),
             Pace::Closed(limit) => {
+                let burst = self.burst.min(limit);
                 let free = limit.saturating_sub(publisher.in_flight);
-                if free < self.burst.min(limit) { 0 } else { free.min(quota) }
+                // A second burst in one write would make bursts longer just where the broker is slow.
+                if free < burst || !link.is_drained() { 0 } else { burst.min(quota) }
             }
         };
         if self.common.qos > 0 {
@@ -231,8 +233,11 @@ impl Fleet {
         }
         for _ in 0..count {
             if !link.writable() || !self.send_one(number, link, pace, now) {
-                break;
+                return;
             }
+        }
+        if count > 0 && matches!(pace, Pace::Closed(_)) {
+            self.hungry.push(number); // perhaps there is room for another burst
         }
     }
 
@@ -443,5 +448,51 @@ impl Handler for Fleet {
             (_, Stage::Opening) => self.counts.lost_before += 1,
             (_, Stage::Subscribing | Stage::Up) => self.counts.lost_after += 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed_loop(burst: u64, limit: u64, quota: u64) -> Fleet {
+        let common =
+            Common { version: Version::V4, qos: 1, run: 1, prefix: "t".to_owned(), keep_alive: 0, login: None };
+        let publisher = Publisher::new(Template::new(Version::V4, "t/0", 1, 64), 0, 100);
+        let mut fleet = Fleet::new(common, Vec::new(), vec![publisher]);
+        (fleet.burst, fleet.quota, fleet.pace) = (burst, quota, Some(Pace::Closed(limit)));
+        fleet.stages[0] = Stage::Up;
+        fleet
+    }
+
+    /// Sizes of the writes until nothing more may be sent.
+    fn writes(fleet: &mut Fleet) -> Vec<u64> {
+        let mut sizes = Vec::new();
+        fleet.hungry.push(0);
+        while let Some(number) = fleet.hungry.pop() {
+            let (mut link, before) = (Link::default(), fleet.counts.sent);
+            fleet.pump(number, &mut link, 1);
+            sizes.push(fleet.counts.sent - before);
+        }
+        sizes
+    }
+
+    /// The closed loop once sent all free places of its window by one write, whatever `--burst` said, so brokers that
+    /// answer slowly were spared most of the system calls.
+    #[test]
+    fn a_write_of_the_closed_loop_is_one_burst() {
+        assert_eq!(writes(&mut closed_loop(8, 20, 1_000)), [8, 8, 0]);
+        assert_eq!(writes(&mut closed_loop(1, 3, 1_000)), [1, 1, 1, 0]);
+        assert_eq!(writes(&mut closed_loop(50, 20, 1_000)), [20, 0], "a window below the burst is the burst");
+        assert_eq!(writes(&mut closed_loop(8, 20, 11)), [8, 3, 0], "the rest of the quota");
+    }
+
+    #[test]
+    fn nothing_is_added_to_an_unsent_burst() {
+        let mut fleet = closed_loop(8, 20, 1_000);
+        let mut link = Link::default();
+        fleet.pump(0, &mut link, 1);
+        fleet.pump(0, &mut link, 1);
+        assert_eq!(fleet.counts.sent, 8);
     }
 }

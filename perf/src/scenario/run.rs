@@ -224,6 +224,7 @@ impl<'a> Run<'a> {
         while clock::now() < self.fleet.stop_at && !self.fleet.all_sent() {
             let due = self.send_due(&mut burst);
             self.feed_hungry();
+            let due = if self.fleet.hungry.is_empty() { due } else { 0 };
             let now = clock::now();
             if now >= next_second {
                 next_second += seconds(1.0);
@@ -274,15 +275,19 @@ impl<'a> Run<'a> {
         0
     }
 
-    /// Closed loop: publishers that may send although nothing arrived on their own links.
+    /// Closed loop: publishers that may send although nothing arrived on their own links. Each sends one burst by one
+    /// write, and stands here again if it may send more.
     fn feed_hungry(&mut self) {
-        let mut hungry = std::mem::take(&mut self.fleet.hungry);
-        for &publisher in &hungry {
-            self.pump(publisher);
-        }
-        hungry.clear();
-        if self.fleet.hungry.is_empty() {
-            self.fleet.hungry = hungry; // keeps the allocation
+        for _ in 0..BURSTS_PER_TURN {
+            let mut hungry = std::mem::take(&mut self.fleet.hungry);
+            for &publisher in &hungry {
+                self.pump(publisher);
+            }
+            hungry.clear();
+            if self.fleet.hungry.is_empty() {
+                self.fleet.hungry = hungry; // keeps the allocation
+                return;
+            }
         }
     }
 

@@ -14,8 +14,12 @@
 //! The codec ([`wire`]) is deliberately not that of `postroad-protocol`: it knows the few shapes that a generator
 //! sends and reads, patches one prepared PUBLISH instead of encoding each, and does not share a mistake with the
 //! broker that it measures.
+//!
+//! Beside the loads stand three tools: [`sync_probe`] (what the disk alone takes; with `--sync-probe` in a thread of its
+//! own), [`disturb`] (clients that misbehave) and [`summary`] (medians of repeated runs).
 
 pub mod clock;
+pub mod disturb;
 pub mod latency;
 pub mod links;
 pub mod options;
@@ -24,4 +28,6 @@ pub mod probe;
 pub mod report;
 pub mod scenario;
 pub mod schedule;
+pub mod summary;
+pub mod sync_probe;
 pub mod wire;

@@ -1,16 +1,49 @@
 //! Command line, and what of it makes no sense.
 
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
-use clap::{Parser, ValueEnum};
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::disturb::DisturbOptions;
 use crate::payload::STAMP_BYTES;
+use crate::summary::SummarizeOptions;
+use crate::sync_probe::{SyncProbeOptions, check_bytes};
 use crate::wire::Version;
 
 /// Load generator for any MQTT broker.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "postroad-bench", version, args_override_self = true)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What is no load.
+    #[command(subcommand)]
+    pub tool: Option<Tool>,
+    /// A load.
+    #[command(flatten)]
+    pub load: Option<Options>,
+}
+
+/// What stands beside a load, before it, or after it.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Tool {
+    /// Measure an append with its fdatasync on a disk, without any broker.
+    SyncProbe(SyncProbeOptions),
+    /// Misbehave towards a broker, beside a load of another process.
+    Disturb(DisturbOptions),
+    /// Medians of repeated runs, as a Markdown table.
+    Summarize(SummarizeOptions),
+}
+
+/// The first address of that name.
+pub fn resolve(host: &str, port: u16) -> Result<SocketAddr> {
+    let mut addresses = (host, port).to_socket_addrs().with_context(|| format!("cannot resolve {host}"))?;
+    addresses.next().with_context(|| format!("{host} has no address"))
+}
+
+/// A load.
+#[derive(Args, Clone, Debug)]
 pub struct Options {
     /// What to do.
     #[arg(value_enum)]
@@ -41,7 +74,7 @@ pub struct Options {
     /// Open loop: most unacknowledged messages per publisher; what is due beyond waits, and its latency runs.
     #[arg(long, default_value_t = 1024)]
     pub window: u16,
-    /// Messages per write.
+    /// Messages per write; more than one burst leaves in a write only where the socket was full.
     #[arg(long, default_value_t = 1)]
     pub burst: u16,
     /// Seconds of publishing (warm-up included), or of holding idle connections.
@@ -87,6 +120,12 @@ pub struct Options {
     /// Process whose CPU time and memory to report.
     #[arg(long)]
     pub broker_pid: Option<u32>,
+    /// Meanwhile measure an append with its fdatasync in this directory, four times per second.
+    #[arg(long)]
+    pub sync_probe: Option<PathBuf>,
+    /// Bytes of such an append, a multiple of 4096.
+    #[arg(long, default_value_t = 4096)]
+    pub sync_probe_bytes: usize,
     /// Also write the report here.
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -143,6 +182,7 @@ impl Options {
                 bail!("{name} {value} is outside 0..=1000000 seconds");
             }
         }
+        check_bytes(self.sync_probe_bytes).context("--sync-probe-bytes")?;
         if self.rate.is_some() && self.inflight.is_some() {
             bail!("--rate (open loop) and --inflight (closed loop) exclude each other");
         }
@@ -173,9 +213,22 @@ mod tests {
 
     fn check(line: &str) -> Result<Options, String> {
         let words = std::iter::once("postroad-bench").chain(line.split_whitespace());
-        let options = Options::try_parse_from(words).map_err(|error| error.to_string())?;
-        options.check().map_err(|error| error.to_string())?;
+        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+        let options = cli.load.ok_or("no load")?;
+        options.check().map_err(|error| format!("{error:#}"))?;
         Ok(options)
+    }
+
+    fn tool(line: &str) -> Result<Tool, String> {
+        let words = std::iter::once("postroad-bench").chain(line.split_whitespace());
+        let tool = Cli::try_parse_from(words).map_err(|error| error.to_string())?.tool.ok_or("no tool")?;
+        match &tool {
+            Tool::SyncProbe(options) => options.check(),
+            Tool::Disturb(options) => options.check(),
+            Tool::Summarize(options) => options.check(),
+        }
+        .map_err(|error| format!("{error:#}"))?;
+        Ok(tool)
     }
 
     #[test]
@@ -188,6 +241,8 @@ mod tests {
             "fanin --count 50 --qos 2 --rate 1000 --messages 5000 --json out.json",
             "offline --count 1000 --qos 1 --messages 1000000 --inflight 100 --phase fill",
             "offline --count 1000 --qos 1 --messages 1000000 --phase drain",
+            "pairs --count 50 --qos 1 --rate 1000 --sync-probe target --sync-probe-bytes 16384",
+            "--duration 3 pairs --rate 1000 --port 1884 --duration 5",
         ] {
             check(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
@@ -206,9 +261,54 @@ mod tests {
             ("pairs --rate 1 --phase fill", "for the scenario offline"),
             ("offline --rate 1 --messages 5", "need not store QoS 0"),
             ("fanout --rate 1 --client-prefix a/+", "valid start of a topic"),
+            ("pairs --rate 1 --sync-probe . --sync-probe-bytes 100", "multiple of 4096"),
             ("dance", "invalid value"),
+            ("", "required"),
         ] {
             let error = check(line).expect_err(line);
+            assert!(error.contains(reason), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_two_values_counts() {
+        let options = check("--duration 3 pairs --rate 1000 --duration 5").unwrap();
+        assert_eq!((options.duration, options.port), (5.0, 1883));
+    }
+
+    #[test]
+    fn tools_parse() {
+        for line in [
+            "sync-probe --dir target",
+            "sync-probe --dir target --bytes 32768 --seconds 2 --rate 50 --json out.json",
+            "disturb garbage --port 1884 --rate 200 --duration 5 --seed 7",
+            "disturb half-open --count 1000",
+            "disturb stalled-reader --count 10 --filter bench/# --qos 1",
+            "disturb flood --count 4 --payload 512",
+            "summarize a.1.json a.2.json",
+            "summarize --against mosquitto --columns /broker/cpu_us_per_delivered=CPU a.1.json",
+            "summarize --criterion target/criterion",
+        ] {
+            tool(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn tools_refuse_nonsense_with_its_reason() {
+        for (line, reason) in [
+            ("sync-probe", "--dir"),
+            ("sync-probe --dir . --bytes 512", "multiple of 4096"),
+            ("sync-probe --dir . --seconds 0", "outside 0..="),
+            ("sync-probe --dir . --rate 0", "--rate must be above 0"),
+            ("disturb", "required"),
+            ("disturb dance", "invalid value"),
+            ("disturb flood --count 0", "at least 1"),
+            ("disturb garbage --rate 0", "--rate must be above 0"),
+            ("disturb stalled-reader --qos 3", "3 is not in 0..=2"),
+            ("summarize", "name files"),
+            ("summarize --columns cpu a.json", "begins with /"),
+        ] {
+            let error = tool(line).expect_err(line);
             assert!(error.contains(reason), "{line}: {error}");
         }
     }

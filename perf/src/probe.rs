@@ -17,6 +17,8 @@ pub struct Sample {
     pub rss_bytes: u64,
     /// Resident bytes that are anonymous: heap, stacks, rings.
     pub anonymous_bytes: u64,
+    /// Most bytes that were ever resident, since the process began.
+    pub peak_bytes: u64,
 }
 
 /// Looks at process `pid`.
@@ -30,6 +32,7 @@ pub fn sample(pid: u32) -> Result<Sample> {
         cpu_seconds: cpu_seconds(&read("stat")?).context("unknown form of /proc/PID/stat")?,
         rss_bytes: field_bytes(&rollup, "Rss:").context("no Rss in smaps_rollup")?,
         anonymous_bytes: field_bytes(&rollup, "Anonymous:").context("no Anonymous in smaps_rollup")?,
+        peak_bytes: field_bytes(&read("status")?, "VmHWM:").context("no VmHWM in status")?,
     })
 }
 
@@ -79,5 +82,6 @@ mod tests {
     fn this_process_can_be_seen() {
         let sample = sample(std::process::id()).unwrap();
         assert!(sample.rss_bytes >= sample.anonymous_bytes && sample.anonymous_bytes > 0);
+        assert!(sample.peak_bytes > sample.anonymous_bytes);
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::latency::Summary;
 use crate::probe::Sample;
+use crate::sync_probe::SyncReport;
 
 /// Findings of one run.
 #[derive(Debug, Default, Serialize)]
@@ -19,6 +20,8 @@ pub struct Report {
     pub traffic: Option<Traffic>,
     /// What the broker's process used, if it was named.
     pub broker: Option<Broker>,
+    /// What an append with its fdatasync took on that disk meanwhile, if it was asked for.
+    pub sync: Option<Sync>,
     /// Why the exit code is 1; empty if all is well.
     pub faults: Vec<String>,
 }
@@ -106,6 +109,17 @@ pub struct Broker {
     pub cpu_us_per_connection: Option<f64>,
 }
 
+/// The acknowledgements beside the disk's own time.
+#[derive(Debug, Serialize)]
+pub struct Sync {
+    /// What the disk took.
+    pub probe: SyncReport,
+    /// p99 of the acknowledgements, in medians of the probe's appends (write and fdatasync). The strict reading.
+    pub p99_to_p50: f64,
+    /// The same in p99s of the appends.
+    pub p99_to_p99: f64,
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = &self.connections;
@@ -126,6 +140,11 @@ impl fmt::Display for Report {
         }
         if let Some(broker) = &self.broker {
             write!(f, "{broker}")?;
+        }
+        if let Some(sync) = &self.sync {
+            write!(f, "{}", sync.probe)?;
+            let (p50, p99) = (sync.p99_to_p50, sync.p99_to_p99);
+            writeln!(f, "  acknowledge p99 is {p50:.1} × the p50 of append + fdatasync, {p99:.1} × its p99")?;
         }
         for fault in &self.faults {
             writeln!(f, "FAULT: {fault}")?;
@@ -170,7 +189,7 @@ impl fmt::Display for Broker {
         if let Some(connected) = &self.connected {
             write!(f, ", {:.1} connected", mib(connected.rss_bytes))?;
         }
-        writeln!(f, ", {:.1} after", mib(self.after.rss_bytes))?;
+        writeln!(f, ", {:.1} after, at most {:.1}", mib(self.after.rss_bytes), mib(self.after.peak_bytes))?;
         for (value, name) in [
             (self.rss_per_connection, "resident bytes per connection"),
             (self.cpu_us_per_connection, "µs CPU per connection"),

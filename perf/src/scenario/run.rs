@@ -1,17 +1,16 @@
 //! Drives a fleet through the phases of a scenario: open, (go offline), publish, drain.
 
-use std::net::{SocketAddr, ToSocketAddrs};
-
 use anyhow::{Context, Result, bail};
 
 use crate::clock::{self, seconds};
 use crate::latency::Latency;
 use crate::links::Links;
-use crate::options::{Options, Phase, Scenario};
+use crate::options::{Options, Phase, Scenario, resolve};
 use crate::probe::{self, Sample};
-use crate::report::{Broker, Connections, Report, Traffic};
+use crate::report::{Broker, Connections, Report, Sync, Traffic};
 use crate::scenario::fleet::{Common, Counts, Fleet, Pace, Publisher, Receiver};
 use crate::schedule::Schedule;
+use crate::sync_probe::{Sampler, SyncReport};
 use crate::wire::{self, Template};
 
 /// Connections under way at a time, unless a rate or a storm was asked for.
@@ -51,6 +50,8 @@ struct Run<'a> {
     before: Option<Sample>,
     connected: Option<Sample>,
     publishing: Publishing,
+    sampler: Option<Sampler>,
+    sync_probe: Option<SyncReport>,
 }
 
 /// Figures of the publishing phase.
@@ -65,7 +66,7 @@ struct Publishing {
 
 impl<'a> Run<'a> {
     fn new(options: &'a Options) -> Result<Self> {
-        let target = resolve(options)?;
+        let target = resolve(&options.host, options.port)?;
         let fleet = build_fleet(options);
         let links = fleet.receivers.len() + fleet.publishers.len();
         let files = probe::raise_file_limit();
@@ -81,6 +82,8 @@ impl<'a> Run<'a> {
             before: options.broker_pid.map(probe::sample).transpose()?,
             connected: None,
             publishing: Publishing::default(),
+            sampler: None,
+            sync_probe: None,
         })
     }
 
@@ -216,6 +219,8 @@ impl<'a> Run<'a> {
     }
 
     fn publish(&mut self) -> Result<()> {
+        let probe = self.options.sync_probe.as_deref();
+        self.sampler = probe.map(|dir| Sampler::start(dir, self.options.sync_probe_bytes)).transpose()?;
         let start = clock::now() + seconds(0.01);
         let cpu = clock::cpu();
         self.begin_publishing(start);
@@ -237,6 +242,7 @@ impl<'a> Run<'a> {
         }
         self.publishing.end = clock::now();
         self.publishing.cpu = clock::cpu() - cpu;
+        self.sync_probe = self.sampler.take().map(Sampler::stop).transpose()?;
         Ok(())
     }
 
@@ -389,6 +395,10 @@ impl<'a> Run<'a> {
         if let Some(pid) = self.options.broker_pid {
             report.broker = self.broker(probe::sample(pid)?, &report);
         }
+        report.sync = self.sync_probe.clone().map(|probe| {
+            let p99_us = self.fleet.acknowledge.summary().p99_us;
+            Sync { p99_to_p50: p99_us / probe.append.p50_us, p99_to_p99: p99_us / probe.append.p99_us, probe }
+        });
         report.faults = faults(&report, self.options.qos);
         Ok(report)
     }
@@ -455,13 +465,6 @@ impl<'a> Run<'a> {
                 .then(|| (after.cpu_seconds - up.cpu_seconds) * 1e6 / delivered as f64),
         })
     }
-}
-
-fn resolve(options: &Options) -> Result<SocketAddr> {
-    let mut addresses = (options.host.as_str(), options.port)
-        .to_socket_addrs()
-        .with_context(|| format!("cannot resolve {}", options.host))?;
-    addresses.next().with_context(|| format!("{} has no address", options.host))
 }
 
 /// Clients of the scenario: topics, filters, who hears whom.

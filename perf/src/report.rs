@@ -82,7 +82,7 @@ pub struct Traffic {
     pub second_min_received: Option<u64>,
     /// Longest time without an arrival, milliseconds.
     pub arrival_gap_max_ms: f64,
-    /// From intended sending to PUBACK or PUBREC.
+    /// From intended sending to PUBACK or PUBREC; none at QoS 0.
     pub acknowledge: Option<Summary>,
     /// From intended sending to arrival.
     pub end_to_end: Option<Summary>,
@@ -204,7 +204,7 @@ impl fmt::Display for Broker {
 }
 
 fn line(f: &mut fmt::Formatter<'_>, name: &str, summary: &Option<Summary>) -> fmt::Result {
-    let Some(s) = summary.as_ref().filter(|summary| summary.count > 0) else { return Ok(()) };
+    let Some(s) = summary else { return Ok(()) };
     writeln!(
         f,
         "  {name:17}{:>11.0}{:>11.0}{:>11.0}{:>11.0}{:>11.0}",

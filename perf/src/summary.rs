@@ -172,13 +172,13 @@ fn median(sorted: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
 }
 
-/// Three digits, or all before the point, with commas.
+/// Three digits, or all before the point, with commas; whole numbers as such.
 fn short(figure: f64) -> String {
     let size = figure.abs();
-    if size < 9.995 {
+    if size < 9.995 && figure.fract() != 0.0 {
         return format!("{figure:.2}");
     }
-    if size < 99.95 {
+    if size < 99.95 && figure.fract() != 0.0 {
         return format!("{figure:.1}");
     }
     let digits = format!("{size:.0}");
@@ -199,7 +199,7 @@ fn criterion_table(directory: &Path) -> Result<String> {
     if found.is_empty() {
         bail!("no bench has left its estimates in {}", directory.display());
     }
-    let mut out = String::from("| bench | median | 95 % interval | per element |\n| --- | --- | --- | --- |\n");
+    let mut out = String::from("| bench | median | 95 % interval | of | each |\n| --- | --- | --- | --- | --- |\n");
     for (name, (estimates, about)) in &found {
         let figure = |pointer| estimates.pointer(pointer).and_then(Value::as_f64);
         let (Some(median), Some(low), Some(high)) = (
@@ -209,12 +209,21 @@ fn criterion_table(directory: &Path) -> Result<String> {
         ) else {
             bail!("{name}: estimates of an unknown form");
         };
-        let elements = about.pointer("/throughput/Elements").and_then(Value::as_f64);
-        let each = elements.filter(|&count| count > 1.0).map_or_else(String::new, |count| time(median / count));
-        writeln!(out, "| {name} | {} | {}–{} | {each} |", time(median), time(low), time(high))
+        let (of, each) = throughput(median, about);
+        writeln!(out, "| {name} | {} | {}–{} | {of} | {each} |", time(median), time(low), time(high))
             .expect("a string takes all");
     }
     Ok(out)
+}
+
+/// How much one iteration does, and the time of one element of it.
+fn throughput(median: f64, about: &Value) -> (String, String) {
+    let of = |kind: &str| about["throughput"][kind].as_f64();
+    match (of("Elements"), of("Bytes")) {
+        (Some(count), _) if count > 1.0 => (format!("{} elements", short(count)), time(median / count)),
+        (_, Some(bytes)) => (format!("{} bytes", short(bytes)), String::new()),
+        _ => (String::new(), String::new()),
+    }
 }
 
 /// Finds `…/new/estimates.json`, by the bench's name in the `benchmark.json` beside it.
@@ -267,8 +276,8 @@ mod tests {
         let expected = "\
 | run | n | CPU | well | share of mosquitto |
 | --- | --- | --- | --- | --- |
-| b1-mosquitto | 3 | 12.0 (10.0–20.0) | 1.00 (1.00–1.00) |  |
-| b1-postroad | 3 | 2.00 (1.00–3.00) | 1.00 (1.00–1.00) | 0.20 (0.05–0.25) |
+| b1-mosquitto | 3 | 12 (10–20) | 1 (1–1) |  |
+| b1-postroad | 3 | 2 (1–3) | 1 (1–1) | 0.20 (0.05–0.25) |
 ";
         assert_eq!(text, expected);
     }
@@ -290,15 +299,15 @@ mod tests {
 
     #[test]
     fn medians_of_odd_and_even() {
-        assert_eq!(cell(vec![3.0, 1.0, 2.0]), "2.00 (1.00–3.00)");
-        assert_eq!(cell(vec![4.0, 1.0, 2.0, 3.0]), "2.50 (1.00–4.00)");
+        assert_eq!(cell(vec![3.0, 1.0, 2.0]), "2 (1–3)");
+        assert_eq!(cell(vec![4.0, 1.0, 2.0, 3.0]), "2.50 (1–4)");
         assert_eq!(cell(vec![]), "");
     }
 
     #[test]
     fn figures_are_short() {
         for (figure, text) in
-            [(0.0, "0.00"), (9.999, "10.0"), (99.99, "100"), (1_234_567.4, "1,234,567"), (-1_000.0, "-1,000")]
+            [(0.0, "0"), (3.0, "3"), (9.999, "10.0"), (99.99, "100"), (1_234_567.4, "1,234,567"), (-1_000.0, "-1,000")]
         {
             assert_eq!(short(figure), text);
         }
@@ -317,6 +326,8 @@ mod tests {
         let text = criterion_table(&directory);
         fs::remove_dir_all(&directory).unwrap();
         let text = text.unwrap();
-        assert!(text.contains("| log/fsync/64 | 64.0 µs | 900 ns–2.00 ms | 1.00 µs |"), "{text}");
+        assert!(text.contains("| log/fsync/64 | 64 µs | 900 ns–2 ms | 64 elements | 1 µs |"), "{text}");
+        let bytes = json!({"throughput": {"Bytes": 2_048}});
+        assert_eq!(throughput(5.0, &bytes), ("2,048 bytes".to_owned(), String::new()));
     }
 }

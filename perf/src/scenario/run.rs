@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 
 use crate::clock::{self, seconds};
-use crate::latency::Latency;
+use crate::latency::{Latency, Summary};
 use crate::links::Links;
 use crate::options::{Options, Phase, Scenario, resolve};
 use crate::probe::{self, Sample};
@@ -416,7 +416,7 @@ impl<'a> Run<'a> {
             lost_after_connack: counts.lost_after,
             unanswered: self.wanted - (counts.accepted + refused + counts.tcp_refused + counts.lost_before),
             seconds_to_last: self.fleet.last_connack.saturating_sub(self.begun) as f64 / 1e9,
-            connack: Some(self.fleet.connack.summary()),
+            connack: some(&self.fleet.connack),
         }
     }
 
@@ -425,7 +425,6 @@ impl<'a> Run<'a> {
         let seconds_of = |from: u64, to: u64| (to.saturating_sub(from) as f64 / 1e9).max(1e-9);
         let least =
             |of: fn(&(u64, u64)) -> u64| publishing.seconds.windows(2).map(|pair| of(&pair[1]) - of(&pair[0])).min();
-        let some = |latency: &Latency| Some(latency.summary());
         let filling = self.options.scenario == Scenario::Offline && self.options.phase == Phase::Fill;
         Traffic {
             sent: counts.sent,
@@ -508,6 +507,11 @@ fn build_fleet(options: &Options) -> Fleet {
 fn run_id(options: &Options) -> u32 {
     let by_time = (clock::now() / 1_000) as u32;
     options.run_id.unwrap_or(if options.phase == Phase::All { by_time } else { 1 })
+}
+
+/// The figures, if anything was counted.
+fn some(latency: &Latency) -> Option<Summary> {
+    Some(latency.summary()).filter(|summary| summary.count > 0)
 }
 
 /// Connections whose opening has come to an end, good or bad.

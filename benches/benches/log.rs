@@ -33,7 +33,19 @@ fn record() -> Record {
     Record::Publish { message: Arc::new(message), recipients: vec![recipient] }
 }
 
+/// The same message to `count` queues of one partition, far apart: what a durable fan-out writes for its publication.
+fn fan_out_record(count: u64) -> Record {
+    let Record::Publish { message, recipients } = record() else { unreachable!("record() makes a publication") };
+    let recipient = |number: u64| {
+        let mut recipient = recipients[0].clone();
+        recipient.queue = QueueId::new(PartitionId(17), 7 * number);
+        recipient
+    };
+    Record::Publish { message, recipients: (0..count).map(recipient).collect() }
+}
+
 fn codec(criterion: &mut Criterion) {
+    fan_out_codec(criterion);
     let record = record();
     let mut bytes = Vec::new();
     criterion.bench_function("record/encode", |bencher| {
@@ -43,6 +55,22 @@ fn codec(criterion: &mut Criterion) {
         });
     });
     criterion.bench_function("record/decode", |bencher| bencher.iter(|| decode(&mut black_box(bytes.as_slice()))));
+}
+
+fn fan_out_codec(criterion: &mut Criterion) {
+    let record = fan_out_record(1_000);
+    let mut bytes = Vec::new();
+    encode(&record, &mut bytes);
+    let mut group = criterion.benchmark_group("record/1,000 recipients");
+    group.throughput(Throughput::Bytes(bytes.len() as u64));
+    group.bench_function("encode", |bencher| {
+        bencher.iter(|| {
+            bytes.clear();
+            encode(black_box(&record), &mut bytes);
+        });
+    });
+    group.bench_function("decode", |bencher| bencher.iter(|| decode(&mut black_box(bytes.as_slice()))));
+    group.finish();
 }
 
 /// A commit of `batch` records without any I/O; full segments are used again at once.

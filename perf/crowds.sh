@@ -2,7 +2,7 @@
 # Crowds: memory of idle sessions (beside Mosquitto), a crowd that connects at once, and the same clients coming back
 # after a kill -9 and a restart.
 #
-#   perf/crowds.sh [--count 15000]
+#   perf/crowds.sh [--count 15000]        of the crowds; memory is taken over 15,000
 source "$(dirname "$0")/lib.sh"
 count=15000
 [ "${1:-}" != --count ] || count=$2

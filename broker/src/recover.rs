@@ -225,6 +225,14 @@ impl Broker {
         }
     }
 
+    /// How much the old generation holds of this queue: it counts against the queue's limits. After the snapshot.
+    pub fn replay_stored(&mut self, queue: QueueId, messages: usize, bytes: usize) {
+        let Some(&index) = self.queues.get(&queue) else { return };
+        if let Some(backlog) = &mut self.sessions[index as usize].queue.backlog {
+            (backlog.unread, backlog.unread_bytes) = (messages, bytes);
+        }
+    }
+
     /// All has been replayed; `now` is the time of the recovery. The log goes on with `first`.
     ///
     /// Every session counts as disconnected now (DESIGN 6).
@@ -234,7 +242,7 @@ impl Broker {
         self.gate.commit_all();
         self.registrations_recovered();
         for message in std::mem::take(&mut self.retiring.replayed_retained).into_values() {
-            self.keep(message);
+            self.keep_replayed(message);
         }
         let mut places: Vec<SessionIndex> = self.queues.values().copied().collect();
         places.sort_unstable();

@@ -12,6 +12,7 @@ use base::{
 use postroad_base as base;
 
 use crate::api::{Inbound, Principal};
+use crate::giving::Job;
 use crate::queue::{Queue, Tags};
 use crate::timers::TimerKey;
 
@@ -54,7 +55,7 @@ pub(crate) struct Session {
     pub inbound: Vec<(Tag, InboundState)>,
     pub expiry_timer: Option<TimerKey>,
     pub will_timer: Option<TimerKey>,
-    /// Present while retained messages are being asked for.
+    /// Present while retained messages are being given.
     pub watch: Option<Box<Watch>>,
     /// Changed since the last retirement.
     pub dirty: bool,
@@ -66,13 +67,22 @@ pub(crate) struct Session {
     pub mark_walk: u64,
 }
 
-/// Retained messages that arrive live while older ones are being asked for: a later answer must not
-/// bring the older one after the newer.
+/// Retained messages are being given for new subscriptions (see `giving`).
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    /// Queries under way.
-    pub queries: usize,
-    /// The newest that went to this session, by topic.
+    /// SUBSCRIBEs that are not answered yet.
+    pub subscribing: usize,
+    /// Subscriptions to give for, one after the other.
+    pub jobs: VecDeque<Job>,
+    /// Names the portion that has been asked for.
+    pub asked: Option<u64>,
+    /// That portion may lack something that was dropped on its live way: ask again.
+    pub is_stale: bool,
+    /// Bytes of the next retained message, if it was the queue's bytes that left no room for it.
+    pub needs: usize,
+    /// A step that asks for the next portion waits for its turn.
+    pub is_in_line: bool,
+    /// What came live meanwhile, the newest of each topic: the retained one must not follow, nor come twice.
     pub seen: ahash::AHashMap<TopicName, MessageId>,
 }
 

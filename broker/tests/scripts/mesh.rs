@@ -239,9 +239,9 @@ fn retained_messages_live_on_their_topics_shard() {
                 2: connected present=false
             sub 2 1 r/+:1
                 2: subscribed 1 granted_qos_1
-                2: deliver r/2 "two" qos=1 tag=1 retain
                 2: deliver r/3 "three" qos=0 retain
                 2: deliver r/4 "four" qos=0 retain
+                2: deliver r/2 "two" qos=1 tag=1 retain
                 2: deliver r/1 "one" qos=1 tag=2 retain
             sub 2 2 r/1:1
                 2: subscribed 2 granted_qos_1

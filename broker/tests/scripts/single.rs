@@ -813,7 +813,6 @@ fn a_full_queue_takes_no_retained_message() {
                 1: published 2 success
             sub 2 2 r:1
                 2: subscribed 2 granted_qos_1
-                count queue_overflow 1
             crash
             connect 3 sub expiry=60
                 3: connected present=true

@@ -9,11 +9,13 @@
 //! congested 1        writable 1      at 5000 (advances the clock, ticks)
 //! commit             hold / flow (commits by hand / after each line)
 //! stop 1 / go        mesh messages from shard 1 wait / go on
+//! cut 1 0 / join 1 0 those from shard 1 to shard 0 only
+//! allow a/#          the access rules: this, and nothing else
 //! retire             crash           stats
 //! file a b:anna c:anna:cars                                auth.file names these clients (user, group)
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -73,6 +75,8 @@ pub struct World {
     config: Config,
     now: u64,
     hold: bool,
+    /// Pairs of shards whose messages wait.
+    cuts: BTreeSet<(u16, u16)>,
     connections: BTreeMap<u64, usize>,
     out: String,
     show_log: bool,
@@ -101,6 +105,7 @@ impl World {
             config,
             now: 1_000,
             hold: false,
+            cuts: BTreeSet::new(),
             connections: BTreeMap::new(),
             out: String::new(),
             show_log: false,
@@ -129,7 +134,11 @@ impl World {
     fn set_rules(&mut self, effect: &str) {
         let rules = ["connect", "publish", "subscribe"]
             .map(|action| format!("[[rule]]\nprincipal = \"*\"\naction = \"{action}\"\neffect = \"{effect}\"\n"));
-        self.acl = Arc::new(Acl::parse(&rules.concat()).unwrap());
+        self.set_access(&rules.concat());
+    }
+
+    fn set_access(&mut self, rules: &str) {
+        self.acl = Arc::new(Acl::parse(rules).unwrap());
         for shard in &mut self.shards {
             shard.broker.set_access(Arc::clone(&self.acl));
         }
@@ -174,6 +183,12 @@ impl World {
             "retire" => self.retire(),
             "stats" => self.print_stats(),
             "stop" => self.shards[arguments.number(0) as usize].stopped = true,
+            "cut" => drop(self.cuts.insert((arguments.number(0) as u16, arguments.number(1) as u16))),
+            "join" => drop(self.cuts.remove(&(arguments.number(0) as u16, arguments.number(1) as u16))),
+            "allow" => self.set_access(&format!(
+                "[[rule]]\nprincipal = \"*\"\naction = \"*\"\ntopic = \"{}\"\neffect = \"allow\"\n",
+                arguments.0[0]
+            )),
             "go" => self.shards.iter_mut().for_each(|shard| shard.stopped = false),
             "connect" => self.connect(&arguments),
             "file" => {
@@ -260,21 +275,34 @@ impl World {
         }
     }
 
-    /// Lets mesh messages flow, and commits, until nothing happens.
+    /// Lets mesh messages flow, work that waits go on, and commits, until nothing happens.
     fn settle(&mut self) {
         loop {
-            let from_stopped = |shards: &[Shard], from: ShardId| shards[usize::from(from.0)].stopped;
-            let ready = |shard: &Shard| shard.inbox.front().is_some_and(|(from, _)| !from_stopped(&self.shards, *from));
-            if let Some(place) = self.shards.iter().position(ready) {
-                if let Some((from, message)) = self.shards[place].inbox.pop_front() {
-                    self.handle(place, Event::Mesh { from, message });
-                }
+            let now = MonoMillis(self.now);
+            let is_due = |shard: &Shard| shard.broker.next_deadline().is_some_and(|at| at <= now);
+            if let Some((place, (from, message))) = self.next_message() {
+                self.handle(place, Event::Mesh { from, message });
+            } else if let Some(place) = self.shards.iter().position(is_due) {
+                self.handle(place, Event::Tick);
             } else if !self.hold && self.shards.iter().any(|s| s.disk.committed < s.disk.records.len()) {
                 self.commit();
             } else {
                 return;
             }
         }
+    }
+
+    /// The next mesh message that may move, and where to: what is behind one from a stopped shard waits, too; a cut
+    /// pair holds up nobody else.
+    fn next_message(&mut self) -> Option<(usize, (ShardId, MeshMessage))> {
+        for place in 0..self.shards.len() {
+            let is_cut = |from: ShardId| self.cuts.contains(&(from.0, place as u16));
+            let inbox = &self.shards[place].inbox;
+            let next = inbox.iter().position(|(from, _)| !is_cut(*from));
+            let Some(next) = next.filter(|next| !self.shards[usize::from(inbox[*next].0.0)].stopped) else { continue };
+            return self.shards[place].inbox.remove(next).map(|message| (place, message));
+        }
+        None
     }
 
     fn commit(&mut self) {
@@ -319,6 +347,14 @@ impl World {
             disk.records.truncate(disk.committed);
             for record in disk.state.values().flatten() {
                 broker.replay(Sequence(0), disk.as_of, record.clone());
+            }
+            let mut sizes = BTreeMap::new();
+            for ((queue, _), entry) in &disk.stored {
+                let size: &mut (usize, usize) = sizes.entry(*queue).or_default();
+                *size = (size.0 + 1, size.1 + entry.message.payload.len() + entry.message.topic.as_str().len());
+            }
+            for (queue, (messages, bytes)) in sizes {
+                broker.replay_stored(queue, messages, bytes);
             }
             for (sequence, record) in &disk.records {
                 broker.replay(*sequence, disk.as_of, record.clone());

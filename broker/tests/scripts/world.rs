@@ -10,7 +10,7 @@
 //! commit             hold / flow (commits by hand / after each line)
 //! stop 1 / go        mesh messages from shard 1 wait / go on
 //! cut 1 0 / join 1 0 those from shard 1 to shard 0 only
-//! allow a/#          the access rules: this, and nothing else
+//! allow a/# [to=user:u] the access rules: this, and nothing else, may be subscribed to
 //! retire             crash           stats
 //! file a b:anna c:anna:cars                                auth.file names these clients (user, group)
 //! ```
@@ -27,10 +27,10 @@ use base::{
 use postroad_base as base;
 use postroad_broker::access::Acl;
 use postroad_broker::api::{
-    BacklogEntry, Connect, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Retirement, StateKey,
-    Subscribe,
+    BacklogEntry, Connect, Counted, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Retirement,
+    StateKey, Subscribe,
 };
-use postroad_broker::{Broker, Config};
+use postroad_broker::{Broker, Config, Stats};
 
 /// The log and the old generation of one shard, as a model.
 #[derive(Default)]
@@ -80,6 +80,10 @@ pub struct World {
     connections: BTreeMap<u64, usize>,
     out: String,
     show_log: bool,
+    /// The most deliveries that came of one event.
+    pub burst_max: usize,
+    /// The most subscriptions that the rules ended in one event.
+    pub revoked_max: usize,
     acl: Arc<Acl>,
     /// What `auth.file` says, once it was read.
     file: Option<Vec<(ClientId, Principal)>>,
@@ -109,6 +113,8 @@ impl World {
             connections: BTreeMap::new(),
             out: String::new(),
             show_log: false,
+            burst_max: 0,
+            revoked_max: 0,
             acl: Arc::new(Acl::default()),
             file: None,
         };
@@ -135,6 +141,14 @@ impl World {
         let rules = ["connect", "publish", "subscribe"]
             .map(|action| format!("[[rule]]\nprincipal = \"*\"\naction = \"{action}\"\neffect = \"{effect}\"\n"));
         self.set_access(&rules.concat());
+    }
+
+    /// Everybody may connect and publish; this one may subscribe to what is below this filter.
+    fn allow(&mut self, filter: &str, to: &str) {
+        self.set_access(&format!(
+            "[[rule]]\nprincipal = \"*\"\naction = [\"connect\", \"publish\"]\neffect = \"allow\"\n\
+             [[rule]]\nprincipal = \"{to}\"\naction = \"subscribe\"\ntopic = \"{filter}\"\neffect = \"allow\"\n"
+        ));
     }
 
     fn set_access(&mut self, rules: &str) {
@@ -185,10 +199,7 @@ impl World {
             "stop" => self.shards[arguments.number(0) as usize].stopped = true,
             "cut" => drop(self.cuts.insert((arguments.number(0) as u16, arguments.number(1) as u16))),
             "join" => drop(self.cuts.remove(&(arguments.number(0) as u16, arguments.number(1) as u16))),
-            "allow" => self.set_access(&format!(
-                "[[rule]]\nprincipal = \"*\"\naction = \"*\"\ntopic = \"{}\"\neffect = \"allow\"\n",
-                arguments.0[0]
-            )),
+            "allow" => self.allow(arguments.0[0], arguments.text("to").unwrap_or("*")),
             "go" => self.shards.iter_mut().for_each(|shard| shard.stopped = false),
             "connect" => self.connect(&arguments),
             "file" => {
@@ -237,9 +248,16 @@ impl World {
     fn handle(&mut self, shard: usize, event: Event) {
         let now = self.clock();
         self.shards[shard].broker.handle(now, event);
+        let (mut burst, mut revoked) = (0, 0);
         while let Some(effect) = self.shards[shard].broker.poll() {
+            burst += usize::from(matches!(effect, Effect::Deliver { .. }));
+            if let Effect::Count { what: Counted::SubscriptionRevoked, by } = effect {
+                revoked += by as usize;
+            }
             self.effect(shard, effect);
         }
+        self.burst_max = self.burst_max.max(burst);
+        self.revoked_max = self.revoked_max.max(revoked);
     }
 
     fn effect(&mut self, shard: usize, effect: Effect) {
@@ -371,6 +389,16 @@ impl World {
             }
         }
         self.read_file();
+    }
+
+    /// The longest that the queues of a shard are now: deliveries that wait, in flight ones not counted.
+    pub fn queued_max(&self) -> usize {
+        self.shards.iter().map(|shard| shard.broker.stats().queued_messages).max().unwrap_or(0)
+    }
+
+    /// One figure, of all shards together.
+    pub fn stats(&self, figure: impl Fn(&Stats) -> usize) -> usize {
+        self.shards.iter().map(|shard| figure(&shard.broker.stats())).sum()
     }
 
     fn print_stats(&mut self) {

@@ -49,6 +49,8 @@ pub struct Config {
     pub retained_max: usize,
     /// Bytes of their topics, properties and payloads.
     pub retained_bytes_max: usize,
+    /// Retained topics that are looked at in one turn for a new subscription, hence given at once at most.
+    pub retained_portion_max: usize,
     /// Levels of a topic name or filter (a slash stands between two).
     pub topic_levels_max: usize,
     /// Subscriptions of one session.
@@ -88,6 +90,7 @@ impl Config {
             answers_max: 4096,
             retained_max: 1_000_000,
             retained_bytes_max: 1 << 30,
+            retained_portion_max: 128,
             topic_levels_max: 128,
             subscriptions_max: 10_000,
             sessions_max: 1_000_000,

@@ -4,7 +4,8 @@
 //! SUBSCRIBE ─► SUBACK ─► for each filter, for each shard that may hold a match:
 //!                          ask ─► (fence) ─► look at some topics ─► (fence) ─► give ─► has it room? ─► ask …
 //! ```
-//! A session asks for the next portion only when its queue and its connection have room, so a subscriber of a million
+//! A session asks for the next portion only when its queue and its connection have room (less than
+//! half a portion waits), so a subscriber of a million
 //! retained messages gets all of them, and costs one portion of memory. The place in the walk is a topic: the shard
 //! that is asked remembers nothing, and a portion that comes at a bad time is forgotten and asked for again.
 //!
@@ -31,11 +32,6 @@ use crate::index::Cursor;
 use crate::queue::{Entry, message_size};
 use crate::session::{SessionIndex, Watch};
 use crate::turns::Step;
-
-/// Topics that are looked at for one portion.
-const PORTION: usize = 128;
-/// While more deliveries than this wait in the session's queue, nothing is asked for.
-const WAITING_MAX: usize = 64;
 
 /// A subscription whose retained messages are being given.
 #[derive(Debug)]
@@ -173,13 +169,14 @@ impl Broker {
         let session = &self.sessions[index as usize];
         let queue = &session.queue;
         let (pending, bytes) = (queue.messages(), queue.bytes_pending());
-        let is_behind = pending - queue.window.len() > WAITING_MAX || bytes > self.config.queue_bytes_max / 2;
+        let is_behind = pending - queue.window.len() > self.config.retained_portion_max / 2
+            || bytes > self.config.queue_bytes_max / 2;
         let needs = session.watch.as_ref().map_or(0, |watch| watch.needs);
         if pending > 0 && (is_behind || bytes + needs > self.config.queue_bytes_max) {
             return None;
         }
         let room = self.config.queue_messages_max.saturating_sub(pending);
-        (room > 0 || pending == 0).then(|| room.clamp(1, PORTION))
+        (room > 0 || pending == 0).then(|| room.min(self.config.retained_portion_max).max(1))
     }
 
     /// Asks for the next portion.
@@ -216,7 +213,7 @@ impl Broker {
     pub(crate) fn answer_question(&mut self, question: Question) {
         let Question { from, filter, after, looks_max, token } = question;
         let (mut messages, now) = (Vec::new(), self.now.wall);
-        let rest = self.retained.portion(filter.pattern(), after, looks_max.min(PORTION), &mut |_, kept| {
+        let rest = self.retained.portion(filter.pattern(), after, looks_max, &mut |_, kept| {
             if kept.message.expires_at.is_none_or(|at| at > now) {
                 messages.push(Arc::clone(&kept.message));
             }

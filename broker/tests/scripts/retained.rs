@@ -298,6 +298,88 @@ fn a_congested_connection_gets_the_rest_later() {
     assert_eq!((&*got[6], &*got[7], &*got[8]), ("6", "new", "8"));
 }
 
+/// A live QoS 0 message is dropped while a portion is under way that holds the older one: that portion is asked for
+/// again, else the newer one would never come.
+#[test]
+fn a_portion_that_lacks_what_was_dropped_is_asked_for_again() {
+    check(
+        World::new(2, true, |_| {}),
+        "
+        connect 1 a
+        connect 2 h
+        sub 2 1 r/3
+        pub 2 r/3 older retain
+        cut 1 0
+        sub 1 1 r/3
+        congested 1
+        pub 2 r/3 newer retain
+        writable 1
+        join 1 0
+        ",
+        expect![[r#"
+            connect 1 a
+                1: connected present=false
+            connect 2 h
+                2: connected present=false
+            sub 2 1 r/3
+                2: subscribed 1 success
+            pub 2 r/3 older retain
+                2: deliver r/3 "older" qos=0
+            cut 1 0
+            sub 1 1 r/3
+                1: subscribed 1 success
+            congested 1
+            pub 2 r/3 newer retain
+                2: deliver r/3 "newer" qos=0
+                count dropped_qos0_congested 1
+            writable 1
+            join 1 0
+                1: deliver r/3 "newer" qos=0 retain
+        "#]],
+    );
+}
+
+/// A fence that is under way has passed some shard already: who comes now waits for the next one. On four shards, r/2
+/// and u live on 2.
+#[test]
+fn a_fence_under_way_is_not_joined() {
+    check(
+        World::new(4, true, |_| {}),
+        "
+        connect 1 a
+        connect 2 b
+        connect 3 h
+        cut 3 2
+        sub 3 1 u
+        cut 1 2
+        pub 2 r/2 x qos=1 tag=1 retain
+        sub 1 1 r/2:1
+        join 3 2
+        join 1 2
+        ",
+        expect![[r#"
+            connect 1 a
+                1: connected present=false
+            connect 2 b
+                2: connected present=false
+            connect 3 h
+                3: connected present=false
+            cut 3 2
+            sub 3 1 u
+                3: subscribed 1 success
+            cut 1 2
+            pub 2 r/2 x qos=1 tag=1 retain
+            sub 1 1 r/2:1
+                1: subscribed 1 granted_qos_1
+            join 3 2
+            join 1 2
+                count no_subscriber 1
+                2: published 1 no_matching_subscribers
+                1: deliver r/2 "x" qos=1 tag=1 retain
+        "#]],
+    );
+}
+
 /// The queue's limit is no limit of what a subscriber is given: it waits until there is room. So with a queue of
 /// length 1.
 #[test]

@@ -380,6 +380,25 @@ fn a_fence_under_way_is_not_joined() {
     );
 }
 
+/// A hundred who subscribe at once wait for two rounds of fences, not for a hundred (ADR 7).
+#[test]
+fn a_crowd_shares_its_fences() {
+    let mut world = three();
+    let names = (0..).map(|number| format!("client-{number}"));
+    let at_home: Vec<String> = names.filter(|name| world.home(name) == 0).take(100).collect();
+    for (number, name) in at_home.iter().enumerate() {
+        world.run(&format!("connect {number} {name}"));
+    }
+    let subscribe = |tag: usize| (0..100).map(|number| format!("sub {number} {tag} r/1\n")).collect::<String>();
+    world.run(&subscribe(1));
+    assert_eq!((world.fences, world.questions), (100 * 2, 100), "one after the other: each has its own round");
+    (world.fences, world.questions) = (0, 0);
+    world.run("cut 2 1");
+    world.run(&subscribe(2));
+    world.run("join 2 1");
+    assert_eq!((world.fences, world.questions), (2 * 2, 100), "two rounds to two shards each");
+}
+
 /// The queue's limit is no limit of what a subscriber is given: it waits until there is room. So with a queue of
 /// length 1.
 #[test]

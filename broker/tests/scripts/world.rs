@@ -82,6 +82,10 @@ pub struct World {
     show_log: bool,
     /// The most deliveries that came of one event.
     pub burst_max: usize,
+    /// Fences that were asked for between shards.
+    pub fences: usize,
+    /// Questions for retained messages between shards.
+    pub questions: usize,
     /// The most subscriptions that the rules ended in one event.
     pub revoked_max: usize,
     acl: Arc<Acl>,
@@ -114,6 +118,8 @@ impl World {
             out: String::new(),
             show_log: false,
             burst_max: 0,
+            fences: 0,
+            questions: 0,
             revoked_max: 0,
             acl: Arc::new(Acl::default()),
             file: None,
@@ -215,9 +221,14 @@ impl World {
         }
     }
 
+    /// The shard on which a client or a topic lives.
+    pub fn home(&self, name: &str) -> usize {
+        usize::from(self.config.placement.home(name.as_bytes()).0)
+    }
+
     fn connect(&mut self, arguments: &Arguments<'_>) {
         let (connection, client) = (arguments.number(0), arguments.0[1]);
-        let shard = usize::from(self.config.placement.home(client.as_bytes()).0);
+        let shard = self.home(client);
         self.connections.insert(connection, shard);
         let connect = Connect {
             connection: ConnectionId(connection),
@@ -272,6 +283,8 @@ impl World {
                 place.next = place.next.next();
             }
             Effect::Mesh { to, message } => {
+                self.fences += usize::from(matches!(message, MeshMessage::Fence { .. }));
+                self.questions += usize::from(matches!(message, MeshMessage::RetainedQuery { .. }));
                 self.shards[usize::from(to.0)].inbox.push_back((ShardId(shard as u16), message));
             }
             Effect::ReadBacklog { queue, after, messages_max, .. } => {

@@ -427,7 +427,7 @@ mod tests {
         assert_eq!(tags[16..32], (1..=16).collect::<Vec<_>>());
     }
 
-    /// Whatever is inserted and removed: no tag twice at once, never more than there are, order kept.
+    /// [MQTT-2.2.1-4], [MQTT-4.3.3-1] Whatever is inserted and removed: no tag twice at once, never more than there are, order kept.
     #[test]
     fn all_tags_can_be_taken_and_no_more() {
         let mut window = Window::default();

@@ -7,7 +7,7 @@ fn check(mut world: World, script: &str, expected: Expect) {
     expected.assert_eq(&world.run(script));
 }
 
-/// Persist, then acknowledge `[REL-3]`: nothing that promises safety leaves before the commit.
+/// Persist, then acknowledge `[REL-3]`, so that a PUBACK says that the message is owned [MQTT-4.3.2-4]: nothing that promises safety leaves before the commit.
 #[test]
 fn a_durable_qos_1_message_waits_for_its_commit_at_every_step() {
     check(
@@ -327,7 +327,8 @@ fn take_over_clean_start_and_expiry() {
     );
 }
 
-/// [MQTT-3.3.4-2], [MQTT-3.3.4-3], [MQTT-3.3.4-4], [MQTT-3.8.3-3], [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+/// [MQTT-3.3.4-2], [MQTT-3.3.4-3], [MQTT-3.3.4-4], [MQTT-3.8.3-3], [MQTT-3.3.1-12], [MQTT-3.3.1-13]; and several filters
+/// of one UNSUBSCRIBE [MQTT-3.10.4-6]
 #[test]
 fn overlapping_subscriptions_give_one_delivery() {
     check(

@@ -42,7 +42,7 @@ impl Broker {
             None => self.begin_session(connect.client.clone(), expiry),
         };
         self.sessions[index as usize].principal = connect.principal.clone();
-        self.judge(index);
+        self.judge(index, &connect.principal);
         self.set_will(index, connect.will);
         let connection = connect.connection;
         let window_max = connect.receive_maximum.clamp(1, self.config.inflight_max.max(1));

@@ -9,7 +9,7 @@ use postroad_base as base;
 use std::sync::Arc;
 
 use crate::access::{Acl, Action};
-use crate::api::Counted;
+use crate::api::{Counted, Principal};
 use crate::broker::Broker;
 use crate::session::SessionIndex;
 use crate::turns::Step;
@@ -42,7 +42,11 @@ impl Broker {
             work += 1;
             if let Some(session) = self.sessions.get(place) {
                 work += session.subscriptions.len();
-                self.judge(place as SessionIndex);
+                // `auth.file` may have put a client into other groups while it was away.
+                let registered = self.registrations.get(session.client.as_str());
+                let registered = registered.filter(|_| session.connection.is_none());
+                let principal = registered.map_or(&session.principal, |known| &known.principal).clone();
+                self.judge(place as SessionIndex, &principal);
             }
             place += 1;
         }
@@ -52,12 +56,9 @@ impl Broker {
         }
     }
 
-    /// Ends the subscriptions of a session that its client may not make today.
-    pub(crate) fn judge(&mut self, index: SessionIndex) {
+    /// Ends the subscriptions of a session that its client, being this one, may not make today.
+    pub(crate) fn judge(&mut self, index: SessionIndex, principal: &Principal) {
         let session = &self.sessions[index as usize];
-        // `auth.file` may have put it into other groups while it was away.
-        let registered = self.registrations.get(session.client.as_str()).filter(|_| session.connection.is_none());
-        let principal = registered.map_or(&session.principal, |known| &known.principal);
         let allowed =
             |filter: &TopicFilter| self.acl.decide(principal, &session.client, Action::Subscribe, filter.pattern());
         let filters = session.subscriptions.iter().map(|(filter, _)| filter);

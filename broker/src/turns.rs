@@ -30,6 +30,11 @@ impl Broker {
         if self.later.is_empty() { self.timers.next() } else { Some(self.now.mono) }
     }
 
+    /// Whether steps wait for `Event::Tick`: a tick is due at once, without a timer.
+    pub fn has_steps(&self) -> bool {
+        !self.later.is_empty()
+    }
+
     /// Takes the next steps. What they add to the line waits for the next tick.
     pub(crate) fn take_steps(&mut self) {
         for _ in 0..self.later.len().min(STEPS_PER_TICK) {

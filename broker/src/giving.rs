@@ -30,6 +30,7 @@ use crate::broker::Broker;
 use crate::gate::Waiter;
 use crate::index::Cursor;
 use crate::queue::{Entry, message_size};
+use crate::retained::Kept;
 use crate::session::{SessionIndex, Watch};
 use crate::turns::Step;
 
@@ -80,9 +81,46 @@ impl Watch {
 }
 
 impl Broker {
-    /// A SUBSCRIBE whose filters want retained messages has been taken in: from now on is noted what comes live.
-    pub(crate) fn begin_watch(&mut self, index: SessionIndex) {
+    /// A SUBSCRIBE is being taken in, and retained messages are wanted for these filters: from now on is noted what comes
+    /// live. The log knows that they are due, so that a crash does not end the giving.
+    pub(crate) fn begin_watch<'a>(&mut self, index: SessionIndex, filters: impl Iterator<Item = &'a TopicFilter>) {
         self.sessions[index as usize].watch.get_or_insert_default().subscribing += 1;
+        for filter in filters {
+            self.due(index, filter);
+        }
+    }
+
+    fn due(&mut self, index: SessionIndex, filter: &TopicFilter) {
+        let session = &mut self.sessions[index as usize];
+        if session.watch.as_ref().is_some_and(|watch| watch.due.contains(filter)) {
+            return;
+        }
+        session.retained_due(filter.clone());
+        if session.logged {
+            let (queue, filter) = (session.id, filter.clone());
+            self.append(Record::RetainedDue { queue, filter });
+            self.mark_dirty(index);
+        }
+    }
+
+    /// Recovery: what was due is given from the beginning.
+    pub(crate) fn give_due(&mut self, index: SessionIndex) {
+        let Some(watch) = &self.sessions[index as usize].watch else { return };
+        for filter in watch.due.clone() {
+            self.add_job(index, filter);
+        }
+        self.give_more(index);
+    }
+
+    /// All that is retained has been given for this subscription.
+    fn given(&mut self, index: SessionIndex, filter: &TopicFilter) {
+        let session = &mut self.sessions[index as usize];
+        session.retained_given(filter);
+        if session.logged {
+            let (queue, filter) = (session.id, filter.clone());
+            self.append(Record::RetainedGiven { queue, filter });
+            self.mark_dirty(index);
+        }
     }
 
     /// It is answered; what of it was granted is to be given.
@@ -92,6 +130,7 @@ impl Broker {
         watch.subscribing -= 1;
         for filter in filters {
             if self.sessions[index as usize].subscription(&filter).is_some() {
+                self.due(index, &filter); // again, if an earlier giving has ended meanwhile
                 self.forget_job(index, &filter); // asked for again: from the beginning
                 self.add_job(index, filter);
             }
@@ -119,6 +158,7 @@ impl Broker {
     /// The subscription is gone.
     pub(crate) fn stop_giving(&mut self, index: SessionIndex, filter: &TopicFilter) {
         if self.sessions[index as usize].watch.is_some() {
+            self.sessions[index as usize].retained_given(filter); // its Unsubscribe says so to the log
             self.forget_job(index, filter);
             self.give_more(index);
         }
@@ -212,12 +252,17 @@ impl Broker {
 
     pub(crate) fn answer_question(&mut self, question: Question) {
         let Question { from, filter, after, looks_max, token } = question;
-        let (mut messages, now) = (Vec::new(), self.now.wall);
-        let rest = self.retained.portion(filter.pattern(), after, looks_max, &mut |_, kept| {
+        let (mut messages, mut rest, now) = (Vec::new(), None, self.now.wall);
+        let mut take = |kept: &Kept| {
             if kept.message.expires_at.is_none_or(|at| at > now) {
                 messages.push(Arc::clone(&kept.message));
             }
-        });
+        };
+        if filter.has_wildcard() {
+            rest = self.retained.portion(filter.pattern(), after, looks_max, &mut |_, kept| take(kept));
+        } else {
+            self.retained.get(filter.pattern()).into_iter().for_each(take);
+        }
         if from == self.config.shard {
             return self.retained_matches(from, token, messages, rest);
         }
@@ -274,7 +319,10 @@ impl Broker {
                 let Some(watch) = &mut self.sessions[index as usize].watch else { return };
                 match (source, watch.jobs.front_mut()) {
                     (Some(source), Some(job)) => (job.source, job.cursor) = (source, Cursor::default()),
-                    _ => drop(watch.jobs.pop_front()),
+                    _ => {
+                        watch.jobs.pop_front();
+                        self.given(index, &filter);
+                    }
                 }
             }
             _ => {}

@@ -43,6 +43,8 @@ impl Broker {
             | Record::WillSet { queue, .. }
             | Record::Subscribe { queue, .. }
             | Record::Unsubscribe { queue, .. }
+            | Record::RetainedDue { queue, .. }
+            | Record::RetainedGiven { queue, .. }
             | Record::InboundBegin { queue, .. }
             | Record::InboundEnd { queue, .. }
             | Record::Watermark { queue, .. } => *queue,
@@ -70,7 +72,12 @@ impl Broker {
             }
             Record::WillSet { will, .. } => session.will = will,
             Record::Subscribe { filter, options, .. } => drop(session.set_subscription(&filter, options)),
-            Record::Unsubscribe { filter, .. } => drop(session.remove_subscription(&filter)),
+            Record::Unsubscribe { filter, .. } => {
+                session.remove_subscription(&filter);
+                session.retained_given(&filter);
+            }
+            Record::RetainedDue { filter, .. } => session.retained_due(filter),
+            Record::RetainedGiven { filter, .. } => session.retained_given(&filter),
             Record::InboundBegin { tag, id, .. } => {
                 // A second record says that all shards have confirmed; of a single one nobody knows.
                 let reason = base::ReasonCode::Success;
@@ -248,6 +255,7 @@ impl Broker {
         places.sort_unstable();
         for &index in &places {
             self.mark_maybe_sent(index);
+            self.give_due(index);
             for (filter, options) in self.sessions[index as usize].subscriptions.clone() {
                 self.want(&filter, None);
                 self.index_subscription(index, &filter, options);

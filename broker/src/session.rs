@@ -72,6 +72,8 @@ pub(crate) struct Session {
 pub(crate) struct Watch {
     /// SUBSCRIBEs that are not answered yet.
     pub subscribing: usize,
+    /// Subscriptions that have not been given all yet: those of these SUBSCRIBEs and of the jobs. The log knows them.
+    pub due: Vec<TopicFilter>,
     /// Subscriptions to give for, one after the other.
     pub jobs: VecDeque<Job>,
     /// Names the portion that has been asked for.
@@ -159,6 +161,21 @@ impl Session {
                 self.subscriptions.insert(place, (filter.clone(), options));
                 None
             }
+        }
+    }
+
+    /// This subscription is to be given retained messages.
+    pub fn retained_due(&mut self, filter: TopicFilter) {
+        let due = &mut self.watch.get_or_insert_default().due;
+        if !due.contains(&filter) {
+            due.push(filter);
+        }
+    }
+
+    /// It has been, or is gone.
+    pub fn retained_given(&mut self, filter: &TopicFilter) {
+        if let Some(watch) = &mut self.watch {
+            watch.due.retain(|due| due != filter);
         }
     }
 

@@ -75,7 +75,8 @@ impl Broker {
         }
         operation.watches = operation.granted.iter().any(Granted::wants_retained);
         if operation.watches {
-            self.begin_watch(session);
+            let wanted = operation.granted.iter().filter(|granted| granted.wants_retained());
+            self.begin_watch(session, wanted.map(|granted| &granted.filter));
         }
         if operation.missing > 0 {
             let at = self.now.mono.after(self.config.subscribe_timeout_ms);
@@ -188,15 +189,12 @@ impl Broker {
         let Some(operation) = self.operations.remove(&name) else { return };
         self.timers.cancel(operation.timer);
         let Operation { connection, tag, reasons, session, queue, granted, watches, .. } = operation;
-        let mut wanted: Vec<_> =
-            granted.into_iter().filter(Granted::wants_retained).map(|granted| granted.filter).collect();
         if self.place_of(connection).is_some() {
             self.effects.push_back(Effect::Subscribed { connection, tag, reasons });
-        } else {
-            wanted.clear(); // not told that it has subscribed
         }
         if watches {
-            self.give_retained_for(session, queue, wanted);
+            let wanted = granted.into_iter().filter(Granted::wants_retained).map(|granted| granted.filter);
+            self.give_retained_for(session, queue, wanted.collect());
         }
     }
 

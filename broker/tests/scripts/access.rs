@@ -37,50 +37,58 @@ fn new_rules_end_what_they_no_longer_allow() {
             sub 1 1 a/#:1 b/#:1
                 log 2 Subscribe
                 log 3 Subscribe
+                log 4 RetainedDue
+                log 5 RetainedDue
                 1: subscribed 1 granted_qos_1 granted_qos_1
+                log 6 RetainedGiven
+                log 7 RetainedGiven
             connect 2 away expiry=60
-                log 4 QueueBegin
+                log 8 QueueBegin
                 2: connected present=false
             sub 2 1 a/#:1 b/#:1 $share/g/b/c:1
-                log 5 Subscribe
-                log 6 Subscribe
-                log 7 Subscribe
+                log 9 Subscribe
+                log 10 Subscribe
+                log 11 Subscribe
+                log 12 RetainedDue
+                log 13 RetainedDue
                 2: subscribed 1 granted_qos_1 granted_qos_1 granted_qos_1
+                log 14 RetainedGiven
+                log 15 RetainedGiven
             disc 2 lost
-                log 8 Disconnected
+                log 16 Disconnected
             connect 3 p
                 3: connected present=false
             pub 3 b/c queued qos=1 tag=1
-                log 9 Publish to 3
+                log 17 Publish to 3
                 1: deliver b/c "queued" qos=1 tag=1
                 3: published 1 success
             allow a/#
-                log 10 Unsubscribe
+                log 18 Unsubscribe
                 count subscription_revoked 1
-                log 11 Unsubscribe
-                log 12 Unsubscribe
+                log 19 Unsubscribe
+                log 20 Unsubscribe
                 count subscription_revoked 2
             pub 3 b/c x qos=1 tag=2
                 count no_subscriber 1
                 3: published 2 no_matching_subscribers
             pub 3 a/c y qos=1 tag=3
-                log 13 Publish to 2
+                log 21 Publish to 2
                 1: deliver a/c "y" qos=1 tag=2
                 3: published 3 success
             crash
-                log 14 Disconnected
+                log 22 Disconnected
             connect 5 p
                 5: connected present=false
             pub 5 b/c x
                 count no_subscriber 1
             connect 4 away expiry=60
-                log 15 Connected
+                log 23 Connected
                 4: connected present=true
                 4: deliver b/c "queued" qos=1 tag=1 dup
                 4: deliver b/c "queued" qos=1 tag=2 dup
                 4: deliver a/c "y" qos=1 tag=3 dup
             stats
-                sessions=3 registrations=0 connections=2 subscriptions=2 retained=0 queued=2 bytes=35 inflight=3 log=15
+                sessions=3 registrations=0 connections=2 subscriptions=2 retained=0 queued=2 bytes=35 inflight=3 log=23
         "#]],
     );
 }
@@ -153,7 +161,7 @@ fn a_resumed_session_is_judged_by_who_comes() {
                 count no_subscriber 1
                 2: published 2 no_matching_subscribers
             stats
-                sessions=2 registrations=1 connections=2 subscriptions=0 retained=0 queued=0 bytes=9 inflight=1 log=8
+                sessions=2 registrations=1 connections=2 subscriptions=0 retained=0 queued=0 bytes=9 inflight=1 log=10
         "#]],
     );
 }

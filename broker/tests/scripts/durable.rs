@@ -53,7 +53,7 @@ fn a_crash_forgets_only_what_was_not_committed() {
             crash
             flow
             stats
-                sessions=1 registrations=0 connections=0 subscriptions=1 retained=0 queued=2 bytes=4 inflight=0 log=7
+                sessions=1 registrations=0 connections=0 subscriptions=1 retained=0 queued=2 bytes=4 inflight=0 log=9
             connect 3 sub expiry=60
                 3: connected present=true
                 3: deliver a "2" qos=1 tag=1 dup

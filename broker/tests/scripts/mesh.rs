@@ -105,7 +105,7 @@ fn a_subscribe_that_some_shard_does_not_answer_is_undone() {
             sub 1 2 t:1
                 1: subscribed 2 granted_qos_1
             stats
-                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=6
+                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=10
                 sessions=2 registrations=0 connections=2 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
                 sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
         "#]],
@@ -359,7 +359,7 @@ fn share_groups_span_shards() {
                 7: published 2 no_matching_subscribers
             stats
                 sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
-                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=10 inflight=5 log=12
+                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=10 inflight=5 log=14
                 sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
         "#]],
     );

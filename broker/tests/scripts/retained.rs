@@ -498,6 +498,82 @@ fn a_reconnect_goes_on_where_it_was() {
     assert_eq!(got.len(), 500);
 }
 
+/// A crash, or two, does not end the giving: what was due is given when the client is back, from the old generation's
+/// state as from the log; what had been given, or was unsubscribed from, is not due any more.
+#[test]
+fn what_is_due_is_given_after_a_crash() {
+    check(
+        World::new(2, true, |config| config.queue_messages_max = 1),
+        "
+        connect 1 b
+        pub 1 r/1 one qos=1 tag=1 retain
+        pub 1 r/3 three qos=1 tag=2 retain
+        pub 1 full x qos=1 tag=3 retain
+        connect 2 a expiry=60
+        sub 2 1 r/3:1
+        ack 2 1
+        sub 2 2 full:1 r/1:1 r/4:1
+        unsub 2 3 r/4
+        crash
+        connect 3 a expiry=60
+        retire
+        crash
+        connect 4 a expiry=60
+        ack 4 1
+        ack 4 2
+        crash
+        connect 5 a expiry=60
+        stats
+        ",
+        expect![[r#"
+            connect 1 b
+                1: connected present=false
+            pub 1 r/1 one qos=1 tag=1 retain
+                count no_subscriber 1
+                1: published 1 no_matching_subscribers
+            pub 1 r/3 three qos=1 tag=2 retain
+                count no_subscriber 1
+                1: published 2 no_matching_subscribers
+            pub 1 full x qos=1 tag=3 retain
+                count no_subscriber 1
+                1: published 3 no_matching_subscribers
+            connect 2 a expiry=60
+                2: connected present=false
+            sub 2 1 r/3:1
+                2: subscribed 1 granted_qos_1
+                2: deliver r/3 "three" qos=1 tag=1 retain
+            ack 2 1
+            sub 2 2 full:1 r/1:1 r/4:1
+                2: subscribed 2 granted_qos_1 granted_qos_1 granted_qos_1
+                2: deliver full "x" qos=1 tag=2 retain
+            unsub 2 3 r/4
+                2: unsubscribed 3 success
+            crash
+            connect 3 a expiry=60
+                3: connected present=true
+                3: deliver full "x" qos=1 tag=1 dup retain
+            retire
+                ingest: 1 pending, 0 settled
+                ingest: 0 pending, 0 settled
+            crash
+            connect 4 a expiry=60
+                4: connected present=true
+                read backlog: 1 entries, end=true
+                4: deliver full "x" qos=1 tag=1 dup retain
+            ack 4 1
+                4: deliver r/1 "one" qos=1 tag=2 retain
+            ack 4 2
+            crash
+            connect 5 a expiry=60
+                5: connected present=true
+                read backlog: 1 entries, end=true
+            stats
+                sessions=1 registrations=0 connections=1 subscriptions=3 retained=1 queued=0 bytes=0 inflight=0 log=8
+                sessions=0 registrations=0 connections=0 subscriptions=0 retained=2 queued=0 bytes=0 inflight=0 log=0
+        "#]],
+    );
+}
+
 /// No-local is about one's own messages. The number of a session that the log does not know was given again after a
 /// restart: a message retained by the session of old was withheld from another client's.
 #[test]

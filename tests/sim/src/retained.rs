@@ -109,6 +109,8 @@ struct World {
     random: Random,
     shards: Vec<Shard>,
     mesh: BTreeMap<(u16, u16), VecDeque<MeshMessage>>,
+    /// The way between two shards on which nothing moves for a while.
+    slow: Option<(u16, u16)>,
     publishers: Vec<Publisher>,
     subscribers: Vec<Subscriber>,
     /// What may be retained for a topic: number, whether it is a clearing. One, but for a crash.
@@ -128,6 +130,7 @@ impl World {
             random: Random::new(options.seed),
             shards: Vec::new(),
             mesh: BTreeMap::new(),
+            slow: None,
             publishers: (0..PUBLISHERS).map(|_| Publisher::default()).collect(),
             subscribers: (0..SUBSCRIBERS).map(|_| Subscriber::default()).collect(),
             candidates: vec![VecDeque::from([(0, true)]); TOPICS],
@@ -164,13 +167,18 @@ impl World {
     }
 
     fn step(&mut self) -> Result<(), String> {
+        if self.random.chance(10) {
+            let shards = usize::from(self.options.shards);
+            let mut shard = || self.random.below(shards) as u16;
+            self.slow = Some((shard(), shard()));
+        }
         match self.random.below(1000) {
-            0..=399 => self.mesh_step()?,
-            400..=549 => self.commit_step()?,
-            550..=699 => self.tick_step()?,
-            700..=849 => self.server_reads()?,
-            850..=919 => self.publish_step(),
-            920..=964 => self.subscribe_step()?,
+            0..=249 => self.mesh_step()?,
+            250..=399 => self.commit_step()?,
+            400..=549 => self.tick_step()?,
+            550..=749 => self.server_reads()?,
+            750..=899 => self.publish_step(),
+            900..=964 => self.subscribe_step()?,
             965..=976 => self.leave_step()?,
             977..=984 => self.congestion_step()?,
             985..=990 => self.retire_step()?,
@@ -240,7 +248,8 @@ impl World {
     }
 
     fn mesh_step(&mut self) -> Result<(), String> {
-        let busy: Vec<_> = self.mesh.iter().filter(|(_, way)| !way.is_empty()).map(|(pair, _)| *pair).collect();
+        let moves = |(pair, way): &(&(u16, u16), &VecDeque<_>)| !way.is_empty() && Some(**pair) != self.slow;
+        let busy: Vec<_> = self.mesh.iter().filter(moves).map(|(pair, _)| *pair).collect();
         let Some(&pair) = busy.get(self.random.below(busy.len())) else { return Ok(()) };
         let Some(message) = self.mesh.get_mut(&pair).and_then(VecDeque::pop_front) else { return Ok(()) };
         self.handle(usize::from(pair.1), Event::Mesh { from: ShardId(pair.0), message })
@@ -303,6 +312,7 @@ impl World {
         self.publishers.iter_mut().for_each(|publisher| *publisher = Publisher::default());
         self.subscribers.iter_mut().for_each(|subscriber| *subscriber = Subscriber::default());
         self.mesh.clear();
+        self.slow = None;
         for number in 0..self.shards.len() {
             let (now, config) = (self.now(), self.config(number as u16));
             let shard = &mut self.shards[number];
@@ -540,6 +550,7 @@ impl World {
     }
 
     fn rest(&mut self) -> Result<(), String> {
+        self.slow = None;
         for _ in 0..200_000 {
             let idle = (0..PUBLISHERS + SUBSCRIBERS).all(|number| self.client(number).to_server.is_empty());
             let quiet = self.mesh.values().all(VecDeque::is_empty)

@@ -26,16 +26,16 @@ fn check(seeds: std::ops::Range<u64>, shards: u16) {
 /// [MQTT-3.3.1-9]
 #[test]
 fn a_new_subscriber_gets_the_last_of_each_topic_once() {
-    check(0..150, 3);
-    check(1_000..1_060, 4);
-    check(2_000..2_060, 2);
-    check(3_000..3_040, 1);
+    check(0..100, 3);
+    check(1_000..1_040, 4);
+    check(2_000..2_040, 2);
+    check(3_000..3_020, 1);
 }
 
 /// Without fences a retained message is missed, or comes twice, or after a newer one.
 #[test]
 fn a_fence_that_overtakes_is_found() {
     let canary = Some(Canary::OvertakingFence);
-    let found = (0..100).find_map(|seed| run_retained(RetainedOptions { canary, ..options(seed, 3) }).err());
-    assert!(found.is_some(), "not found within 100 seeds");
+    let found = (0..300).find_map(|seed| run_retained(RetainedOptions { canary, ..options(seed, 3) }).err());
+    assert!(found.is_some(), "not found within 300 seeds");
 }

@@ -37,6 +37,7 @@ use crate::turns::Step;
 /// A subscription whose retained messages are being given.
 #[derive(Debug)]
 pub(crate) struct Job {
+    number: u64,
     filter: TopicFilter,
     /// The shard whose topics are walked now.
     source: ShardId,
@@ -72,7 +73,30 @@ enum Given {
     NoRoom,
 }
 
+/// So many jobs that are over may stand in the line besides as many as are not.
+const JOBS_OVER_MAX: usize = 16;
+
 impl Watch {
+    /// Begins to give for a subscription; what was given for it before is given again.
+    fn add_job(&mut self, filter: TopicFilter, source: ShardId) {
+        self.job_last += 1;
+        self.due.insert(filter.clone(), self.job_last);
+        self.jobs.push_back(Job { number: self.job_last, filter, source, cursor: Cursor::default() });
+        // A client that subscribes again and again, and reads nothing, must not lengthen the line.
+        if self.jobs.len() > 2 * self.due.len() + JOBS_OVER_MAX {
+            let (due, front) = (&self.due, self.jobs.front().map(|job| job.number));
+            self.jobs.retain(|job| due.get(&job.filter) == Some(&job.number) || Some(job.number) == front);
+        }
+    }
+
+    /// Passes by jobs that are over; what comes for the first one is forgotten with it.
+    fn pass_by(&mut self) {
+        while self.jobs.front().is_some_and(|job| self.due.get(&job.filter) != Some(&job.number)) {
+            self.jobs.pop_front();
+            self.asked = None;
+        }
+    }
+
     /// Whether the retained message of this topic has been given, or passed by, for all that is asked for.
     fn has_passed(&self, home: ShardId, topic: &TopicName) -> bool {
         let only = self.jobs.front().filter(|_| self.jobs.len() == 1 && self.subscribing == 0);
@@ -92,7 +116,7 @@ impl Broker {
 
     fn due(&mut self, index: SessionIndex, filter: &TopicFilter) {
         let session = &mut self.sessions[index as usize];
-        if session.watch.as_ref().is_some_and(|watch| watch.due.contains(filter)) {
+        if session.watch.as_ref().is_some_and(|watch| watch.due.contains_key(filter)) {
             return;
         }
         session.retained_due(filter.clone());
@@ -106,7 +130,7 @@ impl Broker {
     /// Recovery: what was due is given from the beginning.
     pub(crate) fn give_due(&mut self, index: SessionIndex) {
         let Some(watch) = &self.sessions[index as usize].watch else { return };
-        for filter in watch.due.clone() {
+        for filter in watch.due.keys().cloned().collect::<Vec<_>>() {
             self.add_job(index, filter);
         }
         self.give_more(index);
@@ -131,7 +155,6 @@ impl Broker {
         for filter in filters {
             if self.sessions[index as usize].subscription(&filter).is_some() {
                 self.due(index, &filter); // again, if an earlier giving has ended meanwhile
-                self.forget_job(index, &filter); // asked for again: from the beginning
                 self.add_job(index, filter);
             }
         }
@@ -141,7 +164,7 @@ impl Broker {
     fn add_job(&mut self, index: SessionIndex, filter: TopicFilter) {
         let Some(source) = self.source_from(&filter, 0) else { return };
         if let Some(watch) = &mut self.sessions[index as usize].watch {
-            watch.jobs.push_back(Job { filter, source, cursor: Cursor::default() });
+            watch.add_job(filter, source);
         }
     }
 
@@ -159,25 +182,17 @@ impl Broker {
     pub(crate) fn stop_giving(&mut self, index: SessionIndex, filter: &TopicFilter) {
         if self.sessions[index as usize].watch.is_some() {
             self.sessions[index as usize].retained_given(filter); // its Unsubscribe says so to the log
-            self.forget_job(index, filter);
             self.give_more(index);
-        }
-    }
-
-    fn forget_job(&mut self, index: SessionIndex, filter: &TopicFilter) {
-        let Some(watch) = &mut self.sessions[index as usize].watch else { return };
-        let was_first = watch.jobs.front().is_some_and(|job| job.filter == *filter);
-        watch.jobs.retain(|job| job.filter != *filter);
-        if was_first {
-            watch.asked = None; // what comes for it is forgotten
         }
     }
 
     /// Goes on, or ends the watch if all has been given.
     fn give_more(&mut self, index: SessionIndex) {
-        let watch = &mut self.sessions[index as usize].watch;
-        if watch.as_ref().is_some_and(|watch| watch.jobs.is_empty() && watch.subscribing == 0) {
-            *watch = None;
+        let open = &mut self.sessions[index as usize].watch;
+        let Some(watch) = open else { return };
+        watch.pass_by();
+        if watch.jobs.is_empty() && watch.subscribing == 0 {
+            *open = None;
         }
         self.give_later(index);
     }
@@ -379,5 +394,23 @@ impl Broker {
             let newest = watch.seen.entry(message.topic.clone()).or_insert(message.id);
             *newest = message.id.max(*newest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_subscribes_again_and_again_lengthens_no_line() {
+        let mut watch = Watch::default();
+        let filter = |number: u32| TopicFilter::new(format!("a/{}/#", number % 3)).expect("a filter");
+        for number in 0..10_000 {
+            watch.add_job(filter(number), ShardId(0));
+            assert!(watch.jobs.len() <= 2 * 3 + JOBS_OVER_MAX, "{}", watch.jobs.len());
+        }
+        watch.pass_by();
+        let left: Vec<_> = watch.jobs.iter().filter(|job| watch.due[&job.filter] == job.number).collect();
+        assert_eq!(left.len(), 3, "each once");
     }
 }

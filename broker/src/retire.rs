@@ -318,7 +318,7 @@ fn session_records(session: &Session) -> Vec<Record> {
         options: *options,
     };
     records.extend(session.subscriptions.iter().map(subscription));
-    let due = session.watch.iter().flat_map(|watch| &watch.due);
+    let due = session.watch.iter().flat_map(|watch| watch.due.keys());
     records.extend(due.map(|filter| Record::RetainedDue { queue, filter: filter.clone() }));
     if let Some(oldest) = oldest_stored(session) {
         records.push(Record::Watermark { queue, upto: Sequence(oldest.0 - 1) });

@@ -3,7 +3,7 @@
 //! A registration's queue is a [`Session`] too, one without subscriptions, will and end ([`Role::Registration`]): its
 //! deliveries live the same life. A connection drains both.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use base::{
     ClientId, ConnectionId, MessageId, QueueId, ReasonCode, Sequence, SessionExpiry, SubscriptionOptions, Tag,
@@ -72,10 +72,11 @@ pub(crate) struct Session {
 pub(crate) struct Watch {
     /// SUBSCRIBEs that are not answered yet.
     pub subscribing: usize,
-    /// Subscriptions that have not been given all yet: those of these SUBSCRIBEs and of the jobs. The log knows them.
-    pub due: Vec<TopicFilter>,
-    /// Subscriptions to give for, one after the other.
+    /// Subscriptions that have not been given all yet, with the number of their job; 0 until the SUBACK. The log knows them.
+    pub due: BTreeMap<TopicFilter, u64>,
+    /// Subscriptions to give for, one after the other. One whose number is not in `due` is over: it is passed by.
     pub jobs: VecDeque<Job>,
+    pub job_last: u64,
     /// Names the portion that has been asked for.
     pub asked: Option<u64>,
     /// That portion may lack something that was dropped on its live way: ask again.
@@ -166,16 +167,13 @@ impl Session {
 
     /// This subscription is to be given retained messages.
     pub fn retained_due(&mut self, filter: TopicFilter) {
-        let due = &mut self.watch.get_or_insert_default().due;
-        if !due.contains(&filter) {
-            due.push(filter);
-        }
+        self.watch.get_or_insert_default().due.entry(filter).or_insert(0);
     }
 
     /// It has been, or is gone.
     pub fn retained_given(&mut self, filter: &TopicFilter) {
         if let Some(watch) = &mut self.watch {
-            watch.due.retain(|due| due != filter);
+            watch.due.remove(filter);
         }
     }
 

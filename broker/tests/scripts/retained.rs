@@ -282,6 +282,18 @@ fn a_turn_gives_a_portion() {
     assert!(world.burst_max <= 128, "{} deliveries in one turn", world.burst_max);
 }
 
+/// A client that subscribes again and again and takes nothing is given once in the end.
+#[test]
+fn subscribing_again_and_again_gives_once() {
+    let mut world = World::new(1, true, |_| {});
+    world.run("connect 1 p\nconnect 2 s expiry=60\ncongested 2");
+    publish_retained(&mut world, 5, 0);
+    for tag in 1..1_000 {
+        world.run(&format!("sub 2 {tag} r/+:0 $SYS/x/{}:0", tag % 3));
+    }
+    assert_eq!(payloads(&world.run("writable 2")), ["0", "1", "2", "3", "4"]);
+}
+
 /// A connection that takes no more gets the rest when it does, and nothing that is retained is dropped.
 #[test]
 fn a_congested_connection_gets_the_rest_later() {

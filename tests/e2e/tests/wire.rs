@@ -318,6 +318,28 @@ fn a_passing_fault_closes_the_connection_of_version_3() {
     wire.expect(&Incoming::PubAck(2, ReasonCode::Success));
 }
 
+/// Levels of a topic and bytes of retained messages are bounded, and the client is told as its version can be.
+#[test]
+fn limits_of_topics_and_retained_messages_are_told() {
+    let daemon = Daemon::start_with(&["shards=1", "mqtt.topic_levels_max=3", "retained.bytes_max=1024"]);
+    let mut wire = Wire::connected(&daemon, V5, "topics of four levels", b'l');
+    wire.send("32 0c 0007 612f622f632f64 0001 00"); // a/b/c/d
+    wire.expect(&Incoming::PubAck(1, ReasonCode::TopicNameInvalid));
+    wire.send("82 0d 0002 00 0007 612f622f632f23 00"); // a/b/c/#
+    wire.expect(&Incoming::SubAck(vec![ReasonCode::TopicFilterInvalid]));
+    wire.send(&format!("33 87 08 0001 72 0003 00 {}", "78".repeat(1_025))); // r, 1,025 bytes
+    wire.expect(&Incoming::PubAck(3, ReasonCode::QuotaExceeded));
+    wire.send("33 07 0001 72 0004 00 78");
+    let Incoming::PubAck(4, reason) = wire.receive() else { panic!("no PUBACK") };
+    assert!((reason as u8) < 0x80, "{reason:?}");
+
+    let mut wire = Wire::connected(&daemon, V4, "a topic of four levels on version 3", b'm');
+    wire.send("82 0c 0002 0007 612f622f632f23 00");
+    wire.expect(&Incoming::SubAck(vec![ReasonCode::UnspecifiedError]));
+    wire.send("32 0b 0007 612f622f632f64 0001");
+    assert_eq!(wire.until_closed(), Ok(None));
+}
+
 /// Publisher and subscriber of one daemon, by our client, for what is about delivery.
 fn pair(daemon: &Daemon) -> (Client, Client) {
     let publisher = Client::connect(daemon.mqtt(), &Options::transient("publisher")).unwrap();

@@ -153,4 +153,8 @@ pub enum Record {
     Watermark { queue: QueueId, upto: Sequence },
     /// Snapshots only: the next free ordinal of the partition of this queue id.
     OrdinalsUsed { next: QueueId },
+    /// The retained messages that match this subscription are to be given to the session.
+    RetainedDue { queue: QueueId, filter: TopicFilter },
+    /// They have been given.
+    RetainedGiven { queue: QueueId, filter: TopicFilter },
 }

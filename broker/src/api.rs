@@ -23,6 +23,8 @@ use bytestring::ByteString;
 use postroad_base as base;
 use smallvec::SmallVec;
 
+use crate::index::Cursor;
+
 /// What can happen to a shard.
 #[derive(Debug)]
 pub enum Event {
@@ -252,12 +254,17 @@ pub enum MeshMessage {
     /// Store (empty payload: clear) the retained message of its topic, which lives on your shard, and
     /// confirm when safe.
     Retain { message: Arc<Message>, token: u64 },
-    /// Answer to `Retain`.
-    Retained { token: u64 },
-    /// Which retained messages match? Asked at a subscribe; answered by `RetainedMatch`es with `end`.
-    RetainedQuery { filter: TopicFilter, token: u64 },
-    /// Answer to `RetainedQuery`, in portions.
-    RetainedMatches { messages: Vec<Arc<Message>>, token: u64, end: bool },
+    /// Answer to `Retain`. `refused`: there is no room for it (`retained.max`, `retained.bytes_max`).
+    Retained { token: u64, refused: bool },
+    /// Which retained messages match, from `after` on? Asked for a subscription, one portion at a time: look at no
+    /// more than `looks_max` topics. The default cursor is the beginning, which is answered behind a fence.
+    RetainedQuery { filter: TopicFilter, after: Cursor, looks_max: usize, token: u64 },
+    /// Answer to `RetainedQuery`. `rest`: where the next portion begins; `None`: that was all.
+    RetainedMatches { messages: Vec<Arc<Message>>, token: u64, rest: Option<Cursor> },
+    /// Answer with `FenceReached` once all that you have taken in so far has left towards me.
+    Fence { token: u64 },
+    /// Answer to `Fence`: what was taken in before it has arrived before this.
+    FenceReached { token: u64 },
     /// How many members of a share group have a connection on this shard now. That it has members at all is
     /// said by `Interest` with the whole `$share/<name>/<filter>`.
     ShareMembers { filter: TopicFilter, connected: u32 },
@@ -278,7 +285,8 @@ pub enum Forwarded {
     Taken,
     /// Nobody here wants it (any more).
     NoneHere,
-    /// A recipient's queue was full and the policy is to tell the publisher; nobody here got it.
+    /// A recipient's queue was full and the policy is to tell the publisher; nobody here got it. Or there is no room to
+    /// retain it.
     Full,
     /// A push to a client that nobody has seen, where that is an error.
     UnknownClient,
@@ -305,10 +313,14 @@ pub enum Counted {
     NotAuthorized,
     /// A publish refused for want of disk.
     DiskFull,
-    /// A retained message refused: too many.
+    /// A retained message refused: too many, or too many bytes.
     RetainedLimit,
     /// A subscription refused: too many.
     SubscriptionLimit,
+    /// A subscription ended because the access rules no longer allow it.
+    SubscriptionRevoked,
+    /// A publish or subscription refused: its topic has too many levels.
+    TopicLevels,
     /// A session taken over by a new connection of the same client.
     TakenOver,
     /// A session that ended by expiry.

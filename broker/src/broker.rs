@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use base::{ClientId, ConnectionId, MessageIdGenerator, MonoMillis, Now, QueueId, Sequence};
+use base::{ClientId, ConnectionId, MessageIdGenerator, Now, QueueId, Sequence};
 use postroad_base as base;
 use slab::Slab;
 
 use crate::access::Acl;
 use crate::api::{Counted, Effect, Event};
 use crate::config::Config;
+use crate::fence::Fences;
 use crate::gate::Gate;
 use crate::index::{Retained, Subscriptions};
 use crate::mesh::Mesh;
@@ -23,6 +24,7 @@ use crate::share::Groups;
 use crate::stats::Stats;
 use crate::subscribe::Operation;
 use crate::timers::{Timer, Timers};
+use crate::turns::Step;
 
 /// The heart of one shard.
 pub struct Broker {
@@ -44,10 +46,17 @@ pub struct Broker {
     pub(crate) ordinals_unlogged: u64,
     pub(crate) subscriptions: Subscriptions<u32, Interested>,
     pub(crate) retained: Retained<Kept>,
+    /// Bytes of their topics, properties and payloads.
+    pub(crate) retained_bytes: usize,
     pub(crate) groups: Groups,
     pub(crate) registrations: Registrations,
     pub(crate) operations: AHashMap<u64, Operation>,
     pub(crate) mesh: Mesh,
+    pub(crate) fences: Fences,
+    /// Pieces of long work, for turns to come.
+    pub(crate) later: VecDeque<Step>,
+    /// The place of the session whose subscriptions are judged next, while the rules are new.
+    pub(crate) judged: Option<usize>,
     pub(crate) scratch: Scratch,
     pub(crate) retiring: Retiring,
     pub(crate) disk_full: bool,
@@ -74,10 +83,14 @@ impl Broker {
             ordinals_unlogged: 0,
             subscriptions: Subscriptions::default(),
             retained: Retained::default(),
+            retained_bytes: 0,
             groups: Groups::default(),
             registrations: Registrations::default(),
             operations: AHashMap::new(),
             mesh: Mesh::new(&config),
+            fences: Fences::default(),
+            later: VecDeque::new(),
+            judged: None,
             scratch: Scratch::default(),
             retiring: Retiring::default(),
             disk_full: false,
@@ -118,19 +131,6 @@ impl Broker {
         self.effects.pop_front()
     }
 
-    /// When `Event::Tick` is due.
-    pub fn next_deadline(&self) -> Option<MonoMillis> {
-        self.timers.next()
-    }
-
-    /// Replaces the access rules: what follows is judged by the new ones.
-    pub fn set_access(&mut self, acl: Arc<Acl>) {
-        self.acl = acl;
-        for (_, connection) in &mut self.connections {
-            connection.allowed = None;
-        }
-    }
-
     /// The shard in one line. Walks all sessions: for a report, not for each message.
     pub fn stats(&self) -> Stats {
         let mut stats = self.stats;
@@ -138,6 +138,7 @@ impl Broker {
         stats.registrations = self.registrations.len();
         stats.connections = self.connections.len();
         stats.retained = self.retained.len();
+        stats.retained_bytes = self.retained_bytes;
         for (_, session) in &self.sessions {
             stats.subscriptions += session.subscriptions.len();
             stats.inflight += session.queue.window.len();
@@ -180,6 +181,7 @@ impl Broker {
                 Timer::Subscribe(operation) => self.subscribe_timeout(operation),
             }
         }
+        self.take_steps();
     }
 }
 

@@ -37,7 +37,7 @@ pub struct Config {
     pub boot: u32,
     /// Pending deliveries of one session.
     pub queue_messages_max: usize,
-    /// Bytes of payload, topic and properties of one session's pending deliveries.
+    /// Bytes of payload, topic and properties of one session's pending deliveries, in memory and stored.
     pub queue_bytes_max: usize,
     /// What happens above these.
     pub queue_policy: QueuePolicy,
@@ -47,6 +47,12 @@ pub struct Config {
     pub answers_max: usize,
     /// Retained messages on this shard.
     pub retained_max: usize,
+    /// Bytes of their topics, properties and payloads.
+    pub retained_bytes_max: usize,
+    /// Retained topics that are looked at in one turn for a new subscription, hence given at once at most.
+    pub retained_portion_max: usize,
+    /// Levels of a topic name or filter (a slash stands between two).
+    pub topic_levels_max: usize,
     /// Subscriptions of one session.
     pub subscriptions_max: usize,
     /// Sessions on this shard.
@@ -83,6 +89,9 @@ impl Config {
             inflight_max: 1024,
             answers_max: 4096,
             retained_max: 1_000_000,
+            retained_bytes_max: 1 << 30,
+            retained_portion_max: 128,
+            topic_levels_max: 128,
             subscriptions_max: 10_000,
             sessions_max: 1_000_000,
             registrations_max: 1_000_000,

@@ -13,6 +13,11 @@ use crate::timers::Timer;
 /// Ordinals of sessions that the log does not know start here, so that none is ever that of a logged one.
 const UNLOGGED_ORDINALS: u64 = 1 << 47;
 
+/// Whether the log knows the session of this queue.
+pub(crate) fn is_logged(queue: QueueId) -> bool {
+    queue.ordinal() < UNLOGGED_ORDINALS
+}
+
 impl Broker {
     pub(crate) fn connect(&mut self, connect: Connect) {
         if let Some(reason) = self.connect_refusal(&connect) {
@@ -37,6 +42,7 @@ impl Broker {
             None => self.begin_session(connect.client.clone(), expiry),
         };
         self.sessions[index as usize].principal = connect.principal.clone();
+        self.judge(index, &connect.principal);
         self.set_will(index, connect.will);
         let connection = connect.connection;
         let window_max = connect.receive_maximum.clamp(1, self.config.inflight_max.max(1));
@@ -83,6 +89,9 @@ impl Broker {
             return Some(ReasonCode::NotAuthorized);
         }
         let will = connect.will.as_ref();
+        if will.is_some_and(|will| self.has_too_many_levels(will.topic.as_str())) {
+            return Some(ReasonCode::TopicNameInvalid);
+        }
         if will.is_some_and(|will| !self.acl.decide(principal, client, Action::Publish, will.topic.as_str())) {
             return Some(ReasonCode::NotAuthorized);
         }
@@ -200,7 +209,6 @@ impl Broker {
         let session = &mut self.sessions[index as usize];
         session.connection = None;
         session.since = self.now.wall;
-        session.watch = None;
         session.queue.detach();
         if let Some(queue) = connection.registration {
             let registration = &mut self.sessions[queue as usize];

@@ -19,6 +19,7 @@ impl Broker {
     pub(crate) fn pump(&mut self, index: SessionIndex) {
         while self.resend_one(index) || self.send_one(index) {}
         self.read_backlog(index);
+        self.give_if_watched(index);
     }
 
     /// Sends what a connection takes of both queues that it drains, the older delivery first. What it takes at once is
@@ -36,6 +37,7 @@ impl Broker {
         }
         self.read_backlog(session);
         self.read_backlog(registration);
+        self.give_if_watched(session);
     }
 
     fn older_first(&self, [one, other]: [SessionIndex; 2]) -> [SessionIndex; 2] {
@@ -47,7 +49,7 @@ impl Broker {
     }
 
     /// The session's connection, if it takes a delivery now.
-    fn ready(&self, index: SessionIndex) -> Option<ConnectionIndex> {
+    pub(crate) fn ready(&self, index: SessionIndex) -> Option<ConnectionIndex> {
         let place = self.sessions[index as usize].connection?;
         let connection = &self.connections[place as usize];
         (!connection.opening && !connection.congested).then_some(place)

@@ -11,6 +11,7 @@
 //! | deliveries on their way out | `queue`, `deliver` |
 //! | subscriptions, share groups, retained messages, wills | `subscribe`, `share`, `retained`, `will` |
 //! | directed pushes and who can be pushed to | `directed`, `registration` |
+//! | retained messages for new subscribers, access rules applied to what exists, work of many turns | `giving`, `fence`, `judge`, `turns` |
 //! | the log, read and given back | `recover`, `retire` |
 
 pub mod access;
@@ -20,8 +21,11 @@ mod config;
 mod connect;
 mod deliver;
 mod directed;
+mod fence;
 mod gate;
+mod giving;
 pub mod index;
+mod judge;
 mod mesh;
 mod publish;
 mod queue;
@@ -35,6 +39,7 @@ mod share;
 mod stats;
 mod subscribe;
 mod timers;
+mod turns;
 mod will;
 
 pub use broker::Broker;

@@ -20,6 +20,7 @@ use crate::api::{Counted, Effect, Forwarded, MeshMessage};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::gate::Waiter;
+use crate::giving::Question;
 use crate::route::{Origin, REMOTE};
 use crate::session::SessionIndex;
 
@@ -68,7 +69,8 @@ pub(crate) struct Interest {
 pub(crate) enum Token {
     Publish(Box<Pending>),
     Interest(ByteString),
-    Retained(Box<Query>),
+    /// A portion of retained messages, for this session.
+    Retained(SessionIndex, QueueId),
 }
 
 /// A publish that other shards have to confirm.
@@ -94,15 +96,6 @@ impl Pending {
     }
 }
 
-/// Retained messages are being asked for on behalf of a subscription.
-#[derive(Debug)]
-pub(crate) struct Query {
-    pub session: SessionIndex,
-    pub queue: QueueId,
-    pub filter: TopicFilter,
-    pub options: SubscriptionOptions,
-}
-
 impl Mesh {
     pub fn new(config: &Config) -> Self {
         let peer = |_| Peer { credits: i64::from(config.mesh_credits), waiting: VecDeque::new() };
@@ -122,6 +115,22 @@ impl Mesh {
     pub fn next_token(&mut self) -> u64 {
         self.token_last += 1;
         self.token_last
+    }
+
+    /// A portion of retained messages for this session will come under this token.
+    pub fn expect_retained(&mut self, token: u64, session: SessionIndex, queue: QueueId) {
+        self.tokens.insert(token, Token::Retained(session, queue));
+    }
+
+    /// It has come.
+    pub fn expected_retained(&mut self, token: u64) -> Option<(SessionIndex, QueueId)> {
+        match self.tokens.remove(&token)? {
+            Token::Retained(session, queue) => Some((session, queue)),
+            other => {
+                self.tokens.insert(token, other);
+                None
+            }
+        }
     }
 
     /// All other shards.
@@ -172,16 +181,23 @@ impl Broker {
             MeshMessage::Interest { filter, wanted, token } => self.interest(from, &filter, wanted, token),
             MeshMessage::InterestSet { token } => self.interest_set(token),
             MeshMessage::Retain { message, token } => {
-                self.retain(&message);
-                let answer = Effect::Mesh { to: from, message: MeshMessage::Retained { token } };
+                let refused = !self.retain(&message);
+                let answer = Effect::Mesh { to: from, message: MeshMessage::Retained { token, refused } };
                 self.after_commit(Waiter::Emit(Box::new(answer)));
             }
-            MeshMessage::Retained { token } => {
-                self.confirmed(token, Forwarded::NoneHere);
+            MeshMessage::Retained { token, refused } => {
+                let outcome = if refused { Forwarded::Full } else { Forwarded::NoneHere };
+                self.confirmed(token, outcome);
                 self.credit_back(from);
             }
-            MeshMessage::RetainedQuery { filter, token } => self.retained_query(from, &filter, token),
-            MeshMessage::RetainedMatches { messages, token, end } => self.retained_matches(token, &messages, end),
+            MeshMessage::RetainedQuery { filter, after, looks_max, token } => {
+                self.ask(Question { from, filter, after, looks_max, token });
+            }
+            MeshMessage::RetainedMatches { messages, token, rest } => {
+                self.retained_matches(from, token, messages, rest);
+            }
+            MeshMessage::Fence { token } => self.fence(from, token),
+            MeshMessage::FenceReached { token } => self.fence_reached(token),
             MeshMessage::Repeatable { ids } => self.repeatable(ids),
             MeshMessage::Forget { id } => self.forget(id),
             MeshMessage::ShareMembers { filter, connected } => self.share_members(from, &filter, connected),

@@ -171,13 +171,26 @@ impl Broker {
 
     /// Why a publish can't be taken in, if so.
     fn refusal(&mut self, place: ConnectionIndex, message: &Message) -> Option<(ReasonCode, Counted)> {
+        if self.has_too_many_levels(message.topic.as_str()) {
+            return Some((ReasonCode::TopicNameInvalid, Counted::TopicLevels));
+        }
         if !self.may_publish(place, message.topic.as_str()) {
             return Some((ReasonCode::NotAuthorized, Counted::NotAuthorized));
         }
         if self.disk_full && (message.qos.is_acknowledged() || message.retain) {
             return Some((ReasonCode::QuotaExceeded, Counted::DiskFull));
         }
+        // On another shard this is known only later (`MeshMessage::Retained`); here nobody needs to get it in vain.
+        let is_home = || self.config.placement.home(message.topic.as_str().as_bytes()) == self.config.shard;
+        if message.retain && message.qos.is_acknowledged() && is_home() && self.lacks_room_to_retain(message) {
+            return Some((ReasonCode::QuotaExceeded, Counted::RetainedLimit));
+        }
         None
+    }
+
+    /// Levels cost nodes of the index and time of each match; a million of them fit into one topic of a client.
+    pub(crate) fn has_too_many_levels(&self, topic: &str) -> bool {
+        topic.len() >= self.config.topic_levels_max && topic.split('/').count() > self.config.topic_levels_max
     }
 
     fn may_publish(&mut self, place: ConnectionIndex, topic: &str) -> bool {
@@ -226,7 +239,7 @@ impl Broker {
         if message.retain {
             let home = self.config.placement.home(message.topic.as_str().as_bytes());
             if home == self.config.shard {
-                self.retain(&message);
+                self.retain(&message); // `refusal` has looked for room
             } else {
                 self.mesh.take_credit(home);
                 self.send_mesh(home, MeshMessage::Retain { message: Arc::clone(&message), token }, hold_forward);

@@ -19,6 +19,8 @@ use base::{Message, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag};
 use postroad_base as base;
 use smallvec::SmallVec;
 
+use crate::config::Config;
+
 /// One delivery that waits or is in flight.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
@@ -254,6 +256,10 @@ pub(crate) struct Backlog {
     pub extended: bool,
     /// How many are believed to be stored and unread.
     pub unread: usize,
+    /// Their bytes.
+    pub unread_bytes: usize,
+    /// The oldest are being read to be dropped, to make room.
+    pub trimming: bool,
     /// Recovery: so many of the next may have been sent before.
     pub maybe_sent: usize,
     /// Settled after they were stored and before they were read: not to be delivered.
@@ -282,6 +288,16 @@ impl Queue {
     pub fn messages(&self) -> usize {
         let backlog = self.backlog.as_ref().map_or(0, |b| b.unread + b.portion.len());
         self.window.len() + self.young.len() + backlog
+    }
+
+    /// Bytes of the pending deliveries, in memory and stored.
+    pub fn bytes_pending(&self) -> usize {
+        self.bytes + self.backlog.as_ref().map_or(0, |backlog| backlog.unread_bytes)
+    }
+
+    /// Whether one more of this size is too much.
+    pub fn is_full(&self, size: usize, config: &Config) -> bool {
+        self.messages() >= config.queue_messages_max || self.bytes_pending() + size > config.queue_bytes_max
     }
 
     pub fn push(&mut self, entry: Entry) {
@@ -411,7 +427,7 @@ mod tests {
         assert_eq!(tags[16..32], (1..=16).collect::<Vec<_>>());
     }
 
-    /// Whatever is inserted and removed: no tag twice at once, never more than there are, order kept.
+    /// [MQTT-2.2.1-4], [MQTT-4.3.3-1] Whatever is inserted and removed: no tag twice at once, never more than there are, order kept.
     #[test]
     fn all_tags_can_be_taken_and_no_more() {
         let mut window = Window::default();

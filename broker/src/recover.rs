@@ -43,6 +43,8 @@ impl Broker {
             | Record::WillSet { queue, .. }
             | Record::Subscribe { queue, .. }
             | Record::Unsubscribe { queue, .. }
+            | Record::RetainedDue { queue, .. }
+            | Record::RetainedGiven { queue, .. }
             | Record::InboundBegin { queue, .. }
             | Record::InboundEnd { queue, .. }
             | Record::Watermark { queue, .. } => *queue,
@@ -70,7 +72,12 @@ impl Broker {
             }
             Record::WillSet { will, .. } => session.will = will,
             Record::Subscribe { filter, options, .. } => drop(session.set_subscription(&filter, options)),
-            Record::Unsubscribe { filter, .. } => drop(session.remove_subscription(&filter)),
+            Record::Unsubscribe { filter, .. } => {
+                session.remove_subscription(&filter);
+                session.retained_given(&filter);
+            }
+            Record::RetainedDue { filter, .. } => session.retained_due(filter),
+            Record::RetainedGiven { filter, .. } => session.retained_given(&filter),
             Record::InboundBegin { tag, id, .. } => {
                 // A second record says that all shards have confirmed; of a single one nobody knows.
                 let reason = base::ReasonCode::Success;
@@ -225,6 +232,14 @@ impl Broker {
         }
     }
 
+    /// How much the old generation holds of this queue: it counts against the queue's limits. After the snapshot.
+    pub fn replay_stored(&mut self, queue: QueueId, messages: usize, bytes: usize) {
+        let Some(&index) = self.queues.get(&queue) else { return };
+        if let Some(backlog) = &mut self.sessions[index as usize].queue.backlog {
+            (backlog.unread, backlog.unread_bytes) = (messages, bytes);
+        }
+    }
+
     /// All has been replayed; `now` is the time of the recovery. The log goes on with `first`.
     ///
     /// Every session counts as disconnected now (DESIGN 6).
@@ -234,12 +249,13 @@ impl Broker {
         self.gate.commit_all();
         self.registrations_recovered();
         for message in std::mem::take(&mut self.retiring.replayed_retained).into_values() {
-            self.keep(message);
+            self.keep_replayed(message);
         }
         let mut places: Vec<SessionIndex> = self.queues.values().copied().collect();
         places.sort_unstable();
         for &index in &places {
             self.mark_maybe_sent(index);
+            self.give_due(index);
             for (filter, options) in self.sessions[index as usize].subscriptions.clone() {
                 self.want(&filter, None);
                 self.index_subscription(index, &filter, options);

@@ -9,13 +9,13 @@
 use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
-use base::{Message, QueueId, QueueOwner, Record, Sequence, TopicName};
+use base::{Message, Outcome, QueueId, QueueOwner, Record, Sequence, TopicName};
 use postroad_base as base;
 
-use crate::api::{BacklogEntry, Effect, Retirement, StateKey};
+use crate::api::{BacklogEntry, Counted, Effect, Retirement, StateKey};
 use crate::broker::Broker;
 use crate::gate::Waiter;
-use crate::queue::{Backlog, Entry, State};
+use crate::queue::{Backlog, Entry, State, message_size};
 use crate::session::{Progress, Role, Session, SessionIndex};
 
 /// What changed since the last retirement.
@@ -144,15 +144,17 @@ impl Broker {
             let is_old = |entry: &Entry| entry.stored && entry.sequence <= upto;
             let count = queue.young.iter().take_while(|entry| is_old(entry)).count();
             let Some(first) = queue.young.front().map(|entry| entry.sequence).filter(|_| count > 0) else { continue };
-            let mut last = first;
+            let (mut last, mut bytes) = (first, 0);
             for entry in queue.young.drain(..count) {
-                queue.bytes -= entry.size().min(queue.bytes);
+                bytes += entry.size();
                 last = entry.sequence;
             }
+            queue.bytes -= bytes.min(queue.bytes);
             let after = Sequence(first.0 - 1);
             let backlog = queue.backlog.get_or_insert_with(|| Box::new(Backlog { after, ..Backlog::default() }));
             backlog.until = last;
             backlog.unread += count;
+            backlog.unread_bytes += bytes;
             backlog.ended = false;
             backlog.extended = backlog.reading;
         }
@@ -180,6 +182,40 @@ impl Broker {
         self.effects.push_back(Effect::ReadBacklog { queue, after, messages_max, bytes_max });
     }
 
+    /// `drop_oldest`, and the oldest are stored: reads them, to drop them. Whether there are any; then the new one is
+    /// taken in, and the queue is above its limit until they have come.
+    pub(crate) fn trim_stored(&mut self, index: SessionIndex) -> bool {
+        let session = &mut self.sessions[index as usize];
+        let Some(backlog) = session.queue.backlog.as_mut().filter(|backlog| !backlog.ended) else { return false };
+        backlog.trimming = true;
+        if !std::mem::replace(&mut backlog.reading, true) {
+            let (messages_max, bytes_max) = (self.config.backlog_messages_max, self.config.backlog_bytes_max);
+            let (queue, after) = (session.id, backlog.after);
+            self.effects.push_back(Effect::ReadBacklog { queue, after, messages_max, bytes_max });
+        }
+        true
+    }
+
+    /// What was read to be dropped.
+    fn trim(&mut self, index: SessionIndex) {
+        let mut dropped = 0;
+        loop {
+            let queue = &mut self.sessions[index as usize].queue;
+            let (messages_max, bytes_max) = (self.config.queue_messages_max, self.config.queue_bytes_max);
+            if queue.messages() <= messages_max && queue.bytes_pending() <= bytes_max {
+                break;
+            }
+            let Some(oldest) = queue.pop() else {
+                self.trim_stored(index);
+                break;
+            };
+            queue.bytes -= oldest.size().min(queue.bytes);
+            dropped += 1;
+            self.settle(index, oldest.sequence, oldest.stored, Outcome::Overflow);
+        }
+        self.count_by(Counted::QueueOverflow, dropped);
+    }
+
     /// A portion has come.
     pub(crate) fn backlog(&mut self, queue: QueueId, entries: Vec<BacklogEntry>, end: bool) {
         let Some(&index) = self.queues.get(&queue) else { return };
@@ -196,6 +232,7 @@ impl Broker {
             }
             backlog.after = backlog.after.max(item.sequence);
             backlog.unread = backlog.unread.saturating_sub(1);
+            backlog.unread_bytes = backlog.unread_bytes.saturating_sub(message_size(&item.message));
             if backlog.skip.remove(&item.sequence) {
                 continue;
             }
@@ -220,10 +257,14 @@ impl Broker {
         }
         backlog.ended = end && !std::mem::take(&mut backlog.extended);
         if backlog.ended {
-            backlog.unread = 0;
+            (backlog.unread, backlog.unread_bytes) = (0, 0);
         }
+        let is_for_room = std::mem::take(&mut backlog.trimming);
         if !backlog.ended || !backlog.portion.is_empty() {
             session.queue.backlog = Some(backlog);
+        }
+        if is_for_room {
+            self.trim(index);
         }
         self.pump(index);
     }
@@ -277,6 +318,8 @@ fn session_records(session: &Session) -> Vec<Record> {
         options: *options,
     };
     records.extend(session.subscriptions.iter().map(subscription));
+    let due = session.watch.iter().flat_map(|watch| watch.due.keys());
+    records.extend(due.map(|filter| Record::RetainedDue { queue, filter: filter.clone() }));
     if let Some(oldest) = oldest_stored(session) {
         records.push(Record::Watermark { queue, upto: Sequence(oldest.0 - 1) });
     }

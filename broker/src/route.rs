@@ -125,9 +125,7 @@ impl Broker {
         let Self { scratch, sessions, config, .. } = self;
         let mut any = false;
         for recipient in scratch.matches.iter_mut().filter(|m| m.qos.is_acknowledged()) {
-            let queue = &sessions[recipient.session as usize].queue;
-            recipient.full =
-                queue.messages() >= config.queue_messages_max || queue.bytes + size > config.queue_bytes_max;
+            recipient.full = sessions[recipient.session as usize].queue.is_full(size, config);
             any |= recipient.full;
         }
         any && config.queue_policy == QueuePolicy::RejectPublisher
@@ -198,29 +196,43 @@ impl Broker {
 
     /// Gives one delivery to a session: out at once, or into its queue.
     pub(crate) fn enqueue(&mut self, index: SessionIndex, entry: Entry) {
-        self.note_seen(index, &entry.message);
+        let is_watched = entry.message.retain && self.sessions[index as usize].watch.is_some();
+        let message = is_watched.then(|| Arc::clone(&entry.message));
+        let taken = self.take_delivery(index, entry);
+        if let Some(message) = message {
+            self.note_live(index, &message, taken);
+        }
+    }
+
+    /// As `enqueue`, for what does not come live. Whether it was taken; if not, that is counted.
+    pub(crate) fn take_delivery(&mut self, index: SessionIndex, entry: Entry) -> bool {
         if !entry.qos.is_acknowledged() {
             return self.deliver_qos0(index, entry);
         }
         if !self.make_room(index, entry.size()) {
             self.count(Counted::QueueOverflow);
-            return self.settle(index, entry.sequence, entry.stored, base::Outcome::Overflow);
+            self.settle(index, entry.sequence, entry.stored, base::Outcome::Overflow);
+            return false;
         }
         self.sessions[index as usize].queue.push(entry);
         self.mark_dirty(index);
         self.pump(index);
+        true
     }
 
-    fn deliver_qos0(&mut self, index: SessionIndex, entry: Entry) {
+    fn deliver_qos0(&mut self, index: SessionIndex, entry: Entry) -> bool {
         let session = &self.sessions[index as usize];
         let Some(connection) = session.connection.map(|c| &self.connections[c as usize]) else {
-            return self.count(Counted::DroppedQos0Offline);
+            self.count(Counted::DroppedQos0Offline);
+            return false;
         };
         if connection.opening || connection.congested {
-            return self.count(Counted::DroppedQos0Congested);
+            self.count(Counted::DroppedQos0Congested);
+            return false;
         }
         let connection = connection.id;
         self.send(index, connection, entry, None);
+        true
     }
 
     /// PUBLISH of an entry of this queue to a connection.
@@ -238,22 +250,20 @@ impl Broker {
         self.effects.push_back(Effect::Deliver { connection, delivery });
     }
 
-    /// Whether one of `size` has room, or gets it by the policy. What `must_reject` judged has; a retained
-    /// message for a new subscription comes here unjudged.
+    /// Whether one of `size` has room, or gets it by the policy. What `must_reject` judged has, and so has a
+    /// retained message for a new subscription; what comes for a client that is gone, or from the server, comes unjudged.
     fn make_room(&mut self, index: SessionIndex, size: usize) -> bool {
         let mut dropped = 0;
         let has_room = loop {
             let queue = &mut self.sessions[index as usize].queue;
-            let full =
-                queue.messages() >= self.config.queue_messages_max || queue.bytes + size > self.config.queue_bytes_max;
-            if !full {
+            if !queue.is_full(size, &self.config) {
                 break true;
             }
             if self.config.queue_policy != QueuePolicy::DropOldest {
                 break false;
             }
-            let Some(oldest) = queue.young.pop_front() else { break false };
-            queue.bytes -= oldest.size();
+            let Some(oldest) = queue.pop() else { break self.trim_stored(index) };
+            queue.bytes -= oldest.size().min(queue.bytes);
             dropped += 1;
             self.settle(index, oldest.sequence, oldest.stored, base::Outcome::Overflow);
         };

@@ -3,7 +3,7 @@
 //! A registration's queue is a [`Session`] too, one without subscriptions, will and end ([`Role::Registration`]): its
 //! deliveries live the same life. A connection drains both.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use base::{
     ClientId, ConnectionId, MessageId, QueueId, ReasonCode, Sequence, SessionExpiry, SubscriptionOptions, Tag,
@@ -12,6 +12,7 @@ use base::{
 use postroad_base as base;
 
 use crate::api::{Inbound, Principal};
+use crate::giving::Job;
 use crate::queue::{Queue, Tags};
 use crate::timers::TimerKey;
 
@@ -54,7 +55,7 @@ pub(crate) struct Session {
     pub inbound: Vec<(Tag, InboundState)>,
     pub expiry_timer: Option<TimerKey>,
     pub will_timer: Option<TimerKey>,
-    /// Present while retained messages are being asked for.
+    /// Present while retained messages are being given.
     pub watch: Option<Box<Watch>>,
     /// Changed since the last retirement.
     pub dirty: bool,
@@ -66,13 +67,25 @@ pub(crate) struct Session {
     pub mark_walk: u64,
 }
 
-/// Retained messages that arrive live while older ones are being asked for: a later answer must not
-/// bring the older one after the newer.
+/// Retained messages are being given for new subscriptions (see `giving`).
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    /// Queries under way.
-    pub queries: usize,
-    /// The newest that went to this session, by topic.
+    /// SUBSCRIBEs that are not answered yet.
+    pub subscribing: usize,
+    /// Subscriptions that have not been given all yet, with the number of their job; 0 until the SUBACK. The log knows them.
+    pub due: BTreeMap<TopicFilter, u64>,
+    /// Subscriptions to give for, one after the other. One whose number is not in `due` is over: it is passed by.
+    pub jobs: VecDeque<Job>,
+    pub job_last: u64,
+    /// Names the portion that has been asked for.
+    pub asked: Option<u64>,
+    /// That portion may lack something that was dropped on its live way: ask again.
+    pub is_stale: bool,
+    /// Bytes of the next retained message, if it was the queue's bytes that left no room for it.
+    pub needs: usize,
+    /// A step that asks for the next portion waits for its turn.
+    pub is_in_line: bool,
+    /// What came live meanwhile, the newest of each topic: the retained one must not follow, nor come twice.
     pub seen: ahash::AHashMap<TopicName, MessageId>,
 }
 
@@ -149,6 +162,18 @@ impl Session {
                 self.subscriptions.insert(place, (filter.clone(), options));
                 None
             }
+        }
+    }
+
+    /// This subscription is to be given retained messages.
+    pub fn retained_due(&mut self, filter: TopicFilter) {
+        self.watch.get_or_insert_default().due.entry(filter).or_insert(0);
+    }
+
+    /// It has been, or is gone.
+    pub fn retained_given(&mut self, filter: &TopicFilter) {
+        if let Some(watch) = &mut self.watch {
+            watch.due.remove(filter);
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::api::Counted;
 
 /// Number of variants of [`Counted`].
-pub const COUNTED: usize = 18;
+pub const COUNTED: usize = 20;
 
 impl Counted {
     /// Every variant, in the order of declaration.
@@ -19,6 +19,8 @@ impl Counted {
         Self::DiskFull,
         Self::RetainedLimit,
         Self::SubscriptionLimit,
+        Self::SubscriptionRevoked,
+        Self::TopicLevels,
         Self::TakenOver,
         Self::SessionExpired,
         Self::WillPublished,
@@ -42,6 +44,8 @@ impl Counted {
             Self::DiskFull => "disk_full",
             Self::RetainedLimit => "retained_limit",
             Self::SubscriptionLimit => "subscription_limit",
+            Self::SubscriptionRevoked => "subscription_revoked",
+            Self::TopicLevels => "topic_levels",
             Self::TakenOver => "taken_over",
             Self::SessionExpired => "session_expired",
             Self::WillPublished => "will_published",
@@ -66,6 +70,8 @@ pub struct Stats {
     pub subscriptions: usize,
     /// Retained messages.
     pub retained: usize,
+    /// Bytes of their topics, properties and payloads.
+    pub retained_bytes: usize,
     /// Deliveries that wait in memory, not in flight.
     pub queued_messages: usize,
     /// Bytes of the deliveries that wait or are in flight.

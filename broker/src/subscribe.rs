@@ -24,6 +24,8 @@ pub(crate) struct Operation {
     reasons: SmallVec<[ReasonCode; 1]>,
     /// What was granted, with its place in `reasons`.
     granted: Vec<Granted>,
+    /// Some of it wants retained messages: the session watches what comes live.
+    watches: bool,
     /// Filters that some shard has not confirmed yet.
     missing: usize,
     committed: bool,
@@ -38,6 +40,18 @@ struct Granted {
     is_new: bool,
 }
 
+impl Granted {
+    /// `[MQTT-3.3.1-9]`, `[MQTT-3.3.1-10]`, `[MQTT-3.3.1-11]`; none for shared subscriptions (4.8.2).
+    fn wants_retained(&self) -> bool {
+        let wanted = match self.options.retain_handling {
+            RetainHandling::Always => true,
+            RetainHandling::IfNew => self.is_new,
+            RetainHandling::Never => false,
+        };
+        wanted && !self.filter.is_shared()
+    }
+}
+
 impl Broker {
     pub(crate) fn subscribe(&mut self, connection: ConnectionId, tag: Tag, filters: Vec<Subscribe>) {
         let Some(place) = self.place_of(connection) else { return };
@@ -50,6 +64,7 @@ impl Broker {
             tag,
             reasons: SmallVec::new(),
             granted: Vec::new(),
+            watches: false,
             missing: 0,
             committed: false,
             timer: None,
@@ -57,6 +72,11 @@ impl Broker {
         for (place_of_line, line) in filters.into_iter().enumerate() {
             let reason = self.subscribe_one(place, name, place_of_line, line, &mut operation);
             operation.reasons.push(reason);
+        }
+        operation.watches = operation.granted.iter().any(Granted::wants_retained);
+        if operation.watches {
+            let wanted = operation.granted.iter().filter(|granted| granted.wants_retained());
+            self.begin_watch(session, wanted.map(|granted| &granted.filter));
         }
         if operation.missing > 0 {
             let at = self.now.mono.after(self.config.subscribe_timeout_ms);
@@ -112,6 +132,9 @@ impl Broker {
     fn subscription_refusal(&self, place: ConnectionIndex, filter: &TopicFilter) -> Option<(ReasonCode, Counted)> {
         let connection = &self.connections[place as usize];
         let session = &self.sessions[connection.session as usize];
+        if self.has_too_many_levels(filter.pattern()) {
+            return Some((ReasonCode::TopicFilterInvalid, Counted::TopicLevels));
+        }
         if !self.acl.decide(&session.principal, &session.client, Action::Subscribe, filter.pattern()) {
             return Some((ReasonCode::NotAuthorized, Counted::NotAuthorized));
         }
@@ -157,7 +180,7 @@ impl Broker {
         }
     }
 
-    /// SUBACK, and the questions for retained messages, once nothing is missing.
+    /// SUBACK, and retained messages after it, once nothing is missing.
     fn subscribe_done(&mut self, name: u64) {
         let ready = |operation: &Operation| operation.committed && operation.missing == 0;
         if !self.operations.get(&name).is_some_and(ready) {
@@ -165,21 +188,13 @@ impl Broker {
         }
         let Some(operation) = self.operations.remove(&name) else { return };
         self.timers.cancel(operation.timer);
-        let Operation { connection, tag, reasons, session, queue, granted, .. } = operation;
-        if self.place_of(connection).is_none() {
-            return;
+        let Operation { connection, tag, reasons, session, queue, granted, watches, .. } = operation;
+        if self.place_of(connection).is_some() {
+            self.effects.push_back(Effect::Subscribed { connection, tag, reasons });
         }
-        self.effects.push_back(Effect::Subscribed { connection, tag, reasons });
-        for Granted { filter, options, is_new, .. } in granted {
-            // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]; none for shared subscriptions (4.8.2)
-            let wanted = match options.retain_handling {
-                RetainHandling::Always => true,
-                RetainHandling::IfNew => is_new,
-                RetainHandling::Never => false,
-            };
-            if wanted && !filter.is_shared() {
-                self.ask_retained(session, queue, &filter, options);
-            }
+        if watches {
+            let wanted = granted.into_iter().filter(Granted::wants_retained).map(|granted| granted.filter);
+            self.give_retained_for(session, queue, wanted.collect());
         }
     }
 
@@ -238,7 +253,7 @@ impl Broker {
     }
 
     /// Ends a subscription; whether there was one `[MQTT-3.10.4-1]`, `[MQTT-3.10.4-2]`.
-    fn drop_subscription(&mut self, index: SessionIndex, filter: &TopicFilter) -> bool {
+    pub(crate) fn drop_subscription(&mut self, index: SessionIndex, filter: &TopicFilter) -> bool {
         let session = &mut self.sessions[index as usize];
         if !session.remove_subscription(filter) {
             return false;
@@ -248,6 +263,7 @@ impl Broker {
             self.append(Record::Unsubscribe { queue, filter: filter.clone() });
             self.mark_dirty(index);
         }
+        self.stop_giving(index, filter);
         self.unindex_subscription(index, filter);
         true
     }

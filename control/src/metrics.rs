@@ -186,6 +186,9 @@ const SHARD_ROWS: &[Row] = &[
     (gauge("postroad_registrations", "Clients that can be pushed to while they are away."), |s| s.registrations as f64),
     (gauge("postroad_subscriptions", "Subscriptions."), |s| s.subscriptions as f64),
     (gauge("postroad_retained_messages", "Retained messages."), |s| s.retained as f64),
+    (gauge("postroad_retained_bytes", "Bytes of the retained messages: topics, properties, payloads."), |s| {
+        s.retained_bytes as f64
+    }),
     (gauge("postroad_queued_messages", "Deliveries that wait or are in flight."), |s| s.queued_messages as f64),
     (counter("postroad_messages_published_total", "Messages taken in."), |s| s.published as f64),
     (counter("postroad_messages_delivered_total", "Messages sent to receivers."), |s| s.delivered as f64),

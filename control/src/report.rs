@@ -40,6 +40,8 @@ pub struct ShardReport {
     pub subscriptions: u64,
     /// Retained messages that live here.
     pub retained: u64,
+    /// Bytes of their topics, properties and payloads.
+    pub retained_bytes: u64,
     /// Deliveries that wait or are in flight.
     pub queued_messages: u64,
     /// Messages taken in from publishers.
@@ -76,6 +78,7 @@ impl ShardReport {
             registrations: 0,
             subscriptions: 0,
             retained: 0,
+            retained_bytes: 0,
             queued_messages: 0,
             published: 0,
             delivered: 0,

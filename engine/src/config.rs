@@ -112,6 +112,8 @@ pub struct Mqtt {
     pub session_expiry_max_seconds: u32,
     /// Subscriptions of one session at most.
     pub subscriptions_max: usize,
+    /// Levels of a topic name or filter at most.
+    pub topic_levels_max: NonZeroU16,
 }
 
 /// Limits of the queue that a session has.
@@ -159,8 +161,10 @@ pub struct Config {
     pub queue: Queue,
     /// Live. Who can be pushed to.
     pub registrations: Registrations,
-    /// Live. Retained messages of all shards together at most.
+    /// Live. Retained messages of all shards together at most; 0: retaining is not available. Each shard has its part.
     pub retained_max: usize,
+    /// Live. Their bytes (topic, properties and payload) at most, likewise.
+    pub retained_bytes_max: usize,
     /// Restart.
     pub log: Log,
     /// Live. Free bytes of the data directory's disk below which publishes are refused.
@@ -191,6 +195,7 @@ impl Default for Mqtt {
             connect_timeout: Duration::from_secs(10),
             session_expiry_max_seconds: u32::MAX,
             subscriptions_max: 10_000,
+            topic_levels_max: NON_ZERO_128,
         }
     }
 }
@@ -231,6 +236,7 @@ impl Default for Config {
             queue: Queue::default(),
             registrations: Registrations::default(),
             retained_max: 100_000,
+            retained_bytes_max: 1 << 30,
             log: Log::default(),
             storage_free_bytes_min: 256 << 20,
             sys_interval: Duration::from_secs(10),
@@ -244,6 +250,7 @@ impl Default for Config {
 }
 
 const NON_ZERO_1024: NonZeroU16 = NonZeroU16::new(1024).expect("1024 is not 0");
+const NON_ZERO_128: NonZeroU16 = NonZeroU16::new(128).expect("128 is not 0");
 const NON_ZERO_256: NonZeroU16 = NonZeroU16::new(256).expect("256 is not 0");
 
 impl Config {

@@ -132,6 +132,7 @@ impl Counters {
             registrations: stats.registrations as u64,
             subscriptions: stats.subscriptions as u64,
             retained: stats.retained as u64,
+            retained_bytes: stats.retained_bytes as u64,
             queued_messages: (stats.queued_messages + stats.inflight) as u64,
             published: stats.received,
             delivered: stats.sent,

@@ -430,6 +430,7 @@ fn replay_state(old: &Old, broker: &mut Broker) -> Result<(), OldError> {
             stored.insert(queue, bounds);
         }
     })?;
+    let sizes: Vec<_> = stored.iter().map(|(queue, bounds)| (*queue, *bounds)).collect();
     let as_of = old.as_of();
     let mut replay = |record| broker.replay(Sequence(0), as_of, record);
     old.load_state(&mut |_, record| {
@@ -444,6 +445,10 @@ fn replay_state(old: &Old, broker: &mut Broker) -> Result<(), OldError> {
     for (queue, bounds) in stored {
         replay(Record::Watermark { queue, upto: Sequence(bounds.first.0 - 1) });
         replay(Record::Watermark { queue, upto: bounds.last });
+    }
+    for (queue, bounds) in sizes {
+        let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        broker.replay_stored(queue, number(bounds.count), number(bounds.bytes));
     }
     Ok(())
 }
@@ -462,6 +467,8 @@ fn broker_config(id: ShardId, plan: &Plan, common: &Common) -> postroad_broker::
         },
         inflight_max: config.mqtt.in_flight_max.get(),
         retained_max: config.retained_max.div_ceil(shards),
+        retained_bytes_max: config.retained_bytes_max.div_ceil(shards),
+        topic_levels_max: usize::from(config.mqtt.topic_levels_max.get()),
         subscriptions_max: config.mqtt.subscriptions_max,
         registrations_max: config.registrations.clients_max.div_ceil(shards),
         unknown_client: match config.registrations.unknown_client {

@@ -319,6 +319,71 @@ fn segments_are_retired_and_a_laggard_gets_everything_from_the_old_generation() 
     server.stop();
 }
 
+/// After a restart only what was in memory counted against a queue's limit: as much again could be stored for the same
+/// absent client after each one.
+#[test]
+fn what_is_stored_counts_against_the_queue_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let limited = || {
+        let mut config = durable(1, dir.path());
+        config.queue.messages_max = 200;
+        config
+    };
+    let server = Server::start(limited());
+    let mut subscriber = server.connect("laggard", Clean::No);
+    subscriber.subscribe("bulk", 1);
+    subscriber.disconnect();
+    let mut publisher = server.connect("publisher", Clean::Yes);
+    for n in 0..200_u16 {
+        publisher.publish_acknowledged("bulk", &[7; 16_000], n + 1); // 3 MB, of which the young log holds 1
+    }
+    publisher.disconnect();
+    server.stop();
+    let server = Server::start(limited());
+    let mut publisher = server.connect("publisher", Clean::Yes);
+    publisher.send(&Client::publish_bytes("bulk", b"too much", Some(1)));
+    assert_eq!(publisher.try_receive(), None, "MQTT 3 is told by the end of the connection");
+    let mut subscriber = server.connect("laggard", Clean::No);
+    for _ in 0..200 {
+        assert_eq!(subscriber.delivery().payload.len(), 16_000);
+    }
+    subscriber.ping();
+    let mut publisher = server.connect("publisher", Clean::Yes);
+    publisher.publish_acknowledged("bulk", b"fits again", 1);
+    assert_eq!(subscriber.delivery().payload, b"fits again");
+    server.stop();
+}
+
+/// New access rules end what they no longer allow, without a word from the client.
+#[test]
+fn a_reload_ends_subscriptions_that_are_no_longer_allowed() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let rules = |topics: &str| {
+        let path = dir.path().join("acl.toml");
+        let text = format!(
+            "[[rule]]\nprincipal = \"*\"\naction = [\"connect\", \"publish\"]\neffect = \"allow\"\n\
+             [[rule]]\nprincipal = \"*\"\naction = \"subscribe\"\ntopic = {topics}\neffect = \"allow\"\n"
+        );
+        std::fs::write(&path, text).expect("written");
+        Config { acl_file: Some(path), ..config(2) }
+    };
+    let server = Server::start(rules(r#"["old", "both"]"#));
+    let mut subscriber = server.connect("subscriber", Clean::Yes);
+    subscriber.subscribe("old", 0);
+    subscriber.subscribe("both", 0);
+    let mut publisher = server.connect("publisher", Clean::Yes);
+    publisher.publish_acknowledged("old", b"1", 1);
+    assert_eq!(subscriber.delivery().payload, b"1");
+    assert_eq!(server.0.handle().reload(rules(r#"["both"]"#)).expect("reloaded"), Vec::<&str>::new());
+    // The order was given; a turn that reads this takes it, at the latest the one that reads the second.
+    subscriber.ping();
+    subscriber.ping();
+    publisher.publish_acknowledged("old", b"2", 2);
+    publisher.publish_acknowledged("both", b"3", 3);
+    assert_eq!(subscriber.delivery(), Publish { topic: "both".to_owned(), payload: b"3".to_vec(), id: None });
+    server.stop();
+}
+
 /// A subscriber that stops reading costs bounded memory, and others go on.
 #[test]
 fn a_slow_reader_is_held_at_its_limit() {

@@ -34,6 +34,8 @@ struct Queue {
     connection: Option<Record>,
     will: Option<Record>,
     subscriptions: BTreeMap<TopicFilter, Record>,
+    /// Subscriptions that retained messages are still to be given for.
+    retained_due: BTreeSet<TopicFilter>,
     watermark: Option<Sequence>,
     tagged: BTreeMap<Sequence, Tag>,
     received: BTreeSet<Sequence>,
@@ -94,7 +96,12 @@ impl State {
                 let filter = filter.clone();
                 self.change(queue, |q| drop(q.subscriptions.insert(filter, record)));
             }
-            Record::Unsubscribe { queue, filter } => self.change(queue, |q| drop(q.subscriptions.remove(&filter))),
+            Record::Unsubscribe { queue, filter } => self.change(queue, |q| {
+                q.subscriptions.remove(&filter);
+                q.retained_due.remove(&filter);
+            }),
+            Record::RetainedDue { queue, filter } => self.change(queue, |q| _ = q.retained_due.insert(filter)),
+            Record::RetainedGiven { queue, filter } => self.change(queue, |q| _ = q.retained_due.remove(&filter)),
             Record::Settle { queue, sequence, .. } => self.change(queue, |q| {
                 q.tagged.remove(&sequence);
                 q.received.remove(&sequence);
@@ -163,6 +170,7 @@ impl Queue {
     fn records(&self, id: QueueId) -> Vec<Record> {
         let mut records: Vec<_> = [&self.begin, &self.connection, &self.will].into_iter().flatten().cloned().collect();
         records.extend(self.subscriptions.values().cloned());
+        records.extend(self.retained_due.iter().map(|f| Record::RetainedDue { queue: id, filter: f.clone() }));
         records.extend(self.watermark.map(|upto| Record::Watermark { queue: id, upto }));
         records.extend(self.tagged.iter().map(|(&sequence, &tag)| Record::Tagged { queue: id, sequence, tag }));
         records.extend(self.received.iter().map(|&sequence| Record::Received { queue: id, sequence }));

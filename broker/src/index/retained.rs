@@ -25,6 +25,23 @@ pub struct Cursor {
     from: String,
 }
 
+impl Cursor {
+    /// A walk goes on with this topic, if it matches.
+    pub fn at(topic: &str) -> Self {
+        Self { from: topic.to_owned() }
+    }
+
+    /// Whether nothing has been passed yet.
+    pub fn is_start(&self) -> bool {
+        self.from.is_empty()
+    }
+
+    /// Whether the walk has passed this topic.
+    pub fn has_passed(&self, topic: &str) -> bool {
+        *topic < *self.from
+    }
+}
+
 impl<V> Default for Retained<V> {
     fn default() -> Self {
         Self { topics: BTreeMap::new() }

@@ -53,7 +53,7 @@ fn a_crash_forgets_only_what_was_not_committed() {
             crash
             flow
             stats
-                sessions=1 registrations=0 connections=0 subscriptions=1 retained=0 queued=2 bytes=4 inflight=0 log=7
+                sessions=1 registrations=0 connections=0 subscriptions=1 retained=0 queued=2 bytes=4 inflight=0 log=9
             connect 3 sub expiry=60
                 3: connected present=true
                 3: deliver a "2" qos=1 tag=1 dup
@@ -225,7 +225,7 @@ fn a_backlog_moves_to_the_old_generation_and_back() {
                 sessions=2 registrations=0 connections=2 subscriptions=2 retained=0 queued=2 bytes=8 inflight=2 log=0
             crash
             stats
-                sessions=1 registrations=0 connections=0 subscriptions=2 retained=0 queued=1 bytes=0 inflight=0 log=1
+                sessions=1 registrations=0 connections=0 subscriptions=2 retained=0 queued=4 bytes=0 inflight=0 log=1
             connect 4 sub expiry=60 max=10
                 4: connected present=true
                 read backlog: 2 entries, end=false

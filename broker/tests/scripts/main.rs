@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
+mod access;
 mod durable;
 mod mesh;
 mod registrations;
+mod retained;
 mod single;
 mod statements;
 mod world;

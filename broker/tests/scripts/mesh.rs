@@ -105,7 +105,7 @@ fn a_subscribe_that_some_shard_does_not_answer_is_undone() {
             sub 1 2 t:1
                 1: subscribed 2 granted_qos_1
             stats
-                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=6
+                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=10
                 sessions=2 registrations=0 connections=2 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
                 sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
         "#]],
@@ -239,9 +239,9 @@ fn retained_messages_live_on_their_topics_shard() {
                 2: connected present=false
             sub 2 1 r/+:1
                 2: subscribed 1 granted_qos_1
-                2: deliver r/2 "two" qos=1 tag=1 retain
                 2: deliver r/3 "three" qos=0 retain
                 2: deliver r/4 "four" qos=0 retain
+                2: deliver r/2 "two" qos=1 tag=1 retain
                 2: deliver r/1 "one" qos=1 tag=2 retain
             sub 2 2 r/1:1
                 2: subscribed 2 granted_qos_1
@@ -359,7 +359,7 @@ fn share_groups_span_shards() {
                 7: published 2 no_matching_subscribers
             stats
                 sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
-                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=10 inflight=5 log=12
+                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=10 inflight=5 log=14
                 sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
         "#]],
     );

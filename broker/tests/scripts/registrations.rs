@@ -247,7 +247,7 @@ fn two_queues_drain_by_one_connection() {
             comp 3 2
             ack 3 3
             stats
-                sessions=2 registrations=1 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=20
+                sessions=2 registrations=1 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=22
         "#]],
     );
 }

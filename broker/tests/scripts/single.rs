@@ -7,7 +7,7 @@ fn check(mut world: World, script: &str, expected: Expect) {
     expected.assert_eq(&world.run(script));
 }
 
-/// Persist, then acknowledge `[REL-3]`: nothing that promises safety leaves before the commit.
+/// Persist, then acknowledge `[REL-3]`, so that a PUBACK says that the message is owned [MQTT-4.3.2-4]: nothing that promises safety leaves before the commit.
 #[test]
 fn a_durable_qos_1_message_waits_for_its_commit_at_every_step() {
     check(
@@ -33,20 +33,22 @@ fn a_durable_qos_1_message_waits_for_its_commit_at_every_step() {
                 1: connected present=false
             sub 1 1 a/#:1
                 log 2 Subscribe
+                log 3 RetainedDue
             commit
                 1: subscribed 1 granted_qos_1
+                log 4 RetainedGiven
             connect 2 pub
                 2: connected present=false
             pub 2 a/b hello qos=1 tag=7
-                log 3 Publish to 1
+                log 5 Publish to 1
             commit
                 1: deliver a/b "hello" qos=1 tag=1
                 2: published 7 success
             ack 1 1
-                log 4 Settle 3 Acknowledged
+                log 6 Settle 5 Acknowledged
             commit
             stats
-                sessions=2 registrations=0 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=4
+                sessions=2 registrations=0 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=6
         "#]],
     );
 }
@@ -78,35 +80,37 @@ fn qos_2_both_ways() {
                 1: connected present=false
             sub 1 1 a/#:2
                 log 2 Subscribe
+                log 3 RetainedDue
                 1: subscribed 1 granted_qos_2
+                log 4 RetainedGiven
             connect 2 pub expiry=60
-                log 3 QueueBegin
+                log 5 QueueBegin
                 2: connected present=false
             hold
             pub 2 a/b hello qos=2 tag=7
-                log 4 InboundBegin
-                log 5 Publish to 1
-                log 6 Tagged 5 tag=1
+                log 6 InboundBegin
+                log 7 Publish to 1
+                log 8 Tagged 7 tag=1
             commit
                 1: deliver a/b "hello" qos=2 tag=1
                 2: published 7 success
             pub 2 a/b hello qos=2 tag=7 dup
                 2: published 7 success
             rec 1 1
-                log 7 Received 5
+                log 9 Received 7
             commit
                 1: release 1 success
             comp 1 1
-                log 8 Settle 5 Acknowledged
+                log 10 Settle 7 Acknowledged
             rel 2 7
-                log 9 InboundEnd
+                log 11 InboundEnd
             commit
                 2: completed 7 success
             rel 2 7
                 count unknown_tag 1
                 2: completed 7 packet_identifier_not_found
             stats
-                sessions=2 registrations=0 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=9
+                sessions=2 registrations=0 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=11
         "#]],
     );
 }
@@ -302,14 +306,14 @@ fn take_over_clean_start_and_expiry() {
                 3: subscribed 1 granted_qos_1
             disc 3
             stats
-                sessions=1 registrations=0 connections=0 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=9
+                sessions=1 registrations=0 connections=0 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=13
             at 10999
             stats
-                sessions=1 registrations=0 connections=0 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=9
+                sessions=1 registrations=0 connections=0 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=13
             at 11000
                 count session_expired 1
             stats
-                sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=10
+                sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=14
             connect 4 anna
                 4: connected present=false
             connect 5 anna
@@ -317,17 +321,18 @@ fn take_over_clean_start_and_expiry() {
                 4: close session_taken_over
                 5: connected present=false
             stats
-                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=10
+                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=14
             connect 6 bert expiry=10
                 6: connected present=false
             disc 6 expiry=0
             stats
-                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=12
+                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=16
         "#]],
     );
 }
 
-/// [MQTT-3.3.4-2], [MQTT-3.3.4-3], [MQTT-3.3.4-4], [MQTT-3.8.3-3], [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+/// [MQTT-3.3.4-2], [MQTT-3.3.4-3], [MQTT-3.3.4-4], [MQTT-3.8.3-3], [MQTT-3.3.1-12], [MQTT-3.3.1-13]; and several filters
+/// of one UNSUBSCRIBE [MQTT-3.10.4-6]
 #[test]
 fn overlapping_subscriptions_give_one_delivery() {
     check(
@@ -426,7 +431,7 @@ fn retained_messages() {
             pub 1 a/1 - retain
                 2: deliver a/1 "" qos=0
             stats
-                sessions=2 registrations=0 connections=2 subscriptions=2 retained=2 queued=0 bytes=12 inflight=2 log=12
+                sessions=2 registrations=0 connections=2 subscriptions=2 retained=2 queued=0 bytes=12 inflight=2 log=16
             at 2000
                 count expired 1
             sub 2 5 a/#:1
@@ -535,23 +540,25 @@ fn message_expiry() {
                 1: connected present=false
             sub 1 1 a:1
                 log 2 Subscribe
+                log 3 RetainedDue
                 1: subscribed 1 granted_qos_1
+                log 4 RetainedGiven
             disc 1 lost
-                log 3 Disconnected
+                log 5 Disconnected
             connect 2 pub
                 2: connected present=false
             pub 2 a short qos=1 tag=1 expires=100
-                log 4 Publish to 1
+                log 6 Publish to 1
                 2: published 1 success
             pub 2 a long qos=1 tag=2 expires=100000
-                log 5 Publish to 1
+                log 7 Publish to 1
                 2: published 2 success
             at 1100
             connect 3 sub expiry=60
-                log 6 Connected
+                log 8 Connected
                 3: connected present=true
                 count expired 1
-                log 7 Settle 4 Expired
+                log 9 Settle 6 Expired
                 3: deliver a "long" qos=1 tag=1
         "#]],
     );
@@ -596,7 +603,7 @@ fn a_congested_connection() {
                 count refused_by_receiver 1
             ack 1 1
             stats
-                sessions=2 registrations=0 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=6
+                sessions=2 registrations=0 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=8
         "#]],
     );
 }
@@ -782,7 +789,7 @@ fn unanswered_publishes_are_bounded() {
     );
 }
 
-/// A retained message for a new subscription pushes nothing out of a full queue.
+/// A retained message for a new subscription pushes nothing out of a full queue: it waits, also across a crash.
 #[test]
 fn a_full_queue_takes_no_retained_message() {
     let world = World::new(1, true, |config| config.queue_messages_max = 1);
@@ -797,6 +804,7 @@ fn a_full_queue_takes_no_retained_message() {
         sub 2 2 r:1
         crash
         connect 3 sub expiry=60
+        ack 3 1
         ",
         expect![[r#"
             connect 1 pub
@@ -813,11 +821,12 @@ fn a_full_queue_takes_no_retained_message() {
                 1: published 2 success
             sub 2 2 r:1
                 2: subscribed 2 granted_qos_1
-                count queue_overflow 1
             crash
             connect 3 sub expiry=60
                 3: connected present=true
                 3: deliver a "1" qos=1 tag=1 dup
+            ack 3 1
+                3: deliver r "kept" qos=1 tag=2 retain
         "#]],
     );
 }

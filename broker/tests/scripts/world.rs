@@ -9,11 +9,13 @@
 //! congested 1        writable 1      at 5000 (advances the clock, ticks)
 //! commit             hold / flow (commits by hand / after each line)
 //! stop 1 / go        mesh messages from shard 1 wait / go on
+//! cut 1 0 / join 1 0 those from shard 1 to shard 0 only
+//! allow a/# [to=user:u] the access rules: this, and nothing else, may be subscribed to
 //! retire             crash           stats
 //! file a b:anna c:anna:cars                                auth.file names these clients (user, group)
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -25,10 +27,10 @@ use base::{
 use postroad_base as base;
 use postroad_broker::access::Acl;
 use postroad_broker::api::{
-    BacklogEntry, Connect, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Retirement, StateKey,
-    Subscribe,
+    BacklogEntry, Connect, Counted, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Retirement,
+    StateKey, Subscribe,
 };
-use postroad_broker::{Broker, Config};
+use postroad_broker::{Broker, Config, Stats};
 
 /// The log and the old generation of one shard, as a model.
 #[derive(Default)]
@@ -73,9 +75,19 @@ pub struct World {
     config: Config,
     now: u64,
     hold: bool,
+    /// Pairs of shards whose messages wait.
+    cuts: BTreeSet<(u16, u16)>,
     connections: BTreeMap<u64, usize>,
     out: String,
     show_log: bool,
+    /// The most deliveries that came of one event.
+    pub burst_max: usize,
+    /// Fences that were asked for between shards.
+    pub fences: usize,
+    /// Questions for retained messages between shards.
+    pub questions: usize,
+    /// The most subscriptions that the rules ended in one event.
+    pub revoked_max: usize,
     acl: Arc<Acl>,
     /// What `auth.file` says, once it was read.
     file: Option<Vec<(ClientId, Principal)>>,
@@ -101,9 +113,14 @@ impl World {
             config,
             now: 1_000,
             hold: false,
+            cuts: BTreeSet::new(),
             connections: BTreeMap::new(),
             out: String::new(),
             show_log: false,
+            burst_max: 0,
+            fences: 0,
+            questions: 0,
+            revoked_max: 0,
             acl: Arc::new(Acl::default()),
             file: None,
         };
@@ -129,7 +146,19 @@ impl World {
     fn set_rules(&mut self, effect: &str) {
         let rules = ["connect", "publish", "subscribe"]
             .map(|action| format!("[[rule]]\nprincipal = \"*\"\naction = \"{action}\"\neffect = \"{effect}\"\n"));
-        self.acl = Arc::new(Acl::parse(&rules.concat()).unwrap());
+        self.set_access(&rules.concat());
+    }
+
+    /// Everybody may connect and publish; this one may subscribe to what is below this filter.
+    fn allow(&mut self, filter: &str, to: &str) {
+        self.set_access(&format!(
+            "[[rule]]\nprincipal = \"*\"\naction = [\"connect\", \"publish\"]\neffect = \"allow\"\n\
+             [[rule]]\nprincipal = \"{to}\"\naction = \"subscribe\"\ntopic = \"{filter}\"\neffect = \"allow\"\n"
+        ));
+    }
+
+    fn set_access(&mut self, rules: &str) {
+        self.acl = Arc::new(Acl::parse(rules).unwrap());
         for shard in &mut self.shards {
             shard.broker.set_access(Arc::clone(&self.acl));
         }
@@ -174,6 +203,9 @@ impl World {
             "retire" => self.retire(),
             "stats" => self.print_stats(),
             "stop" => self.shards[arguments.number(0) as usize].stopped = true,
+            "cut" => drop(self.cuts.insert((arguments.number(0) as u16, arguments.number(1) as u16))),
+            "join" => drop(self.cuts.remove(&(arguments.number(0) as u16, arguments.number(1) as u16))),
+            "allow" => self.allow(arguments.0[0], arguments.text("to").unwrap_or("*")),
             "go" => self.shards.iter_mut().for_each(|shard| shard.stopped = false),
             "connect" => self.connect(&arguments),
             "file" => {
@@ -189,9 +221,14 @@ impl World {
         }
     }
 
+    /// The shard on which a client or a topic lives.
+    pub fn home(&self, name: &str) -> usize {
+        usize::from(self.config.placement.home(name.as_bytes()).0)
+    }
+
     fn connect(&mut self, arguments: &Arguments<'_>) {
         let (connection, client) = (arguments.number(0), arguments.0[1]);
-        let shard = usize::from(self.config.placement.home(client.as_bytes()).0);
+        let shard = self.home(client);
         self.connections.insert(connection, shard);
         let connect = Connect {
             connection: ConnectionId(connection),
@@ -222,9 +259,16 @@ impl World {
     fn handle(&mut self, shard: usize, event: Event) {
         let now = self.clock();
         self.shards[shard].broker.handle(now, event);
+        let (mut burst, mut revoked) = (0, 0);
         while let Some(effect) = self.shards[shard].broker.poll() {
+            burst += usize::from(matches!(effect, Effect::Deliver { .. }));
+            if let Effect::Count { what: Counted::SubscriptionRevoked, by } = effect {
+                revoked += by as usize;
+            }
             self.effect(shard, effect);
         }
+        self.burst_max = self.burst_max.max(burst);
+        self.revoked_max = self.revoked_max.max(revoked);
     }
 
     fn effect(&mut self, shard: usize, effect: Effect) {
@@ -239,6 +283,8 @@ impl World {
                 place.next = place.next.next();
             }
             Effect::Mesh { to, message } => {
+                self.fences += usize::from(matches!(message, MeshMessage::Fence { .. }));
+                self.questions += usize::from(matches!(message, MeshMessage::RetainedQuery { .. }));
                 self.shards[usize::from(to.0)].inbox.push_back((ShardId(shard as u16), message));
             }
             Effect::ReadBacklog { queue, after, messages_max, .. } => {
@@ -260,21 +306,34 @@ impl World {
         }
     }
 
-    /// Lets mesh messages flow, and commits, until nothing happens.
+    /// Lets mesh messages flow, work that waits go on, and commits, until nothing happens.
     fn settle(&mut self) {
         loop {
-            let from_stopped = |shards: &[Shard], from: ShardId| shards[usize::from(from.0)].stopped;
-            let ready = |shard: &Shard| shard.inbox.front().is_some_and(|(from, _)| !from_stopped(&self.shards, *from));
-            if let Some(place) = self.shards.iter().position(ready) {
-                if let Some((from, message)) = self.shards[place].inbox.pop_front() {
-                    self.handle(place, Event::Mesh { from, message });
-                }
+            let now = MonoMillis(self.now);
+            let is_due = |shard: &Shard| shard.broker.next_deadline().is_some_and(|at| at <= now);
+            if let Some((place, (from, message))) = self.next_message() {
+                self.handle(place, Event::Mesh { from, message });
+            } else if let Some(place) = self.shards.iter().position(is_due) {
+                self.handle(place, Event::Tick);
             } else if !self.hold && self.shards.iter().any(|s| s.disk.committed < s.disk.records.len()) {
                 self.commit();
             } else {
                 return;
             }
         }
+    }
+
+    /// The next mesh message that may move, and where to: what is behind one from a stopped shard waits, too; a cut
+    /// pair holds up nobody else.
+    fn next_message(&mut self) -> Option<(usize, (ShardId, MeshMessage))> {
+        for place in 0..self.shards.len() {
+            let is_cut = |from: ShardId| self.cuts.contains(&(from.0, place as u16));
+            let inbox = &self.shards[place].inbox;
+            let next = inbox.iter().position(|(from, _)| !is_cut(*from));
+            let Some(next) = next.filter(|next| !self.shards[usize::from(inbox[*next].0.0)].stopped) else { continue };
+            return self.shards[place].inbox.remove(next).map(|message| (place, message));
+        }
+        None
     }
 
     fn commit(&mut self) {
@@ -320,6 +379,14 @@ impl World {
             for record in disk.state.values().flatten() {
                 broker.replay(Sequence(0), disk.as_of, record.clone());
             }
+            let mut sizes = BTreeMap::new();
+            for ((queue, _), entry) in &disk.stored {
+                let size: &mut (usize, usize) = sizes.entry(*queue).or_default();
+                *size = (size.0 + 1, size.1 + entry.message.payload.len() + entry.message.topic.as_str().len());
+            }
+            for (queue, (messages, bytes)) in sizes {
+                broker.replay_stored(queue, messages, bytes);
+            }
             for (sequence, record) in &disk.records {
                 broker.replay(*sequence, disk.as_of, record.clone());
             }
@@ -335,6 +402,16 @@ impl World {
             }
         }
         self.read_file();
+    }
+
+    /// The longest that the queues of a shard are now: deliveries that wait, in flight ones not counted.
+    pub fn queued_max(&self) -> usize {
+        self.shards.iter().map(|shard| shard.broker.stats().queued_messages).max().unwrap_or(0)
+    }
+
+    /// One figure, of all shards together.
+    pub fn stats(&self, figure: impl Fn(&Stats) -> usize) -> usize {
+        self.shards.iter().map(|shard| figure(&shard.broker.stats())).sum()
     }
 
     fn print_stats(&mut self) {

@@ -65,7 +65,8 @@ impl Shard {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        !self.again.is_empty() || !self.doors_again.is_empty() || !self.inbox.is_empty() || self.mesh.has_work()
+        let io = !self.again.is_empty() || !self.doors_again.is_empty() || !self.inbox.is_empty();
+        io || self.mesh.has_work() || self.broker.has_steps()
     }
 
     fn handle_ready(&mut self, ready: Ready) {

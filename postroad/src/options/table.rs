@@ -357,6 +357,13 @@ pub const ROWS: &[Row] = &[
         engine.mqtt.subscriptions_max,
         usize
     ),
+    count_from_1!(
+        "mqtt.topic_levels_max",
+        Live,
+        "levels",
+        "Levels of a topic name or topic filter (the parts between its slashes). A publish with more is refused with reason 0x90, a subscription with 0x8F.",
+        engine.mqtt.topic_levels_max
+    ),
     count!(
         "queue.messages_max",
         Live,
@@ -384,8 +391,17 @@ pub const ROWS: &[Row] = &[
         0,
         1_000_000_000,
         "messages",
-        "Retained messages of all shards together.",
+        "Retained messages of all shards together; each shard takes its part of them. Beyond it the publisher is told (reason 0x97); 0: retaining is not available.",
         engine.retained_max,
+        usize
+    ),
+    bytes!(
+        "retained.bytes_max",
+        Live,
+        1 << 10,
+        TIB,
+        "Bytes (topic, properties and payload) of the retained messages of all shards together.",
+        engine.retained_bytes_max,
         usize
     ),
     time!(
@@ -533,6 +549,7 @@ mod tests {
             queue,
             registrations,
             retained_max: _,
+            retained_bytes_max: _,
             log,
             storage_free_bytes_min: _,
             sys_interval: _,
@@ -552,12 +569,13 @@ mod tests {
             connect_timeout: _,
             session_expiry_max_seconds: _,
             subscriptions_max: _,
+            topic_levels_max: _,
         } = mqtt;
         let Queue { messages_max: _, bytes_max: _, policy: _ } = queue;
         let Registrations { clients_max: _, unknown_client: _ } = registrations;
         let Log { young_bytes: _, young_age: _, segment_bytes: _ } = log;
         for (section, fields) in
-            [("mqtt.", 9), ("queue.", 3), ("registrations.", 2), ("log.young", 2), ("log.segment", 1)]
+            [("mqtt.", 10), ("queue.", 3), ("registrations.", 2), ("log.young", 2), ("log.segment", 1)]
         {
             assert_eq!(ROWS.iter().filter(|row| row.key.starts_with(section)).count(), fields, "{section}");
         }

@@ -66,6 +66,8 @@ fn record(r: &mut Reader<'_>) -> Result<Record, RecordError> {
         kind::UNREGISTER => Record::Unregister { client: ClientId(r.text()?) },
         kind::WATERMARK => Record::Watermark { queue: r.queue()?, upto: r.sequence()? },
         kind::ORDINALS_USED => Record::OrdinalsUsed { next: r.queue()? },
+        kind::RETAINED_DUE => Record::RetainedDue { queue: r.queue()?, filter: filter(r)? },
+        kind::RETAINED_GIVEN => Record::RetainedGiven { queue: r.queue()?, filter: filter(r)? },
         other => return Err(RecordError::UnknownKind(other)),
     })
 }

@@ -86,6 +86,14 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
         }
         Record::Watermark { queue, upto } => delivery(out, kind::WATERMARK, *queue, *upto),
         Record::OrdinalsUsed { next } => head(out, kind::ORDINALS_USED, *next),
+        Record::RetainedDue { queue, filter } => {
+            head(out, kind::RETAINED_DUE, *queue);
+            put_filter(out, filter);
+        }
+        Record::RetainedGiven { queue, filter } => {
+            head(out, kind::RETAINED_GIVEN, *queue);
+            put_filter(out, filter);
+        }
     }
 }
 

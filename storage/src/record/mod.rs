@@ -35,6 +35,8 @@ mod kind {
     pub const UNREGISTER: u8 = 17;
     pub const WATERMARK: u8 = 18;
     pub const ORDINALS_USED: u8 = 19;
+    pub const RETAINED_DUE: u8 = 20;
+    pub const RETAINED_GIVEN: u8 = 21;
 }
 
 /// Flag bits of a message, a will, a recipient and the options of a subscription.

@@ -193,6 +193,8 @@ fn any_queue_record() -> impl Strategy<Value = Record> {
         }),
         (any_queue(), any_filter()).prop_map(|(queue, filter)| Record::Unsubscribe { queue, filter }),
         any_queue().prop_map(|next| Record::OrdinalsUsed { next }),
+        (any_queue(), any_filter()).prop_map(|(queue, filter)| Record::RetainedDue { queue, filter }),
+        (any_queue(), any_filter()).prop_map(|(queue, filter)| Record::RetainedGiven { queue, filter }),
     ]
 }
 

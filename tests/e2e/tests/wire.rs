@@ -279,6 +279,67 @@ fn subscribe_answers() {
     }
 }
 
+/// [MQTT-3.1.4-2] The network connection is closed behind a CONNACK that refuses; [MQTT-3.14.4-2] behind a DISCONNECT.
+#[test]
+fn what_the_server_ends_it_closes() {
+    let daemon = Daemon::start_with(&["auth.anonymous=deny"]);
+    for (version, connect) in [(V4, CONNECT_V4), (V5, CONNECT_V5)] {
+        let mut wire = Wire::open(&daemon, version, "a client that proves nothing");
+        wire.send(&format!("{connect} 61"));
+        wire.expect_closed_with(&[ReasonCode::NotAuthorized as u8, ReasonCode::BadUserNameOrPassword as u8]);
+    }
+    let daemon = Daemon::start();
+    let old = Wire::connected(&daemon, V5, "the older connection of a client", b'a');
+    let mut new = Wire::connected(&daemon, V5, "the newer connection of a client", b'a');
+    old.expect_closed_with(&[ReasonCode::SessionTakenOver as u8]);
+    new.expect_silence();
+}
+
+/// 3.1.1: [MQTT-4.8.0-2] A fault that will pass, met while a packet is processed, closes the connection that it came on:
+/// here a full queue. Once it has passed, the packet is taken.
+#[test]
+fn a_passing_fault_closes_the_connection_of_version_3() {
+    let daemon = Daemon::start_with(&["queue.messages_max=1"]);
+    let mut away = Client::connect(daemon.mqtt(), &Options::persistent("away")).unwrap();
+    away.subscribe("q", Qos::AtLeastOnce).unwrap();
+    away.disconnect().unwrap();
+    let publish = |number: u8| format!("32 05 0001 71 00{number:02x}");
+    let mut wire = Wire::connected(&daemon, V4, "a publisher to a full queue", b'p');
+    wire.send(&publish(1));
+    wire.expect(&Incoming::PubAck(1, ReasonCode::Success));
+    wire.send(&publish(2));
+    assert_eq!(wire.until_closed(), Ok(None));
+    let mut back = Client::connect(daemon.mqtt(), &Options::persistent("away")).unwrap();
+    let message = back.next_message().unwrap();
+    assert_eq!((&*message.topic, message.qos), ("q", Qos::AtLeastOnce));
+    back.publish("elsewhere", b"", Qos::AtLeastOnce, false).unwrap(); // its PUBACK was read before this
+    let mut wire = Wire::connected(&daemon, V4, "the publisher, once there is room", b'p');
+    wire.send(&publish(2));
+    wire.expect(&Incoming::PubAck(2, ReasonCode::Success));
+}
+
+/// Levels of a topic and bytes of retained messages are bounded, and the client is told as its version can be.
+#[test]
+fn limits_of_topics_and_retained_messages_are_told() {
+    let daemon = Daemon::start_with(&["shards=1", "mqtt.topic_levels_max=3", "retained.bytes_max=1024"]);
+    let mut wire = Wire::connected(&daemon, V5, "topics of four levels", b'l');
+    wire.send("32 0c 0007 612f622f632f64 0001 00"); // a/b/c/d
+    wire.expect(&Incoming::PubAck(1, ReasonCode::TopicNameInvalid));
+    wire.send("82 0d 0002 00 0007 612f622f632f23 00"); // a/b/c/#
+    wire.expect(&Incoming::SubAck(vec![ReasonCode::TopicFilterInvalid]));
+    wire.send(&format!("33 87 08 0001 72 0003 00 {}", "78".repeat(1_025))); // r, 1,025 bytes
+    wire.expect(&Incoming::PubAck(3, ReasonCode::QuotaExceeded));
+    wire.send("33 07 0001 72 0004 00 78");
+    let Incoming::PubAck(4, reason) = wire.receive() else { panic!("no PUBACK") };
+    assert!((reason as u8) < 0x80, "{reason:?}");
+
+    let mut wire = Wire::connected(&daemon, V4, "a topic of four levels on version 3", b'm');
+    wire.send("82 0c 0002 0007 612f622f632f23 00");
+    wire.expect(&Incoming::SubAck(vec![ReasonCode::UnspecifiedError]));
+    wire.send("32 0b 0007 612f622f632f64 0001");
+    assert_eq!(wire.until_closed(), Ok(None));
+}
+
 /// Publisher and subscriber of one daemon, by our client, for what is about delivery.
 fn pair(daemon: &Daemon) -> (Client, Client) {
     let publisher = Client::connect(daemon.mqtt(), &Options::transient("publisher")).unwrap();

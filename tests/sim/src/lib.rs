@@ -15,9 +15,11 @@ mod client;
 mod disk;
 mod oracle;
 mod random;
+mod retained;
 mod world;
 
 pub use random::Random;
+pub use retained::{RetainedOptions, RetainedReport, run_retained};
 pub use world::{Options, run};
 
 /// A bug to be found.
@@ -33,6 +35,8 @@ pub enum Canary {
     NoRegistrationQueue,
     /// The old generation gives a portion of a backlog in the wrong order.
     BacklogOutOfOrder,
+    /// A fence between shards is answered before what was sent in front of it has arrived.
+    OvertakingFence,
 }
 
 /// What a run saw, so that a test can assert that it was not idle.

@@ -1,0 +1,50 @@
+//! Work that is too long for one turn: it is cut into steps of bounded size, which stand in one line. Each tick takes
+//! a few; while any is left, the next tick is due at once, so that clients get their turn in between.
+
+use base::{MonoMillis, QueueId};
+use postroad_base as base;
+
+use crate::broker::Broker;
+use crate::giving::{Portion, Question};
+use crate::session::SessionIndex;
+
+/// Steps of one tick.
+const STEPS_PER_TICK: usize = 4;
+
+/// A piece of long work.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Ask for the next retained messages for this session's new subscriptions.
+    Give(SessionIndex, QueueId),
+    /// Look for retained messages that somebody asked for.
+    Answer(Question),
+    /// Give these to the session.
+    Deliver(Portion),
+    /// Judge the subscriptions of the next sessions by the access rules.
+    Judge,
+}
+
+impl Broker {
+    /// When `Event::Tick` is due.
+    pub fn next_deadline(&self) -> Option<MonoMillis> {
+        if self.later.is_empty() { self.timers.next() } else { Some(self.now.mono) }
+    }
+
+    /// Whether steps wait for `Event::Tick`: a tick is due at once, without a timer.
+    pub fn has_steps(&self) -> bool {
+        !self.later.is_empty()
+    }
+
+    /// Takes the next steps. What they add to the line waits for the next tick.
+    pub(crate) fn take_steps(&mut self) {
+        for _ in 0..self.later.len().min(STEPS_PER_TICK) {
+            let Some(step) = self.later.pop_front() else { return };
+            match step {
+                Step::Give(session, queue) => self.give_next(session, queue),
+                Step::Answer(question) => self.answer_question(question),
+                Step::Deliver(portion) => self.give_portion(portion),
+                Step::Judge => self.judge_some(),
+            }
+        }
+    }
+}

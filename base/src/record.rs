@@ -91,6 +91,8 @@ pub struct Recipient {
     pub retain: bool,
     /// Identifiers of all matching subscriptions, in ascending order.
     pub identifiers: SmallVec<[SubscriptionIdentifier; 1]>,
+    /// The share group (`$share/<name>/<filter>`) by which it came: if the session ends, another member gets it.
+    pub group: Option<Arc<TopicFilter>>,
 }
 
 /// Why a delivery is over.

@@ -29,7 +29,8 @@ fn record() -> Record {
         expires_at: None,
         publisher: QueueId::NONE,
     };
-    let recipient = Recipient { queue, qos: Qos::AtLeastOnce, retain: false, identifiers: Default::default() };
+    let recipient =
+        Recipient { queue, qos: Qos::AtLeastOnce, retain: false, identifiers: Default::default(), group: None };
     Record::Publish { message: Arc::new(message), recipients: vec![recipient] }
 }
 

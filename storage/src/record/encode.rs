@@ -214,7 +214,8 @@ pub(crate) fn recipient(out: &mut Vec<u8>, recipient: &Recipient, before: Option
         recipient.qos.number()
             | flag_if(recipient.retain, flag::RETAIN)
             | identifier_bits << flag::IDENTIFIERS_SHIFT
-            | flag_if(near.is_some(), flag::NEAR),
+            | flag_if(near.is_some(), flag::NEAR)
+            | flag_if(recipient.group.is_some(), flag::GROUP),
     );
     match near {
         Some(before) => put_varint(out, recipient.queue.ordinal() - before.ordinal() - 1),
@@ -225,6 +226,9 @@ pub(crate) fn recipient(out: &mut Vec<u8>, recipient: &Recipient, before: Option
     }
     for identifier in &recipient.identifiers {
         put_varint(out, u64::from(identifier.get()));
+    }
+    if let Some(group) = &recipient.group {
+        put_filter(out, group);
     }
 }
 

@@ -50,6 +50,7 @@ mod flag {
     pub const IDENTIFIERS_SHIFT: u8 = 3;
     pub const IDENTIFIERS_MANY: u8 = 3;
     pub const NEAR: u8 = 1 << 5;
+    pub const GROUP: u8 = 1 << 6;
 
     pub const NO_LOCAL: u8 = 1 << 2;
     pub const RETAIN_AS_PUBLISHED: u8 = 1 << 3;

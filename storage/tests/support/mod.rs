@@ -23,7 +23,7 @@ pub fn queue(partition: u16, ordinal: u64) -> QueueId {
 
 /// A QoS 1 recipient.
 pub fn recipient(queue: QueueId) -> Recipient {
-    Recipient { queue, qos: Qos::AtLeastOnce, retain: false, identifiers: Default::default() }
+    Recipient { queue, qos: Qos::AtLeastOnce, retain: false, identifiers: Default::default(), group: None }
 }
 
 /// A message told apart by `n`, with a payload of `bytes`.
@@ -154,8 +154,17 @@ fn any_owner() -> impl Strategy<Value = QueueOwner> {
 
 /// Any recipient.
 pub fn any_recipient() -> impl Strategy<Value = Recipient> {
-    (any_queue(), any_qos(), any::<bool>(), vec(any_identifier(), 0..6))
-        .prop_map(|(queue, qos, retain, identifiers)| Recipient { queue, qos, retain, identifiers: identifiers.into() })
+    let group = option::of("\\$share/[a-z]{1,3}/[a-z]{1,8}(/[a-z+]|/#)?")
+        .prop_map(|text| text.map(|text| Arc::new(TopicFilter::new(text).expect("a share group"))));
+    (any_queue(), any_qos(), any::<bool>(), vec(any_identifier(), 0..6), group).prop_map(
+        |(queue, qos, retain, identifiers, group)| Recipient {
+            queue,
+            qos,
+            retain,
+            identifiers: identifiers.into(),
+            group,
+        },
+    )
 }
 
 fn any_outcome() -> impl Strategy<Value = Outcome> {

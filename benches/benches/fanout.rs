@@ -63,6 +63,7 @@ impl Shard {
             expiry,
             receive_maximum: 100,
             will: None,
+            hears_refusals: true,
         };
         self.turn(Event::Connect(Box::new(connect)));
     }

@@ -42,6 +42,7 @@ fn connect(number: u64, durable: bool) -> Event {
         expiry: if durable { SessionExpiry::NEVER } else { SessionExpiry(0) },
         receive_maximum: 100,
         will: None,
+        hears_refusals: true,
     }))
 }
 

@@ -125,6 +125,8 @@ pub struct Connect {
     pub receive_maximum: u16,
     /// What to publish if it vanishes.
     pub will: Option<Box<Will>>,
+    /// Whether it can be told that a publish was refused. MQTT 3 can't: the connection ends, and the client sends it again.
+    pub hears_refusals: bool,
 }
 
 /// Who a client is, for access rules and directed pushes.
@@ -273,7 +275,11 @@ pub enum MeshMessage {
     ShareForward { filter: TopicFilter, message: Arc<Message>, token: u64 },
     /// After a recovery: QoS 2 ids that publishers of your peer may repeat, for want of an answer. All other
     /// ids may be forgotten once every shard has spoken.
-    Repeatable { ids: Vec<MessageId> },
+    /// `taken`: QoS 2 messages that share groups have taken by members of this shard.
+    Repeatable { ids: Vec<MessageId>, taken: Vec<(MessageId, TopicFilter)> },
+    /// QoS 2: you have taken this (for this share group, or for ordinary subscribers), but others have refused it, and
+    /// its publisher will send it again: don't take it again, also after a crash, until `Forget`.
+    Remember { id: MessageId, group: Option<TopicFilter> },
     /// QoS 2: one of these ids has been released, nobody will repeat it.
     Forget { id: MessageId },
 }
@@ -290,6 +296,8 @@ pub enum Forwarded {
     Full,
     /// A push to a client that nobody has seen, where that is an error.
     UnknownClient,
+    /// Answer to `ShareForward`: the last member of the group here has left. Choose again.
+    NoMember,
 }
 
 /// What is counted; the name of a metric label.

@@ -136,6 +136,7 @@ impl Broker {
         let mut stats = self.stats;
         stats.sessions = self.clients.len();
         stats.registrations = self.registrations.len();
+        stats.ending = self.groups.ending;
         stats.connections = self.connections.len();
         stats.retained = self.retained.len();
         stats.retained_bytes = self.retained_bytes;

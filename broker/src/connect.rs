@@ -1,6 +1,6 @@
 //! Sessions begin, are taken up, taken over, and end.
 
-use base::{ClientId, ConnectionId, Outcome, Qos, QueueId, QueueOwner, ReasonCode, Record, SessionExpiry, TopicFilter};
+use base::{ClientId, ConnectionId, Outcome, Qos, QueueId, QueueOwner, ReasonCode, Record, SessionExpiry};
 use postroad_base as base;
 
 use crate::access::Action;
@@ -60,6 +60,7 @@ impl Broker {
             allowed: None,
             parked: std::collections::VecDeque::new(),
             waits_for_answers: false,
+            hears_refusals: connect.hears_refusals,
         }))
         .expect("fewer connections than 2^32");
         self.connection_places.insert(connection, place);
@@ -268,28 +269,19 @@ impl Broker {
         self.end_session(index);
     }
 
-    /// The session and all that it holds is gone; a will that was still waiting is published
-    /// `[MQTT-3.1.3-9]`.
+    /// The session and all that it holds is gone, but for what goes to other members of share groups; a will that was
+    /// still waiting is published `[MQTT-3.1.3-9]`.
     pub(crate) fn end_session(&mut self, index: SessionIndex) {
         self.publish_will(index);
         let subscriptions = std::mem::take(&mut self.sessions[index as usize].subscriptions);
         for (filter, _) in &subscriptions {
             self.unindex_subscription(index, filter);
         }
-        let mut session = self.sessions.remove(index as usize);
+        let session = &mut self.sessions[index as usize];
         let inbound = std::mem::take(&mut session.inbound);
-        self.timers.cancel(session.expiry_timer);
+        self.timers.cancel(session.expiry_timer.take());
         self.clients.remove(&session.client);
-        self.queues.remove(&session.id);
-        if session.logged {
-            self.append(Record::QueueEnd { queue: session.id });
-            self.retiring.ended.push(session.id);
-        }
-        let shared: Vec<_> =
-            subscriptions.into_iter().map(|(filter, _)| filter).filter(TopicFilter::is_shared).collect();
-        let lost = session.queue.messages() as u64;
-        let given = if shared.is_empty() { 0 } else { self.share_give_back(&shared, session.queue.into_entries()) };
-        self.count_by(Counted::SessionEnded, lost.saturating_sub(given));
+        self.begin_ending(index);
         for (_, state) in inbound.iter().filter(|(_, state)| state.recovered) {
             self.forget_everywhere(state.id);
         }

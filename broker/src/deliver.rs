@@ -17,6 +17,9 @@ use crate::session::{Connection, ConnectionIndex, SessionIndex};
 impl Broker {
     /// Sends what the connection of this session takes.
     pub(crate) fn pump(&mut self, index: SessionIndex) {
+        if self.sessions[index as usize].ending {
+            return self.give_back(index);
+        }
         while self.resend_one(index) || self.send_one(index) {}
         self.read_backlog(index);
         self.give_if_watched(index);

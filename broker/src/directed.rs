@@ -112,7 +112,7 @@ impl Broker {
             return; // subscribed to it as well
         }
         let (qos, identifiers) = (message.qos, SmallVec::new());
-        scratch.matches.push(Match { session: index, qos, retain: false, identifiers, full: false, shared: false });
+        scratch.matches.push(Match { session: index, qos, retain: false, identifiers, full: false, group: None });
     }
 
     /// The topic as the recipient sees it, if the message was directed to it. Who watches the pushes of others by an

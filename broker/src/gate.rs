@@ -24,6 +24,8 @@ pub(crate) enum Waiter {
     Connected { connection: ConnectionId, session_present: bool },
     /// A SUBSCRIBE's records are safe.
     Subscribe(u64),
+    /// A share group's message is safe with its member here.
+    Placed(u64),
     /// UNSUBACK, a confirmation to another shard, a forward: as it is.
     Emit(Box<Effect>),
 }
@@ -105,6 +107,7 @@ impl Broker {
             Waiter::Release(connection, tag) => self.release_held(connection, tag),
             Waiter::Connected { connection, session_present } => self.opened(connection, session_present),
             Waiter::Subscribe(operation) => self.subscribe_committed(operation),
+            Waiter::Placed(token) => self.placed_here(token),
             Waiter::Emit(effect) => self.effects.push_back(*effect),
         }
     }

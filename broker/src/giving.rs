@@ -363,7 +363,7 @@ impl Broker {
             retain: true,
             dup: false,
             stored: false,
-            shared: false,
+            group: None,
         };
         if entry.qos.is_acknowledged() {
             let waiting = &self.sessions[index as usize].queue;

@@ -1,7 +1,7 @@
 //! Between shards: who wants what, credit, confirmations.
 //!
 //! Invariants
-//! - A `Forward` or `Retain` is sent only against a credit, which `Confirm` or `Retained` gives back.
+//! - A `Forward`, `ShareForward` or `Retain` is sent only against a credit, which `Confirm` or `Retained` gives back.
 //! - A shard answers every `Forward`, also when it keeps nothing of it.
 //! - Per pair of shards everything arrives in the order of sending, so `Interest` … `InterestSet` means: what
 //!   the other shard takes in from now on comes here.
@@ -11,18 +11,21 @@ use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
 use base::{
-    ConnectionId, Message, MessageId, QueueId, ReasonCode, Sequence, ShardId, SubscriptionOptions, Tag, TopicFilter,
+    ConnectionId, Message, MessageId, QueueId, ReasonCode, Record, Sequence, ShardId, SubscriptionOptions, Tag,
+    TopicFilter,
 };
 use bytestring::ByteString;
 use postroad_base as base;
+use smallvec::SmallVec;
 
 use crate::api::{Counted, Effect, Forwarded, MeshMessage};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::gate::Waiter;
 use crate::giving::Question;
-use crate::route::{Origin, REMOTE};
+use crate::route::{Match, Origin, REMOTE};
 use crate::session::SessionIndex;
+use crate::share::Placing;
 
 /// The state of this shard's conversations with the others.
 #[derive(Debug)]
@@ -35,8 +38,14 @@ pub(crate) struct Mesh {
     pub interests: AHashMap<ByteString, Interest>,
     /// Publishes of clients that are gone, waiting for credit.
     pub deferred: VecDeque<Message>,
-    /// QoS 2 messages that a former run committed here: a repeat is not taken again.
-    known: AHashSet<MessageId>,
+    /// QoS 2 messages that may be repeated, and who has taken them: a repeat is not taken again.
+    known: AHashMap<MessageId, Known>,
+    /// Recovery: the last id that the snapshot names.
+    known_last: MessageId,
+    /// Messages for share groups that wait for credit.
+    pub placings: VecDeque<Box<Placing>>,
+    /// Not all shards have told yet what they want.
+    pub recovering: bool,
     /// Ids of a former run that publishers may repeat.
     repeatable: AHashSet<MessageId>,
     /// Shards that have not told theirs yet.
@@ -71,6 +80,7 @@ pub(crate) enum Token {
     Interest(ByteString),
     /// A portion of retained messages, for this session.
     Retained(SessionIndex, QueueId),
+    Share(Box<Placing>),
 }
 
 /// A publish that other shards have to confirm.
@@ -88,13 +98,36 @@ pub(crate) struct Pending {
     pub answers_more: Vec<(ConnectionId, u64)>,
     /// QoS 2: whose tag it came under.
     pub inbound: Option<(SessionIndex, QueueId, Tag)>,
+    /// QoS 2: who has it.
+    pub taken: SmallVec<[Taken; 2]>,
 }
 
 impl Pending {
-    pub fn new(left: usize, matched: bool) -> Self {
-        Self { left, matched, refusal: None, need: Sequence(0), answer: None, answers_more: Vec::new(), inbound: None }
+    pub fn new(left: usize, matched: bool, taken: SmallVec<[Taken; 2]>) -> Self {
+        Self {
+            left,
+            matched,
+            refusal: None,
+            need: Sequence(0),
+            answer: None,
+            answers_more: Vec::new(),
+            inbound: None,
+            taken,
+        }
     }
 }
+
+/// Who has taken a QoS 2 message that may be repeated.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Ordinary subscribers of this shard.
+    pub here: bool,
+    /// Share groups, by members on whatever shard.
+    pub groups: SmallVec<[Arc<TopicFilter>; 1]>,
+}
+
+/// A shard that has taken a message, and for which share group.
+pub(crate) type Taken = (ShardId, Option<Arc<TopicFilter>>);
 
 impl Mesh {
     pub fn new(config: &Config) -> Self {
@@ -106,7 +139,10 @@ impl Mesh {
             token_last: 0,
             interests: AHashMap::new(),
             deferred: VecDeque::new(),
-            known: AHashSet::new(),
+            known: AHashMap::new(),
+            known_last: MessageId(0),
+            placings: VecDeque::new(),
+            recovering: false,
             repeatable: AHashSet::new(),
             repeatable_missing: usize::from(config.placement.shards()),
         }
@@ -154,20 +190,70 @@ impl Mesh {
         self.peers[usize::from(shard.0)].waiting.push_back(connection);
     }
 
+    /// Whether ordinary subscribers here have it.
     pub fn is_known(&self, id: MessageId) -> bool {
-        !self.known.is_empty() && self.known.contains(&id)
+        self.known_of(id).is_some_and(|known| known.here)
     }
 
-    pub fn know(&mut self, id: MessageId) {
-        self.known.insert(id);
+    pub fn known_of(&self, id: MessageId) -> Option<&Known> {
+        if self.known.is_empty() { None } else { self.known.get(&id) }
     }
 
-    /// The ids to be remembered across a retirement.
-    pub fn known(&self) -> Vec<MessageId> {
-        let mut ids: Vec<_> = self.known.iter().copied().collect();
-        ids.sort_unstable();
-        ids
+    /// Ordinary subscribers here, or a share group, have it.
+    pub fn know(&mut self, id: MessageId, group: Option<Arc<TopicFilter>>) {
+        let known = self.known.entry(id).or_default();
+        match group {
+            None => known.here = true,
+            Some(group) if known.groups.contains(&group) => {}
+            Some(group) => known.groups.push(group),
+        }
     }
+
+    /// What is to be remembered across a retirement, as records of `queue`, which no session has: tag 1 says that ordinary
+    /// subscribers have it; under tag 2 the groups that have it follow.
+    pub fn known_records(&self, queue: QueueId) -> Vec<Record> {
+        let mut all: Vec<_> = self.known.iter().collect();
+        all.sort_unstable_by_key(|(id, _)| **id);
+        let mut records = Vec::new();
+        for (&id, known) in all {
+            if known.here {
+                records.push(Record::InboundBegin { queue, tag: tag(1), id });
+            }
+            if !known.groups.is_empty() {
+                records.push(Record::InboundBegin { queue, tag: tag(2), id });
+            }
+            let group = |filter: &Arc<TopicFilter>| (**filter).clone();
+            let options = SubscriptionOptions::default();
+            records.extend(known.groups.iter().map(|f| Record::Subscribe { queue, filter: group(f), options }));
+        }
+        records
+    }
+
+    /// One of these.
+    pub fn replay_known(&mut self, record: Record) {
+        match record {
+            Record::InboundBegin { tag: named, id, .. } => {
+                self.known_last = id;
+                if named == tag(1) {
+                    self.know(id, None);
+                }
+            }
+            Record::Subscribe { filter, .. } => self.know(self.known_last, Some(Arc::new(filter))),
+            _ => {}
+        }
+    }
+
+    /// Messages that share groups have taken.
+    pub fn taken_by_groups(&self) -> Vec<(MessageId, TopicFilter)> {
+        let each = |(&id, known): (&MessageId, &Known)| {
+            known.groups.iter().map(move |group| (id, (**group).clone())).collect::<Vec<_>>()
+        };
+        self.known.iter().flat_map(each).collect()
+    }
+}
+
+fn tag(number: u16) -> Tag {
+    Tag::new(number).expect("not 0")
 }
 
 impl Broker {
@@ -175,7 +261,7 @@ impl Broker {
         match message {
             MeshMessage::Forward { message, token } => self.forwarded(from, &message, token),
             MeshMessage::Confirm { token, outcome } => {
-                self.confirmed(token, outcome);
+                self.forward_answered(from, token, outcome);
                 self.credit_back(from);
             }
             MeshMessage::Interest { filter, wanted, token } => self.interest(from, &filter, wanted, token),
@@ -187,7 +273,7 @@ impl Broker {
             }
             MeshMessage::Retained { token, refused } => {
                 let outcome = if refused { Forwarded::Full } else { Forwarded::NoneHere };
-                self.confirmed(token, outcome);
+                self.forward_answered(from, token, outcome);
                 self.credit_back(from);
             }
             MeshMessage::RetainedQuery { filter, after, looks_max, token } => {
@@ -198,12 +284,12 @@ impl Broker {
             }
             MeshMessage::Fence { token } => self.fence(from, token),
             MeshMessage::FenceReached { token } => self.fence_reached(token),
-            MeshMessage::Repeatable { ids } => self.repeatable(ids),
+            MeshMessage::Repeatable { ids, taken } => self.repeatable(ids, taken),
+            MeshMessage::Remember { id, group } => self.remember(id, group.map(Arc::new)),
             MeshMessage::Forget { id } => self.forget(id),
             MeshMessage::ShareMembers { filter, connected } => self.share_members(from, &filter, connected),
             MeshMessage::ShareForward { filter, message, token } => {
-                self.collect_share(&filter, &message);
-                self.take_forwarded(from, &message, token);
+                self.forwarded_to_group(from, &filter, &message, token);
             }
         }
     }
@@ -225,13 +311,13 @@ impl Broker {
     }
 
     /// Answers a `Forward` at once: nothing was written for it.
-    fn confirm(&mut self, to: ShardId, token: u64, outcome: Forwarded) {
+    pub(crate) fn confirm(&mut self, to: ShardId, token: u64, outcome: Forwarded) {
         self.effects.push_back(Effect::Mesh { to, message: MeshMessage::Confirm { token, outcome } });
     }
 
-    /// `collect` or `collect_share` has been called for it. A group's message is not held against the known ids:
+    /// `scratch.matches` holds who gets it. A group's message is not held against the known ids:
     /// it may have come here for others only.
-    fn take_forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64) {
+    pub(crate) fn take_forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64) {
         if self.scratch.unknown_client {
             self.count(Counted::UnknownClient);
             return self.confirm(from, token, Forwarded::UnknownClient);
@@ -249,12 +335,36 @@ impl Broker {
     }
 
     /// A shard has told which ids its publishers may repeat; once all have, the others are forgotten.
-    pub(crate) fn repeatable(&mut self, ids: Vec<MessageId>) {
+    /// That shard's members are known by then, too: ending queues may go on.
+    pub(crate) fn repeatable(&mut self, ids: Vec<MessageId>, taken: Vec<(MessageId, TopicFilter)>) {
         self.mesh.repeatable.extend(ids);
+        for (id, group) in taken {
+            self.mesh.know(id, Some(Arc::new(group)));
+        }
         self.mesh.repeatable_missing = self.mesh.repeatable_missing.saturating_sub(1);
         if self.mesh.repeatable_missing == 0 {
             let Mesh { known, repeatable, .. } = &mut self.mesh;
-            known.retain(|id| repeatable.contains(id));
+            known.retain(|id, _| repeatable.contains(id));
+            self.retiring.known_dirty = true;
+            self.mesh.recovering = false;
+            self.give_back_all();
+        }
+    }
+
+    /// A publish was taken here, but not everywhere, and will be repeated.
+    pub(crate) fn remember(&mut self, id: MessageId, group: Option<Arc<TopicFilter>>) {
+        self.mesh.repeatable.insert(id);
+        self.mesh.know(id, group);
+        self.retiring.known_dirty = true;
+    }
+
+    /// A message that may be repeated goes to members of share groups.
+    pub(crate) fn know_groups_if_repeatable(&mut self, id: MessageId, matches: &[Match]) {
+        if self.mesh.repeatable.is_empty() || !self.mesh.repeatable.contains(&id) {
+            return;
+        }
+        for group in matches.iter().filter_map(|m| m.group.as_ref()) {
+            self.mesh.know(id, Some(Arc::clone(group)));
             self.retiring.known_dirty = true;
         }
     }
@@ -262,14 +372,14 @@ impl Broker {
     /// A message that may be a repeat of a former run's was taken: not again.
     pub(crate) fn know_if_repeatable(&mut self, message: &Message) {
         if !self.mesh.repeatable.is_empty() && self.mesh.repeatable.contains(&message.id) {
-            self.mesh.know(message.id);
+            self.mesh.know(message.id, None);
             self.retiring.known_dirty = true;
         }
     }
 
     pub(crate) fn forget(&mut self, id: MessageId) {
         self.mesh.repeatable.remove(&id);
-        self.retiring.known_dirty |= self.mesh.known.remove(&id);
+        self.retiring.known_dirty |= self.mesh.known.remove(&id).is_some();
     }
 
     /// A publication of a former run is over: no shard has to remember it.
@@ -281,12 +391,28 @@ impl Broker {
         }
     }
 
-    fn confirmed(&mut self, token: u64, outcome: Forwarded) {
+    /// The answer to a `Forward`, a `ShareForward` or a `Retain`.
+    fn forward_answered(&mut self, from: ShardId, token: u64, outcome: Forwarded) {
+        if !matches!(self.mesh.tokens.get(&token), Some(Token::Share(_))) {
+            return self.publish_confirmed_by(token, (from, None), outcome);
+        }
+        if let Some(Token::Share(placing)) = self.mesh.tokens.remove(&token) {
+            self.share_answered(from, placing, outcome);
+        }
+    }
+
+    /// One of those that a publish went to has answered.
+    pub(crate) fn publish_confirmed_by(&mut self, token: u64, by: Taken, outcome: Forwarded) {
         let Some(Token::Publish(pending)) = self.mesh.tokens.get_mut(&token) else { return };
         pending.left -= 1;
         match outcome {
-            Forwarded::Taken => pending.matched = true,
-            Forwarded::NoneHere => {}
+            Forwarded::Taken => {
+                pending.matched = true;
+                if pending.inbound.is_some() {
+                    pending.taken.push(by);
+                }
+            }
+            Forwarded::NoneHere | Forwarded::NoMember => {}
             Forwarded::Full => pending.refusal = Some(ReasonCode::QuotaExceeded),
             Forwarded::UnknownClient => pending.refusal = Some(ReasonCode::TopicNameInvalid),
         }
@@ -302,6 +428,7 @@ impl Broker {
         peer.credits += 1;
         debug_assert!(peer.credits <= i64::from(self.config.mesh_credits), "each credit comes back once");
         self.publish_deferred();
+        self.place_waiting(from);
         loop {
             let peer = &mut self.mesh.peers[usize::from(from.0)];
             if peer.credits <= 0 {

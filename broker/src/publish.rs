@@ -8,15 +8,17 @@ use std::sync::Arc;
 
 use base::{ConnectionId, Message, Qos, QueueId, ReasonCode, Record, Sequence, ShardId, Tag};
 use postroad_base as base;
+use smallvec::SmallVec;
 
 use crate::access::Action;
 use crate::api::{Counted, Effect, Inbound, MeshMessage};
 use crate::broker::Broker;
 use crate::directed::is_directed;
 use crate::gate::Waiter;
-use crate::mesh::{Pending, Token};
+use crate::mesh::{Pending, Taken, Token};
 use crate::route::{Origin, reason_for};
 use crate::session::{Answer, AnswerKind, ConnectionIndex, InboundState, Progress, SessionIndex};
+use crate::share::{Cause, Placing};
 
 /// Longer topics are judged each time.
 const ALLOWED_LEN_MAX: usize = 256;
@@ -87,6 +89,9 @@ impl Broker {
         }
         inbound.message.publisher = self.sessions[index as usize].id;
         inbound.message.retain &= !is_directed(&inbound.message.topic);
+        if let Some(state) = earlier {
+            inbound.message.id = state.id; // whoever has it is left out
+        }
         self.collect(&inbound.message, Origin::Here);
         if self.scratch.unknown_client {
             self.refuse(place, &inbound, ReasonCode::TopicNameInvalid, Counted::UnknownClient);
@@ -208,9 +213,28 @@ impl Broker {
 
     fn refuse(&mut self, place: ConnectionIndex, inbound: &Inbound, reason: ReasonCode, why: Counted) {
         self.count(why);
-        if let Some(tag) = inbound.tag {
-            self.answer(place, tag, AnswerKind::Published, reason, Sequence(0), false);
+        let Some(tag) = inbound.tag else { return };
+        let connection = &self.connections[place as usize];
+        let frees = inbound.message.qos == Qos::ExactlyOnce && connection.hears_refusals;
+        let need = if frees { self.free_inbound(connection.session, tag) } else { Sequence(0) };
+        self.answer(place, tag, AnswerKind::Published, reason, need, false);
+    }
+
+    /// The publisher will not repeat what it sent under this tag; the record to be committed before it is told, 0 if none.
+    fn free_inbound(&mut self, index: SessionIndex, tag: Tag) -> Sequence {
+        let session = &mut self.sessions[index as usize];
+        let (queue, logged) = (session.id, session.logged);
+        let Some(state) = session.remove_inbound(tag) else { return Sequence(0) };
+        let need = if logged {
+            self.mark_dirty(index);
+            self.append(Record::InboundEnd { queue, tag })
+        } else {
+            Sequence(0)
+        };
+        if state.recovered {
+            self.forget_everywhere(state.id);
         }
+        need
     }
 
     /// Hands a message to everyone who wants it. `collect` has just been called for it, and credit is there.
@@ -219,9 +243,9 @@ impl Broker {
         let before = self.gate.appended();
         let shards = std::mem::take(&mut self.scratch.shards);
         let share_forwards = std::mem::take(&mut self.scratch.share_forwards);
-        let spread_before = self.is_repeated_id(&message);
+        let taken = self.taken_here(&message);
         self.know_if_repeatable(&message);
-        let matched = spread_before || self.spread(&message);
+        let matched = self.spread(&message) || self.scratch.known;
         let mut left = 0;
         let token = if message.qos.is_acknowledged() { self.mesh.next_token() } else { 0 };
         for shard in &shards {
@@ -230,8 +254,9 @@ impl Broker {
             self.send_mesh(ShardId(*shard), forward, hold_forward);
             left += 1;
         }
-        for (shard, filter) in share_forwards {
-            let forward = MeshMessage::ShareForward { filter, message: Arc::clone(&message), token };
+        for (shard, group) in share_forwards {
+            let placing = Placing::new(group, Arc::clone(&message), Cause::Publish(token));
+            let forward = self.share_forward(placing);
             self.mesh.take_credit(ShardId(shard));
             self.send_mesh(ShardId(shard), forward, hold_forward);
             left += 1;
@@ -253,10 +278,20 @@ impl Broker {
         let need = if self.gate.appended() > before { self.gate.appended() } else { Sequence(0) };
         let awaited = token != 0 && left > 0;
         if awaited {
-            self.mesh.tokens.insert(token, Token::Publish(Box::new(Pending::new(left, matched_here))));
+            let pending = Pending::new(left, matched_here, taken);
+            self.mesh.tokens.insert(token, Token::Publish(Box::new(pending)));
         }
         self.scratch.shards = shards;
         Routed { reason: reason_for(matched_here), need, token: awaited.then_some(token) }
+    }
+
+    /// QoS 2: who is about to get it on this shard.
+    fn taken_here(&self, message: &Message) -> SmallVec<[Taken; 2]> {
+        let own = self.config.shard;
+        let all = self.scratch.matches.iter().filter(|m| message.qos == Qos::ExactlyOnce && !m.full);
+        let (groups, ordinary): (SmallVec<_>, SmallVec<[_; 2]>) =
+            all.map(|m| (own, m.group.clone())).partition(|(_, group)| group.is_some());
+        groups.into_iter().chain(ordinary.into_iter().next()).collect()
     }
 
     fn send_mesh(&mut self, to: ShardId, message: MeshMessage, hold: bool) {
@@ -329,8 +364,13 @@ impl Broker {
         if !pending.matched && pending.refusal.is_none() {
             self.count(Counted::NoSubscriber);
         }
+        let mut need = Sequence(0);
         if let Some((index, queue, tag)) = pending.inbound {
-            self.inbound_routed(index, queue, tag, reason, pending.need);
+            if !reason.is_error() {
+                self.inbound_routed(index, queue, tag, reason, pending.need);
+            } else if self.sessions.get(index as usize).is_some_and(|session| session.id == queue) {
+                need = self.inbound_refused(index, tag, pending);
+            }
         }
         for &(connection, number) in pending.answer.iter().chain(&pending.answers_more) {
             let Some(place) = self.place_of(connection) else { continue };
@@ -339,53 +379,64 @@ impl Broker {
             if let Some(answer) = place.and_then(|place| connection_state.answers.get_mut(place as usize)) {
                 answer.waiting = false;
                 answer.reason = reason;
+                answer.need = answer.need.max(need);
             }
             self.answer_ready(connection);
+            if !self.gate.is_committed(need) {
+                self.after_commit(Waiter::Answers(connection));
+            }
         }
     }
 
     fn inbound_routed(&mut self, index: SessionIndex, queue: QueueId, tag: Tag, reason: ReasonCode, need: Sequence) {
         let Some(session) = self.sessions.get_mut(index as usize).filter(|session| session.id == queue) else { return };
-        if !reason.is_error() {
-            let logged = session.logged;
-            let Some(state) = session.inbound_mut(tag) else { return };
-            state.progress = Progress::Routed { reason, need };
-            if logged {
-                // Written again: all shards have it. They may forget the id when their young log does.
-                let id = state.id;
-                self.append(Record::InboundBegin { queue, tag, id });
-                self.mark_dirty(index); // a retirement in between has stored the first record only
+        let logged = session.logged;
+        let Some(state) = session.inbound_mut(tag) else { return };
+        state.progress = Progress::Routed { reason, need };
+        if logged {
+            // Written again: all shards have it. They may forget the id when their young log does.
+            let id = state.id;
+            self.append(Record::InboundBegin { queue, tag, id });
+            self.mark_dirty(index); // a retirement in between has stored the first record only
+        }
+    }
+
+    /// Some shard has refused it, others may have taken it. A PUBREC with an error frees the tag `[MQTT-4.3.3-9]`. A client
+    /// that can't be told (MQTT 3), or is gone, will send it again: its tag keeps the id, and those who have it
+    /// don't take it again. What is to be committed before the answer leaves.
+    fn inbound_refused(&mut self, index: SessionIndex, tag: Tag, pending: &Pending) -> Sequence {
+        let hears = |(connection, _): &(ConnectionId, u64)| {
+            self.place_of(*connection).is_some_and(|place| self.connections[place as usize].hears_refusals)
+        };
+        if pending.answer.iter().chain(&pending.answers_more).any(hears) {
+            return self.free_inbound(index, tag);
+        }
+        let Some(state) = self.sessions[index as usize].inbound_mut(tag) else { return Sequence(0) };
+        (state.progress, state.recovered) = (Progress::Unknown, true);
+        let id = state.id;
+        for (shard, group) in &pending.taken {
+            if *shard == self.config.shard || group.is_some() {
+                self.remember(id, group.clone());
             }
-            return;
+            if *shard != self.config.shard {
+                let message = MeshMessage::Remember { id, group: group.as_deref().cloned() };
+                self.effects.push_back(Effect::Mesh { to: *shard, message });
+            }
         }
-        // A PUBREC with an error frees the tag [MQTT-4.3.3-9].
-        if session.remove_inbound(tag).is_some() && session.logged {
-            self.append(Record::InboundEnd { queue, tag });
-            self.mark_dirty(index);
-        }
+        Sequence(0)
     }
 
     /// PUBREL.
     pub(crate) fn release(&mut self, connection: ConnectionId, tag: Tag) {
         let Some(place) = self.place_of(connection) else { return };
         let index = self.session_of(place);
-        let session = &mut self.sessions[index as usize];
-        let (queue, logged) = (session.id, session.logged);
-        let Some(state) = session.remove_inbound(tag) else {
+        if self.sessions[index as usize].inbound_mut(tag).is_none() {
             self.count(Counted::UnknownTag);
             let reason = ReasonCode::PacketIdentifierNotFound;
             self.answer(place, tag, AnswerKind::Completed, reason, Sequence(0), false);
             return;
-        };
-        let need = if logged {
-            self.mark_dirty(index);
-            self.append(Record::InboundEnd { queue, tag })
-        } else {
-            Sequence(0)
-        };
-        if state.recovered {
-            self.forget_everywhere(state.id);
         }
+        let need = self.free_inbound(index, tag);
         self.answer(place, tag, AnswerKind::Completed, ReasonCode::Success, need, false);
     }
 
@@ -441,9 +492,5 @@ impl Broker {
                 return self.mesh.deferred.push_front(*message);
             }
         }
-    }
-
-    fn is_repeated_id(&self, message: &Message) -> bool {
-        message.qos == Qos::ExactlyOnce && self.mesh.is_known(message.id)
     }
 }

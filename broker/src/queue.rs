@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::AHashSet;
-use base::{Message, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag};
+use base::{Message, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag, TopicFilter};
 use postroad_base as base;
 use smallvec::SmallVec;
 
@@ -33,8 +33,8 @@ pub(crate) struct Entry {
     pub dup: bool,
     /// The old generation holds it.
     pub stored: bool,
-    /// It came by a share group: given to another member if the session ends.
-    pub shared: bool,
+    /// The share group by which it came: given to another member if the session ends.
+    pub group: Option<Arc<TopicFilter>>,
 }
 
 impl Entry {
@@ -45,7 +45,8 @@ impl Entry {
 
     /// As the log and the old generation hold it.
     pub fn recipient(&self, queue: base::QueueId) -> Recipient {
-        Recipient { queue, qos: self.qos, retain: self.retain, identifiers: self.identifiers.clone() }
+        let (identifiers, group) = (self.identifiers.clone(), self.group.clone());
+        Recipient { queue, qos: self.qos, retain: self.retain, identifiers, group }
     }
 }
 
@@ -377,14 +378,6 @@ impl Queue {
     pub fn attach(&mut self) {
         self.resend = self.window.in_order();
     }
-
-    /// What is in memory and not settled, in order.
-    pub fn into_entries(self) -> Vec<Entry> {
-        let mut window = self.window;
-        let in_flight: Vec<Entry> = window.in_order().into_iter().filter_map(|tag| window.remove(tag)?.entry).collect();
-        let portion = self.backlog.map(|backlog| backlog.portion).unwrap_or_default();
-        in_flight.into_iter().chain(portion).chain(self.young).collect()
-    }
 }
 
 #[cfg(test)]
@@ -410,7 +403,7 @@ mod tests {
             retain: false,
             dup: false,
             stored: false,
-            shared: false,
+            group: None,
         }
     }
 

@@ -50,10 +50,8 @@ impl Broker {
             | Record::Watermark { queue, .. } => *queue,
             _ => return self.replay_global(record),
         };
-        if let Record::InboundBegin { id, .. } = record
-            && queue == self.known_ids_queue()
-        {
-            return self.mesh.know(id);
+        if queue == self.known_ids_queue() {
+            return self.mesh.replay_known(record);
         }
         if let Record::QueueBegin { owner, expiry, at, .. } = record {
             return self.replay_begin(queue, owner, expiry, at, is_snapshot);
@@ -66,9 +64,11 @@ impl Broker {
         match record {
             Record::Connected { expiry, at, .. } => {
                 (session.expiry, session.since, session.was_connected) = (expiry, at, true);
+                session.ending = false;
             }
             Record::Disconnected { expiry, at, .. } => {
                 (session.expiry, session.since, session.was_connected) = (expiry, at, false);
+                session.ending = !expiry.outlives_connection(); // the mark of `begin_ending`
             }
             Record::WillSet { will, .. } => session.will = will,
             Record::Subscribe { filter, options, .. } => drop(session.set_subscription(&filter, options)),
@@ -133,6 +133,10 @@ impl Broker {
         }
         let index = match owner {
             QueueOwner::Session(client) => {
+                // The older queue was ending.
+                if let Some(&older) = self.clients.get(&client) {
+                    self.sessions[older as usize].ending = true;
+                }
                 let mut session = Session::new(client, queue, true, expiry);
                 (session.since, session.was_connected) = (at, true);
                 self.add_session(session)
@@ -155,15 +159,17 @@ impl Broker {
     }
 
     fn replay_publish(&mut self, sequence: Sequence, message: &Arc<Message>, recipients: Vec<Recipient>) {
-        if message.qos == Qos::ExactlyOnce {
-            self.mesh.know(message.id);
-        }
-        for recipient in recipients {
+        for mut recipient in recipients {
+            recipient.group = recipient.group.map(|name| self.groups.replayed_name(name));
+            if message.qos == Qos::ExactlyOnce {
+                self.mesh.know(message.id, recipient.group.clone());
+            }
             let Some(&index) = self.queues.get(&recipient.queue) else { continue };
             let session = &mut self.sessions[index as usize];
             if sequence <= session.watermark {
                 continue;
             }
+            let shared = recipient.group.is_some();
             session.queue.push(Entry {
                 sequence,
                 message: Arc::clone(message),
@@ -172,8 +178,9 @@ impl Broker {
                 retain: recipient.retain,
                 dup: false,
                 stored: false,
-                shared: false,
+                group: recipient.group,
             });
+            session.maybe_shared |= shared;
             self.mark_dirty(index);
         }
     }
@@ -251,7 +258,10 @@ impl Broker {
         for message in std::mem::take(&mut self.retiring.replayed_retained).into_values() {
             self.keep_replayed(message);
         }
-        let mut places: Vec<SessionIndex> = self.queues.values().copied().collect();
+        self.mesh.recovering = true;
+        let (ending, mut places): (Vec<_>, Vec<_>) =
+            self.queues.values().copied().partition(|index| self.sessions[*index as usize].ending);
+        ending.into_iter().for_each(|index| self.resume_ending(index));
         places.sort_unstable();
         for &index in &places {
             self.mark_maybe_sent(index);
@@ -261,6 +271,7 @@ impl Broker {
                 self.index_subscription(index, &filter, options);
             }
         }
+        self.groups.forget_replayed();
         self.tell_repeatable();
         places.retain(|&index| self.sessions[index as usize].role == Role::Session);
         for index in places {
@@ -271,11 +282,12 @@ impl Broker {
     fn tell_repeatable(&mut self) {
         let inbound = self.sessions.iter().flat_map(|(_, session)| &session.inbound);
         let ids: Vec<_> = inbound.map(|(_, state)| state.id).collect();
+        let taken = self.mesh.taken_by_groups();
         for to in self.mesh.others() {
-            let message = MeshMessage::Repeatable { ids: ids.clone() };
+            let message = MeshMessage::Repeatable { ids: ids.clone(), taken: taken.clone() };
             self.effects.push_back(Effect::Mesh { to, message });
         }
-        self.repeatable(ids);
+        self.repeatable(ids, Vec::new());
     }
 
     /// What may have been sent before the crash is sent with DUP `[MQTT-3.3.1-1]`; QoS 2 only with its tag.
@@ -323,6 +335,7 @@ fn replay_watermark(session: &mut Session, upto: Sequence) {
     if session.watermark > Sequence(0) || session.has_watermark {
         let after = session.watermark;
         session.queue.backlog = Some(Box::new(Backlog { after, until: upto, unread: 1, ..Backlog::default() }));
+        session.maybe_shared = true; // nobody knows before it is read
     }
     session.has_watermark = true;
     session.watermark = upto;

@@ -16,7 +16,7 @@ use crate::api::{BacklogEntry, Counted, Effect, Retirement, StateKey};
 use crate::broker::Broker;
 use crate::gate::Waiter;
 use crate::queue::{Backlog, Entry, State, message_size};
-use crate::session::{Progress, Role, Session, SessionIndex};
+use crate::session::{Connection, Progress, Role, Session, SessionIndex};
 
 /// What changed since the last retirement.
 #[derive(Debug, Default)]
@@ -112,8 +112,7 @@ impl Broker {
             return;
         }
         let queue = self.known_ids_queue();
-        let tag = base::Tag::new(1).expect("not 0");
-        let records: Vec<_> = self.mesh.known().into_iter().map(|id| Record::InboundBegin { queue, tag, id }).collect();
+        let records = self.mesh.known_records(queue);
         batch.state.push((StateKey::Queue(queue), Some(records).filter(|records| !records.is_empty())));
     }
 
@@ -164,13 +163,13 @@ impl Broker {
         }
     }
 
-    /// Asks for the next portion of a connected session's stored deliveries, in time.
+    /// Asks for the next portion of a connected (or ending) session's stored deliveries, in time.
     pub(crate) fn read_backlog(&mut self, index: SessionIndex) {
         let session = &mut self.sessions[index as usize];
-        let Some(place) = session.connection else { return };
         let Some(backlog) = &mut session.queue.backlog else { return };
-        let connection = &self.connections[place as usize];
-        if connection.opening || connection.congested || backlog.reading || backlog.ended {
+        let takes = |connection: &Connection| !connection.opening && !connection.congested;
+        let connection = session.connection.map(|place| &self.connections[place as usize]);
+        if !(session.ending || connection.is_some_and(takes)) || backlog.reading || backlog.ended {
             return;
         }
         let (messages_max, bytes_max) = (self.config.backlog_messages_max, self.config.backlog_bytes_max);
@@ -238,6 +237,7 @@ impl Broker {
             }
             let tag = in_window.get(&item.sequence).copied();
             let mut entry = entry_of(item);
+            entry.group = entry.group.map(|name| self.groups.name(name));
             match tag {
                 None => {
                     entry.dup = entry.qos == base::Qos::AtLeastOnce && backlog.maybe_sent > 0;
@@ -284,7 +284,7 @@ fn entry_of(item: BacklogEntry) -> Entry {
         retain: recipient.retain,
         dup: false,
         stored: true,
-        shared: false,
+        group: recipient.group,
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use base::{Message, Qos, ReasonCode, Recipient, Record, ShardId, SubscriptionIdentifier, TopicFilter};
+use base::{Message, MessageId, Qos, ReasonCode, Recipient, Record, ShardId, SubscriptionIdentifier, TopicFilter};
 use postroad_base as base;
 use smallvec::SmallVec;
 
@@ -39,8 +39,8 @@ pub(crate) struct Match {
     pub identifiers: SmallVec<[SubscriptionIdentifier; 1]>,
     /// The queue has no room, and the policy is not to take it.
     pub full: bool,
-    /// By a share group.
-    pub shared: bool,
+    /// The share group by which it comes.
+    pub group: Option<Arc<TopicFilter>>,
 }
 
 /// Room that is used again for each message.
@@ -52,11 +52,13 @@ pub(crate) struct Scratch {
     /// Share groups that want it, each once.
     pub groups: SmallVec<[GroupIndex; 2]>,
     /// Groups whose member on another shard gets it.
-    pub share_forwards: SmallVec<[(u16, TopicFilter); 1]>,
+    pub share_forwards: SmallVec<[(u16, Arc<TopicFilter>); 1]>,
     /// Registered clients that are not here, for a push of QoS 0.
     pub absent: u64,
     /// A push to a client that nobody has seen, and the policy is to refuse it.
     pub unknown_client: bool,
+    /// A repeat: somebody who wants it has it already.
+    pub known: bool,
     walk: u64,
 }
 
@@ -79,6 +81,7 @@ impl Scratch {
         self.share_forwards.clear();
         self.absent = 0;
         self.unknown_client = false;
+        self.known = false;
         self.walk += 1;
     }
 }
@@ -108,12 +111,27 @@ impl Broker {
         });
         if origin == Origin::Shard {
             self.scratch.shards.clear();
-        } else if !self.scratch.groups.is_empty() {
-            self.collect_groups(message);
         }
         if message.topic.is_reserved() {
             self.collect_directed(message, origin);
         }
+        if origin == Origin::Here {
+            self.leave_out_known(message.id);
+            self.collect_groups(message);
+        }
+    }
+
+    /// A repeat of a QoS 2 publish does not go to those who have it.
+    fn leave_out_known(&mut self, id: MessageId) {
+        let Some(known) = self.mesh.known_of(id) else { return };
+        let Self { scratch, groups, .. } = self;
+        if known.here {
+            scratch.known |= !scratch.matches.is_empty();
+            scratch.matches.clear();
+        }
+        let before = scratch.groups.len();
+        scratch.groups.retain(|index| !known.groups.contains(groups.name_of(*index)));
+        scratch.known |= scratch.groups.len() < before;
     }
 
     /// Whether a recipient's queue is full and the policy is to tell the publisher.
@@ -144,6 +162,7 @@ impl Broker {
             }
             !m.full
         });
+        self.know_groups_if_repeatable(message.id, &matches);
         let recipients = self.recipients_to_log(&matches);
         let sequence = if recipients.is_empty() {
             self.position()
@@ -159,7 +178,7 @@ impl Broker {
                 retain: m.retain,
                 dup: false,
                 stored: false,
-                shared: m.shared,
+                group: m.group,
             };
             self.enqueue(m.session, entry);
         }
@@ -180,6 +199,7 @@ impl Broker {
                 qos: m.qos,
                 retain: m.retain,
                 identifiers: m.identifiers.clone(),
+                group: m.group.clone(),
             })
             .collect()
     }
@@ -214,7 +234,9 @@ impl Broker {
             self.settle(index, entry.sequence, entry.stored, base::Outcome::Overflow);
             return false;
         }
-        self.sessions[index as usize].queue.push(entry);
+        let session = &mut self.sessions[index as usize];
+        session.maybe_shared |= entry.group.is_some();
+        session.queue.push(entry);
         self.mark_dirty(index);
         self.pump(index);
         true
@@ -297,7 +319,7 @@ fn merge(scratch: &mut Scratch, key: u32, session: &mut Session, message: &Messa
         retain,
         identifiers: options.identifier.into_iter().collect(),
         full: false,
-        shared: false,
+        group: None,
     });
 }
 

@@ -47,6 +47,10 @@ pub(crate) struct Session {
     pub since: WallMillis,
     /// Recovery: it had a connection when the log ended.
     pub was_connected: bool,
+    /// It is over; its queue lives on until what it held for share groups has moved (see `give_back`).
+    pub ending: bool,
+    /// Its queue may hold deliveries of share groups.
+    pub maybe_shared: bool,
     pub will: Option<Box<Will>>,
     /// In ascending order of the filter.
     pub subscriptions: Vec<(TopicFilter, SubscriptionOptions)>,
@@ -94,7 +98,7 @@ pub(crate) struct Watch {
 pub(crate) struct InboundState {
     pub id: MessageId,
     pub progress: Progress,
-    /// It comes from a former run: other shards remember its id until it is released.
+    /// It comes from a former run, or was refused by some shard: other shards remember its id until it is released.
     pub recovered: bool,
 }
 
@@ -104,7 +108,8 @@ pub(crate) enum Progress {
     Routing(u64),
     /// It can be answered once this is committed.
     Routed { reason: ReasonCode, need: Sequence },
-    /// A crash may have come between its record and its routing: a repeat is routed again, with the same id.
+    /// A crash may have come between its record and its routing, or some shard refused it and the client was not told: a
+    /// repeat is routed again, with the same id.
     Unknown,
 }
 
@@ -120,6 +125,8 @@ impl Session {
             expiry,
             since: WallMillis(0),
             was_connected: false,
+            ending: false,
+            maybe_shared: false,
             will: None,
             subscriptions: Vec::new(),
             queue: Queue::default(),
@@ -220,6 +227,8 @@ pub(crate) struct Connection {
     pub parked: VecDeque<Inbound>,
     /// Parked because too many answers are due.
     pub waits_for_answers: bool,
+    /// It can be told that a publish was refused.
+    pub hears_refusals: bool,
 }
 
 impl Connection {

@@ -64,6 +64,8 @@ pub struct Stats {
     pub sessions: usize,
     /// Clients that can be addressed while they are away.
     pub registrations: usize,
+    /// Sessions that have ended and still give deliveries back to their share groups.
+    pub ending: usize,
     /// Connections that have a session here.
     pub connections: usize,
     /// Subscriptions of all sessions.

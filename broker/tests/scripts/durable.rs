@@ -123,6 +123,7 @@ fn qos_2_across_crashes() {
             pub 4 a 2 qos=2 tag=2 dup
                 4: published 2 success
             pub 4 a 3 qos=2 tag=3 dup
+                3: deliver a "3" qos=2 tag=3
                 4: published 3 success
             rel 4 1
                 4: completed 1 success
@@ -133,6 +134,7 @@ fn qos_2_across_crashes() {
             connect 5 sub expiry=60
                 5: connected present=true
                 5: release 2 success
+                5: deliver a "3" qos=2 tag=3 dup
             connect 6 pub expiry=60
                 6: connected present=true inbound=[2, 3]
             rel 6 1

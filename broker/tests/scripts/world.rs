@@ -1,7 +1,7 @@
 //! Text in, text out: a few shards, driven line by line, and what they did in words.
 //!
 //! ```text
-//! connect 1 anna expiry=60 max=10 clean will=t/w:gone     connection 1, client "anna"
+//! connect 1 anna expiry=60 max=10 clean will=t/w:gone v3  connection 1, client "anna", MQTT 3
 //! sub 1 5 a/+:1,rap,id=7 b:2                               tag 5
 //! pub 2 a/b hello qos=1 tag=9 retain dup expires=500
 //! ack|rec|comp|rel 1 9 [reason=128]
@@ -241,6 +241,7 @@ impl World {
             expiry: SessionExpiry(arguments.option("expiry").unwrap_or(0)),
             receive_maximum: arguments.option("max").unwrap_or(100),
             will: arguments.text("will").map(|will| Box::new(will_of(will, arguments))),
+            hears_refusals: !arguments.has("v3"),
         };
         self.handle(shard, Event::Connect(Box::new(connect)));
     }
@@ -369,6 +370,7 @@ impl World {
     /// What was not committed is forgotten; everything begins again from the log.
     fn crash(&mut self) {
         self.connections.clear();
+        self.config.boot += 1;
         for number in 0..self.shards.len() {
             let mut broker = Broker::new(self.config_of(number as u16), Sequence(1));
             let now = self.clock();

@@ -111,6 +111,7 @@ impl Connection {
             expiry: request.expiry,
             receive_maximum: request.receive_maximum,
             will: request.will,
+            hears_refusals: connection.version.is_v5(),
         };
         (connection, connect)
     }

@@ -56,7 +56,7 @@ fn a_second_connect_is_a_protocol_error() {
          > 10 [ 'MQTT' 04 02 00 00 'c' ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
             connected
                 < 20 02 00 00
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
@@ -173,7 +173,7 @@ fn empty_client_identifiers() {
          connected",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 '' ]
-                Connect { client: ClientId("given"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("given"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
             connected
                 < 20 02 00 00
         "#]],
@@ -203,7 +203,7 @@ fn client_identifiers_are_free() {
         "> 10 [ 'MQTT' 04 02 00 00 '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/+#' ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/+#' ]
-                Connect { client: ClientId("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/+#"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/+#"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
         "#]],
     );
 }
@@ -226,7 +226,7 @@ fn session_present() {
          connected present",
         expect![[r#"
             > 10 [ 'MQTT' 04 00 00 00 'c' ]
-                Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(4294967295), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(4294967295), receive_maximum: 65535, will: None, hears_refusals: false }
             connected present
                 < 20 02 01 00
         "#]],
@@ -236,7 +236,7 @@ fn session_present() {
          connected present",
         expect![[r#"
             > 10 [ 'MQIsdp' 03 00 00 00 'c' ]
-                Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(4294967295), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(4294967295), receive_maximum: 65535, will: None, hears_refusals: false }
             connected present
                 < 20 02 00 00
         "#]],
@@ -326,9 +326,9 @@ fn the_will_is_kept() {
     check(
         "> 10 [ 'MQTT' 04 0e 00 00 'c' 'will' 'bye' ]",
         expect![[r#"
-        > 10 [ 'MQTT' 04 0e 00 00 'c' 'will' 'bye' ]
-            Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"", qos: AtLeastOnce, retain: false, delay_seconds: 0, expiry_seconds: None }) }
-    "#]],
+            > 10 [ 'MQTT' 04 0e 00 00 'c' 'will' 'bye' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"", qos: AtLeastOnce, retain: false, delay_seconds: 0, expiry_seconds: None }), hears_refusals: false }
+        "#]],
     );
 }
 
@@ -362,17 +362,17 @@ fn session_expiry() {
         &limits,
         "> 10 [ 'MQTT' 04 00 00 00 'c' ]",
         expect![[r#"
-        > 10 [ 'MQTT' 04 00 00 00 'c' ]
-            Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(60), receive_maximum: 65535, will: None }
-    "#]],
+            > 10 [ 'MQTT' 04 00 00 00 'c' ]
+                Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(60), receive_maximum: 65535, will: None, hears_refusals: false }
+        "#]],
     );
     check_with(
         &limits,
         "> 10 [ 'MQTT' 04 02 00 00 'c' ]",
         expect![[r#"
-        > 10 [ 'MQTT' 04 02 00 00 'c' ]
-            Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
-    "#]],
+            > 10 [ 'MQTT' 04 02 00 00 'c' ]
+                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+        "#]],
     );
 }
 

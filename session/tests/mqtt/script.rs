@@ -151,7 +151,9 @@ impl Player<'_> {
                 let (session, connect) =
                     Connection::new(ID, *request, client, Principal::default(), self.limits, self.now);
                 self.session = Some(session);
-                let connect = format!("{connect:?}").replace("connection: ConnectionId(7), ", "");
+                let connect = format!("{connect:?}")
+                    .replace("connection: ConnectionId(7), ", "")
+                    .replace(", hears_refusals: true", "");
                 self.say(&connect.replace(", principal: Principal { user: None, groups: [] }", ""));
             }
             Err(refusal) => {

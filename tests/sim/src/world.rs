@@ -411,6 +411,7 @@ impl World {
             expiry: if is_device { SessionExpiry(0) } else { SessionExpiry::NEVER },
             receive_maximum: 3,
             will: None,
+            hears_refusals: true,
         };
         self.handle(self.home(client), Event::Connect(Box::new(connect)));
     }
@@ -439,6 +440,7 @@ impl World {
             expiry: SessionExpiry([0, 1, 100][self.random.below(3)]),
             receive_maximum: 2,
             will: None,
+            hears_refusals: true,
         };
         self.handle(shard, Event::Connect(Box::new(connect)));
         let filter = TopicFilter::new(["t/#", "t/0", "t/1"][self.random.below(3)]).expect("a filter");

@@ -141,6 +141,7 @@ impl World {
             expiry: SessionExpiry(self.random.below(3) as u32),
             receive_maximum: self.random.below(4) as u16,
             will: self.random.chance(500).then(|| Box::new(will)),
+            hears_refusals: self.random.chance(500),
         }))
     }
 

@@ -299,7 +299,6 @@ impl Broker {
         if message.qos == base::Qos::ExactlyOnce && self.mesh.is_known(message.id) {
             return self.confirm_committed(from, token, Forwarded::Taken);
         }
-        self.know_if_repeatable(message);
         self.collect(message, Origin::Shard);
         self.take_forwarded(from, message, token);
     }
@@ -324,6 +323,10 @@ impl Broker {
         }
         if self.must_reject(message) {
             return self.confirm(from, token, Forwarded::Full);
+        }
+        // What was refused is not known: it may be taken when it is repeated.
+        if self.scratch.matches.iter().all(|m| m.group.is_none()) {
+            self.know_if_repeatable(message);
         }
         let before = self.gate.appended();
         let outcome = if self.spread(message) { Forwarded::Taken } else { Forwarded::NoneHere };

@@ -142,8 +142,18 @@ impl Broker {
         let size = message_size(message);
         let Self { scratch, sessions, config, .. } = self;
         let mut any = false;
-        for recipient in scratch.matches.iter_mut().filter(|m| m.qos.is_acknowledged()) {
-            recipient.full = sessions[recipient.session as usize].queue.is_full(size, config);
+        for place in 0..scratch.matches.len() {
+            let (in_front, rest) = scratch.matches.split_at_mut(place);
+            let recipient = &mut rest[0];
+            if !recipient.qos.is_acknowledged() {
+                continue;
+            }
+            let queue = &sessions[recipient.session as usize].queue;
+            // A member may get it otherwise, too.
+            let is_same = |m: &&Match| m.session == recipient.session && m.qos.is_acknowledged();
+            let more = if recipient.group.is_some() { in_front.iter().filter(is_same).count() } else { 0 };
+            recipient.full = queue.messages() + more >= config.queue_messages_max
+                || queue.bytes_pending() + size * (more + 1) > config.queue_bytes_max;
             any |= recipient.full;
         }
         any && config.queue_policy == QueuePolicy::RejectPublisher
@@ -163,7 +173,22 @@ impl Broker {
             !m.full
         });
         self.know_groups_if_repeatable(message.id, &matches);
-        let recipients = self.recipients_to_log(&matches);
+        let mut again = take_repeated(&mut matches);
+        self.spread_once(message, &mut matches);
+        while !again.is_empty() {
+            let rest = take_repeated(&mut again);
+            self.spread_once(message, &mut again);
+            again = rest;
+        }
+        self.scratch.matches = matches;
+        matched
+    }
+
+    /// One record, one pass. Each session stands in it once: a delivery's name in the log is its queue and the record's
+    /// sequence. (A session in two groups of a topic once had two deliveries of one name: with one settled, a crash lost
+    /// the other.)
+    fn spread_once(&mut self, message: &Arc<Message>, matches: &mut Vec<Match>) {
+        let recipients = self.recipients_to_log(matches);
         let sequence = if recipients.is_empty() {
             self.position()
         } else {
@@ -182,8 +207,6 @@ impl Broker {
             };
             self.enqueue(m.session, entry);
         }
-        self.scratch.matches = matches;
-        matched
     }
 
     fn recipients_to_log(&self, matches: &[Match]) -> Vec<Recipient> {
@@ -292,6 +315,25 @@ impl Broker {
         self.count_by(Counted::QueueOverflow, dropped);
         has_room
     }
+}
+
+/// Takes out deliveries to sessions that stand in front of them already: members of share groups that are subscribed
+/// otherwise, too, get one for each.
+fn take_repeated(matches: &mut Vec<Match>) -> Vec<Match> {
+    let mut repeated = Vec::new();
+    if matches.len() < 2 || matches.iter().all(|m| m.group.is_none()) {
+        return repeated;
+    }
+    let mut place = 0;
+    while place < matches.len() {
+        let Match { session, group, .. } = &matches[place];
+        if group.is_some() && matches[..place].iter().any(|m| m.session == *session) {
+            repeated.push(matches.remove(place));
+        } else {
+            place += 1;
+        }
+    }
+    repeated
 }
 
 /// Overlapping subscriptions of one session give one delivery: the highest QoS and all identifiers

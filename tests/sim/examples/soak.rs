@@ -1,4 +1,4 @@
-//! `cargo run --release -p postroad-sim --example soak -- 0 10000 [shards] [credits]`: many seeds, every failure shown.
+//! `cargo run --release -p postroad-sim --example soak -- 0 10000 [shards] [credits] [queue]`: many seeds, every failure shown.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,9 @@ fn main() -> ExitCode {
     let (from, to) = (numbers.first().copied().unwrap_or(0), numbers.get(1).copied().unwrap_or(1_000));
     let shards = numbers.get(2).map_or(3, |&shards| shards as u16);
     let credits = numbers.get(3).map_or(1, |&credits| credits as u32);
-    let failures = (from..to).filter_map(|seed| run(Options { shards, credits, ..Options::new(seed) }).err());
+    let queue_max = numbers.get(4).map(|&queue| queue as usize);
+    let failures =
+        (from..to).filter_map(|seed| run(Options { shards, credits, queue_max, ..Options::new(seed) }).err());
     let count = failures.inspect(|what| println!("{what}")).count();
     println!("{count} of {} seeds failed", to - from);
     if count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -1,6 +1,7 @@
 //! Clients as the specification wants them: they keep their half of the session across connections.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU32;
 
 use base::{
     ConnectionId, Message, MessageId, Qos, QueueId, ReasonCode, SubscriptionOptions, Tag, TopicFilter, TopicName,
@@ -173,16 +174,18 @@ impl Subscriber {
         !self.requests.is_empty()
     }
 
-    /// Changes its subscription to a topic.
+    /// Changes its subscription to a topic, or to a share group of the shared one, named by the subscription identifier.
     pub fn request(&mut self, topic: usize, subscribe: bool) {
         let Some(connection) = self.link.connection else { return };
         self.tag_last = self.tag_last % 1000 + 1;
         let tag = Tag::new(self.tag_last).expect("1 to 1000");
         self.requests.push_back((tag, topic, subscribe));
-        let share = if topic == SHARED_TOPIC { "$share/g/" } else { "" };
-        let filter = TopicFilter::new(format!("{share}+/{topic}")).expect("a filter");
+        let group = topic.checked_sub(SHARED_TOPIC);
+        let share = group.map_or(String::new(), |group| format!("$share/g{group}/"));
+        let filter = TopicFilter::new(format!("{share}+/{}", topic.min(SHARED_TOPIC))).expect("a filter");
+        let identifier = group.and_then(|group| NonZeroU32::new(group as u32 + 1));
         self.link.to_server.push_back(if subscribe {
-            let options = SubscriptionOptions { qos: Qos::ExactlyOnce, ..SubscriptionOptions::default() };
+            let options = SubscriptionOptions { qos: Qos::ExactlyOnce, identifier, ..SubscriptionOptions::default() };
             Event::Subscribe { connection, tag, filters: vec![Subscribe { filter: Ok(filter), options }] }
         } else {
             Event::Unsubscribe { connection, tag, filters: vec![Ok(filter)] }
@@ -200,6 +203,11 @@ impl Subscriber {
         self.link.cut();
         self.requests.clear();
         self.due.clear();
+    }
+
+    /// The server has begun a new session. (A client whose CONNACK is lost can't know; it is not what is judged here.)
+    pub fn begin(&mut self) {
+        self.received.clear();
     }
 
     pub fn take(&mut self, number: usize, effect: Effect, oracle: &mut Oracle) -> Result<(), String> {
@@ -245,13 +253,23 @@ impl Subscriber {
         self.taken += 1;
         if delivery.qos == Qos::AtLeastOnce {
             self.due.push_back(Event::Acknowledge { connection, tag, reason });
-            return oracle.received(number, name);
+            return came(number, name, delivery, oracle);
         }
         self.due.push_back(Event::Receive { connection, tag, reason });
         if self.received.insert(tag) {
-            return oracle.received(number, name);
+            return came(number, name, delivery, oracle);
         }
         if delivery.dup { Ok(()) } else { Err(format!("{tag:?} used again before its release, without DUP")) }
+    }
+}
+
+fn came(number: usize, name: Name, delivery: &Delivery, oracle: &mut Oracle) -> Result<(), String> {
+    if name.topic != SHARED_TOPIC {
+        return oracle.received(number, name);
+    }
+    match delivery.identifiers[..] {
+        [group] => oracle.received_by_group(group.get() as usize - 1, name),
+        _ => Err(format!("{name:?} came by no group")),
     }
 }
 

@@ -37,6 +37,12 @@ pub enum Canary {
     BacklogOutOfOrder,
     /// A fence between shards is answered before what was sent in front of it has arrived.
     OvertakingFence,
+    /// A share group's message that comes to a shard whose last member has left is given up.
+    GroupLeftIsNobody,
+    /// The queue of a session that ends is gone before what it held for share groups is safe elsewhere.
+    QueueEndsFirst,
+    /// A publisher that can't be told of a refusal is treated as one that can.
+    RefusalTold,
 }
 
 /// What a run saw, so that a test can assert that it was not idle.
@@ -58,4 +64,10 @@ pub struct Report {
     pub retirements: usize,
     /// Portions read back from the old generation.
     pub portions: usize,
+    /// Messages for a share group that came to a shard whose last member had left.
+    pub missed: usize,
+    /// Deliveries that moved from a session that ended to another member.
+    pub moved: usize,
+    /// Publishes that were refused for a full queue.
+    pub refused: usize,
 }

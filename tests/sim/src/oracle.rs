@@ -4,14 +4,20 @@
 //! - QoS 2 at both ends: never twice.
 //! - First arrivals of one publisher, topic and QoS at one subscriber are in the order of publishing, as
 //!   far as it was subscribed when they were sent first.
-//! - To a share group: some member gets it.
+//! - To a share group that somebody never leaves: some member gets it, at QoS 2 one and only one, whoever else comes, goes
+//!   and ends. Not owed any more: QoS 2 when a member's session ends, for it may have had it `[MQTT-4.8.2-5]`; at a crash
+//!   what a session in memory may have had.
 //! - Pushed to a client: it gets it, subscribed or not, connected or not, clean start or not.
 //! - Published for the first time after an UNSUBACK came ⇒ it does not come there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The topic that is subscribed to by a share group only; nobody leaves it.
+/// The topic that is subscribed to by share groups only.
 pub const SHARED_TOPIC: usize = 2;
+/// Share groups of that topic. Subscriber 0 never leaves them.
+pub const GROUPS: usize = 2;
+/// What subscribers ask for: the topics, but instead of the shared one its groups.
+pub const FILTERS: usize = SHARED_TOPIC + GROUPS;
 
 /// From here on: what is pushed to the first subscriber, the second, …
 pub const PUSH_TOPIC: usize = SHARED_TOPIC + 1;
@@ -49,13 +55,17 @@ enum Subscribed {
 
 #[derive(Debug, Default)]
 pub struct Oracle {
+    /// Publishes are refused now and then: what comes behind overtakes them.
+    pub overtaking: bool,
     subscribed: BTreeMap<(usize, usize), Subscribed>,
     /// Subscribers that must get a message if it is acknowledged.
     owed: BTreeMap<Name, BTreeSet<usize>>,
     /// Subscribers that must not get it.
     barred: BTreeMap<Name, BTreeSet<usize>>,
     /// Some member of the share group must get it.
-    owed_to_group: BTreeSet<Name>,
+    owed_to_group: BTreeSet<(usize, Name)>,
+    /// How many members of the share group got it.
+    received_by_group: BTreeMap<(usize, Name), usize>,
     acknowledged: BTreeSet<Name>,
     received: BTreeMap<(usize, Name), usize>,
     /// Highest number that came, by subscriber, publisher, topic, level.
@@ -64,12 +74,9 @@ pub struct Oracle {
 
 impl Oracle {
     pub fn published(&mut self, name: Name, subscribers: usize) {
-        let state = |subscriber| self.subscribed.get(&(subscriber, name.topic)).copied();
         if name.topic == SHARED_TOPIC {
-            if (0..subscribers).any(|subscriber| state(subscriber) == Some(Subscribed::Yes)) {
-                self.owed_to_group.insert(name);
-            }
-            return;
+            let stays = |group: &usize| self.subscribed.get(&(0, SHARED_TOPIC + group)) == Some(&Subscribed::Yes);
+            return self.owed_to_group.extend((0..GROUPS).filter(stays).map(|group| (group, name)));
         }
         if let Some(subscriber) = name.topic.checked_sub(PUSH_TOPIC) {
             self.owed.entry(name).or_default().insert(subscriber);
@@ -121,6 +128,31 @@ impl Oracle {
         self.subscribed.insert((subscriber, topic), Subscribed::No);
     }
 
+    /// By a share group's member.
+    pub fn received_by_group(&mut self, group: usize, name: Name) -> Result<(), String> {
+        let count = self.received_by_group.entry((group, name)).or_default();
+        *count += 1;
+        if name.qos == 2 && *count > 1 {
+            return Err(format!("{name:?} came to group {group} twice"));
+        }
+        Ok(())
+    }
+
+    /// The session of a member of share groups has ended, or may have.
+    pub fn member_ended(&mut self) {
+        let came = &self.received_by_group;
+        self.owed_to_group.retain(|owed| owed.1.qos < 2 || came.contains_key(owed));
+    }
+
+    /// Sessions in memory, members of share groups, are gone, and what they had: the log knows nothing of it, so a repeat of
+    /// what was not acknowledged goes to others.
+    pub fn memory_lost(&mut self) {
+        let acknowledged = &self.acknowledged;
+        self.received_by_group.retain(|(_, name), _| acknowledged.contains(name));
+        let came = &self.received_by_group;
+        self.owed_to_group.retain(|owed| came.contains_key(owed));
+    }
+
     pub fn received(&mut self, subscriber: usize, name: Name) -> Result<(), String> {
         let count = self.received.entry((subscriber, name)).or_default();
         *count += 1;
@@ -135,7 +167,7 @@ impl Oracle {
         }
         let key = (subscriber, name.publisher, name.topic, name.qos);
         let newest = self.newest.entry(key).or_default();
-        if *count == 1 && name.number < *newest {
+        if *count == 1 && name.number < *newest && !self.overtaking {
             return Err(format!("subscriber {subscriber} got {name:?} after number {newest}"));
         }
         *newest = name.number.max(*newest);
@@ -144,9 +176,10 @@ impl Oracle {
 
     /// Everything has come to rest: nothing may be owed.
     pub fn settle(&self) -> Result<(), String> {
-        let came: BTreeSet<Name> = self.received.keys().map(|(_, name)| *name).collect();
-        if let Some(name) = self.owed_to_group.intersection(&self.acknowledged).find(|name| !came.contains(name)) {
-            return Err(format!("{name:?} was acknowledged, no member of the group got it"));
+        let came = &self.received_by_group;
+        let mut owed = self.owed_to_group.iter().filter(|(_, name)| self.acknowledged.contains(name));
+        if let Some((group, name)) = owed.find(|owed| !came.contains_key(owed)) {
+            return Err(format!("{name:?} was acknowledged, no member of group {group} got it"));
         }
         for name in &self.acknowledged {
             for subscriber in self.owed.get(name).into_iter().flatten() {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use base::{
-    ConnectionId, MonoMillis, Now, Placement, Qos, QueueId, QueueOwner, Record, Sequence, SessionExpiry, ShardId,
-    SubscriptionOptions, Tag, TopicFilter, WallMillis,
+    ConnectionId, MonoMillis, Now, Outcome, Placement, Qos, QueueId, QueueOwner, Record, Sequence, SessionExpiry,
+    ShardId, SubscriptionOptions, Tag, TopicFilter, WallMillis,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
@@ -16,7 +16,7 @@ use postroad_broker::{Broker, Config, UnknownClient};
 
 use crate::client::{Link, Publisher, Subscriber};
 use crate::disk::Disk;
-use crate::oracle::{Oracle, PUSH_TOPIC, SHARED_TOPIC};
+use crate::oracle::{FILTERS, GROUPS, Oracle, PUSH_TOPIC, SHARED_TOPIC};
 use crate::random::Random;
 use crate::{Canary, Report};
 
@@ -31,6 +31,8 @@ pub struct Options {
     pub steps: usize,
     /// Credits between two shards.
     pub credits: u32,
+    /// Deliveries that a queue holds before publishers are refused. Then they speak MQTT 3, and nobody stays away for good.
+    pub queue_max: Option<usize>,
     /// The bug that is planted.
     pub canary: Option<Canary>,
     /// Prints everything that happens.
@@ -40,7 +42,7 @@ pub struct Options {
 impl Options {
     /// Three shards, a single credit: the narrowest road.
     pub fn new(seed: u64) -> Self {
-        Self { seed, shards: 3, steps: 3_000, credits: 1, canary: None, trace: false }
+        Self { seed, shards: 3, steps: 3_000, credits: 1, queue_max: None, canary: None, trace: false }
     }
 }
 
@@ -48,6 +50,9 @@ const PUBLISHERS: usize = 3;
 /// The last one is a device: it subscribes to nothing and forgets its session at each connection.
 const SUBSCRIBERS: usize = 4;
 const DEVICE: usize = SUBSCRIBERS - 1;
+/// Members of share groups that come, go and end. They are subscribers, too, numbered after the others.
+const MEMBERS: usize = 4;
+const CLIENTS: usize = PUBLISHERS + SUBSCRIBERS + MEMBERS;
 const TOPICS: usize = SHARED_TOPIC + 1;
 
 /// Runs; what the oracle has to say, with the seed.
@@ -82,6 +87,10 @@ struct World {
     mesh: BTreeMap<(u16, u16), VecDeque<MeshMessage>>,
     publishers: Vec<Publisher>,
     subscribers: Vec<Subscriber>,
+    /// Steps until a crash: soon after a member's session ended, while it gives back.
+    crash_in: Option<usize>,
+    /// Some member's session is in memory only.
+    memory_members: bool,
     /// Which client a connection belongs to.
     clients: BTreeMap<ConnectionId, usize>,
     connection_last: u64,
@@ -99,7 +108,9 @@ impl World {
             shards: Vec::new(),
             mesh: BTreeMap::new(),
             publishers: (0..PUBLISHERS).map(|_| Publisher::default()).collect(),
-            subscribers: (0..SUBSCRIBERS).map(|_| Subscriber::default()).collect(),
+            subscribers: (0..SUBSCRIBERS + MEMBERS).map(|_| Subscriber::default()).collect(),
+            crash_in: None,
+            memory_members: false,
             clients: BTreeMap::new(),
             connection_last: 0,
             boots: 0,
@@ -107,6 +118,7 @@ impl World {
             oracle: Oracle::default(),
             report: Report::default(),
         };
+        world.oracle.overtaking = options.queue_max.is_some();
         for shard in 0..options.shards {
             let mut broker = Broker::new(world.config(shard), Sequence(1));
             broker.set_access(everybody_everything());
@@ -127,6 +139,7 @@ impl World {
         config.backlog_messages_max = 2;
         config.inflight_max = 3;
         config.unknown_client = UnknownClient::Queue;
+        config.queue_messages_max = self.options.queue_max.unwrap_or(config.queue_messages_max);
         config
     }
 
@@ -136,6 +149,16 @@ impl World {
 
     /// One thing happens.
     fn step(&mut self) -> Result<(), String> {
+        if let Some(left) = self.crash_in {
+            self.crash_in = left.checked_sub(1);
+            if left == 0 {
+                self.crash();
+            }
+        }
+        if self.options.queue_max.is_none() && self.random.chance(25) {
+            self.member_step();
+            return Ok(());
+        }
         match self.random.below(1000) {
             0..=249 => self.mesh_step(),
             250..=449 => self.commit_step(),
@@ -147,7 +170,7 @@ impl World {
             930..=959 => self.subscribe_step(),
             960..=984 => self.connect_step(),
             985..=988 => self.disconnect_step(),
-            989..=992 => self.guest_step(),
+            989..=992 if self.options.queue_max.is_none() => self.guest_step(),
             993..=996 => self.retire_step(),
             997..=998 if self.random.chance(500) => self.crash(),
             _ => self.clock += 1,
@@ -192,8 +215,16 @@ impl World {
                 self.with_link(connection, |link| link.parked = true);
             }
             Effect::Unpark { connection } => self.with_link(connection, |link| link.parked = false),
-            Effect::Connected { connection, .. }
-            | Effect::ConnectRefused { connection, .. }
+            Effect::Connected { connection, session_present, .. } => {
+                if !session_present
+                    && let Some(number) =
+                        self.clients.get(&connection).and_then(|client| client.checked_sub(PUBLISHERS))
+                {
+                    self.subscribers[number].begin();
+                }
+                self.with_link(connection, |link| link.from_server.push_back(effect));
+            }
+            Effect::ConnectRefused { connection, .. }
             | Effect::Published { connection, .. }
             | Effect::Completed { connection, .. }
             | Effect::Subscribed { connection, .. }
@@ -216,8 +247,15 @@ impl World {
             {
                 Record::WillSet { queue, will: None }
             }
+            // The mark of a session that ends.
+            Record::Disconnected { queue, expiry: SessionExpiry(0), .. }
+                if self.options.canary == Some(Canary::QueueEndsFirst) =>
+            {
+                Record::QueueEnd { queue }
+            }
             record => record,
         };
+        self.report.moved += usize::from(matches!(record, Record::Settle { outcome: Outcome::Moved, .. }));
         self.shards[shard].disk.append(record);
     }
 
@@ -227,7 +265,13 @@ impl World {
             return;
         }
         let pair = busy[self.random.below(busy.len())];
-        let Some(message) = self.mesh.get_mut(&pair).and_then(VecDeque::pop_front) else { return };
+        let Some(mut message) = self.mesh.get_mut(&pair).and_then(VecDeque::pop_front) else { return };
+        if let MeshMessage::Confirm { outcome: outcome @ Forwarded::NoMember, .. } = &mut message {
+            self.report.missed += 1;
+            if self.options.canary == Some(Canary::GroupLeftIsNobody) {
+                *outcome = Forwarded::NoneHere;
+            }
+        }
         if self.options.canary == Some(Canary::LostForward)
             && let MeshMessage::Forward { token, .. } = &message
             && self.random.chance(20)
@@ -318,10 +362,14 @@ impl World {
         }
         self.boots += 1;
         self.clock += 1;
-        for client in 0..PUBLISHERS + SUBSCRIBERS {
+        for client in 0..CLIENTS {
             self.cut_client(client);
         }
         self.clients.clear();
+        self.oracle.member_ended();
+        if std::mem::take(&mut self.memory_members) {
+            self.oracle.memory_lost();
+        }
         self.mesh.clear();
         for number in 0..self.shards.len() {
             let (now, config) = (self.now(), self.config(number as u16));
@@ -399,6 +447,7 @@ impl World {
         let connection = ConnectionId(self.connection_last);
         self.clients.insert(connection, client);
         self.link(client).connection = Some(connection);
+        let is_publisher = client < PUBLISHERS;
         let is_device = client == PUBLISHERS + DEVICE;
         if is_device {
             self.subscribers[DEVICE].forget();
@@ -411,9 +460,91 @@ impl World {
             expiry: if is_device { SessionExpiry(0) } else { SessionExpiry::NEVER },
             receive_maximum: 3,
             will: None,
-            hears_refusals: true,
+            hears_refusals: !is_publisher || self.options.canary == Some(Canary::RefusalTold),
         };
         self.handle(self.home(client), Event::Connect(Box::new(connect)));
+    }
+
+    // ---- members of share groups that come, go and end ----
+
+    fn member_step(&mut self) {
+        let member = SUBSCRIBERS + self.random.below(MEMBERS);
+        let Subscriber { link, .. } = &self.subscribers[member];
+        let Some(connection) = link.connection else { return self.member_comes(member) };
+        if !link.open || self.subscribers[member].is_changing() {
+            return;
+        }
+        match self.random.below(100) {
+            0..=54 => {
+                let group = SHARED_TOPIC + self.random.below(GROUPS);
+                let subscribe = self.random.chance(750);
+                self.subscribers[member].request(group, subscribe);
+            }
+            55..=69 => self.member_leaves(member, connection, DisconnectCause::Lost),
+            70..=89 => {
+                let cause = DisconnectCause::Normal { expiry: Some(SessionExpiry(0)) };
+                self.member_leaves(member, connection, cause);
+            }
+            90..=94 => self.member_comes(member),
+            _ => self.time_passes(),
+        }
+    }
+
+    fn member_comes(&mut self, member: usize) {
+        self.cut_client(PUBLISHERS + member);
+        self.connection_last += 1;
+        let connection = ConnectionId(self.connection_last);
+        self.clients.insert(connection, PUBLISHERS + member);
+        let link = &mut self.subscribers[member].link;
+        // Whether it is still there is not judged.
+        (link.connection, link.known) = (Some(connection), false);
+        let in_memory = self.options.seed % 2 == 0;
+        let expiry = SessionExpiry([u32::from(!in_memory), 1, 100, u32::MAX][self.random.below(4)]);
+        self.memory_members |= in_memory;
+        let clean_start = self.random.chance(200);
+        if clean_start {
+            self.oracle.member_ended();
+        }
+        let connect = Connect {
+            connection,
+            client: client_name(PUBLISHERS + member).as_str().into(),
+            principal: Principal::default(),
+            clean_start,
+            expiry,
+            receive_maximum: 1 + self.random.below(3) as u16,
+            will: None,
+            hears_refusals: true,
+        };
+        self.handle(self.home(PUBLISHERS + member), Event::Connect(Box::new(connect)));
+    }
+
+    fn member_leaves(&mut self, member: usize, connection: ConnectionId, cause: DisconnectCause) {
+        if self.random.chance(50) {
+            self.crash_in = Some(self.random.below(40));
+        }
+        self.oracle.member_ended();
+        self.cut(connection);
+        self.handle(self.home(PUBLISHERS + member), Event::Disconnect { connection, cause });
+    }
+
+    /// Sessions of a second end.
+    fn time_passes(&mut self) {
+        self.oracle.member_ended();
+        self.clock += 2_000;
+        (0..self.shards.len()).for_each(|shard| self.handle(shard, Event::Tick));
+    }
+
+    /// All end: what they have not acknowledged has to come to the one that stays.
+    fn members_end(&mut self) {
+        if self.options.queue_max.is_some() {
+            return;
+        }
+        for member in SUBSCRIBERS..SUBSCRIBERS + MEMBERS {
+            self.member_comes(member);
+            let Some(connection) = self.subscribers[member].link.connection else { continue };
+            let cause = DisconnectCause::Normal { expiry: Some(SessionExpiry(0)) };
+            self.member_leaves(member, connection, cause);
+        }
     }
 
     fn disconnect_step(&mut self) {
@@ -457,7 +588,7 @@ impl World {
 
     /// The server reads one packet of some client.
     fn server_reads(&mut self) {
-        let client = self.random.below(PUBLISHERS + SUBSCRIBERS);
+        let client = self.random.below(CLIENTS);
         let link = self.link(client);
         if link.parked {
             return;
@@ -469,7 +600,7 @@ impl World {
 
     /// Some client reads one packet.
     fn client_reads(&mut self) -> Result<(), String> {
-        let client = self.random.below(PUBLISHERS + SUBSCRIBERS);
+        let client = self.random.below(CLIENTS);
         self.client_reads_one(client)
     }
 
@@ -477,7 +608,13 @@ impl World {
         let Some(effect) = self.link(client).from_server.pop_front() else { return Ok(()) };
         match client.checked_sub(PUBLISHERS) {
             None => {
-                self.report.acknowledged += usize::from(matches!(effect, Effect::Published { .. }));
+                if let Effect::Published { connection, reason, .. } = &effect {
+                    self.report.acknowledged += usize::from(!reason.is_error());
+                    if reason.is_error() {
+                        self.report.refused += 1;
+                        return self.refused(client, *connection);
+                    }
+                }
                 self.publishers[client].take(effect, &mut self.oracle)
             }
             Some(number) => {
@@ -487,9 +624,20 @@ impl World {
         }
     }
 
+    /// MQTT 3 has no way to tell a publisher: its connection ends.
+    fn refused(&mut self, client: usize, connection: ConnectionId) -> Result<(), String> {
+        if self.options.queue_max.is_none() {
+            return Err("a publish was refused".into());
+        }
+        self.cut(connection);
+        let cause = DisconnectCause::Lost;
+        self.handle(self.home(client), Event::Disconnect { connection, cause });
+        Ok(())
+    }
+
     /// Some subscriber sends an acknowledgement that it owes; mostly the oldest.
     fn acknowledge_step(&mut self) {
-        let number = self.random.below(SUBSCRIBERS);
+        let number = self.random.below(SUBSCRIBERS + MEMBERS);
         self.acknowledge_one(number);
     }
 
@@ -506,10 +654,8 @@ impl World {
             return;
         }
         let topic = self.random.below(TOPICS + SUBSCRIBERS);
-        // After a crash a repeat may go to another member: exactly once holds per subscriber, not per group. Nor does it
-        // hold for who forgets its session.
-        let at_least_once = topic == SHARED_TOPIC || topic == PUSH_TOPIC + DEVICE;
-        let qos = if at_least_once { 1 } else { 1 + self.random.below(2) as u8 };
+        // Exactly once does not hold for who forgets its session.
+        let qos = if topic == PUSH_TOPIC + DEVICE { 1 } else { 1 + self.random.below(2) as u8 };
         let name = self.publishers[publisher].publish(publisher, topic, qos);
         self.oracle.published(name, SUBSCRIBERS);
         self.report.published += 1;
@@ -517,12 +663,15 @@ impl World {
 
     fn subscribe_step(&mut self) {
         let number = self.random.below(SUBSCRIBERS);
-        let topic = self.random.below(TOPICS);
+        let topic = self.random.below(FILTERS);
         let subscriber = &mut self.subscribers[number];
         if number == DEVICE || !subscriber.link.open || subscriber.is_changing() {
             return;
         }
-        if topic == SHARED_TOPIC || self.random.chance(700) {
+        if topic >= SHARED_TOPIC && number > 0 {
+            return; // the one that stays is enough
+        }
+        if topic >= SHARED_TOPIC || self.random.chance(700) {
             self.oracle.subscribing(number, topic);
             subscriber.request(topic, true);
         } else {
@@ -535,12 +684,13 @@ impl World {
 
     /// Everybody connects, everything flows, until nothing is left to do; then the oracle judges.
     fn finish(&mut self) -> Result<(), String> {
-        for client in 0..PUBLISHERS + SUBSCRIBERS {
-            if self.link(client).connection.is_none() {
-                self.connect(client);
-            }
-        }
+        self.members_end();
         for _ in 0..200_000 {
+            for client in 0..PUBLISHERS + SUBSCRIBERS {
+                if self.link(client).connection.is_none() {
+                    self.connect(client);
+                }
+            }
             if self.is_at_rest() {
                 self.oracle.settle()?;
                 return self.check_space();
@@ -583,7 +733,9 @@ impl World {
         self.mesh.values().all(VecDeque::is_empty)
             && self.shards.iter().all(|shard| shard.disk.uncommitted() == 0 && shard.jobs.is_empty())
             && self.publishers.iter().all(|publisher| quiet(&publisher.link) && publisher.is_idle())
-            && self.subscribers.iter().all(|subscriber| quiet(&subscriber.link) && subscriber.due.is_empty())
+            && self.subscribers[..SUBSCRIBERS]
+                .iter()
+                .all(|subscriber| quiet(&subscriber.link) && subscriber.due.is_empty())
     }
 }
 

@@ -12,22 +12,34 @@ fn sum(total: Report, report: Report) -> Report {
         parks: total.parks + report.parks,
         retirements: total.retirements + report.retirements,
         portions: total.portions + report.portions,
+        missed: total.missed + report.missed,
+        moved: total.moved + report.moved,
+        refused: total.refused + report.refused,
     }
 }
 
-fn check(seeds: std::ops::Range<u64>, options: impl Fn(u64) -> Options) {
+fn check(seeds: std::ops::Range<u64>, options: impl Fn(u64) -> Options) -> Report {
     let runs = seeds.clone().map(|seed| run(options(seed)).unwrap_or_else(|what| panic!("{what}")));
     let total = runs.fold(Report::default(), sum);
     let count = seeds.count();
     assert!(total.acknowledged > 10 * count, "an idle simulation proves nothing: {total:?}");
     assert!(total.received > 10 * count && total.disconnects > count, "{total:?}");
     assert!(total.crashes > count / 2 && total.retirements > count && total.portions > count / 10, "{total:?}");
+    total
 }
 
-/// [PER-1], [MQTT-4.3.2], [MQTT-4.3.3], [MQTT-4.6.0-6]
+/// [PER-1], [MQTT-4.3.2], [MQTT-4.3.3], [MQTT-4.6.0-6], [MQTT-4.8.2-5]
 #[test]
 fn promises_hold_on_three_shards_with_a_single_credit() {
-    check(0..150, Options::new);
+    let total = check(0..150, Options::new);
+    assert!(total.missed > 10 && total.moved > 100, "members of share groups were too loyal: {total:?}");
+}
+
+/// A refused publish of MQTT 3 is sent again, and no shard that had taken it takes it twice.
+#[test]
+fn promises_hold_while_publishes_are_refused() {
+    let total = check(3_000..3_100, |seed| Options { queue_max: Some(6), ..Options::new(seed) });
+    assert!(total.refused > 100, "{total:?}");
 }
 
 #[test]
@@ -43,25 +55,33 @@ fn promises_hold_on_two_shards_with_many_credits() {
 /// A simulator that does not find a planted bug proves nothing.
 #[test]
 fn every_canary_is_found() {
-    for canary in [
+    let all = [
         Canary::CommitTooEarly,
         Canary::LostForward,
         Canary::NoTagRecords,
         Canary::NoRegistrationQueue,
         Canary::BacklogOutOfOrder,
-    ] {
-        let found = (0..100).find_map(|seed| run(Options { canary: Some(canary), ..Options::new(seed) }).err());
-        assert!(found.is_some(), "{canary:?} was not found within 100 seeds");
+        Canary::GroupLeftIsNobody,
+        Canary::QueueEndsFirst,
+        Canary::RefusalTold,
+    ];
+    for canary in all {
+        let queue_max = (canary == Canary::RefusalTold).then_some(6);
+        let options = |seed| Options { canary: Some(canary), queue_max, ..Options::new(seed) };
+        let found = (0..200).find_map(|seed| run(options(seed)).err());
+        assert!(found.is_some(), "{canary:?} was not found within 200 seeds");
+        println!("{canary:?}: {}", found.unwrap_or_default());
     }
 }
 
-/// `SEED=7 SHARDS=3 cargo test -p postroad-sim one_seed -- --nocapture` shows a run; without a seed, seed 0.
+/// `SEED=7 SHARDS=3 QUEUE=6 cargo test -p postroad-sim one_seed -- --nocapture` shows a run; without a seed, seed 0.
 #[test]
 fn one_seed() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = number("SEED").unwrap_or(0);
     let shards = number("SHARDS").map_or(3, |shards| shards as u16);
     let credits = number("CREDITS").map_or(1, |credits| credits as u32);
+    let queue_max = number("QUEUE").map(|queue| queue as usize);
     let trace = number("SEED").is_some();
-    run(Options { shards, credits, trace, ..Options::new(seed) }).unwrap_or_else(|what| panic!("{what}"));
+    run(Options { shards, credits, queue_max, trace, ..Options::new(seed) }).unwrap_or_else(|what| panic!("{what}"));
 }

@@ -513,3 +513,709 @@ fn directed_pushes() {
         "#]],
     );
 }
+
+/// The last member on a shard leaves just before the message comes there: another one gets it, on whatever shard.
+/// (It was lost, and the publisher told that nobody wanted it.)
+#[test]
+fn a_group_whose_last_member_there_has_left_is_asked_again() {
+    let world = World::new(3, true, |config| config.mesh_credits = 1);
+    check(
+        world,
+        "
+        connect 1 c expiry=60
+        connect 2 d expiry=60
+        connect 5 p expiry=60
+        sub 1 1 $share/g/t:2
+        sub 2 1 $share/g/t:2
+        stop 0
+        pub 5 t 1 qos=1 tag=1
+        unsub 2 2 $share/g/t
+        go
+        sub 2 3 $share/g/t:2
+        stop 0
+        pub 5 t 2 qos=2 tag=2
+        unsub 1 2 $share/g/t
+        go
+        sub 1 3 $share/g/t:2
+        stop 0
+        pub 5 t 3
+        unsub 2 4 $share/g/t
+        go
+        sub 2 5 $share/g/t:2
+        stop 0
+        pub 5 t 4 qos=1 tag=4
+        unsub 1 4 $share/g/t
+        unsub 2 6 $share/g/t
+        go
+        sub 1 5 $share/g/t:2
+        pub 5 t 5 qos=1 tag=5
+        ",
+        expect![[r#"
+            connect 1 c expiry=60
+                1: connected present=false
+            connect 2 d expiry=60
+                2: connected present=false
+            connect 5 p expiry=60
+                5: connected present=false
+            sub 1 1 $share/g/t:2
+                1: subscribed 1 granted_qos_2
+            sub 2 1 $share/g/t:2
+                2: subscribed 1 granted_qos_2
+            stop 0
+            pub 5 t 1 qos=1 tag=1
+            unsub 2 2 $share/g/t
+                2: unsubscribed 2 success
+            go
+                1: deliver t "1" qos=1 tag=1
+                5: published 1 success
+            sub 2 3 $share/g/t:2
+                2: subscribed 3 granted_qos_2
+            stop 0
+            pub 5 t 2 qos=2 tag=2
+            unsub 1 2 $share/g/t
+                1: unsubscribed 2 success
+            go
+                2: deliver t "2" qos=2 tag=1
+                5: published 2 success
+            sub 1 3 $share/g/t:2
+                1: subscribed 3 granted_qos_2
+            stop 0
+            pub 5 t 3
+            unsub 2 4 $share/g/t
+                2: unsubscribed 4 success
+            go
+                1: deliver t "3" qos=0
+            sub 2 5 $share/g/t:2
+                2: subscribed 5 granted_qos_2
+            stop 0
+            pub 5 t 4 qos=1 tag=4
+            unsub 1 4 $share/g/t
+                1: unsubscribed 4 success
+            unsub 2 6 $share/g/t
+                2: unsubscribed 6 success
+            go
+                count no_subscriber 1
+                5: published 4 no_matching_subscribers
+            sub 1 5 $share/g/t:2
+                1: subscribed 5 granted_qos_2
+            pub 5 t 5 qos=1 tag=5
+                1: deliver t "5" qos=1 tag=2
+                5: published 5 success
+        "#]],
+    );
+}
+
+/// The least busy of the connected members on a shard gets it: a slow one does not hoard.
+#[test]
+fn a_slow_member_gets_less() {
+    check(
+        World::new(1, true, |_| {}),
+        "
+        connect 1 slow expiry=60 max=2
+        connect 2 quick expiry=60
+        connect 3 zero
+        connect 4 p
+        sub 1 1 $share/g/t:1
+        sub 2 1 $share/g/t:1
+        sub 3 1 $share/g/t:0
+        pub 4 t 1 qos=1 tag=1
+        pub 4 t 2 qos=1 tag=2
+        pub 4 t 3 qos=1 tag=3
+        ack 2 1
+        pub 4 t 4 qos=1 tag=4
+        ack 2 2
+        pub 4 t 5 qos=1 tag=5
+        congested 3
+        pub 4 t 6 qos=1 tag=6
+        ",
+        expect![[r#"
+            connect 1 slow expiry=60 max=2
+                1: connected present=false
+            connect 2 quick expiry=60
+                2: connected present=false
+            connect 3 zero
+                3: connected present=false
+            connect 4 p
+                4: connected present=false
+            sub 1 1 $share/g/t:1
+                1: subscribed 1 granted_qos_1
+            sub 2 1 $share/g/t:1
+                2: subscribed 1 granted_qos_1
+            sub 3 1 $share/g/t:0
+                3: subscribed 1 success
+            pub 4 t 1 qos=1 tag=1
+                2: deliver t "1" qos=1 tag=1
+                4: published 1 success
+            pub 4 t 2 qos=1 tag=2
+                3: deliver t "2" qos=0
+                4: published 2 success
+            pub 4 t 3 qos=1 tag=3
+                1: deliver t "3" qos=1 tag=1
+                4: published 3 success
+            ack 2 1
+            pub 4 t 4 qos=1 tag=4
+                2: deliver t "4" qos=1 tag=2
+                4: published 4 success
+            ack 2 2
+            pub 4 t 5 qos=1 tag=5
+                3: deliver t "5" qos=0
+                4: published 5 success
+            congested 3
+            pub 4 t 6 qos=1 tag=6
+                2: deliver t "6" qos=1 tag=3
+                4: published 6 success
+        "#]],
+    );
+}
+
+/// What an ended session had goes to the group by which it came, when it is committed there the queue ends; QoS 2 goes
+/// to nobody [MQTT-4.8.2-5]. Leaving a group leaves what came by it where it is.
+#[test]
+fn an_ended_session_gives_back_to_the_right_group() {
+    check(
+        World::new(1, true, |_| {}).showing_log(),
+        "
+        connect 1 a expiry=60
+        connect 2 b expiry=60
+        connect 3 c expiry=60
+        connect 4 p
+        sub 1 1 $share/g/t:2
+        sub 1 2 $share/h/+:2
+        sub 2 1 $share/g/t:2
+        pub 4 t 1 qos=1 tag=1
+        pub 4 t 2 qos=2 tag=2
+        unsub 1 3 $share/h/+
+        sub 3 1 $share/h/+:2
+        hold
+        disc 1 expiry=0
+        crash
+        flow
+        connect 6 c expiry=60
+        connect 7 a expiry=60
+        disc 7 expiry=0
+        crash
+        connect 8 a expiry=60
+        connect 9 c expiry=60
+        stats
+        ",
+        expect![[r#"
+            connect 1 a expiry=60
+                log 1 QueueBegin
+                1: connected present=false
+            connect 2 b expiry=60
+                log 2 QueueBegin
+                2: connected present=false
+            connect 3 c expiry=60
+                log 3 QueueBegin
+                3: connected present=false
+            connect 4 p
+                4: connected present=false
+            sub 1 1 $share/g/t:2
+                log 4 Subscribe
+                1: subscribed 1 granted_qos_2
+            sub 1 2 $share/h/+:2
+                log 5 Subscribe
+                1: subscribed 2 granted_qos_2
+            sub 2 1 $share/g/t:2
+                log 6 Subscribe
+                2: subscribed 1 granted_qos_2
+            pub 4 t 1 qos=1 tag=1
+                log 7 Publish to 2
+                2: deliver t "1" qos=1 tag=1
+                1: deliver t "1" qos=1 tag=1
+                4: published 1 success
+            pub 4 t 2 qos=2 tag=2
+                log 8 Publish to 1
+                log 9 Tagged 8 tag=2
+                log 10 Publish to 1
+                log 11 Tagged 10 tag=3
+                1: deliver t "2" qos=2 tag=2
+                1: deliver t "2" qos=2 tag=3
+                4: published 2 success
+            unsub 1 3 $share/h/+
+                log 12 Unsubscribe
+                1: unsubscribed 3 success
+            sub 3 1 $share/h/+:2
+                log 13 Subscribe
+                3: subscribed 1 granted_qos_2
+            hold
+            disc 1 expiry=0
+                log 14 Disconnected
+                log 15 Publish to 1
+                count session_ended 2
+            crash
+                log 14 Disconnected
+                log 15 Disconnected
+                log 16 Disconnected
+            flow
+            connect 6 c expiry=60
+                log 17 Connected
+                6: connected present=true
+            connect 7 a expiry=60
+                log 18 Connected
+                7: connected present=true
+                7: deliver t "1" qos=1 tag=4 dup
+                7: deliver t "2" qos=2 tag=2 dup
+                7: deliver t "2" qos=2 tag=3 dup
+            disc 7 expiry=0
+                log 19 Disconnected
+                count session_ended 2
+                log 20 Publish to 1
+                6: deliver t "1" qos=1 tag=1
+                log 21 Settle 7 Moved
+                log 22 QueueEnd
+            crash
+                log 23 Disconnected
+            connect 8 a expiry=60
+                log 24 QueueBegin
+                8: connected present=false
+            connect 9 c expiry=60
+                log 25 Connected
+                9: connected present=true
+                9: deliver t "1" qos=1 tag=1 dup
+            stats
+                sessions=3 connections=2 subscriptions=2 retained=0 queued=1 bytes=4 inflight=1 log=25
+        "#]],
+    );
+}
+
+/// What waits in the old generation is given back, too, in portions; to another shard when that has committed it.
+#[test]
+fn a_backlog_is_given_back() {
+    let world = World::new(3, true, |config| {
+        config.mesh_credits = 1;
+        config.backlog_messages_max = 2;
+    });
+    check(
+        world.showing_log(),
+        "
+        connect 1 a expiry=60 max=1
+        connect 5 p
+        sub 1 1 $share/g/t:1 u:1
+        pub 5 t 1 qos=1 tag=1
+        pub 5 u 2 qos=1 tag=2
+        pub 5 t 3 qos=1 tag=3
+        pub 5 t 4 qos=1 tag=4
+        pub 5 t 5 qos=1 tag=5
+        disc 1 lost
+        retire
+        connect 2 c expiry=60
+        sub 2 1 $share/g/t:1
+        hold
+        connect 3 a expiry=60 clean
+        flow
+        stats
+        crash
+        connect 4 c expiry=60
+        retire
+        stats
+        ",
+        expect![[r#"
+            connect 1 a expiry=60 max=1
+                log 1 QueueBegin
+                1: connected present=false
+            connect 5 p
+                5: connected present=false
+            sub 1 1 $share/g/t:1 u:1
+                log 2 Subscribe
+                log 3 Subscribe
+                1: subscribed 1 granted_qos_1 granted_qos_1
+            pub 5 t 1 qos=1 tag=1
+                log 4 Publish to 1
+                1: deliver t "1" qos=1 tag=1
+                5: published 1 success
+            pub 5 u 2 qos=1 tag=2
+                log 5 Publish to 1
+                5: published 2 success
+            pub 5 t 3 qos=1 tag=3
+                log 6 Publish to 1
+                5: published 3 success
+            pub 5 t 4 qos=1 tag=4
+                log 7 Publish to 1
+                5: published 4 success
+            pub 5 t 5 qos=1 tag=5
+                log 8 Publish to 1
+                5: published 5 success
+            disc 1 lost
+                log 9 Disconnected
+            retire
+                ingest: 5 pending, 0 settled
+            connect 2 c expiry=60
+                log 1 QueueBegin
+                2: connected present=false
+            sub 2 1 $share/g/t:1
+                log 2 Subscribe
+                2: subscribed 1 granted_qos_1
+            hold
+            connect 3 a expiry=60 clean
+                log 10 Disconnected
+                read backlog: 2 entries, end=false
+                log 11 QueueBegin
+                count session_ended 1
+                read backlog: 2 entries, end=false
+                read backlog: 0 entries, end=true
+                log 3 Publish to 1
+            flow
+                3: connected present=false
+                2: deliver t "1" qos=1 tag=1
+                log 12 Settle 4 Moved
+                log 4 Publish to 1
+                2: deliver t "3" qos=1 tag=2
+                log 13 Settle 6 Moved
+                log 5 Publish to 1
+                2: deliver t "4" qos=1 tag=3
+                log 14 Settle 7 Moved
+                log 6 Publish to 1
+                2: deliver t "5" qos=1 tag=4
+                log 15 Settle 8 Moved
+                log 16 QueueEnd
+            stats
+                sessions=2 connections=2 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=7
+                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=1 connections=1 subscriptions=1 retained=0 queued=0 bytes=8 inflight=4 log=6
+            crash
+                log 17 Disconnected
+                log 7 Disconnected
+            connect 4 c expiry=60
+                log 8 Connected
+                4: connected present=true
+                4: deliver t "1" qos=1 tag=1 dup
+                4: deliver t "3" qos=1 tag=2 dup
+                4: deliver t "4" qos=1 tag=3 dup
+                4: deliver t "5" qos=1 tag=4 dup
+            retire
+                ingest: 0 pending, 4 settled
+                ingest: 4 pending, 0 settled
+            stats
+                sessions=1 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=1 connections=1 subscriptions=1 retained=0 queued=0 bytes=8 inflight=4 log=0
+        "#]],
+    );
+}
+
+/// A crash while another shard has not confirmed: the session has ended, its queue is ended again.
+/// (`QueueEnd` was committed before the message was at its new place.)
+#[test]
+fn a_crash_while_giving_back_loses_nothing() {
+    check(
+        three().showing_log(),
+        "
+        connect 1 a expiry=60
+        connect 5 p
+        sub 1 1 $share/g/t:1
+        pub 5 t 1 qos=1 tag=1
+        connect 2 c expiry=60
+        sub 2 1 $share/g/t:1
+        stop 0
+        connect 3 a expiry=60 clean
+        stats
+        crash
+        go
+        connect 4 c expiry=60
+        connect 6 a expiry=60
+        stats
+        ",
+        expect![[r#"
+            connect 1 a expiry=60
+                log 1 QueueBegin
+                1: connected present=false
+            connect 5 p
+                5: connected present=false
+            sub 1 1 $share/g/t:1
+                log 2 Subscribe
+                1: subscribed 1 granted_qos_1
+            pub 5 t 1 qos=1 tag=1
+                log 3 Publish to 1
+                1: deliver t "1" qos=1 tag=1
+                5: published 1 success
+            connect 2 c expiry=60
+                log 1 QueueBegin
+                2: connected present=false
+            sub 2 1 $share/g/t:1
+                log 2 Subscribe
+                2: subscribed 1 granted_qos_1
+            stop 0
+            connect 3 a expiry=60 clean
+                count taken_over 1
+                1: close session_taken_over
+                log 4 Disconnected
+                log 5 Disconnected
+                log 6 QueueBegin
+                3: connected present=false
+            stats
+                sessions=2 connections=2 subscriptions=0 retained=0 queued=0 bytes=2 inflight=1 log=6
+                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=1 connections=1 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=2
+            crash
+                log 7 Disconnected
+                log 3 Disconnected
+            go
+                log 4 Publish to 1
+                log 8 Settle 3 Moved
+                log 9 QueueEnd
+            connect 4 c expiry=60
+                log 5 Connected
+                4: connected present=true
+                4: deliver t "1" qos=1 tag=1
+            connect 6 a expiry=60
+                log 10 Connected
+                6: connected present=true
+            stats
+                sessions=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=10
+                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=1 connections=1 subscriptions=1 retained=0 queued=0 bytes=2 inflight=1 log=5
+        "#]],
+    );
+}
+
+/// No room with any member, or no member at all: dropped, and counted.
+#[test]
+fn what_can_t_be_given_back_is_counted() {
+    let world = World::new(3, true, |config| config.queue_messages_max = 2);
+    check(
+        world,
+        "
+        connect 1 a expiry=60
+        connect 2 c expiry=60
+        connect 3 d expiry=60
+        connect 5 p
+        sub 1 1 $share/g/t:1
+        pub 5 t 1 qos=1 tag=1
+        pub 5 t 2 qos=1 tag=2
+        sub 2 1 $share/g/t:1
+        sub 3 1 $share/g/t:1 u:1
+        pub 5 u 3 qos=1 tag=3
+        pub 5 t 4 qos=1 tag=4
+        pub 5 t 5 qos=1 tag=5
+        pub 5 t 6 qos=1 tag=6
+        disc 1 expiry=0
+        disc 2 expiry=0
+        disc 3 expiry=0
+        stats
+        ",
+        expect![[r#"
+            connect 1 a expiry=60
+                1: connected present=false
+            connect 2 c expiry=60
+                2: connected present=false
+            connect 3 d expiry=60
+                3: connected present=false
+            connect 5 p
+                5: connected present=false
+            sub 1 1 $share/g/t:1
+                1: subscribed 1 granted_qos_1
+            pub 5 t 1 qos=1 tag=1
+                1: deliver t "1" qos=1 tag=1
+                5: published 1 success
+            pub 5 t 2 qos=1 tag=2
+                1: deliver t "2" qos=1 tag=2
+                5: published 2 success
+            sub 2 1 $share/g/t:1
+                2: subscribed 1 granted_qos_1
+            sub 3 1 $share/g/t:1 u:1
+                3: subscribed 1 granted_qos_1 granted_qos_1
+            pub 5 u 3 qos=1 tag=3
+                3: deliver u "3" qos=1 tag=1
+                5: published 3 success
+            pub 5 t 4 qos=1 tag=4
+                count queue_overflow 1
+                5: published 4 quota_exceeded
+            pub 5 t 5 qos=1 tag=5
+                2: deliver t "5" qos=1 tag=1
+                5: published 5 success
+            pub 5 t 6 qos=1 tag=6
+                3: deliver t "6" qos=1 tag=2
+                5: published 6 success
+            disc 1 expiry=0
+                count queue_overflow 1
+                2: deliver t "1" qos=1 tag=2
+            disc 2 expiry=0
+                count queue_overflow 1
+                count queue_overflow 1
+            disc 3 expiry=0
+                count session_ended 2
+            stats
+                sessions=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=7
+                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=7
+                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=6
+        "#]],
+    );
+}
+
+/// A QoS 2 publish that one shard refuses, by MQTT 3, which can't be told: the connection ends, the client comes back
+/// and sends it again. Those who had taken it don't take it twice, also after a crash; the full one takes it now.
+/// (Its tag was freed by the refusal, and the repeat was a new message to the others.)
+#[test]
+fn a_refused_qos_2_publish_is_not_taken_twice() {
+    let world = World::new(3, true, |config| config.queue_messages_max = 1);
+    check(
+        world,
+        "
+        connect 1 a expiry=60
+        connect 2 b expiry=60
+        connect 3 d expiry=60
+        connect 4 c expiry=60
+        sub 1 1 t:2
+        sub 2 1 $share/g/t:1
+        sub 3 1 t:2 full:2
+        sub 4 1 t:2 $share/h/t:2
+        connect 5 p expiry=60 v3
+        pub 5 full x qos=1 tag=1
+        pub 5 t once qos=2 tag=2
+        disc 5 lost
+        connect 6 p expiry=60 v3
+        rec 1 1
+        comp 1 1
+        rec 4 1
+        comp 4 1
+        pub 6 t once qos=2 tag=2 dup
+        disc 6 lost
+        retire
+        crash
+        connect 7 p expiry=60 v3
+        connect 8 d expiry=60
+        connect 9 a expiry=60
+        connect 10 b expiry=60
+        connect 11 c expiry=60
+        ack 8 1
+        pub 7 t once qos=2 tag=2 dup
+        rel 7 2
+        rec 8 2
+        rec 11 2
+        comp 8 2
+        comp 11 2
+        pub 7 t twice qos=2 tag=2
+        ",
+        expect![[r#"
+            connect 1 a expiry=60
+                1: connected present=false
+            connect 2 b expiry=60
+                2: connected present=false
+            connect 3 d expiry=60
+                3: connected present=false
+            connect 4 c expiry=60
+                4: connected present=false
+            sub 1 1 t:2
+                1: subscribed 1 granted_qos_2
+            sub 2 1 $share/g/t:1
+                2: subscribed 1 granted_qos_1
+            sub 3 1 t:2 full:2
+                3: subscribed 1 granted_qos_2 granted_qos_2
+            sub 4 1 t:2 $share/h/t:2
+                4: subscribed 1 granted_qos_2 granted_qos_2
+            connect 5 p expiry=60 v3
+                5: connected present=false
+            pub 5 full x qos=1 tag=1
+                3: deliver full "x" qos=1 tag=1
+                5: published 1 success
+            pub 5 t once qos=2 tag=2
+                1: deliver t "once" qos=2 tag=1
+                2: deliver t "once" qos=1 tag=1
+                4: deliver t "once" qos=2 tag=1
+                5: published 2 quota_exceeded
+            disc 5 lost
+            connect 6 p expiry=60 v3
+                6: connected present=true inbound=[2]
+            rec 1 1
+                1: release 1 success
+            comp 1 1
+            rec 4 1
+                4: release 1 success
+            comp 4 1
+            pub 6 t once qos=2 tag=2 dup
+                4: deliver t "once" qos=2 tag=2
+                6: published 2 quota_exceeded
+            disc 6 lost
+            retire
+                ingest: 0 pending, 0 settled
+                ingest: 2 pending, 0 settled
+                ingest: 1 pending, 0 settled
+            crash
+            connect 7 p expiry=60 v3
+                7: connected present=true inbound=[2]
+            connect 8 d expiry=60
+                8: connected present=true
+                read backlog: 1 entries, end=true
+                8: deliver full "x" qos=1 tag=1 dup
+            connect 9 a expiry=60
+                9: connected present=true
+            connect 10 b expiry=60
+                10: connected present=true
+                read backlog: 1 entries, end=true
+                10: deliver t "once" qos=1 tag=1 dup
+            connect 11 c expiry=60
+                11: connected present=true
+                read backlog: 1 entries, end=true
+                11: deliver t "once" qos=2 tag=2 dup
+            ack 8 1
+            pub 7 t once qos=2 tag=2 dup
+                8: deliver t "once" qos=2 tag=2
+                7: published 2 success
+            rel 7 2
+                7: completed 2 success
+            rec 8 2
+                8: release 2 success
+            rec 11 2
+                11: release 2 success
+            comp 8 2
+            comp 11 2
+            pub 7 t twice qos=2 tag=2
+                9: deliver t "twice" qos=2 tag=1
+                8: deliver t "twice" qos=2 tag=3
+                11: deliver t "twice" qos=2 tag=3
+                7: published 2 quota_exceeded
+        "#]],
+    );
+}
+
+/// The same by MQTT 5: the refusal frees the tag [MQTT-4.3.3-9], and what comes under it next is another message.
+#[test]
+fn a_refused_qos_2_publish_frees_its_tag_if_the_client_is_told() {
+    let world = World::new(3, true, |config| config.queue_messages_max = 1);
+    check(
+        world,
+        "
+        connect 1 a expiry=60
+        connect 3 d expiry=60
+        sub 1 1 t:2
+        sub 3 1 t:2 full:2
+        connect 5 p expiry=60
+        pub 5 full x qos=1 tag=1
+        pub 5 t once qos=2 tag=2
+        rec 1 1
+        comp 1 1
+        ack 3 1
+        pub 5 t other qos=2 tag=2
+        rel 5 2
+        ",
+        expect![[r#"
+            connect 1 a expiry=60
+                1: connected present=false
+            connect 3 d expiry=60
+                3: connected present=false
+            sub 1 1 t:2
+                1: subscribed 1 granted_qos_2
+            sub 3 1 t:2 full:2
+                3: subscribed 1 granted_qos_2 granted_qos_2
+            connect 5 p expiry=60
+                5: connected present=false
+            pub 5 full x qos=1 tag=1
+                3: deliver full "x" qos=1 tag=1
+                5: published 1 success
+            pub 5 t once qos=2 tag=2
+                1: deliver t "once" qos=2 tag=1
+                5: published 2 quota_exceeded
+            rec 1 1
+                1: release 1 success
+            comp 1 1
+            ack 3 1
+            pub 5 t other qos=2 tag=2
+                1: deliver t "other" qos=2 tag=2
+                3: deliver t "other" qos=2 tag=2
+                5: published 2 success
+            rel 5 2
+                5: completed 2 success
+        "#]],
+    );
+}

@@ -161,6 +161,8 @@ pub struct Subscriber {
     pub link: Link,
     /// QoS 2: received, not released `[MQTT-4.3.3-10]`.
     received: BTreeSet<Tag>,
+    /// What it was before a new session that is not committed yet: at a crash the old one is back.
+    received_before: Option<BTreeSet<Tag>>,
     /// Acknowledgements that it has not sent yet.
     pub due: VecDeque<Event>,
     /// SUBSCRIBE and UNSUBSCRIBE under way: tag, topic, whether it subscribes.
@@ -205,9 +207,22 @@ impl Subscriber {
         self.due.clear();
     }
 
-    /// The server has begun a new session. (A client whose CONNACK is lost can't know; it is not what is judged here.)
+    /// The server has begun a new session. (A client whose CONNACK is lost can't know; that is not what is judged here.)
     pub fn begin(&mut self) {
-        self.received.clear();
+        let received = std::mem::take(&mut self.received);
+        self.received_before.get_or_insert(received);
+    }
+
+    /// Its CONNACK has left: the new session stays.
+    pub fn begun(&mut self) {
+        self.received_before = None;
+    }
+
+    /// A session that was not committed is forgotten.
+    pub fn crash(&mut self) {
+        if let Some(before) = self.received_before.take() {
+            self.received = before;
+        }
     }
 
     pub fn take(&mut self, number: usize, effect: Effect, oracle: &mut Oracle) -> Result<(), String> {

@@ -498,7 +498,7 @@ impl World {
         let link = &mut self.subscribers[member].link;
         // Whether it is still there is not judged.
         (link.connection, link.known) = (Some(connection), false);
-        let in_memory = self.options.seed % 2 == 0;
+        let in_memory = self.options.seed.is_multiple_of(2);
         let expiry = SessionExpiry([u32::from(!in_memory), 1, 100, u32::MAX][self.random.below(4)]);
         self.memory_members |= in_memory;
         let clean_start = self.random.chance(200);

@@ -213,6 +213,11 @@ impl Subscriber {
         self.received_before.get_or_insert(received);
     }
 
+    /// A new session is not committed yet.
+    pub fn has_begun(&self) -> bool {
+        self.received_before.is_some()
+    }
+
     /// Its CONNACK has left: the new session stays.
     pub fn begun(&mut self) {
         self.received_before = None;

@@ -216,11 +216,13 @@ impl World {
             }
             Effect::Unpark { connection } => self.with_link(connection, |link| link.parked = false),
             Effect::Connected { connection, session_present, .. } => {
-                if !session_present
-                    && let Some(number) =
-                        self.clients.get(&connection).and_then(|client| client.checked_sub(PUBLISHERS))
-                {
-                    self.subscribers[number].begin();
+                if let Some(number) = self.clients.get(&connection).and_then(|client| client.checked_sub(PUBLISHERS)) {
+                    let subscriber = &mut self.subscribers[number];
+                    let begins_in_memory = !session_present && !subscriber.has_begun();
+                    if begins_in_memory {
+                        subscriber.begin();
+                    }
+                    subscriber.begun();
                 }
                 self.with_link(connection, |link| link.from_server.push_back(effect));
             }
@@ -255,6 +257,11 @@ impl World {
             }
             record => record,
         };
+        if let Record::QueueBegin { owner: QueueOwner::Session(client), .. } = &record
+            && let Some(number) = (0..SUBSCRIBERS + MEMBERS).find(|n| client_name(PUBLISHERS + n) == client.as_str())
+        {
+            self.subscribers[number].begin();
+        }
         self.report.moved += usize::from(matches!(record, Record::Settle { outcome: Outcome::Moved, .. }));
         self.shards[shard].disk.append(record);
     }
@@ -365,6 +372,7 @@ impl World {
         for client in 0..CLIENTS {
             self.cut_client(client);
         }
+        self.subscribers.iter_mut().for_each(Subscriber::crash);
         self.clients.clear();
         self.oracle.member_ended();
         if std::mem::take(&mut self.memory_members) {

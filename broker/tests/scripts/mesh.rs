@@ -759,8 +759,8 @@ fn an_ended_session_gives_back_to_the_right_group() {
                 7: deliver t "2" qos=2 tag=3 dup
             disc 7 expiry=0
                 log 19 Disconnected
-                count session_ended 2
                 log 20 Publish to 1
+                count session_ended 2
                 6: deliver t "1" qos=1 tag=1
                 log 21 Settle 7 Moved
                 log 22 QueueEnd
@@ -774,7 +774,7 @@ fn an_ended_session_gives_back_to_the_right_group() {
                 9: connected present=true
                 9: deliver t "1" qos=1 tag=1 dup
             stats
-                sessions=3 connections=2 subscriptions=2 retained=0 queued=1 bytes=4 inflight=1 log=25
+                sessions=3 registrations=0 connections=2 subscriptions=2 retained=0 queued=1 bytes=4 inflight=1 log=25
         "#]],
     );
 }
@@ -870,9 +870,9 @@ fn a_backlog_is_given_back() {
                 log 15 Settle 8 Moved
                 log 16 QueueEnd
             stats
-                sessions=2 connections=2 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=7
-                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
-                sessions=1 connections=1 subscriptions=1 retained=0 queued=0 bytes=8 inflight=4 log=6
+                sessions=2 registrations=0 connections=2 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=7
+                sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=8 inflight=4 log=6
             crash
                 log 17 Disconnected
                 log 7 Disconnected
@@ -887,9 +887,9 @@ fn a_backlog_is_given_back() {
                 ingest: 0 pending, 4 settled
                 ingest: 4 pending, 0 settled
             stats
-                sessions=1 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
-                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
-                sessions=1 connections=1 subscriptions=1 retained=0 queued=0 bytes=8 inflight=4 log=0
+                sessions=1 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=8 inflight=4 log=0
         "#]],
     );
 }
@@ -944,9 +944,9 @@ fn a_crash_while_giving_back_loses_nothing() {
                 log 6 QueueBegin
                 3: connected present=false
             stats
-                sessions=2 connections=2 subscriptions=0 retained=0 queued=0 bytes=2 inflight=1 log=6
-                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
-                sessions=1 connections=1 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=2
+                sessions=2 registrations=0 connections=2 subscriptions=0 retained=0 queued=0 bytes=2 inflight=1 log=6
+                sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=2
             crash
                 log 7 Disconnected
                 log 3 Disconnected
@@ -962,9 +962,9 @@ fn a_crash_while_giving_back_loses_nothing() {
                 log 10 Connected
                 6: connected present=true
             stats
-                sessions=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=10
-                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
-                sessions=1 connections=1 subscriptions=1 retained=0 queued=0 bytes=2 inflight=1 log=5
+                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=10
+                sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
+                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=2 inflight=1 log=5
         "#]],
     );
 }
@@ -1036,9 +1036,9 @@ fn what_can_t_be_given_back_is_counted() {
             disc 3 expiry=0
                 count session_ended 2
             stats
-                sessions=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=7
-                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=7
-                sessions=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=6
+                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=7
+                sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=7
+                sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=6
         "#]],
     );
 }

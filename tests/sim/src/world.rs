@@ -527,8 +527,8 @@ impl World {
     }
 
     fn member_leaves(&mut self, member: usize, connection: ConnectionId, cause: DisconnectCause) {
-        if self.random.chance(50) {
-            self.crash_in = Some(self.random.below(40));
+        if self.random.chance(100) {
+            self.crash_in = Some(self.random.below(30));
         }
         self.oracle.member_ended();
         self.cut(connection);
@@ -661,7 +661,8 @@ impl World {
         if !self.publishers[publisher].has_room() {
             return;
         }
-        let topic = self.random.below(TOPICS + SUBSCRIBERS);
+        let any = self.random.below(TOPICS + SUBSCRIBERS);
+        let topic = if self.random.chance(300) { SHARED_TOPIC } else { any };
         // Exactly once does not hold for who forgets its session.
         let qos = if topic == PUSH_TOPIC + DEVICE { 1 } else { 1 + self.random.below(2) as u8 };
         let name = self.publishers[publisher].publish(publisher, topic, qos);

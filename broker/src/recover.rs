@@ -259,6 +259,10 @@ impl Broker {
             self.keep_replayed(message);
         }
         self.mesh.recovering = true;
+        for (_, session) in &mut self.sessions {
+            // A session that could not end before its will was published: it ends as others do.
+            session.ending &= session.will.is_none();
+        }
         let (ending, mut places): (Vec<_>, Vec<_>) =
             self.queues.values().copied().partition(|index| self.sessions[*index as usize].ending);
         ending.into_iter().for_each(|index| self.resume_ending(index));

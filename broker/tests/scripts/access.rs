@@ -59,36 +59,37 @@ fn new_rules_end_what_they_no_longer_allow() {
             connect 3 p
                 3: connected present=false
             pub 3 b/c queued qos=1 tag=1
-                log 17 Publish to 3
+                log 17 Publish to 2
+                log 18 Publish to 1
                 1: deliver b/c "queued" qos=1 tag=1
                 3: published 1 success
             allow a/#
-                log 18 Unsubscribe
-                count subscription_revoked 1
                 log 19 Unsubscribe
+                count subscription_revoked 1
                 log 20 Unsubscribe
+                log 21 Unsubscribe
                 count subscription_revoked 2
             pub 3 b/c x qos=1 tag=2
                 count no_subscriber 1
                 3: published 2 no_matching_subscribers
             pub 3 a/c y qos=1 tag=3
-                log 21 Publish to 2
+                log 22 Publish to 2
                 1: deliver a/c "y" qos=1 tag=2
                 3: published 3 success
             crash
-                log 22 Disconnected
+                log 23 Disconnected
             connect 5 p
                 5: connected present=false
             pub 5 b/c x
                 count no_subscriber 1
             connect 4 away expiry=60
-                log 23 Connected
+                log 24 Connected
                 4: connected present=true
                 4: deliver b/c "queued" qos=1 tag=1 dup
                 4: deliver b/c "queued" qos=1 tag=2 dup
                 4: deliver a/c "y" qos=1 tag=3 dup
             stats
-                sessions=3 registrations=0 connections=2 subscriptions=2 retained=0 queued=2 bytes=35 inflight=3 log=23
+                sessions=3 registrations=0 connections=2 subscriptions=2 retained=0 queued=2 bytes=35 inflight=3 log=24
         "#]],
     );
 }

@@ -819,25 +819,27 @@ fn a_backlog_is_given_back() {
             sub 1 1 $share/g/t:1 u:1
                 log 2 Subscribe
                 log 3 Subscribe
+                log 4 RetainedDue
                 1: subscribed 1 granted_qos_1 granted_qos_1
+                log 5 RetainedGiven
             pub 5 t 1 qos=1 tag=1
-                log 4 Publish to 1
+                log 6 Publish to 1
                 1: deliver t "1" qos=1 tag=1
                 5: published 1 success
             pub 5 u 2 qos=1 tag=2
-                log 5 Publish to 1
+                log 7 Publish to 1
                 5: published 2 success
             pub 5 t 3 qos=1 tag=3
-                log 6 Publish to 1
+                log 8 Publish to 1
                 5: published 3 success
             pub 5 t 4 qos=1 tag=4
-                log 7 Publish to 1
+                log 9 Publish to 1
                 5: published 4 success
             pub 5 t 5 qos=1 tag=5
-                log 8 Publish to 1
+                log 10 Publish to 1
                 5: published 5 success
             disc 1 lost
-                log 9 Disconnected
+                log 11 Disconnected
             retire
                 ingest: 5 pending, 0 settled
             connect 2 c expiry=60
@@ -848,9 +850,9 @@ fn a_backlog_is_given_back() {
                 2: subscribed 1 granted_qos_1
             hold
             connect 3 a expiry=60 clean
-                log 10 Disconnected
+                log 12 Disconnected
                 read backlog: 2 entries, end=false
-                log 11 QueueBegin
+                log 13 QueueBegin
                 count session_ended 1
                 read backlog: 2 entries, end=false
                 read backlog: 0 entries, end=true
@@ -858,23 +860,23 @@ fn a_backlog_is_given_back() {
             flow
                 3: connected present=false
                 2: deliver t "1" qos=1 tag=1
-                log 12 Settle 4 Moved
+                log 14 Settle 6 Moved
                 log 4 Publish to 1
                 2: deliver t "3" qos=1 tag=2
-                log 13 Settle 6 Moved
+                log 15 Settle 8 Moved
                 log 5 Publish to 1
                 2: deliver t "4" qos=1 tag=3
-                log 14 Settle 7 Moved
+                log 16 Settle 9 Moved
                 log 6 Publish to 1
                 2: deliver t "5" qos=1 tag=4
-                log 15 Settle 8 Moved
-                log 16 QueueEnd
+                log 17 Settle 10 Moved
+                log 18 QueueEnd
             stats
                 sessions=2 registrations=0 connections=2 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=7
                 sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=0
                 sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=8 inflight=4 log=6
             crash
-                log 17 Disconnected
+                log 19 Disconnected
                 log 7 Disconnected
             connect 4 c expiry=60
                 log 8 Connected
@@ -1037,7 +1039,7 @@ fn what_can_t_be_given_back_is_counted() {
                 count session_ended 2
             stats
                 sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=7
-                sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=7
+                sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=9
                 sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=6
         "#]],
     );

@@ -345,6 +345,7 @@ impl World {
             expiry,
             receive_maximum: 2,
             will: None,
+            hears_refusals: true,
         };
         let home = usize::from(self.placement().home(name.as_bytes()).0);
         let client = Client { name, connection: Some(connection), ..Client::default() };

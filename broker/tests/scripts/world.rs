@@ -55,6 +55,7 @@ impl Disk {
             self.stored.remove(&key);
         }
         self.stored.retain(|(queue, _), _| !batch.ended.contains(queue));
+        self.state.retain(|key, _| !matches!(key, StateKey::Queue(queue) if batch.ended.contains(queue)));
         self.as_of = batch.as_of;
         let before = self.records.len();
         self.records.retain(|(sequence, _)| *sequence > batch.upto);

@@ -71,6 +71,7 @@ impl Disk {
             self.stored.remove(key);
         }
         self.stored.retain(|(queue, _), _| !batch.ended.contains(queue));
+        self.state.retain(|key, _| !matches!(key, StateKey::Queue(queue) if batch.ended.contains(queue)));
         self.as_of = batch.as_of;
     }
 

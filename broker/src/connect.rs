@@ -24,16 +24,8 @@ impl Broker {
             let connection = connect.connection;
             return self.effects.push_back(Effect::ConnectRefused { connection, reason });
         }
-        let mut existing = self.clients.get(&connect.client).copied();
-        if let Some(index) = existing {
-            self.take_over(index);
-            // A session that does not outlive its connection is gone now.
-            existing = self.clients.get(&connect.client).copied();
-        }
-        if let Some(index) = existing.filter(|_| connect.clean_start) {
-            self.end_session(index); // [MQTT-3.1.2-4]
-            existing = None;
-        }
+        let before = self.gate.appended();
+        let existing = self.session_to_resume(&connect);
         let expiry = connect.expiry.min(self.config.session_expiry_max);
         // Before the session: after a crash in between, no push may find a session and no registration.
         self.register_connected(&connect.client, &connect.principal);
@@ -46,29 +38,14 @@ impl Broker {
         self.set_will(index, connect.will);
         let connection = connect.connection;
         let window_max = connect.receive_maximum.clamp(1, self.config.inflight_max.max(1));
-        let place = u32::try_from(self.connections.insert(Connection {
-            id: connection,
-            session: index,
-            registration: None,
-            window_max,
-            unacknowledged: 0,
-            opening: true,
-            congested: false,
-            held: 0,
-            answers: std::collections::VecDeque::new(),
-            answers_first: 0,
-            allowed: None,
-            parked: std::collections::VecDeque::new(),
-            waits_for_answers: false,
-            hears_refusals: connect.hears_refusals,
-        }))
-        .expect("fewer connections than 2^32");
+        let made =
+            Connection { hears_refusals: connect.hears_refusals, ..Connection::new(connection, index, window_max) };
+        let place = u32::try_from(self.connections.insert(made)).expect("fewer connections than 2^32");
         self.connection_places.insert(connection, place);
         let session = &mut self.sessions[index as usize];
         session.connection = Some(place);
         session.since = self.now.wall;
         session.queue.attach();
-        let logged = session.logged;
         self.share_presence(index);
         let session_present = existing.is_some();
         if let Some(queue) = self.registration_queue_of(&connect.client) {
@@ -77,11 +54,25 @@ impl Broker {
             }
             self.join_registration(place, queue);
         }
-        if logged {
+        // Also for a session that the log does not know: a crash must not bring the one back that it has ended.
+        if self.gate.appended() > before {
             self.after_commit(Waiter::Connected { connection, session_present });
         } else {
             self.opened(connection, session_present);
         }
+    }
+
+    /// The client's session, without its old connection; none if it is to begin anew `[MQTT-3.1.2-4]`.
+    fn session_to_resume(&mut self, connect: &Connect) -> Option<SessionIndex> {
+        let existing = self.session_of_client(&connect.client)?;
+        self.take_over(existing);
+        // A session that does not outlive its connection is gone now.
+        let existing = self.session_of_client(&connect.client)?;
+        if connect.clean_start {
+            self.end_session(existing);
+            return None;
+        }
+        Some(existing)
     }
 
     fn connect_refusal(&self, connect: &Connect) -> Option<ReasonCode> {

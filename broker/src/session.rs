@@ -232,6 +232,26 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// One whose CONNACK has not left.
+    pub fn new(id: ConnectionId, session: SessionIndex, window_max: u16) -> Self {
+        Self {
+            id,
+            session,
+            registration: None,
+            window_max,
+            unacknowledged: 0,
+            opening: true,
+            congested: false,
+            held: 0,
+            answers: VecDeque::new(),
+            answers_first: 0,
+            allowed: None,
+            parked: VecDeque::new(),
+            waits_for_answers: false,
+            hears_refusals: true,
+        }
+    }
+
     /// Whose delivery goes under this tag on this connection.
     pub fn owner_of(&self, tag: Tag) -> Option<SessionIndex> {
         match Tags::of(tag) {

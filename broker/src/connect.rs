@@ -24,7 +24,6 @@ impl Broker {
             let connection = connect.connection;
             return self.effects.push_back(Effect::ConnectRefused { connection, reason });
         }
-        let before = self.gate.appended();
         let existing = self.session_to_resume(&connect);
         let expiry = connect.expiry.min(self.config.session_expiry_max);
         // Before the session: after a crash in between, no push may find a session and no registration.
@@ -54,12 +53,9 @@ impl Broker {
             }
             self.join_registration(place, queue);
         }
-        // Also for a session that the log does not know: a crash must not bring the one back that it has ended.
-        if self.gate.appended() > before {
-            self.after_commit(Waiter::Connected { connection, session_present });
-        } else {
-            self.opened(connection, session_present);
-        }
+        // Also for a session that the log does not know: "not present" is a promise, and a crash must not bring back the one
+        // whose end is not committed.
+        self.after_commit(Waiter::Connected { connection, session_present });
     }
 
     /// The client's session, without its old connection; none if it is to begin anew `[MQTT-3.1.2-4]`.

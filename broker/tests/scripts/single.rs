@@ -38,12 +38,12 @@ fn a_durable_qos_1_message_waits_for_its_commit_at_every_step() {
                 1: subscribed 1 granted_qos_1
                 log 4 RetainedGiven
             connect 2 pub
-                2: connected present=false
             pub 2 a/b hello qos=1 tag=7
                 log 5 Publish to 1
             commit
-                1: deliver a/b "hello" qos=1 tag=1
+                2: connected present=false
                 2: published 7 success
+                1: deliver a/b "hello" qos=1 tag=1
             ack 1 1
                 log 6 Settle 5 Acknowledged
             commit

@@ -248,6 +248,24 @@ fn a_packet_in_pieces_and_many_packets_in_one_piece() {
     server.stop();
 }
 
+/// Whatever the borders of segments are: in the fixed header, in a payload, behind a packet.
+#[test]
+fn a_stream_in_tiny_segments() {
+    let server = Server::start(config(1));
+    let mut subscriber = server.connect("s", Clean::Yes);
+    subscriber.subscribe("t", 0);
+    let mut publisher = server.connect("p", Clean::Yes);
+    let payload = |n: u32| -> Vec<u8> { (0..n * 997).map(|m| (m % 251) as u8).collect() };
+    let bytes: Vec<u8> = (0..12).flat_map(|n| Client::publish_bytes("t", &payload(n), None)).collect();
+    for segment in bytes.chunks(7) {
+        publisher.send(segment);
+    }
+    for n in 0..12 {
+        assert!(subscriber.delivery().payload == payload(n), "message {n}");
+    }
+    server.stop();
+}
+
 impl Client {
     /// The pieces must not become one on the way: TCP_NODELAY is on, and this makes the first leave.
     fn ping_between_nothing(&mut self) {

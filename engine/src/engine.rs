@@ -407,9 +407,10 @@ fn recover_shard(id: ShardId, plan: &Plan, common: &Common) -> Result<(Broker, O
     tracing::info!(shard = id.0, records, ?took, "recovered");
     broker.recovered(common.clock.now(), recovered.position.next());
     let writer_config = WriterConfig::new(directory.log_id(id), config.log.segment_bytes, config.log.young_bytes);
-    let writer = Writer::new(writer_config, recovered.position);
+    let mut writer = Writer::new(writer_config, recovered.position);
+    log::make_first_segment(&mut writer, &mut files).map_err(|error| system(&error))?;
     let inbox = Arc::clone(&common.inboxes[usize::from(id.0)]);
-    let worker = Worker::start(old, inbox, &format!("log-{}", id.0)).map_err(|error| system(&error))?;
+    let worker = Worker::start(old, path.clone(), inbox, &format!("log-{}", id.0)).map_err(|error| system(&error))?;
     let options = LogOptions {
         directory: path,
         data_dir: config.data_dir.clone(),

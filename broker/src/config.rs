@@ -91,6 +91,10 @@ pub struct Limits {
     pub retained_max: usize,
     /// As [`Config::subscriptions_max`].
     pub subscriptions_max: usize,
+    /// As [`Config::registrations_max`].
+    pub registrations_max: usize,
+    /// As [`Config::unknown_client`].
+    pub unknown_client: UnknownClient,
     /// As [`Config::session_expiry_max`].
     pub session_expiry_max: SessionExpiry,
 }
@@ -105,6 +109,8 @@ impl Limits {
             inflight_max,
             retained_max,
             subscriptions_max,
+            registrations_max,
+            unknown_client,
             session_expiry_max,
         } = self;
         config.queue_messages_max = queue_messages_max;
@@ -113,6 +119,8 @@ impl Limits {
         config.inflight_max = inflight_max;
         config.retained_max = retained_max;
         config.subscriptions_max = subscriptions_max;
+        config.registrations_max = registrations_max;
+        config.unknown_client = unknown_client;
         config.session_expiry_max = session_expiry_max;
     }
 }

@@ -314,7 +314,7 @@ impl Shard {
     pub(crate) fn committed(&mut self, commit: Commit, micros: u64) {
         let upto = commit.last;
         let Some(log) = &mut self.log else { return };
-        log.figures.sync_micros += micros;
+        log.figures.commit.observe(micros);
         log.finish_commit(commit);
         self.handle(Event::Committed { upto });
         self.drain_effects();

@@ -204,9 +204,14 @@ impl Shard {
     fn begin_session(&mut self, id: ConnectionId, request: ConnectRequest, client: ClientId, principal: Principal) {
         let (limits, now) = (&self.live.limits, self.now);
         let (session, connect) = mqtt::Connection::new(id, request, client, principal, limits, now);
+        let probed = session.deadline().is_none() && !self.live.config.stall_timeout.is_zero();
+        let shard = self.id.0;
         let Some(connection) = self.connection(id) else { return };
         connection.stage = Stage::Serving(Box::new(session));
         connection.flags.known = true;
+        if probed && let Err(error) = listener::watch_silent(&connection.socket) {
+            tracing::warn!(shard, connection = id.0, %error, "a client without keep alive is not probed");
+        }
         self.handle(Event::Connect(Box::new(connect)));
         self.drain_effects();
     }

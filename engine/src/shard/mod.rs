@@ -53,6 +53,7 @@ pub(crate) use turn::Next;
 pub(crate) struct Live {
     pub(crate) config: Config,
     pub(crate) limits: Limits,
+    pub(crate) broker: postroad_broker::Limits,
     pub(crate) auth: Auth,
     pub(crate) acl: Arc<Acl>,
     /// Connections of all shards together at most, below what the file limit allows.
@@ -303,6 +304,7 @@ impl Shard {
         self.now = self.common.clock.now();
         act(self);
         self.settle();
+        self.watch_stall();
         if self.has_work() || !matches!(self.phase, Phase::Serving) {
             self.inbox.doorbell.ring();
         }

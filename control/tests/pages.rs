@@ -144,7 +144,7 @@ fn a_shard_that_takes_no_turn_is_named_until_it_turns_again() {
     let answering = std::thread::spawn(move || {
         for question in questions.iter() {
             if let Request::Ping(answer) = question {
-                answer.try_send(ShardId(0)).expect("room for the answer");
+                let _nobody_waits_at_the_end = answer.try_send(ShardId(0));
             }
         }
     });

@@ -89,6 +89,10 @@ pub struct Limits {
     pub inflight_max: u16,
     /// As [`Config::retained_max`].
     pub retained_max: usize,
+    /// As [`Config::retained_bytes_max`].
+    pub retained_bytes_max: usize,
+    /// As [`Config::topic_levels_max`].
+    pub topic_levels_max: usize,
     /// As [`Config::subscriptions_max`].
     pub subscriptions_max: usize,
     /// As [`Config::registrations_max`].
@@ -108,6 +112,8 @@ impl Limits {
             queue_policy,
             inflight_max,
             retained_max,
+            retained_bytes_max,
+            topic_levels_max,
             subscriptions_max,
             registrations_max,
             unknown_client,
@@ -118,6 +124,8 @@ impl Limits {
         config.queue_policy = queue_policy;
         config.inflight_max = inflight_max;
         config.retained_max = retained_max;
+        config.retained_bytes_max = retained_bytes_max;
+        config.topic_levels_max = topic_levels_max;
         config.subscriptions_max = subscriptions_max;
         config.registrations_max = registrations_max;
         config.unknown_client = unknown_client;

@@ -605,3 +605,39 @@ fn the_figures_of_a_report_follow_the_traffic() {
     drop((subscriber, publisher, bad));
     server.stop();
 }
+
+/// The timer that the kernel runs for the server's side of the connection: 0 none, 2 keepalive (proc(5), `net/tcp`).
+fn kernel_timer(server: SocketAddr, client: SocketAddr) -> u8 {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").expect("Linux");
+    let port = |address: &str| u16::from_str_radix(address.rsplit(':').next().unwrap_or_default(), 16).ok();
+    let timer = |line: &str| -> Option<u8> {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_it = port(fields.get(1)?) == Some(server.port()) && port(fields.get(2)?) == Some(client.port());
+        if is_it { fields.get(5)?.get(..2)?.parse().ok() } else { None }
+    };
+    table.lines().find_map(timer).expect("the connection is there")
+}
+
+/// `[CON-4]`: who promised no sign of life is probed by the kernel, others are left in peace.
+#[test]
+fn only_a_client_without_keep_alive_is_probed() {
+    let server = Server::start(config(2));
+    for n in 0..4 {
+        for (keep_alive, timer) in [(0, 2), (60, 0)] {
+            let mut client = Client::open(server.address());
+            // Names of both shards: a handed-over socket is probed, too.
+            let body = [text("MQTT"), vec![4, 2, 0, keep_alive], text(&format!("client-{n}-{keep_alive}"))].concat();
+            client.send(&packet(0x10, &body));
+            assert_eq!(client.receive(), (0x20, vec![0, 0]));
+            let address = client.stream.local_addr().expect("connected");
+            let mut seen = 1;
+            while seen == 1 {
+                // That of the CONNACK, which the client's kernel acknowledges with some delay.
+                seen = kernel_timer(server.address(), address);
+            }
+            assert_eq!(seen, timer, "keep alive {keep_alive}");
+            client.disconnect();
+        }
+    }
+    server.stop();
+}

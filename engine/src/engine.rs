@@ -417,6 +417,7 @@ fn recover_shard(id: ShardId, plan: &Plan, common: &Common) -> Result<(Broker, O
         syncs: config.durability == Durability::Fsync,
         young_bytes: config.log.young_bytes,
         young_age_millis: u64::try_from(config.log.young_age.as_millis()).unwrap_or(u64::MAX),
+        opened: common.clock.now().mono,
     };
     Ok((broker, Some(ShardLog::new(writer, worker, options))))
 }

@@ -79,14 +79,16 @@ pub(crate) struct LogOptions {
     pub(crate) syncs: bool,
     pub(crate) young_bytes: u64,
     pub(crate) young_age_millis: u64,
+    /// When the log was opened: recovered segments count as that old.
+    pub(crate) opened: MonoMillis,
 }
 
 impl ShardLog {
     /// Its first commit finds a file that is ready, unless `writer` has none: see [`make_first_segment`].
     pub(crate) fn new(writer: Writer, worker: Worker, options: LogOptions) -> Self {
-        let LogOptions { directory, data_dir, syncs, young_bytes, young_age_millis } = options;
-        // What was recovered is as old as this run.
-        let ages = writer.segments().map(|segment| (segment, MonoMillis(0))).collect();
+        let LogOptions { directory, data_dir, syncs, young_bytes, young_age_millis, opened } = options;
+        // What was recovered is as old as this run. Not older: it would be let go while clients are coming back for it.
+        let ages = writer.segments().map(|segment| (segment, opened)).collect();
         Self {
             writer,
             worker,
@@ -369,7 +371,10 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let config = WriterConfig::new(LogId(1), SEGMENT_BYTES, YOUNG_BYTES);
-            let writer = Writer::new(config, Position::fresh(Sequence(1)));
+            Self::of(Writer::new(config, Position::fresh(Sequence(1))), MonoMillis(0))
+        }
+
+        fn of(writer: Writer, opened: MonoMillis) -> Self {
             let (worker, files) = Worker::by_hand();
             let options = LogOptions {
                 directory: PathBuf::new(),
@@ -377,8 +382,10 @@ mod tests {
                 syncs: true,
                 young_bytes: YOUNG_BYTES,
                 young_age_millis: YOUNG_AGE_MILLIS,
+                opened,
             };
-            Self { log: ShardLog::new(writer, worker, options), files, now: Now::default(), removed: 0 }
+            let now = Now { mono: opened, ..Now::default() };
+            Self { log: ShardLog::new(writer, worker, options), files, now, removed: 0 }
         }
 
         fn append(&mut self) {
@@ -471,6 +478,22 @@ mod tests {
             assert!(bench.commit().is_some());
         }
         assert!(bench.window() > 2 * YOUNG_BYTES);
+    }
+
+    /// The clock is that of the machine. Recovered segments counted as old as it, and were let go with the first commit,
+    /// while clients came back for what is in them.
+    #[test]
+    fn what_was_recovered_is_as_old_as_this_run() {
+        let mut before = Bench::new();
+        before.append();
+        before.commit().expect("written");
+        let started = MonoMillis(5_000_000);
+        let mut bench = Bench::of(before.log.writer, started);
+        bench.append();
+        bench.commit().expect("written");
+        assert_eq!(bench.log.due_for_retirement(bench.now), None);
+        bench.now.mono = started.after(YOUNG_AGE_MILLIS);
+        assert!(bench.log.due_for_retirement(bench.now).is_some());
     }
 
     #[test]

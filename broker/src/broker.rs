@@ -10,7 +10,7 @@ use slab::Slab;
 
 use crate::access::Acl;
 use crate::api::{Counted, Effect, Event};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::fence::Fences;
 use crate::gate::Gate;
 use crate::index::{Retained, Subscriptions};
@@ -129,6 +129,11 @@ impl Broker {
     /// The next thing to do; `None` when all is done for now.
     pub fn poll(&mut self) -> Option<Effect> {
         self.effects.pop_front()
+    }
+
+    /// Replaces the bounds that can be changed: they hold for what comes.
+    pub fn set_limits(&mut self, limits: Limits) {
+        limits.apply(&mut self.config);
     }
 
     /// The shard in one line. Walks all sessions: for a report, not for each message.

@@ -75,6 +75,64 @@ pub struct Config {
     pub backlog_bytes_max: usize,
 }
 
+/// The bounds that can be changed while a shard runs. They hold for what comes: nothing that is queued, retained or
+/// subscribed already is dropped because a bound has become lower, and an open connection keeps its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// As [`Config::queue_messages_max`].
+    pub queue_messages_max: usize,
+    /// As [`Config::queue_bytes_max`].
+    pub queue_bytes_max: usize,
+    /// As [`Config::queue_policy`].
+    pub queue_policy: QueuePolicy,
+    /// As [`Config::inflight_max`].
+    pub inflight_max: u16,
+    /// As [`Config::retained_max`].
+    pub retained_max: usize,
+    /// As [`Config::retained_bytes_max`].
+    pub retained_bytes_max: usize,
+    /// As [`Config::topic_levels_max`].
+    pub topic_levels_max: usize,
+    /// As [`Config::subscriptions_max`].
+    pub subscriptions_max: usize,
+    /// As [`Config::registrations_max`].
+    pub registrations_max: usize,
+    /// As [`Config::unknown_client`].
+    pub unknown_client: UnknownClient,
+    /// As [`Config::session_expiry_max`].
+    pub session_expiry_max: SessionExpiry,
+}
+
+impl Limits {
+    /// Puts them into `config`. Whoever adds a bound adds it here, else a reload leaves it as it was.
+    pub fn apply(self, config: &mut Config) {
+        let Self {
+            queue_messages_max,
+            queue_bytes_max,
+            queue_policy,
+            inflight_max,
+            retained_max,
+            retained_bytes_max,
+            topic_levels_max,
+            subscriptions_max,
+            registrations_max,
+            unknown_client,
+            session_expiry_max,
+        } = self;
+        config.queue_messages_max = queue_messages_max;
+        config.queue_bytes_max = queue_bytes_max;
+        config.queue_policy = queue_policy;
+        config.inflight_max = inflight_max;
+        config.retained_max = retained_max;
+        config.retained_bytes_max = retained_bytes_max;
+        config.topic_levels_max = topic_levels_max;
+        config.subscriptions_max = subscriptions_max;
+        config.registrations_max = registrations_max;
+        config.unknown_client = unknown_client;
+        config.session_expiry_max = session_expiry_max;
+    }
+}
+
 impl Config {
     /// The defaults.
     pub fn new(shard: ShardId, placement: Placement, durable: bool, boot: u32) -> Self {

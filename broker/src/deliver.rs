@@ -252,6 +252,7 @@ impl Broker {
         if matches!(outcome, Outcome::Refused | Outcome::TooLarge) {
             self.count(Counted::RefusedByReceiver);
         }
+        self.stats.acknowledged += u64::from(outcome == Outcome::Acknowledged);
         self.settle(index, slot.sequence, slot.stored, outcome);
         self.pump_connection(place);
     }

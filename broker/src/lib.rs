@@ -45,5 +45,5 @@ mod turns;
 mod will;
 
 pub use broker::Broker;
-pub use config::{Config, QueuePolicy, UnknownClient};
+pub use config::{Config, Limits, QueuePolicy, UnknownClient};
 pub use stats::Stats;

@@ -84,6 +84,8 @@ pub struct Stats {
     pub received: u64,
     /// Messages handed to connections.
     pub sent: u64,
+    /// Deliveries of QoS 1 and 2 that receivers have confirmed to the end.
+    pub acknowledged: u64,
     /// By reason, in the order of [`Counted::ALL`].
     pub counted: [u64; COUNTED],
 }

@@ -15,6 +15,7 @@ mod metrics;
 mod process;
 mod report;
 mod server;
+mod stall;
 
-pub use report::{InterfaceReport, LogReport, Request, ShardReport};
+pub use report::{Histogram, InterfaceReport, LogReport, Request, ShardReport};
 pub use server::{BuildInfo, Control, Handle, Phase, Settings, Status};

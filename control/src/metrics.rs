@@ -5,7 +5,7 @@
 use std::fmt::{Display, Write};
 
 use crate::process::ProcessReport;
-use crate::report::{InterfaceReport, ShardReport};
+use crate::report::{Histogram, InterfaceReport, ShardReport};
 
 /// All that one answer to `/metrics` is made of.
 pub struct Snapshot<'a> {
@@ -42,6 +42,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     server(&mut out, snapshot);
     process(&mut out, snapshot.process);
     shards(&mut out, snapshot.shards);
+    commits(&mut out, snapshot.shards);
     counted(&mut out, snapshot.shards);
     interfaces(&mut out, snapshot.shards);
     out.0
@@ -99,6 +100,7 @@ impl Display for Escaped<'_> {
 enum Kind {
     Counter,
     Gauge,
+    Histogram,
 }
 
 impl Kind {
@@ -106,6 +108,7 @@ impl Kind {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
         }
     }
 }
@@ -179,6 +182,8 @@ type Row = (Metric, fn(&ShardReport) -> f64);
 const SHARD_ROWS: &[Row] = &[
     (counter("postroad_shard_cpu_seconds_total", "CPU time of the shard's thread."), |s| seconds(s.cpu_micros)),
     (counter("postroad_shard_stall_seconds_total", "Time by which turns took too long."), |s| seconds(s.stall_micros)),
+    (counter("postroad_shard_stalls_total", "Turns that took stall_max or longer."), |s| s.stalls as f64),
+    (gauge("postroad_shard_turn_seconds_max", "Longest turn since the start."), |s| seconds(s.stall_max_micros)),
     (counter("postroad_shard_turns_total", "Turns of the shard's loop."), |s| s.turns as f64),
     (gauge("postroad_shard_memory_bytes", "Memory that the shard accounts for."), |s| s.memory_bytes as f64),
     (gauge("postroad_connections", "Open connections."), |s| s.connections as f64),
@@ -199,7 +204,9 @@ const SHARD_ROWS: &[Row] = &[
     (counter("postroad_log_commits_total", "Commits written to the log."), |s| s.log.commits as f64),
     (counter("postroad_log_records_total", "Records in those commits."), |s| s.log.records as f64),
     (counter("postroad_log_written_bytes_total", "Bytes of those commits."), |s| s.log.bytes as f64),
-    (counter("postroad_log_sync_seconds_total", "Time spent in waiting for the disk."), |s| seconds(s.log.sync_micros)),
+    (counter("postroad_log_sync_seconds_total", "Time spent in waiting for the disk."), |s| {
+        seconds(s.log.commit.sum_micros)
+    }),
     (gauge("postroad_log_young_bytes", "Size of the young generation."), |s| s.log.young_bytes as f64),
     (gauge("postroad_log_old_bytes", "Size of the old generation."), |s| s.log.old_bytes as f64),
 ];
@@ -211,6 +218,27 @@ fn shards(out: &mut Page, shards: &[ShardReport]) {
             out.sample(metric.name, &[("shard", &shard.shard.0.to_string())], value(shard));
         }
     }
+}
+
+fn commits(out: &mut Page, shards: &[ShardReport]) {
+    let help = "Time from the beginning of a commit's write until the shard knew that it is safe.";
+    let metric = Metric { name: "postroad_log_commit_seconds", kind: Kind::Histogram, help };
+    out.family(metric);
+    for shard in shards {
+        histogram(out, metric.name, &shard.shard.0.to_string(), &shard.log.commit);
+    }
+}
+
+/// One histogram as the format wants it: each bucket counts what the ones before it count, too.
+fn histogram(out: &mut Page, name: &str, shard: &str, figures: &Histogram) {
+    let bounds = Histogram::BOUNDS_MICROS.iter().map(|micros| seconds(*micros).to_string());
+    let mut below = 0;
+    for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(figures.counts) {
+        below += count;
+        out.sample(&format!("{name}_bucket"), &[("shard", shard), ("le", &bound)], below);
+    }
+    out.sample(&format!("{name}_sum"), &[("shard", shard)], seconds(figures.sum_micros));
+    out.sample(&format!("{name}_count"), &[("shard", shard)], below);
 }
 
 fn counted(out: &mut Page, shards: &[ShardReport]) {
@@ -317,6 +345,26 @@ mod tests {
         let before = names.len();
         names.dedup();
         assert_eq!(before, names.len(), "a family is declared twice");
+    }
+
+    #[test]
+    fn a_histogram_s_buckets_add_up() {
+        let mut shard = ShardReport::new(ShardId(2));
+        [50, 100, 250, 2_000_000].iter().for_each(|micros| shard.log.commit.observe(*micros));
+        let text = snapshot_of(&[shard]);
+        for line in [
+            "# TYPE postroad_log_commit_seconds histogram",
+            "postroad_log_commit_seconds_bucket{shard=\"2\",le=\"0.0001\"} 2",
+            "postroad_log_commit_seconds_bucket{shard=\"2\",le=\"0.0002\"} 2",
+            "postroad_log_commit_seconds_bucket{shard=\"2\",le=\"0.0003\"} 3",
+            "postroad_log_commit_seconds_bucket{shard=\"2\",le=\"1\"} 3",
+            "postroad_log_commit_seconds_bucket{shard=\"2\",le=\"+Inf\"} 4",
+            "postroad_log_commit_seconds_sum{shard=\"2\"} 2.0004",
+            "postroad_log_commit_seconds_count{shard=\"2\"} 4",
+            "postroad_log_sync_seconds_total{shard=\"2\"} 2.0004",
+        ] {
+            assert!(text.lines().any(|l| l == line), "missing {line:?} in\n{text}");
+        }
     }
 
     #[test]

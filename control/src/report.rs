@@ -26,6 +26,10 @@ pub struct ShardReport {
     pub cpu_micros: u64,
     /// Time by which turns took longer than they should have, in microseconds.
     pub stall_micros: u64,
+    /// Turns that took `stall_max` or longer.
+    pub stalls: u64,
+    /// The longest turn of all, in microseconds.
+    pub stall_max_micros: u64,
     /// Turns of the shard's loop.
     pub turns: u64,
     /// Bytes that the shard knows to be held by its sessions, queues and buffers.
@@ -71,6 +75,8 @@ impl ShardReport {
             shard,
             cpu_micros: 0,
             stall_micros: 0,
+            stalls: 0,
+            stall_max_micros: 0,
             turns: 0,
             memory_bytes: 0,
             connections: 0,
@@ -93,6 +99,34 @@ impl ShardReport {
     }
 }
 
+/// How often something took how long.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    /// For each of [`Self::BOUNDS_MICROS`] how often it took no longer than that, but longer than the one before; last,
+    /// how often it took longer than all of them.
+    pub counts: [u64; Self::BOUNDS_MICROS.len() + 1],
+    /// All of it together, in microseconds.
+    pub sum_micros: u64,
+}
+
+impl Histogram {
+    /// Upper bounds of the buckets, ascending: fine around what disks take for a sync, coarse where it hurts anyway.
+    pub const BOUNDS_MICROS: [u64; 15] =
+        [100, 200, 300, 400, 600, 800, 1_000, 1_500, 2_000, 3_000, 5_000, 10_000, 30_000, 100_000, 1_000_000];
+
+    /// It took so long.
+    pub fn observe(&mut self, micros: u64) {
+        let bucket = Self::BOUNDS_MICROS.partition_point(|bound| *bound < micros);
+        self.counts[bucket] += 1;
+        self.sum_micros += micros;
+    }
+
+    /// How often in all.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
 /// The figures of one shard's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogReport {
@@ -102,8 +136,8 @@ pub struct LogReport {
     pub records: u64,
     /// Bytes of them.
     pub bytes: u64,
-    /// Time spent in waiting for the disk, in microseconds.
-    pub sync_micros: u64,
+    /// Time from the beginning of each commit's write until the shard knew that it is safe.
+    pub commit: Histogram,
     /// Bytes of the young generation's segments.
     pub young_bytes: u64,
     /// Bytes of the old generation on disk.

@@ -3,7 +3,7 @@
 //! Limits: connections open at once, bytes of a request's head, time for the head and for a connection. A
 //! request with a body is refused: no page takes one.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -24,6 +24,7 @@ use tokio::time::timeout;
 
 use crate::metrics::{HttpFigures, Snapshot, render};
 use crate::report::{Request, ShardReport};
+use crate::stall::Watch;
 
 /// Limits of the control plane; each is an option of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Settings {
     pub connection_age_max: Duration,
     /// Time for the shards to answer a question.
     pub shard_timeout: Duration,
+    /// Time without a turn after which a shard counts as stalled.
+    pub stall_max: Duration,
 }
 
 impl Default for Settings {
@@ -48,6 +51,7 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(15),
             connection_age_max: Duration::from_secs(600),
             shard_timeout: Duration::from_secs(2),
+            stall_max: Duration::from_secs(1),
         }
     }
 }
@@ -175,6 +179,7 @@ impl Control {
                 started,
                 open: Cell::new(0),
                 figures: Cell::new(HttpFigures::default()),
+                stalled: RefCell::default(),
             });
             tokio::task::LocalSet::new().block_on(&runtime, serve(server, listeners, stopped));
         })?;
@@ -209,6 +214,8 @@ struct Server {
     started: Instant,
     open: Cell<usize>,
     figures: Cell<HttpFigures>,
+    /// Shards that take no turns, as far as the watch has seen.
+    stalled: RefCell<Vec<usize>>,
 }
 
 /// Counts a connection as open for as long as it lives.
@@ -229,9 +236,25 @@ async fn serve(server: Rc<Server>, listeners: Vec<TcpListener>, mut stopped: wat
             Err(error) => tracing::error!(%error, "an HTTP listener could not be registered"),
         }
     }
+    drop(tokio::task::spawn_local(watch_shards(Rc::clone(&server))));
     // An error means that the `Control` is gone without `stop`: go on serving for the process's life.
     if stopped.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+/// Asks every shard for a sign of life, again and again, and notes those that give none for `stall_max`. From outside,
+/// since a shard that stands still can't tell. What it costs a shard is one wake-up per half `stall_max`.
+async fn watch_shards(server: Rc<Server>) {
+    let patience = server.settings.stall_max;
+    let mut watch = Watch::new(patience);
+    loop {
+        watch.ask(&server.shards.borrow(), Instant::now());
+        let next = tokio::time::Instant::now() + patience / 2;
+        while let Ok(Ok(shard)) = tokio::time::timeout_at(next, watch.answers().recv_async()).await {
+            watch.answered(usize::from(shard.0), Instant::now());
+        }
+        server.stalled.replace(watch.stalled(Instant::now()));
     }
 }
 
@@ -309,6 +332,7 @@ impl Server {
             "phase": status.phase.name(),
             "reason": status.phase.reason(),
             "notes": status.notes,
+            "stalled_shards": *self.stalled.borrow(),
         });
         json(code, &body)
     }
@@ -322,6 +346,7 @@ impl Server {
             "phase": phase.name(),
             "version": self.build.version,
             "uptime_seconds": self.started.elapsed().as_secs(),
+            "stalled_shards": *self.stalled.borrow(),
         });
         json(if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
     }

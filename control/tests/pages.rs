@@ -93,6 +93,67 @@ fn metrics_come_from_every_shard_and_a_silent_one_is_told() {
     shard.join().expect("the played shard ends with its channel");
 }
 
+/// What the operator guide tells to watch is there to be watched.
+#[test]
+fn every_metric_that_the_operator_guide_names_is_exported() {
+    let guide = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operator-guide.md");
+    let guide = std::fs::read_to_string(guide).expect("the guide is there");
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = guide.split(|c: char| !is_name(c) && c != '*');
+    // `postroad_interface_*` stands for all that begin so; a name of a file or option has no such prefix.
+    let names: Vec<&str> = words.filter(|word| word.starts_with("postroad_") || word.starts_with("process_")).collect();
+    assert!(names.len() > 15, "{names:?}");
+    let (control, address) = start(Settings::default());
+    let (shard, questions) = flume::bounded::<Request>(4);
+    control.handle().attach(vec![shard]);
+    let answering = std::thread::spawn(move || {
+        for question in questions.iter() {
+            if let Request::Report(answer) = question {
+                let mut report = ShardReport::new(ShardId(0));
+                report.interfaces.push(postroad_control::InterfaceReport::new("mqtt".into()));
+                report.counted.push(("queue_overflow", 1));
+                answer.try_send(report).expect("room for one answer");
+            }
+        }
+    });
+    let page = get(address, "/metrics");
+    for name in names {
+        let (sample, star) = (name.trim_end_matches('*'), name.ends_with('*'));
+        let is_sample = |line: &str| {
+            let known = line.split(|c| !is_name(c)).next().unwrap_or_default();
+            if star { known.starts_with(sample) } else { known == sample }
+        };
+        assert!(page.lines().any(is_sample), "{name} is not exported");
+    }
+    control.handle().attach(Vec::new());
+    control.stop();
+    answering.join().expect("ends with its channel");
+}
+
+/// Played by hand: the shard answers nothing until the pages say so, then everything until they say that.
+#[test]
+fn a_shard_that_takes_no_turn_is_named_until_it_turns_again() {
+    let (control, address) = start(Settings { stall_max: Duration::from_millis(50), ..Settings::default() });
+    control.handle().enter(Phase::Serving);
+    let (shard, questions) = flume::bounded::<Request>(4);
+    control.handle().attach(vec![shard]);
+    while !get(address, "/health").contains(r#""stalled_shards":[0]"#) {}
+    let ready = get(address, "/ready");
+    assert_status(&ready, 200);
+    assert!(ready.contains(r#""stalled_shards":[0]"#), "{ready}");
+    let answering = std::thread::spawn(move || {
+        for question in questions.iter() {
+            if let Request::Ping(answer) = question {
+                let _nobody_waits_at_the_end = answer.try_send(ShardId(0));
+            }
+        }
+    });
+    while !get(address, "/health").contains(r#""stalled_shards":[]"#) {}
+    control.handle().attach(Vec::new());
+    control.stop();
+    answering.join().expect("ends with its channel");
+}
+
 #[test]
 fn what_no_page_takes_is_refused() {
     let (control, address) = start(Settings::default());

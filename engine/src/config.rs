@@ -157,6 +157,13 @@ pub struct Config {
     pub connections_max: usize,
     /// Live. Unsent output of one connection, in bytes, above which nothing more is delivered to it.
     pub output_bytes_max: usize,
+    /// Live, for connections made after the change. Bytes that the kernel holds unsent for one connection; what is
+    /// beyond waits with us, where it can still expire or be dropped by its queue's policy.
+    pub not_sent_bytes_max: u32,
+    /// Live, for connections made after the change. Time for which sent bytes may stay unacknowledged by the peer's
+    /// TCP, or its receive window shut, before the connection counts as dead; a client with keep alive 0 is probed
+    /// after half of it. Zero: as long as the kernel thinks fit, a quarter of an hour and more, and no probes.
+    pub stall_timeout: Duration,
     /// Live. Limits of each session's queue.
     pub queue: Queue,
     /// Live. Who can be pushed to.
@@ -179,7 +186,7 @@ pub struct Config {
     pub acl_file: Option<PathBuf>,
     /// Restart. Time that a graceful stop may take.
     pub drain_timeout: Duration,
-    /// Restart. Longest time between two turns of a shard before its watchdog reports a stall.
+    /// Restart. A turn of a shard that takes this long, or this long without one, is a stall: logged and counted.
     pub stall_max: Duration,
 }
 
@@ -233,6 +240,8 @@ impl Default for Config {
             mqtt: Mqtt::default(),
             connections_max: 0,
             output_bytes_max: 256 << 10,
+            not_sent_bytes_max: 16 << 10,
+            stall_timeout: Duration::from_secs(120),
             queue: Queue::default(),
             registrations: Registrations::default(),
             retained_max: 100_000,

@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 use postroad_base::{ConnectionId, MonoMillis, ShardId};
 use postroad_protocol::gather::Gather;
 use postroad_session::mqtt;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
+
+use crate::input::Input;
 
 /// Where a connection is in its life.
 pub(crate) enum Stage {
@@ -58,8 +60,8 @@ pub(crate) struct Connection {
     pub(crate) deadline: MonoMillis,
     /// The wheel has an entry for it at this time.
     pub(crate) timer_at: MonoMillis,
-    /// Received, but not yet a whole packet.
-    pub(crate) unread: Vec<u8>,
+    /// Received and not used yet.
+    pub(crate) input: Input,
     pub(crate) output: Gather,
 }
 
@@ -76,15 +78,23 @@ impl Connection {
             listener,
             deadline,
             timer_at: MonoMillis(u64::MAX),
-            unread: Vec::new(),
+            input: Input::default(),
             output: Gather::new(),
         }
     }
 
-    /// Receives what there is room for. 0: the peer has closed its side.
-    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (count, _) = rustix::net::recv(&self.socket, buffer, RecvFlags::DONTWAIT)?;
-        Ok(count)
+    /// Receives behind what is kept, then into `shared`: [`Input::received`] tells which. Also says how much there was
+    /// room for. 0 bytes: the peer has closed its side.
+    pub(crate) fn receive(&mut self, shared: &mut [u8]) -> (io::Result<usize>, usize) {
+        if self.input.is_empty() {
+            let received = rustix::net::recv(&self.socket, &mut *shared, RecvFlags::DONTWAIT);
+            return (received.map(|(count, _)| count).map_err(io::Error::from), shared.len());
+        }
+        let mut slices = self.input.slices(shared);
+        let room = slices.iter().map(|slice| slice.len()).sum();
+        let mut control = RecvAncillaryBuffer::default();
+        let received = rustix::net::recvmsg(&self.socket, &mut slices, &mut control, RecvFlags::DONTWAIT);
+        (received.map(|message| message.bytes).map_err(io::Error::from), room)
     }
 
     /// Writes what waits, as far as the kernel takes it, and returns how many bytes it took.
@@ -142,7 +152,7 @@ impl Connection {
 
     /// Bytes of memory that its buffers own.
     pub(crate) fn buffer_bytes(&self) -> usize {
-        self.unread.capacity() + self.output.capacity()
+        self.input.capacity() + self.output.capacity()
     }
 }
 

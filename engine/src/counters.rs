@@ -80,6 +80,7 @@ pub(crate) struct Counters {
     pub(crate) turns: u64,
     pub(crate) stall_millis: u64,
     pub(crate) stall_millis_max: u64,
+    pub(crate) stalls: u64,
     pub(crate) accept_paused: u64,
     pub(crate) handed_over: u64,
     pub(crate) forwarded: u64,
@@ -89,9 +90,11 @@ pub(crate) struct Counters {
     pub(crate) too_large: u64,
     pub(crate) panics: u64,
     turn_millis_max: u64,
+    /// `stall_max`.
+    stall_max_millis: u64,
 }
 
-/// A turn that takes longer than this is a stall.
+/// What a turn takes beyond this is counted as stalled time.
 const TURN_MAX: Duration = Duration::from_millis(20);
 
 impl Counters {
@@ -99,16 +102,20 @@ impl Counters {
         let interface = |name: &str| Interface { name: name.into(), ..Interface::default() };
         Self {
             interfaces: config.listeners.iter().map(|listener| interface(&listener.name)).collect(),
+            stall_max_millis: u64::try_from(config.stall_max.as_millis()).unwrap_or(u64::MAX),
             turn_millis_max: u64::try_from(TURN_MAX.as_millis()).expect("20"),
             ..Self::default()
         }
     }
 
-    pub(crate) fn turn(&mut self, begin: Now, end: Now) {
-        self.turns += 1;
+    /// The shard worked without a pause. Says how long, in milliseconds, if that was a stall by `stall_max`.
+    pub(crate) fn worked(&mut self, begin: Now, end: Now) -> Option<u64> {
         let millis = end.mono.since(begin.mono);
         self.stall_millis_max = self.stall_millis_max.max(millis);
         self.stall_millis += millis.saturating_sub(self.turn_millis_max);
+        let stalled = millis >= self.stall_max_millis;
+        self.stalls += u64::from(stalled);
+        stalled.then_some(millis)
     }
 
     pub(crate) fn refused(&mut self, interface: usize, why: Refused) {
@@ -136,6 +143,9 @@ impl Counters {
             queued_messages: (stats.queued_messages + stats.inflight) as u64,
             published: stats.received,
             delivered: stats.sent,
+            acknowledged: stats.acknowledged,
+            stalls: self.stalls,
+            stall_max_micros: self.stall_millis_max * 1000,
             forwarded: self.forwarded,
             parked: self.parked,
             accept_paused: self.accept_paused,
@@ -195,6 +205,15 @@ mod tests {
         for (place, (why, _)) in REFUSED.iter().enumerate() {
             assert_eq!(*why as usize, place);
         }
+    }
+
+    #[test]
+    fn a_stall_is_counted_with_its_length() {
+        let mut counters = Counters::new(&Config { stall_max: Duration::from_millis(500), ..Config::default() });
+        let at = |millis| Now { mono: postroad_base::MonoMillis(millis), ..Now::default() };
+        assert_eq!([10, 499, 500, 900].map(|end| counters.worked(at(0), at(end))), [None, None, Some(500), Some(900)]);
+        assert_eq!((counters.stalls, counters.stall_millis_max), (2, 900));
+        assert_eq!(counters.stall_millis, 479 + 480 + 880, "beyond 20 ms each");
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Engine {
                 "{shards} shards need at least as many partitions, not {partitions}"
             )));
         }
-        let live = Arc::new(make_live(&config)?);
+        let live = Arc::new(make_live(&config, shards)?);
         let directory = open_directory(&config, shards)?;
         let (listeners, ports) = bind_all(&config, shards)?;
         let placement = match &directory {
@@ -196,7 +196,7 @@ impl Handle {
         let mut current = self.config.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let waiting = current.restart_differences(&new);
         let new = current.with_live_of(new);
-        let live = Arc::new(make_live(&new)?);
+        let live = Arc::new(make_live(&new, u16::try_from(self.common.inboxes.len()).expect("counted in 16 bits"))?);
         self.common.inboxes.iter().for_each(|inbox| inbox.order(Order::Reload(Arc::clone(&live))));
         *current = new;
         Ok(waiting)
@@ -407,15 +407,17 @@ fn recover_shard(id: ShardId, plan: &Plan, common: &Common) -> Result<(Broker, O
     tracing::info!(shard = id.0, records, ?took, "recovered");
     broker.recovered(common.clock.now(), recovered.position.next());
     let writer_config = WriterConfig::new(directory.log_id(id), config.log.segment_bytes, config.log.young_bytes);
-    let writer = Writer::new(writer_config, recovered.position);
+    let mut writer = Writer::new(writer_config, recovered.position);
+    log::make_first_segment(&mut writer, &mut files).map_err(|error| system(&error))?;
     let inbox = Arc::clone(&common.inboxes[usize::from(id.0)]);
-    let worker = Worker::start(old, inbox, &format!("log-{}", id.0)).map_err(|error| system(&error))?;
+    let worker = Worker::start(old, path.clone(), inbox, &format!("log-{}", id.0)).map_err(|error| system(&error))?;
     let options = LogOptions {
         directory: path,
         data_dir: config.data_dir.clone(),
         syncs: config.durability == Durability::Fsync,
         young_bytes: config.log.young_bytes,
         young_age_millis: u64::try_from(config.log.young_age.as_millis()).unwrap_or(u64::MAX),
+        opened: common.clock.now().mono,
     };
     Ok((broker, Some(ShardLog::new(writer, worker, options))))
 }
@@ -454,10 +456,14 @@ fn replay_state(old: &Old, broker: &mut Broker) -> Result<(), OldError> {
 }
 
 fn broker_config(id: ShardId, plan: &Plan, common: &Common) -> postroad_broker::Config {
-    let config = &plan.config;
-    let durable = plan.directory.is_some();
-    let shards = common.inboxes.len();
-    postroad_broker::Config {
+    let mut config = postroad_broker::Config::new(id, common.placement.clone(), plan.directory.is_some(), plan.boot);
+    broker_limits(&plan.config, common.inboxes.len()).apply(&mut config);
+    config
+}
+
+/// The broker's part of what a reload replaces.
+fn broker_limits(config: &Config, shards: usize) -> postroad_broker::Limits {
+    postroad_broker::Limits {
         queue_messages_max: config.queue.messages_max,
         queue_bytes_max: config.queue.bytes_max,
         queue_policy: match config.queue.policy {
@@ -476,7 +482,6 @@ fn broker_config(id: ShardId, plan: &Plan, common: &Common) -> postroad_broker::
             config::UnknownClient::Queue => UnknownClient::Queue,
         },
         session_expiry_max: SessionExpiry(config.mqtt.session_expiry_max_seconds),
-        ..postroad_broker::Config::new(id, common.placement.clone(), durable, plan.boot)
     }
 }
 
@@ -494,15 +499,40 @@ fn make_common(shards: u16, placement: Placement) -> std::io::Result<Common> {
     })
 }
 
-/// Files that the process needs besides connections: logs, tables of the old generations, pipes.
-const OTHER_FILES_MAX: u64 = 512;
+/// Files that the process needs whatever the number of shards: HTTP connections, standard streams, signals, files that
+/// are read at a reload.
+const PROCESS_FILES_MAX: u64 = 128;
+/// Files of one shard besides connections, its listeners, and the tables of its old generation: the executor's rings and
+/// events, readiness sets, bell, alarm, segments that are written, made and read, fjall's journal and directories.
+const SHARD_FILES_MAX: u64 = 32;
 
-fn make_live(config: &Config) -> Result<Live, EngineError> {
+/// Open files that a server of so many shards and listeners needs besides connections, at most.
+pub fn files_besides_connections(shards: u16, listeners: usize) -> u64 {
+    let each = SHARD_FILES_MAX + listeners as u64 + postroad_storage::old::OLD_FILES_MAX as u64;
+    PROCESS_FILES_MAX + u64::from(shards) * each
+}
+
+fn make_live(config: &Config, shards: u16) -> Result<Live, EngineError> {
     let anonymous = if config.allow_anonymous { Anonymous::Allow } else { Anonymous::Deny };
     let auth = Auth::load(config.auth_file.as_deref(), anonymous)?;
-    let files = usize::try_from(probe::raise_open_files_limit().saturating_sub(OTHER_FILES_MAX)).unwrap_or(usize::MAX);
+    let (limit, others) = (probe::raise_open_files_limit(), files_besides_connections(shards, config.listeners.len()));
+    if limit <= others {
+        return Err(EngineError::System(format!(
+            "the limit of {limit} open files leaves none for clients: {shards} shards need {others} themselves; raise \
+             the limit (LimitNOFILE, ulimit -n) or run fewer shards"
+        )));
+    }
+    let files = usize::try_from(limit - others).unwrap_or(usize::MAX);
     let connections_max = if config.connections_max == 0 { files } else { config.connections_max.min(files) };
-    Ok(Live { limits: limits(config), auth, acl: Arc::new(load_acl(config)?), connections_max, config: config.clone() })
+    let broker = broker_limits(config, usize::from(shards));
+    Ok(Live {
+        limits: limits(config),
+        broker,
+        auth,
+        acl: Arc::new(load_acl(config)?),
+        connections_max,
+        config: config.clone(),
+    })
 }
 
 fn load_acl(config: &Config) -> Result<Acl, EngineError> {

@@ -22,6 +22,7 @@ mod counters;
 mod crash;
 mod engine;
 mod fault;
+mod input;
 mod listener;
 mod log;
 mod mesh;
@@ -32,6 +33,6 @@ mod shard;
 mod wheel;
 
 pub use config::Config;
-pub use engine::{Engine, EngineError, Handle, Port, Running};
+pub use engine::{Engine, EngineError, Handle, Port, Running, files_besides_connections};
 /// The data directory, for the tools that look at one while no server runs on it.
 pub use postroad_storage::directory as data_directory;

@@ -201,6 +201,19 @@ mod tests {
         ready
     }
 
+    /// The last shard to announce its filters rang the others while one of them was between its look at the counter and
+    /// `will_sleep`: that ring was skipped, and the start hung.
+    #[test]
+    fn who_is_on_the_way_to_sleep_hears_the_bell_that_always_rings() {
+        let mut poller = Poller::new().expect("epoll");
+        let bell = Doorbell::new().expect("eventfd");
+        poller.add_read(bell.descriptor(), 9).expect("added");
+        bell.awake();
+        bell.ring_always();
+        bell.will_sleep();
+        assert_eq!(collect(&mut poller), [Ready { token: 9, read: true, write: false, hangup: false }]);
+    }
+
     #[test]
     fn each_ring_of_a_sleeper_is_a_new_edge() {
         let mut poller = Poller::new().expect("epoll");

@@ -248,6 +248,24 @@ fn a_packet_in_pieces_and_many_packets_in_one_piece() {
     server.stop();
 }
 
+/// Whatever the borders of segments are: in the fixed header, in a payload, behind a packet.
+#[test]
+fn a_stream_in_tiny_segments() {
+    let server = Server::start(config(1));
+    let mut subscriber = server.connect("s", Clean::Yes);
+    subscriber.subscribe("t", 0);
+    let mut publisher = server.connect("p", Clean::Yes);
+    let payload = |n: u32| -> Vec<u8> { (0..n * 997).map(|m| (m % 251) as u8).collect() };
+    let bytes: Vec<u8> = (0..12).flat_map(|n| Client::publish_bytes("t", &payload(n), None)).collect();
+    for segment in bytes.chunks(7) {
+        publisher.send(segment);
+    }
+    for n in 0..12 {
+        assert!(subscriber.delivery().payload == payload(n), "message {n}");
+    }
+    server.stop();
+}
+
 impl Client {
     /// The pieces must not become one on the way: TCP_NODELAY is on, and this makes the first leave.
     fn ping_between_nothing(&mut self) {
@@ -479,5 +497,147 @@ fn the_server_tells_about_itself_whatever_shard_asks() {
         }
     }
     drop(clients);
+    server.stop();
+}
+
+/// Answers of 40 00 are PUBACKs of MQTT 3; of MQTT 5 they hold a reason.
+fn publish_v5(client: &mut Client, topic: &str, id: u16) -> u8 {
+    let body = [text(topic), id.to_be_bytes().to_vec(), vec![0], b"x".to_vec()].concat();
+    client.send(&packet(0x32, &body));
+    let (first, body) = client.receive();
+    assert_eq!(first, 0x40, "PUBACK");
+    body.get(2).copied().unwrap_or(0)
+}
+
+fn connect_v5(server: &Server, client: &str) -> Client {
+    let mut connection = Client::open(server.address());
+    let body = [text("MQTT"), vec![5, 2, 0, 0, 0], text(client)].concat();
+    connection.send(&packet(0x10, &body));
+    assert_eq!(connection.receive().0, 0x20, "CONNACK");
+    connection
+}
+
+/// The documentation said that these are live, and the broker never heard of a reload.
+#[test]
+fn a_reload_changes_the_limits_of_the_broker() {
+    let mut before = config(1);
+    before.queue.messages_max = 1_000;
+    let server = Server::start(before.clone());
+    let mut sleeper = server.connect("sleeper", Clean::No);
+    sleeper.subscribe("q", 1);
+    sleeper.disconnect();
+    let mut publisher = connect_v5(&server, "publisher");
+    for id in 1..=3 {
+        assert_eq!(publish_v5(&mut publisher, "q", id), 0, "there is room");
+    }
+    let mut after = before.clone();
+    after.queue.messages_max = 3;
+    assert!(server.0.handle().reload(after.clone()).expect("applies").is_empty());
+    // A client that connects after the order was given is let in after it was taken.
+    let mut publisher = connect_v5(&server, "publisher-2");
+    assert_eq!(publish_v5(&mut publisher, "q", 4), 0x97, "quota exceeded");
+    after.queue.messages_max = 4;
+    after.mqtt.subscriptions_max = 1;
+    after.retained_max = 0;
+    server.0.handle().reload(after).expect("applies");
+    let mut publisher = connect_v5(&server, "publisher-3");
+    assert_eq!(publish_v5(&mut publisher, "q", 5), 0);
+    publisher.send(&packet(0x82, &[vec![0, 9, 0], text("a"), vec![0]].concat()));
+    assert_eq!(publisher.receive().1[3..], [0], "the first subscription");
+    publisher.send(&packet(0x82, &[vec![0, 9, 0], text("b"), vec![0]].concat()));
+    assert_eq!(publisher.receive().1[3..], [0x97], "one is the most");
+    drop(publisher);
+    server.stop();
+}
+
+fn reports(server: &Server) -> Vec<postroad_control::ShardReport> {
+    let requests = server.0.handle().requests();
+    let (answer, answers) = flume::bounded(requests.len());
+    requests.iter().for_each(|shard| {
+        shard.send(postroad_control::Request::Report(answer.clone())).expect("the shard lives");
+    });
+    drop(answer);
+    answers.iter().collect()
+}
+
+/// Every figure that the operator guide tells to watch moves with what it counts.
+#[test]
+fn the_figures_of_a_report_follow_the_traffic() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let server = Server::start(durable(1, dir.path()));
+    let before = reports(&server).remove(0);
+    let mut subscriber = server.connect("subscriber", Clean::No);
+    subscriber.subscribe("t", 1);
+    let mut sleeper = server.connect("sleeper", Clean::No);
+    sleeper.subscribe("s", 1);
+    sleeper.disconnect();
+    let mut publisher = server.connect("publisher", Clean::Yes);
+    for id in 1..=10 {
+        publisher.publish_acknowledged("t", b"x", id);
+        publisher.publish_acknowledged("s", b"x", id + 100);
+        subscriber.delivery();
+    }
+    publisher.publish("nobody", b"x");
+    publisher.ping();
+    subscriber.ping(); // its last PUBACK is handled
+    let mut bad = Client::open(server.address());
+    bad.send(&[0xff; 8]);
+    assert_eq!(bad.try_receive(), None);
+
+    let after = reports(&server).remove(0);
+    let counted = |name: &str| after.counted.iter().find(|(known, _)| *known == name).map(|(_, count)| *count);
+    assert_eq!((after.published, after.delivered, after.acknowledged), (21, 10, 10));
+    assert_eq!((after.sessions, after.subscriptions), (3, 2));
+    assert_eq!(after.connections, 3, "the bad one has not closed its side");
+    assert_eq!(after.queued_messages, 10, "what waits for the sleeper");
+    assert!(after.memory_bytes > 0 && after.cpu_micros > before.cpu_micros && after.turns > before.turns);
+    assert_eq!(counted("no_subscriber"), Some(1));
+    assert!(after.log.commits > 20 && after.log.records > after.log.commits / 2 && after.log.bytes > 0);
+    assert_eq!(after.log.commit.count(), after.log.commits, "each commit is in the histogram");
+    assert!(after.log.commit.sum_micros > 0 && after.log.young_bytes > 0);
+    assert!(after.stall_max_micros >= before.stall_max_micros && after.stalls == 0);
+    let interface = &after.interfaces[0];
+    assert_eq!((interface.accepted, interface.open), (4, 3));
+    assert!(interface.received_bytes > 200 && interface.sent_bytes > 150);
+    assert!(interface.received_packets > 30 && interface.sent_packets > 30, "{interface:?}");
+    let malformed = interface.errors.iter().find(|(name, _)| *name == "malformed_connect").map(|(_, count)| *count);
+    assert_eq!(malformed, Some(1));
+    drop((subscriber, publisher, bad));
+    server.stop();
+}
+
+/// The timer that the kernel runs for the server's side of the connection: 0 none, 2 keepalive (proc(5), `net/tcp`).
+fn kernel_timer(server: SocketAddr, client: SocketAddr) -> u8 {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").expect("Linux");
+    let port = |address: &str| u16::from_str_radix(address.rsplit(':').next().unwrap_or_default(), 16).ok();
+    let timer = |line: &str| -> Option<u8> {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_it = port(fields.get(1)?) == Some(server.port()) && port(fields.get(2)?) == Some(client.port());
+        if is_it { fields.get(5)?.get(..2)?.parse().ok() } else { None }
+    };
+    table.lines().find_map(timer).expect("the connection is there")
+}
+
+/// `[CON-4]`: who promised no sign of life is probed by the kernel, others are left in peace.
+#[test]
+fn only_a_client_without_keep_alive_is_probed() {
+    let server = Server::start(config(2));
+    for n in 0..4 {
+        for (keep_alive, timer) in [(0, 2), (60, 0)] {
+            let mut client = Client::open(server.address());
+            // Names of both shards: a handed-over socket is probed, too.
+            let body = [text("MQTT"), vec![4, 2, 0, keep_alive], text(&format!("client-{n}-{keep_alive}"))].concat();
+            client.send(&packet(0x10, &body));
+            assert_eq!(client.receive(), (0x20, vec![0, 0]));
+            let address = client.stream.local_addr().expect("connected");
+            let mut seen = 1;
+            while seen == 1 {
+                // That of the CONNACK, which the client's kernel acknowledges with some delay.
+                seen = kernel_timer(server.address(), address);
+            }
+            assert_eq!(seen, timer, "keep alive {keep_alive}");
+            client.disconnect();
+        }
+    }
     server.stop();
 }

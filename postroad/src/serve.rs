@@ -221,7 +221,8 @@ fn start_control(settings: &Settings) -> Result<Control> {
         let bound = TcpListener::bind(table.address);
         listeners.push(bound.with_context(|| format!("listener {}: can't bind {}", table.name, table.address))?);
     }
-    Control::start(listeners, BUILD, settings.control).context("can't start the control plane")
+    let watched = postroad_control::Settings { stall_max: settings.engine.stall_max, ..settings.control };
+    Control::start(listeners, BUILD, watched).context("can't start the control plane")
 }
 
 /// A directory that was used with `durability = "memory"` holds nothing but this file; the log would take it

@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use postroad_base::{QueueId, Sequence};
 use postroad_broker::api::{BacklogEntry, Retirement, StateKey};
 use postroad_storage::old::{self, IngestBatch, Old, Pending};
+use postroad_storage::young::{FileDirectory, SegmentDirectory, SegmentNumber};
 
 use super::{WorkDone, done};
 use crate::shard::Inbox;
@@ -19,43 +20,68 @@ pub(super) struct Read {
     pub(super) bytes_max: usize,
 }
 
-enum Write {
-    Ingest(Box<Retirement>),
-    Remove(PathBuf),
+/// What the files of the young generation need.
+pub(super) enum FileWork {
+    /// Make this segment ready to be written: so many bytes long, synced, with a name that stays.
+    Prepare(SegmentNumber, u64),
+    Remove(SegmentNumber),
 }
 
-/// Two threads of one shard, one that writes and one that reads, so that no drain waits for an ingestion.
-/// They end when this is dropped.
+/// Three threads of one shard: one writes the old generation, one reads it, so that no drain waits for an ingestion, and
+/// one makes and deletes segments, so that no commit waits for either. They end when this is dropped.
 ///
-/// The channels have no bound of their own: there is one retirement at a time, and one read per queue.
+/// The channels have no bound of their own: there is one retirement and one segment in preparation at a time, and one
+/// read per queue.
 pub(crate) struct Worker {
-    writes: Option<flume::Sender<Write>>,
+    writes: Option<flume::Sender<Box<Retirement>>>,
     reads: Option<flume::Sender<Read>>,
+    files: Option<flume::Sender<FileWork>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Worker {
-    pub(crate) fn start(old: Arc<Old>, inbox: Arc<Inbox>, name: &str) -> std::io::Result<Self> {
-        let (writes, to_write) = flume::unbounded::<Write>();
+    /// `young` is the directory of the segments.
+    pub(crate) fn start(old: Arc<Old>, young: PathBuf, inbox: Arc<Inbox>, name: &str) -> std::io::Result<Self> {
+        let (writes, to_write) = flume::unbounded::<Box<Retirement>>();
         let (reads, to_read) = flume::unbounded::<Read>();
-        let (old_to_read, inbox_to_read) = (Arc::clone(&old), Arc::clone(&inbox));
-        let writer = thread::Builder::new().name(format!("{name}-write")).spawn(move || {
-            to_write.iter().for_each(|write| do_write(&old, &inbox, write));
-        })?;
-        let reader = thread::Builder::new().name(format!("{name}-read")).spawn(move || {
-            to_read.iter().for_each(|read| done(&inbox_to_read, do_read(&old_to_read, &read)));
-        })?;
-        Ok(Self { writes: Some(writes), reads: Some(reads), threads: vec![writer, reader] })
+        let (files, to_do) = flume::unbounded::<FileWork>();
+        let (old_to_read, inbox_to_read, inbox_to_do) = (Arc::clone(&old), Arc::clone(&inbox), Arc::clone(&inbox));
+        let spawn = |part: &str, work: Box<dyn FnOnce() + Send>| {
+            thread::Builder::new().name(format!("{name}-{part}")).spawn(work)
+        };
+        let threads = vec![
+            spawn("write", Box::new(move || to_write.iter().for_each(|batch| done(&inbox, ingest(&old, *batch)))))?,
+            spawn(
+                "read",
+                Box::new(move || to_read.iter().for_each(|read| done(&inbox_to_read, do_read(&old_to_read, &read)))),
+            )?,
+            spawn(
+                "files",
+                Box::new(move || {
+                    let mut directory = FileDirectory::new(young);
+                    let answers = to_do.iter().filter_map(|work| do_file_work(&mut directory, &work));
+                    answers.for_each(|answer| done(&inbox_to_do, answer));
+                }),
+            )?,
+        ];
+        Ok(Self { writes: Some(writes), reads: Some(reads), files: Some(files), threads })
+    }
+
+    /// A worker without threads: a test does its work by hand.
+    #[cfg(test)]
+    pub(super) fn by_hand() -> (Self, flume::Receiver<FileWork>) {
+        let (files, to_do) = flume::unbounded();
+        (Self { writes: None, reads: None, files: Some(files), threads: Vec::new() }, to_do)
     }
 
     // A thread that is gone has panicked, and with it the process: nobody is left to tell.
 
     pub(super) fn ingest(&self, batch: Box<Retirement>) {
-        let _gone = self.writes.as_ref().map(|writes| writes.send(Write::Ingest(batch)));
+        let _gone = self.writes.as_ref().map(|writes| writes.send(batch));
     }
 
-    pub(super) fn remove(&self, path: PathBuf) {
-        let _gone = self.writes.as_ref().map(|writes| writes.send(Write::Remove(path)));
+    pub(super) fn files(&self, work: FileWork) {
+        let _gone = self.files.as_ref().map(|files| files.send(work));
     }
 
     pub(super) fn read(&self, read: Read) {
@@ -66,27 +92,34 @@ impl Worker {
 /// Finishes what was begun and lets go of the old generation, so that it can be opened again.
 impl Drop for Worker {
     fn drop(&mut self) {
-        (self.writes, self.reads) = (None, None);
+        (self.writes, self.reads, self.files) = (None, None, None);
         for thread in self.threads.drain(..) {
             let _panicked = thread.join();
         }
     }
 }
 
-fn do_write(old: &Old, inbox: &Inbox, write: Write) {
-    match write {
-        Write::Ingest(batch) => {
-            let as_of = batch.as_of;
-            let work = match old.ingest(ingest_batch(*batch)) {
-                Ok(()) => WorkDone::Ingested { as_of, old_bytes: old.disk_bytes() },
-                Err(error) => WorkDone::Failed(error.to_string()),
-            };
-            done(inbox, work);
-        }
-        Write::Remove(path) => {
-            if let Err(error) = std::fs::remove_file(&path) {
-                tracing::warn!(path = %path.display(), %error, "a segment that is not needed any more stays");
+fn ingest(old: &Old, batch: Retirement) -> WorkDone {
+    let as_of = batch.as_of;
+    match old.ingest(ingest_batch(batch)) {
+        Ok(()) => WorkDone::Ingested { as_of, old_bytes: old.disk_bytes() },
+        Err(error) => WorkDone::Failed(error.to_string()),
+    }
+}
+
+/// A file that can't be made poisons the log at once: the commit that needs it would fail for the same reason, and a
+/// sync that has failed is not tried again.
+fn do_file_work(directory: &mut FileDirectory, work: &FileWork) -> Option<WorkDone> {
+    match *work {
+        FileWork::Prepare(segment, bytes) => Some(match directory.prepare(segment, bytes) {
+            Ok(()) => WorkDone::Prepared(segment),
+            Err(error) => WorkDone::Failed(format!("segment {}: {error}", segment.file_name())),
+        }),
+        FileWork::Remove(segment) => {
+            if let Err(error) = directory.remove(segment) {
+                tracing::warn!(?segment, %error, "a segment that is not needed any more stays");
             }
+            None
         }
     }
 }

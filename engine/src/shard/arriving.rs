@@ -146,7 +146,7 @@ impl Shard {
     fn hand_over(&mut self, id: ConnectionId, client: ClientId, principal: Principal, home: ShardId) {
         crate::fault::point("hand-over");
         let Some(connection) = self.remove(id) else { return };
-        let Connection { socket, listener, stage: Stage::Authenticating(request), unread, .. } = connection else {
+        let Connection { socket, listener, stage: Stage::Authenticating(request), input, .. } = connection else {
             return;
         };
         if let Err(error) = self.poller.remove(&socket) {
@@ -154,6 +154,7 @@ impl Shard {
             return;
         }
         let inbox = Arc::clone(&self.common.inboxes[usize::from(home.0)]);
+        let unread = input.into_bytes();
         match inbox.arrivals.push(HandOver { socket, listener, request, client, principal, unread }) {
             Ok(()) => {
                 self.counters.handed_over += 1;
@@ -192,7 +193,7 @@ impl Shard {
         let Some(id) = self.insert(socket, listener, deadline) else { return };
         let leaving = matches!(self.phase, Phase::Draining { .. } | Phase::Stopped);
         let Some(connection) = self.connection(id) else { return };
-        connection.unread = unread;
+        connection.input = crate::input::Input::unseen(unread);
         if leaving {
             connection.stage = Stage::Authenticating(request);
             return self.refuse(id, ReasonCode::ServerShuttingDown, "");
@@ -203,9 +204,14 @@ impl Shard {
     fn begin_session(&mut self, id: ConnectionId, request: ConnectRequest, client: ClientId, principal: Principal) {
         let (limits, now) = (&self.live.limits, self.now);
         let (session, connect) = mqtt::Connection::new(id, request, client, principal, limits, now);
+        let probed = session.deadline().is_none() && !self.live.config.stall_timeout.is_zero();
+        let shard = self.id.0;
         let Some(connection) = self.connection(id) else { return };
         connection.stage = Stage::Serving(Box::new(session));
         connection.flags.known = true;
+        if probed && let Err(error) = listener::watch_silent(&connection.socket) {
+            tracing::warn!(shard, connection = id.0, %error, "a client without keep alive is not probed");
+        }
         self.handle(Event::Connect(Box::new(connect)));
         self.drain_effects();
     }

@@ -44,7 +44,7 @@ impl Shard {
         connection.stage = Stage::Lingering { discarded: 0 };
         connection.flags.closing = true;
         connection.deadline = deadline;
-        connection.unread = Vec::new();
+        connection.input = crate::input::Input::default();
         self.schedule(id);
         self.mark_dirty(id);
     }

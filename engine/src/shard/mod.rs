@@ -53,6 +53,7 @@ pub(crate) use turn::Next;
 pub(crate) struct Live {
     pub(crate) config: Config,
     pub(crate) limits: Limits,
+    pub(crate) broker: postroad_broker::Limits,
     pub(crate) auth: Auth,
     pub(crate) acl: Arc<Acl>,
     /// Connections of all shards together at most, below what the file limit allows.
@@ -127,10 +128,12 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    /// Counts this shard in `counter`; the last one wakes all.
+    /// Counts this shard in `counter`; the last one wakes all, also one that is on its way to sleep: it has looked at
+    /// the counter already, and what it looks at once more before it sleeps are its queues. With `ring` such a shard
+    /// slept for ever, and a start of several shards hung once in some dozens.
     pub(crate) fn arrive_at(&self, counter: &AtomicUsize) {
         if counter.fetch_add(1, Ordering::SeqCst) + 1 >= self.inboxes.len() {
-            self.inboxes.iter().for_each(|inbox| inbox.doorbell.ring());
+            self.inboxes.iter().for_each(|inbox| inbox.doorbell.ring_always());
         }
     }
 
@@ -301,6 +304,7 @@ impl Shard {
         self.now = self.common.clock.now();
         act(self);
         self.settle();
+        self.watch_stall();
         if self.has_work() || !matches!(self.phase, Phase::Serving) {
             self.inbox.doorbell.ring();
         }

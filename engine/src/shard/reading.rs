@@ -1,8 +1,9 @@
 //! From bytes to events. All connections receive into the shard's one buffer and are decoded in place; only
-//! the start of a packet whose end has not come yet is copied to the connection.
+//! the start of a packet whose end has not come yet is copied to the connection ([`crate::input`]).
 
 use std::io;
 
+use bytes::Bytes;
 use postroad_base::{ConnectionId, ReasonCode};
 use postroad_broker::api::{DisconnectCause, Event};
 use postroad_session::mqtt::{Closing, Handshake, HandshakeStep, Received, Refusal};
@@ -26,10 +27,27 @@ enum Outcome {
     More,
 }
 
+/// What became of bytes that were looked at.
+struct Consumed {
+    /// Bytes at the front that nobody needs any more.
+    used: usize,
+    /// Bytes that the packet behind them needs at least; 0 if nobody knows.
+    needed: usize,
+}
+
+/// What became of a connection whose input was taken in.
+struct Taken {
+    may_read: bool,
+    /// The peer has closed its side, and nobody else will look.
+    hangup: bool,
+}
+
 /// What the front of the input was.
 enum Step {
-    /// Nothing whole: wait.
-    Incomplete,
+    /// Nothing whole: wait until there are so many bytes (0: until something changes).
+    Incomplete {
+        needed: usize,
+    },
     /// A packet of this size.
     Packet {
         size: usize,
@@ -70,64 +88,19 @@ impl Shard {
         if !connection.may_read() {
             return Outcome::Done; // whoever lets it read again calls `read_again`
         }
-        if !connection.unread.is_empty() && !self.take_in_kept(id) {
+        if connection.input.is_whole() && !self.take_in(id, &[]).may_read {
             return Outcome::Done;
         }
         let Some(connection) = self.connection(id) else { return Outcome::Done };
-        let kept = connection.unread.len();
-        if kept > buffer.len() / 2 {
-            return self.receive_long(id);
-        }
-        buffer[..kept].copy_from_slice(&connection.unread);
-        connection.unread.clear();
-        let received = connection.receive(&mut buffer[kept..]);
-        let room = buffer.len() - kept;
+        let (received, room) = connection.receive(buffer);
         let count = match self.judge(id, received, room) {
             Ok(count) => count,
-            Err(outcome) => {
-                self.take_in(id, &buffer[..kept]); // nothing new: back to where it was kept
-                return self.after_receive(id, outcome);
-            }
+            Err(end) => return self.after_receive(id, end),
         };
-        let hangup = self.take_in(id, &buffer[..kept + count]);
-        if count == room || hangup { Outcome::More } else { Outcome::Done }
-    }
-
-    /// Handles whole packets among the bytes that are kept; the connection was parked before them. Whether it may read
-    /// on. Only then may the socket be read: else each unpark would take in more than it handles, the peer would never
-    /// feel the parking, and memory would grow with what it sends.
-    fn take_in_kept(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.connection(id) else { return false };
-        let mut unread = std::mem::take(&mut connection.unread);
-        let consumed = self.consume(id, &unread);
-        let Some(connection) = self.connection(id) else { return false };
-        if consumed < unread.len() {
-            unread.drain(..consumed);
-            connection.unread = unread;
-        }
-        let may_read = connection.may_read();
-        if matches!(connection.stage, Stage::Authenticating(_)) {
-            self.authenticate(id);
-        }
-        may_read
-    }
-
-    /// A packet that is long: straight into the connection's own memory.
-    fn receive_long(&mut self, id: ConnectionId) -> Outcome {
         let Some(connection) = self.connection(id) else { return Outcome::Done };
-        let mut unread = std::mem::take(&mut connection.unread);
-        let kept = unread.len();
-        let room = kept.max(64 * 1024);
-        unread.resize(kept + room, 0);
-        let received = connection.receive(&mut unread[kept..]);
-        let result = self.judge(id, received, room);
-        unread.truncate(kept + *result.as_ref().unwrap_or(&0));
-        let hangup = self.take_in(id, &unread);
-        match result {
-            Ok(count) if count == room || hangup => Outcome::More,
-            Ok(_) => Outcome::Done,
-            Err(outcome) => self.after_receive(id, outcome),
-        }
+        let fresh = connection.input.received(count);
+        let taken = self.take_in(id, &buffer[..fresh]);
+        if count == room || taken.hangup { Outcome::More } else { Outcome::Done }
     }
 
     /// How many bytes came; an `Err` if none did.
@@ -160,29 +133,66 @@ impl Shard {
         }
     }
 
-    /// Handles the packets at the front of `bytes` and keeps the rest. Whether the peer has closed its side.
-    fn take_in(&mut self, id: ConnectionId, bytes: &[u8]) -> bool {
-        let consumed = self.consume(id, bytes);
-        let Some(connection) = self.connection(id) else { return false };
-        let rest = &bytes[consumed..];
-        if rest.is_empty() {
-            if connection.unread.capacity() > 0 {
-                connection.unread = Vec::new();
+    /// Handles the packet that is kept, as soon as it is whole, then those in `fresh`, and keeps the rest.
+    ///
+    /// While packets that were kept are left, because the connection was parked before them, the socket may not be read:
+    /// else each unpark would take in more than it handles, the peer would never feel the parking, and memory would
+    /// grow with what it sends.
+    fn take_in(&mut self, id: ConnectionId, mut fresh: &[u8]) -> Taken {
+        while let Some(connection) = self.connection(id)
+            && !connection.input.is_empty()
+        {
+            fresh = connection.input.fill(fresh);
+            if !connection.input.is_whole() {
+                break; // `fresh` is used up
             }
-        } else {
-            connection.unread = rest.to_vec();
+            if !self.take_in_kept(id) {
+                if let Some(connection) = self.connection(id) {
+                    connection.input.append(fresh);
+                }
+                fresh = &[];
+                break;
+            }
         }
-        let hangup = connection.flags.hangup;
+        if !fresh.is_empty() {
+            let Consumed { used, needed } = self.consume(id, Bytes::new(), fresh);
+            if let Some(connection) = self.connection(id) {
+                connection.input.keep(&fresh[used..], needed);
+            }
+        }
+        let Some(connection) = self.connection(id) else { return Taken { may_read: false, hangup: false } };
+        let taken = Taken { may_read: connection.may_read(), hangup: connection.flags.hangup };
         if matches!(connection.stage, Stage::Authenticating(_)) {
             self.authenticate(id);
-            return false;
+            return Taken { hangup: false, ..taken };
         }
-        hangup
+        taken
     }
 
-    /// How many of the bytes were used.
-    fn consume(&mut self, id: ConnectionId, bytes: &[u8]) -> usize {
+    /// Handles whole packets among the bytes that are kept. Whether the connection may go on.
+    fn take_in_kept(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.connection(id) else { return false };
+        let mut input = std::mem::take(&mut connection.input);
+        let Consumed { used, needed } = match input.take_large() {
+            Some(packet) => {
+                let consumed = self.consume(id, packet.clone(), &packet);
+                input.keep(&packet[consumed.used..], consumed.needed);
+                Consumed { used: 0, ..consumed }
+            }
+            None => self.consume(id, Bytes::new(), input.front()),
+        };
+        input.advance(used, needed);
+        let Some(connection) = self.connection(id) else { return false };
+        connection.input = input;
+        connection.may_read()
+    }
+
+    /// Handles the packets at the front of `bytes`. If they are one packet in memory of its own, that is `own`, and a
+    /// payload stays there; else `own` is empty, and a payload that outlives the turn is copied.
+    fn consume(&mut self, id: ConnectionId, own: Bytes, bytes: &[u8]) -> Consumed {
+        let all = Consumed { used: bytes.len(), needed: 0 };
         let mut at = 0;
+        let mut needed = 0;
         while at < bytes.len() {
             let Some(connection) = self.connections.get_mut(crate::connection::connection_index(id)) else { break };
             if connection.id != id || !connection.may_read() {
@@ -194,11 +204,14 @@ impl Shard {
                 if too_much {
                     self.remove(id);
                 }
-                return bytes.len();
+                return all;
             }
-            let step = decode_step(connection, self.now, &bytes[at..], &self.live.limits);
+            let step = decode_step(connection, self.now, &own, &bytes[at..], &self.live.limits);
             match step {
-                Step::Incomplete => break,
+                Step::Incomplete { needed: least } => {
+                    needed = least;
+                    break;
+                }
                 Step::Packet { size, event } => {
                     at += size;
                     self.packet_came(id, event);
@@ -209,19 +222,19 @@ impl Shard {
                 }
                 Step::Refused(refusal) => {
                     self.refused_before_session(id, refusal);
-                    return bytes.len();
+                    return all;
                 }
                 Step::Closing(closing) => {
                     self.close_for(id, closing);
-                    return bytes.len();
+                    return all;
                 }
                 Step::Panicked => {
                     self.decoding_panicked(id, &bytes[at..]);
-                    return bytes.len();
+                    return all;
                 }
             }
         }
-        at
+        Consumed { used: at, needed }
     }
 
     fn packet_came(&mut self, id: ConnectionId, event: Option<Event>) {
@@ -269,24 +282,30 @@ enum End {
 fn decode_step(
     connection: &mut Connection,
     now: postroad_base::Now,
+    own: &Bytes,
     bytes: &[u8],
     limits: &postroad_session::mqtt::Limits,
 ) -> Step {
+    let out = &mut connection.output;
+    let mut receive = |session: &mut postroad_session::mqtt::Connection| match own.is_empty() {
+        true => session.receive(now, bytes, limits, out),
+        false => session.receive_own(now, own, limits, out),
+    };
     let step = crate::crash::guarded(|| match &mut connection.stage {
         Stage::Handshake => match Handshake.receive(bytes, limits) {
-            Ok(HandshakeStep::NeedMore { .. }) => Step::Incomplete,
+            Ok(HandshakeStep::NeedMore { needed }) => Step::Incomplete { needed },
             Ok(HandshakeStep::Connect { request, consumed }) => {
                 connection.stage = Stage::Authenticating(request);
                 Step::Introduced { size: consumed }
             }
             Err(refusal) => Step::Refused(refusal),
         },
-        Stage::Serving(session) => match session.receive(now, bytes, limits, &mut connection.output) {
-            Ok(Received::Incomplete { .. }) => Step::Incomplete,
+        Stage::Serving(session) => match receive(session) {
+            Ok(Received::Incomplete { needed }) => Step::Incomplete { needed },
             Ok(Received::Packet { size, event }) => Step::Packet { size, event },
             Err(closing) => Step::Closing(closing),
         },
-        Stage::Authenticating(_) | Stage::Lingering { .. } => Step::Incomplete,
+        Stage::Authenticating(_) | Stage::Lingering { .. } => Step::Incomplete { needed: 0 },
     });
     step.unwrap_or(Step::Panicked)
 }

@@ -6,7 +6,8 @@ use postroad_base::ShardId;
 use postroad_broker::api::Event;
 
 use super::{DOORS_MAX, Order, Phase, Shard, TOKEN_ALARM, TOKEN_DOOR, TOKEN_DOORBELL};
-use crate::listener;
+use crate::config::Config;
+use crate::listener::{self, SocketOptions};
 use crate::poller::Ready;
 
 /// What the loop does after a turn.
@@ -49,7 +50,8 @@ impl Shard {
         self.expire();
         self.settle();
         self.advance_phase();
-        self.counters.turn(self.now, self.common.clock.now());
+        self.counters.turns += 1;
+        self.watch_stall();
         self.next(was_ready)
     }
 
@@ -120,8 +122,21 @@ impl Shard {
 
     fn reload(&mut self, live: Arc<super::Live>) {
         self.broker.set_access(Arc::clone(&live.acl));
+        self.broker.set_limits(live.broker);
         self.live = live;
+        for door in &self.doors {
+            if let Err(error) = socket_options(&self.live.config).apply(&door.listener) {
+                tracing::error!(shard = self.id.0, %error, "a listener does not take its new options");
+            }
+        }
         self.register_named_clients();
+    }
+
+    /// At the end of a piece of work: the longest one between two looks at the clients is what they feel.
+    pub(super) fn watch_stall(&mut self) {
+        if let Some(millis) = self.counters.worked(self.now, self.common.clock.now()) {
+            tracing::warn!(shard = self.id.0, millis, "the shard took longer than stall_max for one turn");
+        }
     }
 
     fn take_arrivals(&mut self) {
@@ -195,9 +210,13 @@ impl Shard {
 
     fn open_doors(&mut self) -> std::io::Result<()> {
         for (token, door) in (0..DOORS_MAX).map(|door| TOKEN_DOOR - door).zip(&self.doors) {
-            listener::open(&door.listener)?;
+            listener::open(&door.listener, socket_options(&self.live.config))?;
             self.poller.add_read(&door.listener, token)?;
         }
         Ok(())
     }
+}
+
+fn socket_options(config: &Config) -> SocketOptions {
+    SocketOptions { not_sent_bytes_max: config.not_sent_bytes_max, stall_timeout: config.stall_timeout }
 }

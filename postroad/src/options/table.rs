@@ -273,6 +273,23 @@ pub const ROWS: &[Row] = &[
         usize
     ),
     bytes!(
+        "connections.not_sent_bytes_max",
+        Live,
+        1 << 10,
+        1 << 30,
+        "Bytes that the kernel holds unsent for one connection (TCP_NOTSENT_LOWAT). What is beyond waits in the server, where it can still expire. Holds for connections made after a change.",
+        engine.not_sent_bytes_max,
+        u32
+    ),
+    time!(
+        "connections.stall_timeout",
+        Live,
+        0,
+        32_000_000,
+        "Time for which a peer may leave sent bytes unacknowledged, or its receive window shut, before its connection counts as dead (TCP_USER_TIMEOUT). Clients with keep alive 0 are probed after half of it. 0s: left to the kernel, and nobody is probed. Holds for connections made after a change.",
+        engine.stall_timeout
+    ),
+    bytes!(
         "mqtt.packet_bytes_max",
         Live,
         128,
@@ -425,7 +442,7 @@ pub const ROWS: &[Row] = &[
         Restart,
         10,
         600_000,
-        "Longest time between two turns of a shard before it counts as stalled.",
+        "Time without a turn after which a shard counts as stalled: it is named in the log, in /health and in /ready, and counted.",
         engine.stall_max
     ),
     count!(
@@ -454,6 +471,14 @@ pub const ROWS: &[Row] = &[
         600_000,
         "Time for an HTTP request to arrive, also for the next one on an open connection.",
         control.request_timeout
+    ),
+    time!(
+        "http.connection_age_max",
+        Restart,
+        1_000,
+        DAY,
+        "Time that one HTTP connection may last.",
+        control.connection_age_max
     ),
     time!(
         "http.shard_timeout",
@@ -546,6 +571,8 @@ mod tests {
             mqtt,
             connections_max: _,
             output_bytes_max: _,
+            not_sent_bytes_max: _,
+            stall_timeout: _,
             queue,
             registrations,
             retained_max: _,

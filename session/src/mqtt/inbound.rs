@@ -28,6 +28,9 @@ pub enum Received {
     },
 }
 
+/// A payload up to this size is copied, wherever it lies: the packet around it need not be kept for it.
+const COPIED_BYTES_MAX: usize = 4096;
+
 type Handled = Result<Option<Event>, Closing>;
 
 impl Connection {
@@ -37,6 +40,32 @@ impl Connection {
     /// # Errors
     /// If the connection has to end: the client said goodbye or broke a rule.
     pub fn receive(&mut self, now: Now, bytes: &[u8], limits: &Limits, out: &mut Gather) -> Result<Received, Closing> {
+        self.receive_from(now, bytes, &Bytes::new(), limits, out)
+    }
+
+    /// As [`Self::receive`], for one packet that lies alone in memory of its own: a payload above [`COPIED_BYTES_MAX`]
+    /// stays there.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub fn receive_own(
+        &mut self,
+        now: Now,
+        own: &Bytes,
+        limits: &Limits,
+        out: &mut Gather,
+    ) -> Result<Received, Closing> {
+        self.receive_from(now, own, own, limits, out)
+    }
+
+    fn receive_from(
+        &mut self,
+        now: Now,
+        bytes: &[u8],
+        own: &Bytes,
+        limits: &Limits,
+        out: &mut Gather,
+    ) -> Result<Received, Closing> {
         if self.closed {
             return Ok(Received::Packet { size: bytes.len(), event: None }); // [MQTT-3.1.4-6]
         }
@@ -50,16 +79,18 @@ impl Connection {
             Decoded::Incomplete { needed } => Ok(Received::Incomplete { needed }),
             Decoded::Packet { packet, size } => {
                 self.touch(now);
-                let event = self.packet(now, packet, limits, out)?;
+                let event = match packet {
+                    Packet::Publish(publish) => self.publish(now, &publish, own, limits)?,
+                    packet => self.packet(packet, limits, out)?,
+                };
                 Ok(Received::Packet { size, event })
             }
         }
     }
 
-    fn packet(&mut self, now: Now, packet: Packet<'_>, limits: &Limits, out: &mut Gather) -> Handled {
+    fn packet(&mut self, packet: Packet<'_>, limits: &Limits, out: &mut Gather) -> Handled {
         let connection = self.id;
         match packet {
-            Packet::Publish(publish) => self.publish(now, &publish, limits),
             Packet::PubAck(Ack { tag, reason, .. }) => Ok(Some(Event::Acknowledge { connection, tag, reason })),
             Packet::PubRec(Ack { tag, reason, .. }) => Ok(Some(Event::Receive { connection, tag, reason })),
             Packet::PubRel(Ack { tag, .. }) => Ok(Some(Event::Release { connection, tag })),
@@ -81,7 +112,7 @@ impl Connection {
         }
     }
 
-    fn publish(&mut self, now: Now, publish: &Publish<'_>, limits: &Limits) -> Handled {
+    fn publish(&mut self, now: Now, publish: &Publish<'_>, own: &Bytes, limits: &Limits) -> Handled {
         if !publish.properties.subscription_identifiers.is_empty() {
             return Err(protocol_error("PUBLISH from a client with a subscription identifier")); // [MQTT-3.3.4-6]
         }
@@ -90,10 +121,13 @@ impl Connection {
         }
         self.take_quota(publish, limits)?;
         let forwarded = publish.properties.forwarded.bytes();
+        // What is small is copied into one allocation, a large payload stays where it was received.
+        let stays = !own.is_empty() && publish.payload.len() > COPIED_BYTES_MAX;
+        let copied_payload = if stays { &[] } else { publish.payload };
         let (topic, rest) = match self.aliased_topic(publish, limits)? {
-            Some(topic) => (topic, copied(&[&forwarded, publish.payload])),
+            Some(topic) => (topic, copied(&[&forwarded, copied_payload])),
             None => {
-                let mut all = copied(&[publish.topic.as_bytes(), &forwarded, publish.payload]);
+                let mut all = copied(&[publish.topic.as_bytes(), &forwarded, copied_payload]);
                 let topic = all.split_to(publish.topic.len());
                 (topic_name(ByteString::try_from(topic).expect("these bytes were a str"))?, all)
             }
@@ -103,7 +137,7 @@ impl Connection {
             id: MessageId(0),
             topic,
             properties: rest.slice(..forwarded.len()),
-            payload: rest.slice(forwarded.len()..),
+            payload: if stays { own.slice_ref(publish.payload) } else { rest.slice(forwarded.len()..) },
             qos: publish.qos,
             retain: publish.retain,
             expires_at: lifetime.map(|seconds| now.wall.after(u64::from(seconds) * 1000)),

@@ -342,3 +342,23 @@ proptest! {
         let _ = handshake(&input, &Limits::default());
     }
 }
+
+/// What was received into memory of its own stays there if it is large; what is small is not worth keeping the packet
+/// for (DESIGN 3, "Reading").
+#[test]
+fn only_a_large_payload_stays_in_the_packet_s_own_memory() {
+    for (len, stays) in [(4096, false), (4097, true)] {
+        let mut connection = simple(Version::V5);
+        let payload = vec![7; len];
+        let packet = Publish { payload: &payload, ..publish("a/b", Qos::AtMostOnce, 0) };
+        let own = bytes::Bytes::from(bytes(Version::V5, &Packet::Publish(packet)));
+        let received = connection.receive_own(at(0), &own, &Limits::default(), &mut Gather::new()).expect("allowed");
+        let Received::Packet { event: Some(Event::Publish { message, .. }), size } = received else {
+            panic!("{received:?}");
+        };
+        let message = message.message;
+        assert_eq!((message.topic.as_str(), size), ("a/b", own.len()));
+        assert!(message.payload == payload);
+        assert_eq!(own.as_ptr_range().contains(&message.payload.as_ptr()), stays, "{len} bytes");
+    }
+}

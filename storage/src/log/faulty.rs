@@ -25,6 +25,8 @@ pub struct FaultyDirectory {
     cache: MemoryDirectory,
     /// As a power cut leaves it at least.
     disk: MemoryDirectory,
+    /// Files whose names the directory was not synced with.
+    nameless: BTreeSet<SegmentNumber>,
     /// Pages written since their segment was last synced, in the order of writing.
     unsynced: Vec<(SegmentNumber, u64)>,
     /// Syncs (and preparations) until the power goes, if it does.
@@ -38,6 +40,16 @@ impl FaultyDirectory {
     /// A disk whose power goes at the sync number `cut_at` (from 0): that one fails, and so does everything after it.
     pub fn cut_at_sync(cut_at: usize) -> Self {
         Self { syncs_left: Some(cut_at), ..Self::default() }
+    }
+
+    /// What a `prepare` leaves that is killed between the sync of its file and that of the directory.
+    ///
+    /// # Errors
+    /// Once the power is gone.
+    pub fn prepare_without_name(&mut self, segment: SegmentNumber, bytes: u64) -> io::Result<()> {
+        self.prepare(segment, bytes)?;
+        self.nameless.insert(segment);
+        Ok(())
     }
 
     /// Syncs and preparations so far.
@@ -63,6 +75,7 @@ impl FaultyDirectory {
                 copy_page(&self.cache, &mut after, *segment, *offset);
             }
         }
+        self.nameless.iter().for_each(|segment| drop(after.files.remove(segment)));
         after
     }
 
@@ -108,6 +121,7 @@ impl SegmentDirectory for FaultyDirectory {
 
     fn prepare(&mut self, segment: SegmentNumber, bytes: u64) -> io::Result<()> {
         self.count_sync()?;
+        self.nameless.remove(&segment);
         self.cache.prepare(segment, bytes)?;
         self.disk.prepare(segment, bytes)
     }
@@ -130,6 +144,12 @@ impl SegmentDirectory for FaultyDirectory {
             }
             *number != segment
         });
+        Ok(())
+    }
+
+    fn sync_names(&mut self) -> io::Result<()> {
+        self.count_sync()?;
+        self.nameless.clear();
         Ok(())
     }
 

@@ -71,6 +71,10 @@ impl SegmentDirectory for MemoryDirectory {
         self.file(segment).map(|_| ())
     }
 
+    fn sync_names(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn remove(&mut self, segment: SegmentNumber) -> io::Result<()> {
         self.files.remove(&segment).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }

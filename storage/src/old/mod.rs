@@ -142,6 +142,9 @@ impl OldConfig {
     }
 }
 
+/// Tables of one old generation that are open at once at most.
+pub const OLD_FILES_MAX: usize = 128;
+
 /// The old generation of one shard.
 pub struct Old {
     db: Database,
@@ -175,7 +178,7 @@ impl Old {
     pub fn open(path: &Path, config: OldConfig) -> Result<Self, OldError> {
         let db = Database::builder(path)
             .worker_threads(1)
-            .max_cached_files(Some(128))
+            .max_cached_files(Some(OLD_FILES_MAX))
             .cache_size(config.cache_bytes)
             .open()?;
         let data = db.keyspace("data", KeyspaceCreateOptions::default)?;

@@ -19,6 +19,9 @@ pub trait SegmentDirectory {
     fn write(&mut self, segment: SegmentNumber, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes all that was written to the segment safe.
     fn sync(&mut self, segment: SegmentNumber) -> io::Result<()>;
+    /// Makes the names of all segments safe. A process that was killed within [`Self::prepare`] may have left a file
+    /// that is whole, but whose name a power cut would take, and with it every commit written to it afterwards.
+    fn sync_names(&mut self) -> io::Result<()>;
     /// Deletes the segment.
     fn remove(&mut self, segment: SegmentNumber) -> io::Result<()>;
 }
@@ -94,6 +97,10 @@ impl SegmentDirectory for FileDirectory {
 
     fn sync(&mut self, segment: SegmentNumber) -> io::Result<()> {
         self.file(segment)?.sync_data()
+    }
+
+    fn sync_names(&mut self) -> io::Result<()> {
+        crate::space::sync_directory(&self.path)
     }
 
     fn remove(&mut self, segment: SegmentNumber) -> io::Result<()> {

@@ -185,7 +185,8 @@ impl Survey {
 /// The log goes on above `as_of`: with `durability = "os"` a power cut may take records that the synced old
 /// generation has seen, and a new record under such a sequence would be taken for one of them.
 ///
-/// Before the first record is replayed, all that is replayed is synced, and nothing that was cut can come back.
+/// Before the first record is replayed, all that is replayed is synced, nothing that was cut can come back, and every
+/// file that is there, also an empty one, has a name that stays.
 ///
 /// # Errors
 /// The log is left as it was unless the error is of I/O.
@@ -201,6 +202,7 @@ pub fn recover(
         return Err(damage);
     }
     cut(files, &survey)?;
+    files.sync_names()?;
     let records = replay_chain(files, &survey, covered.upto, replay)?;
     Ok(Recovered { position: survey.position(covered.as_of), records, torn: survey.torn_tail() })
 }

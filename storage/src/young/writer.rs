@@ -31,6 +31,10 @@ pub struct WriterConfig {
     pub free_segments_max: usize,
 }
 
+/// Files that are ready to be written before they are needed: one that the next commit may begin, and one that is
+/// being made meanwhile. Making one takes as long as writing it, so one is enough; the second is for a burst.
+const SPARE_SEGMENTS: usize = 2;
+
 impl WriterConfig {
     /// Segments of `segment_bytes`, about `young_bytes` in all.
     pub fn new(log: LogId, segment_bytes: u64, young_bytes: u64) -> Self {
@@ -131,6 +135,8 @@ pub struct Writer {
     live: VecDeque<Slot>,
     sealed: bool,
     free: BTreeMap<SegmentNumber, u64>,
+    /// The file that somebody makes ready at the moment.
+    preparing: Option<SegmentNumber>,
     number_next: u32,
     spare: Vec<u8>,
 }
@@ -154,6 +160,7 @@ impl Writer {
             live: position.live.into(),
             sealed: false,
             free: position.free.into_iter().collect(),
+            preparing: None,
             spare: Vec::new(),
         }
     }
@@ -246,14 +253,57 @@ impl Writer {
     /// Makes a segment with room for `len` the active one; whether its file must first be made or grow.
     fn open_segment(&mut self, len: u64) -> bool {
         let needed = len.max(self.config.segment_bytes);
-        let (number, file_bytes) = self.free.pop_first().unwrap_or_else(|| {
-            let number = SegmentNumber(self.number_next);
-            self.number_next += 1;
-            (number, 0)
-        });
+        let fitting = self.free.iter().find(|(_, bytes)| **bytes >= needed).map(|(number, _)| *number);
+        let free = fitting.or_else(|| self.free.keys().next().copied());
+        let (number, file_bytes) = match free.and_then(|number| self.free.remove_entry(&number)) {
+            Some(free) => free,
+            None => (self.new_number(), 0),
+        };
         self.live.push_back(Slot { number, file_bytes: file_bytes.max(needed), used: 0, last: Sequence(0) });
         self.sealed = false;
         file_bytes < needed
+    }
+
+    fn new_number(&mut self) -> SegmentNumber {
+        let number = SegmentNumber(self.number_next);
+        self.number_next += 1;
+        number
+    }
+
+    /// A file to make ready ahead of need, so that no commit has to wait for it: its number, and the length for
+    /// [`super::SegmentDirectory::prepare`]. Tell [`Self::spare_ready`] when that is done; until then there is no other.
+    pub fn spare_wanted(&mut self) -> Option<(SegmentNumber, u64)> {
+        let bytes = self.config.segment_bytes;
+        let ready = self.free.values().filter(|len| **len >= bytes).count();
+        if self.preparing.is_some() || ready >= SPARE_SEGMENTS {
+            return None;
+        }
+        // One that a killed process left half made, or a new one.
+        let short = self.free.iter().find(|(_, len)| **len < bytes).map(|(number, _)| *number);
+        let number = match short {
+            Some(number) => {
+                self.free.remove(&number);
+                number
+            }
+            None => self.new_number(),
+        };
+        self.preparing = Some(number);
+        Some((number, bytes))
+    }
+
+    /// The file that [`Self::spare_wanted`] named is made, synced, and has a name in the directory.
+    ///
+    /// # Panics
+    /// If it is not that one.
+    pub fn spare_ready(&mut self, segment: SegmentNumber) {
+        assert_eq!(self.preparing.take(), Some(segment), "a file was made that nobody asked for");
+        self.free.insert(segment, self.config.segment_bytes);
+    }
+
+    /// Whether the next commit finds a file that it can be written to at once, unless it is larger than a segment.
+    pub fn has_room(&self) -> bool {
+        let active = !self.sealed && self.live.back().is_some_and(|slot| slot.used < slot.file_bytes);
+        active || self.free.values().any(|len| *len >= self.config.segment_bytes)
     }
 
     /// The commit is as safe as `durability` asks; its buffer is used again.
@@ -279,9 +329,19 @@ impl Writer {
 
     /// The oldest segment that no commit goes to any more, and the last record in it: what a retirement covers.
     pub fn oldest_segment_last_sequence(&self) -> Option<(SegmentNumber, Sequence)> {
-        let oldest = self.live.front()?;
-        let is_closed = self.live.len() > 1 || (self.sealed && self.in_flight.is_none());
-        is_closed.then_some((oldest.number, oldest.last))
+        self.closed_segments().next().map(|(number, last, _)| (number, last))
+    }
+
+    /// The segments in use, oldest first; the last one may still be written to.
+    pub fn segments(&self) -> impl Iterator<Item = SegmentNumber> {
+        self.live.iter().map(|slot| slot.number)
+    }
+
+    /// The segments that no commit goes to any more, oldest first: number, last record, bytes of commits.
+    pub fn closed_segments(&self) -> impl Iterator<Item = (SegmentNumber, Sequence, u64)> {
+        let all = self.sealed && self.in_flight.is_none();
+        let count = if all { self.live.len() } else { self.live.len().saturating_sub(1) };
+        self.live.iter().take(count).map(|slot| (slot.number, slot.last, slot.used))
     }
 
     /// The old generation covers the segment: it may be written again. What to do with its file.

@@ -17,4 +17,4 @@ mod report;
 mod server;
 
 pub use report::{InterfaceReport, LogReport, Request, ShardReport};
-pub use server::{BuildInfo, Control, Handle, Phase, Settings, Status};
+pub use server::{BuildInfo, Control, Handle, Note, Phase, Settings, Status};

@@ -177,6 +177,8 @@ pub struct Config {
     pub auth_file: Option<PathBuf>,
     /// Live. Access rules. `None`: everything but the reserved roots.
     pub acl_file: Option<PathBuf>,
+    /// Live. How long a client is kept away after the second crash that names it.
+    pub crash_bar_time: Duration,
     /// Restart. Time that a graceful stop may take.
     pub drain_timeout: Duration,
     /// Restart. Longest time between two turns of a shard before its watchdog reports a stall.
@@ -243,6 +245,7 @@ impl Default for Config {
             allow_anonymous: true,
             auth_file: None,
             acl_file: None,
+            crash_bar_time: Duration::from_secs(3600),
             drain_timeout: Duration::from_secs(10),
             stall_max: Duration::from_secs(1),
         }

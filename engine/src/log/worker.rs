@@ -1,10 +1,10 @@
 //! The threads that do for the log what blocks: the old generation, and deleting files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use postroad_base::{QueueId, Sequence};
+use postroad_base::{QueueId, Sequence, ShardId};
 use postroad_broker::api::{BacklogEntry, Retirement, StateKey};
 use postroad_storage::old::{self, IngestBatch, Old, Pending};
 
@@ -35,14 +35,23 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn start(old: Arc<Old>, inbox: Arc<Inbox>, name: &str) -> std::io::Result<Self> {
+    /// `data_dir` is where a panic leaves its report.
+    pub(crate) fn start(old: Arc<Old>, inbox: Arc<Inbox>, shard: ShardId, data_dir: &Path) -> std::io::Result<Self> {
+        let name = format!("log-{}", shard.0);
+        let watch = {
+            let data_dir = data_dir.to_owned();
+            move || crate::crash::watch_this_thread(shard, &data_dir)
+        };
+        let watch_too = watch.clone();
         let (writes, to_write) = flume::unbounded::<Write>();
         let (reads, to_read) = flume::unbounded::<Read>();
         let (old_to_read, inbox_to_read) = (Arc::clone(&old), Arc::clone(&inbox));
         let writer = thread::Builder::new().name(format!("{name}-write")).spawn(move || {
+            watch();
             to_write.iter().for_each(|write| do_write(&old, &inbox, write));
         })?;
         let reader = thread::Builder::new().name(format!("{name}-read")).spawn(move || {
+            watch_too();
             to_read.iter().for_each(|read| done(&inbox_to_read, do_read(&old_to_read, &read)));
         })?;
         Ok(Self { writes: Some(writes), reads: Some(reads), threads: vec![writer, reader] })
@@ -76,6 +85,7 @@ impl Drop for Worker {
 fn do_write(old: &Old, inbox: &Inbox, write: Write) {
     match write {
         Write::Ingest(batch) => {
+            crate::fault::planted("panic-worker", b"");
             let as_of = batch.as_of;
             let work = match old.ingest(ingest_batch(*batch)) {
                 Ok(()) => WorkDone::Ingested { as_of, old_bytes: old.disk_bytes() },

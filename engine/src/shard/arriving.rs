@@ -115,9 +115,13 @@ impl Shard {
     ) {
         let itself = self.itself.clone();
         glommio::spawn_local(async move {
-            let verdict = answer.recv_async().await.unwrap_or(Err(ReasonCode::ServerUnavailable));
+            let verdict = answer.recv_async().await;
             if let Some(shard) = itself.upgrade() {
-                shard.borrow_mut().outside_turn(|shard| shard.admit(id, client, verdict));
+                shard.borrow_mut().outside_turn(|shard| {
+                    // No answer: the check has panicked, which is logged; the pool goes on.
+                    shard.counters.panics += u64::from(verdict.is_err());
+                    shard.admit(id, client, verdict.unwrap_or(Err(ReasonCode::ServerUnavailable)));
+                });
             }
         })
         .detach();
@@ -131,6 +135,9 @@ impl Shard {
         };
         if !matches!(self.phase, Phase::Serving) {
             return self.refuse(id, ReasonCode::ServerShuttingDown, "");
+        }
+        if self.is_barred(&client) {
+            return self.refuse(id, ReasonCode::Banned, "the server has crashed over this client");
         }
         let home = self.common.placement.home(client.as_str().as_bytes());
         if home == self.id {
@@ -206,8 +213,11 @@ impl Shard {
         let Some(connection) = self.connection(id) else { return };
         connection.stage = Stage::Serving(Box::new(session));
         connection.flags.known = true;
-        self.handle(Event::Connect(Box::new(connect)));
-        self.drain_effects();
+        let client = connect.client.clone();
+        crate::crash::welcoming(&client, || {
+            self.handle(Event::Connect(Box::new(connect)));
+            self.drain_effects();
+        });
     }
 }
 

@@ -125,6 +125,7 @@ impl Engine {
     /// # Errors
     /// When something that the configuration asks for can't be had; nothing is left running then.
     pub fn start(config: Config) -> Result<Running, EngineError> {
+        crate::fault::announce();
         let cores = cores();
         let shards = config.shards.count(cores.len());
         if config.partitions.get() < shards {

@@ -6,6 +6,15 @@
 
 use std::io;
 
+/// Says that this is no release, if it is none and a fault is wanted.
+pub(crate) fn announce() {
+    if cfg!(feature = "fault-points")
+        && let Ok(faults) = std::env::var("POSTROAD_FAULT")
+    {
+        tracing::warn!(faults, "fault points are compiled in");
+    }
+}
+
 /// Aborts the process if this point is named.
 pub(crate) fn point(name: &str) {
     if named::is_due(name, b"") {

@@ -115,6 +115,9 @@ impl Shard {
     ) {
         let itself = self.itself.clone();
         glommio::spawn_local(async move {
+            // A spawned task is polled at once, within the turn that has the shard. An answer that was there by then
+            // (the core was taken away for as long as a hash takes) made this a second borrow, hence a crash.
+            glommio::executor().yield_now().await;
             let verdict = answer.recv_async().await;
             if let Some(shard) = itself.upgrade() {
                 shard.borrow_mut().outside_turn(|shard| {

@@ -16,7 +16,7 @@ const SENDS_THAT_PANIC_MAX: u32 = 3;
 /// Messages that are remembered for that.
 const PANICS_REMEMBERED_MAX: usize = 256;
 /// How long the last words wait for the name of a publisher who lives on another shard.
-const NAME_WAIT: Duration = Duration::from_millis(200);
+const NAME_WAIT: Duration = Duration::from_secs(2);
 
 impl Shard {
     /// Runs a change of the shard. If it panics, nothing here can be trusted any more: what was in hand is written

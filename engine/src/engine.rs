@@ -134,10 +134,9 @@ impl Engine {
                 "{shards} shards need at least as many partitions, not {partitions}"
             )));
         }
-        let directory = open_directory(&config, shards)?;
-        // After the lock: the report of a server that still runs is not ours to judge.
         let live = Arc::new(make_live(&config)?);
-        warn_of(&live.verdict);
+        let directory = open_directory(&config, shards)?;
+        warn_of(&live.verdict); // after the lock: what another server here has left is not for us to tell
         let (listeners, ports) = bind_all(&config, shards)?;
         let placement = match &directory {
             Some(directory) => directory.placement(),

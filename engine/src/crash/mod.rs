@@ -52,6 +52,8 @@ thread_local! {
     /// The words of the panic that is on its way to the witness.
     static WORDS: RefCell<Option<String>> = const { RefCell::new(None) };
     static IN_HAND: Cell<InHand> = const { Cell::new(EMPTY) };
+    /// The message that is on its way to a client.
+    static SENDING: Cell<Option<MessageId>> = const { Cell::new(None) };
     /// The report is being written.
     static LEAVING: Cell<bool> = const { Cell::new(false) };
     /// A client that is not known to the broker yet.
@@ -98,7 +100,7 @@ pub(crate) fn witnessed<T>(act: impl FnOnce() -> T) -> Result<T, InHand> {
     WITNESSED.set(true);
     let outcome = catch_unwind(AssertUnwindSafe(act));
     WITNESSED.set(false);
-    outcome.map_err(|_| IN_HAND.get())
+    outcome.map_err(|_| in_hand())
 }
 
 /// Writes down what was in hand, and ends the process.
@@ -135,13 +137,20 @@ pub(crate) fn take_replay_in_hand(message: Option<MessageId>) {
     IN_HAND.set(InHand { doing: Doing::Recovery, connection: None, message, publisher: QueueId::NONE });
 }
 
-/// Runs the sending of a message, then goes on with what was in hand before.
+/// Runs the sending of a message. It does not nest, and has a cell of its own, since it happens for each delivery.
 pub(crate) fn delivering<T>(message: MessageId, act: impl FnOnce() -> T) -> T {
-    let before = IN_HAND.get();
-    IN_HAND.set(InHand { doing: Doing::Delivery, message: Some(message), ..before });
+    SENDING.set(Some(message));
     let outcome = act();
-    IN_HAND.set(before);
+    SENDING.set(None);
     outcome
+}
+
+fn in_hand() -> InHand {
+    let in_hand = IN_HAND.get();
+    match SENDING.get() {
+        Some(message) => InHand { doing: Doing::Delivery, message: Some(message), ..in_hand },
+        None => in_hand,
+    }
 }
 
 fn at_panic(panic: &PanicHookInfo<'_>) {
@@ -176,7 +185,7 @@ fn leave_report(client: Option<ClientId>, panic: String) {
     let _until_the_end = std::mem::ManuallyDrop::new(LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner));
     let Some(place) = place() else { return };
     let client = client.or_else(|| NEWCOMER.with(|own| own.try_borrow().ok().and_then(|own| own.clone())));
-    let in_hand = IN_HAND.get();
+    let in_hand = in_hand();
     let crash = Crash {
         at: history::seconds_now(),
         shard: place.shard.map(|shard| shard.0),
@@ -213,8 +222,8 @@ mod tests {
         let expected =
             InHand { doing: Doing::Delivery, connection: Some(ConnectionId(7)), message: Some(MessageId(9)), ..EMPTY };
         assert_eq!(panicked, Err::<(), _>(expected));
+        assert_eq!(delivering(MessageId(8), || in_hand().message), Some(MessageId(8)));
         take_in_hand(None);
-        assert_eq!(delivering(MessageId(9), || IN_HAND.get().message), Some(MessageId(9)));
-        assert_eq!(IN_HAND.get(), EMPTY);
+        assert_eq!(in_hand(), EMPTY);
     }
 }

@@ -294,7 +294,7 @@ impl Daemon {
         let has_points = self.fault.is_none() || self.log().contains("fault points are compiled in");
         assert!(
             has_points,
-            "{} has no fault points: `cargo test --workspace` builds it with them",
+            "{} has no fault points: `cargo test -p postroad -p postroad-e2e --no-run` puts them in",
             self.binary.display()
         );
     }

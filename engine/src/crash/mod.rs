@@ -24,6 +24,9 @@ use postroad_base::{ClientId, ConnectionId, Message, MessageId, QueueId, ShardId
 
 pub(crate) use history::{Crash, Doing, Verdict, judge, read, utc};
 
+/// Characters of a panic's text that are kept.
+const WORDS_MAX: usize = 2_000;
+
 /// Whose thread this is.
 #[derive(Clone, Debug)]
 struct Place {
@@ -195,7 +198,7 @@ fn leave_report(client: Option<ClientId>, panic: String) {
         connection: in_hand.connection.map(|connection| connection.0),
         message: in_hand.message.map(|message| message.to_string()),
         plugin: None,
-        panic,
+        panic: panic.chars().take(WORDS_MAX).collect(),
     };
     // A report that can't be written stops nobody from stopping: the words are in the log already.
     if let Err(error) = history::add(&place.data_dir, crash) {

@@ -3,8 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step of the test is a failed test")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use postroad_base::{Qos, ReasonCode};
-use postroad_e2e::daemon::{Daemon, wait_until};
+use postroad_e2e::daemon::{Daemon, Endpoint, wait_until};
 use postroad_e2e::mqtt::{Client, Incoming, Message, Options};
 use postroad_e2e::random::Random;
 use postroad_e2e::storm;
@@ -19,16 +22,41 @@ fn end_lives_at(seed: &str, points: &[(&str, u64)], exit_code: Option<i32>) {
     let mut random = Random::seeded(seed);
     let mut daemon = Daemon::with_faults("", &["shards=2"]);
     let mut points = points.iter().cycle();
-    storm::run(&mut daemon, 8, |daemon, traffic| {
-        traffic.wait_for(100);
-        daemon.kill();
-        let (point, most) = points.next().unwrap();
-        daemon.set_fault(&format!("{point}@{}", 1 + random.below(*most)));
-        let status = daemon.start_and_end();
-        assert_eq!(status.code(), exit_code, "{point}: {status}");
-        daemon.set_fault("");
-        daemon.restart();
+    let (endpoint, over) = (daemon.endpoint(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| come_and_go(&endpoint, &over));
+        // Also if the storm fails: the scope waits for the other thread.
+        let _end = OnDrop(|| over.store(true, Ordering::Release));
+        storm::run(&mut daemon, 8, |daemon, traffic| {
+            traffic.wait_for(100);
+            daemon.kill();
+            let (point, most) = points.next().unwrap();
+            daemon.set_fault(&format!("{point}@{}", 1 + random.below(*most)));
+            let status = daemon.start_and_end();
+            assert_eq!(status.code(), exit_code, "{point}: {status}");
+            daemon.set_fault("");
+            daemon.restart();
+        });
     });
+}
+
+/// Connects again and again: whichever shard accepts, sooner or later one has to hand a connection over. (The clients of
+/// the storm have come to their homes by chance once, and the test waited in vain for a crash at that step.)
+fn come_and_go(endpoint: &Endpoint, over: &AtomicBool) {
+    while !over.load(Ordering::Acquire) {
+        let came = Client::connect(endpoint.address(), &Options::transient("passer-by"));
+        if came.and_then(Client::disconnect).is_err() {
+            std::thread::park_timeout(Duration::from_millis(2)); // nobody listens at the moment
+        }
+    }
+}
+
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 /// [PER-1..5]

@@ -40,12 +40,17 @@ fn end_lives_at(seed: &str, points: &[(&str, u64)], exit_code: Option<i32>) {
     });
 }
 
-/// Connects again and again: whichever shard accepts, sooner or later one has to hand a connection over. (The clients of
-/// the storm have come to their homes by chance once, and the test waited in vain for a crash at that step.)
+/// Connects and subscribes again and again: sooner or later a connection has to be handed over, and the other shard has to
+/// be told. (All clients of the storm have had one home once, and once they were accepted by their homes; then the test
+/// waited in vain for a crash at that step.)
 fn come_and_go(endpoint: &Endpoint, over: &AtomicBool) {
+    let visit = || -> std::io::Result<()> {
+        let mut client = Client::connect(endpoint.address(), &Options::transient("passer-by"))?;
+        client.subscribe("passing/by", Qos::AtMostOnce)?;
+        client.disconnect()
+    };
     while !over.load(Ordering::Acquire) {
-        let came = Client::connect(endpoint.address(), &Options::transient("passer-by"));
-        if came.and_then(Client::disconnect).is_err() {
+        if visit().is_err() {
             std::thread::park_timeout(Duration::from_millis(2)); // nobody listens at the moment
         }
     }

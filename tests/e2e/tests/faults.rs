@@ -80,17 +80,30 @@ fn a_disk_that_breaks_ends_the_server_and_loses_nothing() {
 /// After a failed sync nobody is told that a message is safe, and the log says why the server went.
 #[test]
 fn a_failed_sync_is_not_acknowledged() {
-    // The first commit is the session's, the second its subscription's.
-    let mut daemon = Daemon::with_faults("fsync-fails@3", &["shards=1"]);
-    let mut client = connect(&daemon, &Options::persistent("c"));
-    client.subscribe("a", Qos::AtLeastOnce).unwrap();
-    assert!(client.publish("a", b"x", Qos::AtLeastOnce, false).is_err(), "acknowledged, but not safe");
+    let mut daemon = Daemon::with_faults("fsync-fails@30", &["shards=1"]);
+    absent_receiver(&daemon);
+    let mut sender = connect(&daemon, &Options::transient("sender"));
+    let acknowledged = publish_until_the_end(&mut sender);
+    assert!(!acknowledged.is_empty());
     assert_eq!(daemon.wait_for_end().code(), Some(1));
     let log = daemon.log();
     assert!(log.contains("the log is poisoned") && log.contains("a planted fault: fsync-fails"), "{log}");
     daemon.set_fault("");
     daemon.restart();
-    assert!(connect(&daemon, &Options::persistent("c")).session_present);
+    receive_all(&daemon, &acknowledged);
+}
+
+/// Publishes until the connection ends; what was acknowledged.
+fn publish_until_the_end(sender: &mut Client) -> Vec<u32> {
+    let mut acknowledged = Vec::new();
+    for number in 0.. {
+        match publish(sender, number, 4096) {
+            Ok(ReasonCode::Success) => acknowledged.push(number),
+            Ok(other) => panic!("refused: {}", other.name()),
+            Err(_) => break,
+        }
+    }
+    acknowledged
 }
 
 /// The answer to a QoS 1 publish of `number`, padded to this length; an error at the end of the connection.
@@ -208,16 +221,7 @@ fn a_disk_without_room_ends_the_server_clearly() {
     }
     absent_receiver(&daemon);
     let mut sender = connect(&daemon, &Options::transient("sender"));
-    let mut taken = Vec::new();
-    for number in 0.. {
-        match publish(&mut sender, number, 4096) {
-            Ok(reason) => {
-                assert_eq!(reason, ReasonCode::Success);
-                taken.push(number);
-            }
-            Err(_) => break,
-        }
-    }
+    let taken = publish_until_the_end(&mut sender);
     assert_eq!(daemon.wait_for_end().code(), Some(1));
     let log = daemon.log();
     assert!(log.contains("the log is poisoned"), "{log}");
@@ -228,12 +232,7 @@ fn a_disk_without_room_ends_the_server_clearly() {
         daemon.grow_disk(64 << 20);
     }
     daemon.restart();
-    let mut receiver = connect(&daemon, &Options::persistent("receiver"));
-    let mut came = Vec::new();
-    while came.len() < taken.len() {
-        came.push(number_of(&receiver.next_message().unwrap()));
-    }
-    assert_eq!(came, taken);
+    receive_all(&daemon, &taken);
 }
 
 /// A limit of open files bounds the connections below it: who comes in addition is refused and counted.

@@ -159,12 +159,14 @@ impl Daemon {
 
     /// Waits until it has ended by itself.
     pub fn wait_for_end(&mut self) -> ExitStatus {
-        let mut process = self.process.take().expect("only a running daemon can end");
+        // It stays ours until then: one that does not end is killed with the test that fails.
         let mut status = None;
         wait_until("the daemon ends", || {
+            let process = self.process.as_mut().expect("only a running daemon can end");
             status = process.try_wait().expect("a child can be waited for");
             status.is_some()
         });
+        self.process = None;
         status.expect("the wait ended")
     }
 

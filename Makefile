@@ -25,7 +25,8 @@ toolchain:
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq gcc libc6-dev; \
 	  else echo "a C compiler is missing: install the packages gcc and libc6-dev"; exit 1; fi; }
 
-# The test profile is built once; the end-to-end tests run the release binary, as users do.
+# The test profile is built once; the end-to-end tests run the release binary, as users do;
+# those that plant faults run the test build, which has fault points.
 test: toolchain
 	$(MAKE) build
 	tests/e2e/setup.sh

@@ -111,6 +111,8 @@ pub enum Outcome {
     TooLarge = 4,
     /// It moved to another queue, which has committed it.
     Moved = 5,
+    /// Handling it made the server panic twice: it was set aside, whole, in `quarantine/`.
+    Poison = 6,
 }
 
 /// One entry of a shard's log.

@@ -66,6 +66,8 @@ pub enum Event {
     Registrations { clients: Vec<(ClientId, Principal)> },
     /// Stored bytes are near the limit of the disk (or have fallen below it): refuse publishes with 0x97.
     DiskFull { full: bool },
+    /// Sending this delivery has made our own code panic again and again: take it out.
+    SetAside { connection: ConnectionId, tag: Tag },
     /// A deadline of `Broker::next_deadline` is over.
     Tick,
 }
@@ -104,6 +106,9 @@ pub enum Effect {
     ReadBacklog { queue: QueueId, after: Sequence, messages_max: usize, bytes_max: usize },
     /// Answer to `Event::Retire`: store this, then tell `Event::Ingested { upto: batch.as_of }`.
     Ingest { batch: Box<Retirement> },
+    /// This message is taken from these clients (none: it was retained), since handling it makes us panic. Keep it whole
+    /// before anything that follows is done: the records after this one say that its deliveries are over.
+    SetAside { message: Arc<Message>, clients: Vec<ClientId> },
     /// Something was dropped or refused: count it, and log it at debug level.
     Count { what: Counted, by: u64 },
 }
@@ -343,4 +348,6 @@ pub enum Counted {
     RegistrationLimit,
     /// Dropped with a registration that `auth.file` no longer has.
     Unregistered,
+    /// A delivery that was set aside: handling it makes the server panic.
+    Poison,
 }

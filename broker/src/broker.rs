@@ -15,6 +15,7 @@ use crate::fence::Fences;
 use crate::gate::Gate;
 use crate::index::{Retained, Subscriptions};
 use crate::mesh::Mesh;
+use crate::poison::Poison;
 use crate::registration::Registrations;
 use crate::retained::Kept;
 use crate::retire::Retiring;
@@ -59,6 +60,7 @@ pub struct Broker {
     pub(crate) judged: Option<usize>,
     pub(crate) scratch: Scratch,
     pub(crate) retiring: Retiring,
+    pub(crate) poison: Poison,
     pub(crate) disk_full: bool,
     pub(crate) stats: Stats,
 }
@@ -93,6 +95,7 @@ impl Broker {
             judged: None,
             scratch: Scratch::default(),
             retiring: Retiring::default(),
+            poison: Poison::default(),
             disk_full: false,
             stats: Stats::default(),
             config,
@@ -122,6 +125,7 @@ impl Broker {
             Event::Ingested { upto } => self.ingested(upto),
             Event::Registrations { clients } => self.registrations_of_file(clients),
             Event::DiskFull { full } => self.disk_full = full,
+            Event::SetAside { connection, tag } => self.set_aside(connection, tag),
             Event::Tick => self.tick(),
         }
     }

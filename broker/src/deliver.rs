@@ -238,7 +238,7 @@ impl Broker {
     }
 
     /// A delivery of a connected session is over.
-    fn finish(&mut self, place: ConnectionIndex, tag: Tag, outcome: Outcome) {
+    pub(crate) fn finish(&mut self, place: ConnectionIndex, tag: Tag, outcome: Outcome) {
         let connection = &mut self.connections[place as usize];
         let Some(index) = connection.owner_of(tag) else { return };
         let queue = &mut self.sessions[index as usize].queue;

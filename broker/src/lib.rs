@@ -29,6 +29,7 @@ mod giving;
 pub mod index;
 mod judge;
 mod mesh;
+mod poison;
 mod publish;
 mod queue;
 mod recover;

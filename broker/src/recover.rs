@@ -11,7 +11,7 @@ use postroad_base as base;
 
 use crate::api::{Counted, Effect, MeshMessage, Principal, StateKey};
 use crate::broker::Broker;
-use crate::queue::{Backlog, Entry, Queue, Slot, State};
+use crate::queue::{Backlog, Entry, Queue, Slot, State, Window};
 use crate::session::{InboundState, Progress, Role, Session, SessionIndex};
 use crate::timers::Timer;
 
@@ -159,6 +159,7 @@ impl Broker {
     }
 
     fn replay_publish(&mut self, sequence: Sequence, message: &Arc<Message>, recipients: Vec<Recipient>) {
+        let is_poison = self.poison.has(message.id);
         for mut recipient in recipients {
             recipient.group = recipient.group.map(|name| self.groups.replayed_name(name));
             if message.qos == Qos::ExactlyOnce {
@@ -167,6 +168,10 @@ impl Broker {
             let Some(&index) = self.queues.get(&recipient.queue) else { continue };
             let session = &mut self.sessions[index as usize];
             if sequence <= session.watermark {
+                continue;
+            }
+            if is_poison {
+                self.poison.replay(message, recipient.queue, sequence);
                 continue;
             }
             let shared = recipient.group.is_some();
@@ -188,8 +193,9 @@ impl Broker {
     fn replay_settle(&mut self, queue: QueueId, sequence: Sequence) {
         let Some(&index) = self.queues.get(&queue) else { return };
         self.mark_dirty(index);
+        self.poison.replay_settle(queue, sequence);
         let session = &mut self.sessions[index as usize];
-        let tag = tag_at(&session.queue, sequence);
+        let tag = tag_at(&session.queue.window, sequence);
         if let Some(slot) = tag.and_then(|tag| session.queue.window.remove(tag))
             && let Some(entry) = slot.entry
         {
@@ -209,7 +215,7 @@ impl Broker {
         let Some(&index) = self.queues.get(&queue) else { return };
         self.mark_dirty(index);
         let session = &mut self.sessions[index as usize];
-        if tag_at(&session.queue, sequence).is_some() {
+        if tag_at(&session.queue.window, sequence).is_some() {
             return;
         }
         let stored = sequence <= session.watermark;
@@ -219,7 +225,7 @@ impl Broker {
             session.queue.bytes += entry.size();
         }
         // Without one here, its body comes with the backlog, or is not needed any more (`Received`).
-        if entry.is_some() || stored {
+        if entry.is_some() || stored || self.poison.is_replayed(queue, sequence) {
             let slot =
                 Slot { order: 0, sequence, qos: Qos::ExactlyOnce, state: State::Waiting, counts: false, stored, entry };
             session.queue.window.restore(tag, slot);
@@ -229,8 +235,9 @@ impl Broker {
     fn replay_received(&mut self, queue: QueueId, sequence: Sequence) {
         let Some(&index) = self.queues.get(&queue) else { return };
         self.mark_dirty(index);
+        self.poison.replay_settle(queue, sequence); // the client has it: only the release is left
         let queue = &mut self.sessions[index as usize].queue;
-        let Some(tag) = tag_at(queue, sequence) else { return };
+        let Some(tag) = tag_at(&queue.window, sequence) else { return };
         if let Some(slot) = queue.window.get_mut(tag) {
             slot.state = State::Released;
             if let Some(entry) = slot.entry.take() {
@@ -254,6 +261,7 @@ impl Broker {
         self.now = now;
         self.gate.advance(Sequence(first.0.saturating_sub(1)));
         self.gate.commit_all();
+        self.set_replayed_aside();
         self.registrations_recovered();
         for message in std::mem::take(&mut self.retiring.replayed_retained).into_values() {
             self.keep_replayed(message);
@@ -346,8 +354,8 @@ fn replay_watermark(session: &mut Session, upto: Sequence) {
 }
 
 /// The tag of a delivery in the window.
-fn tag_at(queue: &Queue, sequence: Sequence) -> Option<Tag> {
-    queue.window.iter().find(|(_, slot)| slot.sequence == sequence).map(|(tag, _)| tag)
+pub(crate) fn tag_at(window: &Window, sequence: Sequence) -> Option<Tag> {
+    window.iter().find(|(_, slot)| slot.sequence == sequence).map(|(tag, _)| tag)
 }
 
 /// Takes a delivery out of the ones that wait in memory.

@@ -89,7 +89,7 @@ impl Broker {
         }
     }
 
-    fn log_retained(&mut self, topic: &TopicName, message: Option<&Arc<Message>>) {
+    pub(crate) fn log_retained(&mut self, topic: &TopicName, message: Option<&Arc<Message>>) {
         if !self.config.durable {
             return;
         }

@@ -224,6 +224,7 @@ impl Broker {
         let queue = &mut session.queue;
         let in_window: AHashMap<Sequence, base::Tag> = queue.window.iter().map(|(tag, s)| (s.sequence, tag)).collect();
         let mut end = end;
+        let mut poisoned = Vec::new();
         for item in entries {
             if item.sequence > backlog.until {
                 end = true; // still in memory: it becomes backlog with `Ingested`
@@ -236,6 +237,10 @@ impl Broker {
                 continue;
             }
             let tag = in_window.get(&item.sequence).copied();
+            if self.poison.has(item.message.id) {
+                poisoned.push((item.message, item.sequence));
+                continue;
+            }
             let mut entry = entry_of(item);
             entry.group = entry.group.map(|name| self.groups.name(name));
             match tag {
@@ -263,6 +268,7 @@ impl Broker {
         if !backlog.ended || !backlog.portion.is_empty() {
             session.queue.backlog = Some(backlog);
         }
+        self.set_stored_aside(index, poisoned);
         if is_for_room {
             self.trim(index);
         }

@@ -3,7 +3,7 @@
 use crate::api::Counted;
 
 /// Number of variants of [`Counted`].
-pub const COUNTED: usize = 20;
+pub const COUNTED: usize = 21;
 
 impl Counted {
     /// Every variant, in the order of declaration.
@@ -28,6 +28,7 @@ impl Counted {
         Self::UnknownClient,
         Self::RegistrationLimit,
         Self::Unregistered,
+        Self::Poison,
     ];
 
     /// The value of the metric label.
@@ -53,6 +54,7 @@ impl Counted {
             Self::UnknownClient => "unknown_client",
             Self::RegistrationLimit => "registration_limit",
             Self::Unregistered => "unregistered",
+            Self::Poison => "poison",
         }
     }
 }

@@ -18,4 +18,4 @@ mod server;
 mod stall;
 
 pub use report::{Histogram, InterfaceReport, LogReport, Request, ShardReport};
-pub use server::{BuildInfo, Control, Handle, Phase, Settings, Status};
+pub use server::{BuildInfo, Control, Handle, Note, Phase, Settings, Status};

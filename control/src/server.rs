@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -103,13 +103,25 @@ impl Phase {
     }
 }
 
+/// What an operator should know although the server serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// In words.
+    pub text: String,
+    /// Not shown after this time.
+    pub until: Option<SystemTime>,
+}
+
+/// Notes that are shown at most: the newest.
+const NOTES_MAX: usize = 64;
+
 /// What `/ready` tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// The phase; 200 only while serving.
     pub phase: Phase,
-    /// What an operator should know although it serves (a barred client, a disabled plugin).
-    pub notes: Vec<String>,
+    /// A barred client, a delivery that was set aside (and one day a disabled plugin).
+    pub notes: Vec<Note>,
 }
 
 /// The running control plane. Dropping it leaves the thread running; call [`Control::stop`].
@@ -143,9 +155,21 @@ impl Handle {
         });
     }
 
-    /// Adds a note to `/ready`.
-    pub fn note(&self, note: String) {
-        self.status.send_modify(|status| status.notes.push(note));
+    /// Adds a note to `/ready`, unless it stands there.
+    pub fn note(&self, note: Note) {
+        self.status.send_modify(|status| {
+            if !status.notes.contains(&note) {
+                status.notes.push(note);
+                let too_many = status.notes.len().saturating_sub(NOTES_MAX);
+                status.notes.drain(..too_many);
+            }
+        });
+    }
+
+    /// Puts these notes in the place of all that stood there.
+    pub fn replace_notes(&self, notes: Vec<Note>) {
+        self.status.send_modify(|status| status.notes.clear());
+        notes.into_iter().for_each(|note| self.note(note));
     }
 
     /// What `/ready` tells at present.
@@ -327,11 +351,14 @@ impl Server {
             Phase::Serving => StatusCode::OK,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
+        let now = SystemTime::now();
+        let standing = status.notes.iter().filter(|note| note.until.is_none_or(|until| now < until));
+        let notes: Vec<_> = standing.map(|note| note.text.as_str()).collect();
         let body = serde_json::json!({
             "ready": code == StatusCode::OK,
             "phase": status.phase.name(),
             "reason": status.phase.reason(),
-            "notes": status.notes,
+            "notes": notes,
             "stalled_shards": *self.stalled.borrow(),
         });
         json(code, &body)

@@ -2,10 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use postroad_base::ShardId;
-use postroad_control::{BuildInfo, Control, Phase, Request, Settings, ShardReport};
+use postroad_control::{BuildInfo, Control, Note, Phase, Request, Settings, ShardReport};
 
 fn start(settings: Settings) -> (Control, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
@@ -43,10 +43,17 @@ fn ready_follows_the_phases_and_says_why_not() {
     assert!(before.contains(r#""phase":"starting""#) && before.contains("recovering the log"), "{before}");
 
     handle.enter(Phase::Serving);
-    handle.note("client c7 is barred".into());
+    let note = |text: &str, until| Note { text: text.to_owned(), until };
+    let hour = Duration::from_secs(3600);
+    handle.note(note("client c6 is barred", Some(SystemTime::now() - hour)));
+    handle.note(note("client c7 is barred", Some(SystemTime::now() + hour)));
+    handle.note(note("a delivery is set aside", None));
+    handle.note(note("a delivery is set aside", None));
     let serving = get(address, "/ready");
     assert_status(&serving, 200);
-    assert!(serving.contains("client c7 is barred"), "{serving}");
+    assert!(serving.contains(r#""notes":["client c7 is barred","a delivery is set aside"]"#), "{serving}");
+    handle.replace_notes(vec![note("another", None)]);
+    assert!(get(address, "/ready").contains(r#""notes":["another"]"#));
 
     handle.enter(Phase::Draining);
     assert_status(&get(address, "/ready"), 503);

@@ -184,6 +184,8 @@ pub struct Config {
     pub auth_file: Option<PathBuf>,
     /// Live. Access rules. `None`: everything but the reserved roots.
     pub acl_file: Option<PathBuf>,
+    /// Live. How long a client is kept away after the second crash that names it.
+    pub crash_bar_time: Duration,
     /// Restart. Time that a graceful stop may take.
     pub drain_timeout: Duration,
     /// Restart. A turn of a shard that takes this long, or this long without one, is a stall: logged and counted.
@@ -252,6 +254,7 @@ impl Default for Config {
             allow_anonymous: true,
             auth_file: None,
             acl_file: None,
+            crash_bar_time: Duration::from_secs(3600),
             drain_timeout: Duration::from_secs(10),
             stall_max: Duration::from_secs(1),
         }

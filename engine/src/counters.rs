@@ -18,16 +18,18 @@ pub(crate) enum Refused {
     Credentials,
     Busy,
     ShuttingDown,
+    Banned,
     Other,
 }
 
-const REFUSED: [(Refused, &str); 7] = [
+const REFUSED: [(Refused, &str); 8] = [
     (Refused::ConnectionsMax, "connections_max"),
     (Refused::Malformed, "malformed_connect"),
     (Refused::Version, "unsupported_version"),
     (Refused::Credentials, "not_authorized"),
     (Refused::Busy, "busy"),
     (Refused::ShuttingDown, "shutting_down"),
+    (Refused::Banned, "banned"),
     (Refused::Other, "other"),
 ];
 
@@ -36,11 +38,11 @@ impl Refused {
         match reason {
             ReasonCode::MalformedPacket | ReasonCode::ProtocolError | ReasonCode::PacketTooLarge => Self::Malformed,
             ReasonCode::UnsupportedProtocolVersion => Self::Version,
-            ReasonCode::BadUserNameOrPassword
-            | ReasonCode::NotAuthorized
-            | ReasonCode::Banned
-            | ReasonCode::BadAuthenticationMethod => Self::Credentials,
+            ReasonCode::BadUserNameOrPassword | ReasonCode::NotAuthorized | ReasonCode::BadAuthenticationMethod => {
+                Self::Credentials
+            }
             ReasonCode::QuotaExceeded | ReasonCode::ServerBusy | ReasonCode::ServerUnavailable => Self::Busy,
+            ReasonCode::Banned => Self::Banned,
             ReasonCode::ServerShuttingDown => Self::ShuttingDown,
             _ => Self::Other,
         }

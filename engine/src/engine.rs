@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap;
 use glommio::io::PollableFd;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Cores};
-use postroad_base::{Placement, Record, Sequence, SessionExpiry, ShardId};
+use postroad_base::{MessageId, Placement, Record, Sequence, SessionExpiry, ShardId};
 use postroad_broker::access::Acl;
 use postroad_broker::{Broker, QueuePolicy, UnknownClient};
-use postroad_control::Request;
+use postroad_control::{Note, Request};
 use postroad_session::mqtt::Limits;
 use postroad_storage::directory::{DataDirectory, DirectoryError, DirectoryOptions};
 use postroad_storage::old::{Old, OldError};
@@ -23,6 +23,7 @@ use postroad_storage::young::{FileDirectory, RecoverError, Writer, WriterConfig,
 use crate::auth::{Anonymous, Auth, AuthError, Pool, PoolOptions};
 use crate::clock::Clock;
 use crate::config::{self, Config, Durability};
+use crate::crash::{self, Verdict};
 use crate::listener;
 use crate::log::{self, LogOptions, ShardLog, Worker};
 use crate::mesh::Mesh;
@@ -100,8 +101,11 @@ pub struct Handle {
     common: Arc<Common>,
     config: Arc<std::sync::Mutex<Config>>,
     requests: Vec<flume::Sender<Request>>,
+    noted: flume::Receiver<Note>,
 }
 
+/// Notes that may wait for somebody who shows them.
+const NOTES_MAX: usize = 64;
 /// Questions of the control plane that may wait for a shard.
 const REQUESTS_MAX: usize = 16;
 
@@ -121,6 +125,7 @@ impl Engine {
     /// # Errors
     /// When something that the configuration asks for can't be had; nothing is left running then.
     pub fn start(config: Config) -> Result<Running, EngineError> {
+        crate::fault::announce();
         let cores = cores();
         let shards = config.shards.count(cores.len());
         if config.partitions.get() < shards {
@@ -131,19 +136,22 @@ impl Engine {
         }
         let live = Arc::new(make_live(&config, shards)?);
         let directory = open_directory(&config, shards)?;
+        warn_of(&live.verdict); // after the lock: what another server here has left is not for us to tell
         let (listeners, ports) = bind_all(&config, shards)?;
         let placement = match &directory {
             Some(directory) => directory.placement(),
             None => throw_away_placement(&config, shards),
         };
-        let common = Arc::new(make_common(shards, placement).map_err(|error| system(&error))?);
+        let (notes, noted) = flume::bounded(NOTES_MAX);
+        let common = Arc::new(make_common(shards, placement, notes).map_err(|error| system(&error))?);
         let doorbells: Vec<_> = common.inboxes.iter().map(|inbox| inbox.doorbell.clone()).collect();
         let credits = postroad_broker::Config::new(ShardId(0), common.placement.clone(), false, 0).mesh_credits;
         let mut boot = [0; 4];
         crate::random::fill(&mut boot);
         let boot = u32::from_le_bytes(boot);
+        let poison = live.verdict.poison.keys().copied().collect();
         let mut starter = Starter {
-            plan: Arc::new(Plan { config: config.clone(), directory: directory.clone(), boot }),
+            plan: Arc::new(Plan { config: config.clone(), directory: directory.clone(), boot, poison }),
             common,
             live,
             cores,
@@ -156,7 +164,7 @@ impl Engine {
         }
         starter.wait_until_open()?;
         let Starter { common, requests, shards, .. } = starter;
-        let handle = Handle { common, config: Arc::new(std::sync::Mutex::new(config)), requests };
+        let handle = Handle { common, config: Arc::new(std::sync::Mutex::new(config)), requests, noted };
         Ok(Running { handle, ports, shards, _directory: directory })
     }
 }
@@ -202,9 +210,48 @@ impl Handle {
         Ok(waiting)
     }
 
+    /// What an operator should know because of earlier crashes, as `crash.json` says now.
+    pub fn standing_notes(&self) -> Vec<Note> {
+        let config = self.config.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        notes_of(&verdict_of(&config))
+    }
+
+    /// What has come up since, one after the other; each is taken by one reader.
+    pub fn notes(&self) -> flume::Receiver<Note> {
+        self.noted.clone()
+    }
+
     /// The channels that the control plane asks its questions by, one per shard.
     pub fn requests(&self) -> Vec<flume::Sender<Request>> {
         self.requests.clone()
+    }
+}
+
+fn verdict_of(config: &Config) -> Verdict {
+    crash::judge(&crash::read(&config.data_dir), config.crash_bar_time, Clock::new().now().wall)
+}
+
+fn notes_of(verdict: &Verdict) -> Vec<Note> {
+    let barred = verdict.barred.iter().map(|(client, until)| Note {
+        text: format!(
+            "client {:?} is barred until {}: the server crashed twice over what it sent",
+            client.as_str(),
+            crash::utc(until.0 / 1000)
+        ),
+        until: Some(std::time::UNIX_EPOCH + Duration::from_millis(until.0)),
+    });
+    let poison = verdict.poison.iter().map(|(id, why)| Note {
+        text: format!("message {id} is poison, its deliveries are set aside in quarantine/poison-{id}.json: {why}"),
+        until: None,
+    });
+    let mut notes: Vec<_> = barred.chain(poison).collect();
+    notes.sort_by(|a, b| a.text.cmp(&b.text));
+    notes
+}
+
+fn warn_of(verdict: &Verdict) {
+    for note in notes_of(verdict) {
+        tracing::warn!("{}", note.text);
     }
 }
 
@@ -218,6 +265,8 @@ struct Plan {
     directory: Option<Arc<DataDirectory>>,
     /// Drawn once per start, for message ids.
     boot: u32,
+    /// Messages that must not be handled any more.
+    poison: Vec<MessageId>,
 }
 
 /// What is gathered while the shards start.
@@ -383,6 +432,7 @@ async fn answer(shard: Weak<RefCell<Shard>>, requests: flume::Receiver<Request>)
 fn recover_shard(id: ShardId, plan: &Plan, common: &Common) -> Result<(Broker, Option<ShardLog>), EngineError> {
     let config = &plan.config;
     let mut broker = Broker::new(broker_config(id, plan, common), Sequence(1));
+    broker.set_poison(plan.poison.iter().copied());
     let Some(directory) = &plan.directory else {
         broker.recovered(common.clock.now(), Sequence(1));
         return Ok((broker, None));
@@ -390,10 +440,13 @@ fn recover_shard(id: ShardId, plan: &Plan, common: &Common) -> Result<(Broker, O
     let begin = std::time::Instant::now();
     let old = Arc::new(directory.open_old(id)?);
     let as_of = old.as_of();
-    replay_state(&old, &mut broker).map_err(|error| DirectoryError::Old { shard: id, error })?;
+    replay_state(&old, &mut broker, &plan.poison).map_err(|error| DirectoryError::Old { shard: id, error })?;
     let path = directory.young_path(id);
     let mut files = FileDirectory::new(path.clone());
-    let mut replay = |sequence, record| broker.replay(sequence, as_of, record);
+    let mut replay = |sequence, record| {
+        take_in_hand(&record, &plan.poison);
+        broker.replay(sequence, as_of, record);
+    };
     let recovered = recover(&mut files, directory.log_id(id), old.covered(), &mut replay)
         .map_err(|error: RecoverError| DirectoryError::Young { shard: id, error })?;
     if let Some(torn) = recovered.torn {
@@ -405,12 +458,13 @@ fn recover_shard(id: ShardId, plan: &Plan, common: &Common) -> Result<(Broker, O
     }
     let (records, took) = (recovered.records, begin.elapsed());
     tracing::info!(shard = id.0, records, ?took, "recovered");
+    crash::take_in_hand(None);
     broker.recovered(common.clock.now(), recovered.position.next());
     let writer_config = WriterConfig::new(directory.log_id(id), config.log.segment_bytes, config.log.young_bytes);
     let mut writer = Writer::new(writer_config, recovered.position);
     log::make_first_segment(&mut writer, &mut files).map_err(|error| system(&error))?;
     let inbox = Arc::clone(&common.inboxes[usize::from(id.0)]);
-    let worker = Worker::start(old, path.clone(), inbox, &format!("log-{}", id.0)).map_err(|error| system(&error))?;
+    let worker = Worker::start(old, path.clone(), inbox, id, &config.data_dir).map_err(|error| system(&error))?;
     let options = LogOptions {
         directory: path,
         data_dir: config.data_dir.clone(),
@@ -425,7 +479,7 @@ fn recover_shard(id: ShardId, plan: &Plan, common: &Common) -> Result<(Broker, O
 /// Replays the snapshot. The broker reads of stored deliveries only if a watermark below them comes first; a
 /// snapshot that was made without a broker (a change of the number of shards) holds one watermark per queue, so
 /// what is stored of a queue decides here.
-fn replay_state(old: &Old, broker: &mut Broker) -> Result<(), OldError> {
+fn replay_state(old: &Old, broker: &mut Broker, poison: &[MessageId]) -> Result<(), OldError> {
     let mut stored = AHashMap::new();
     old.backlog_bounds(&mut |queue, bounds| {
         if bounds.count > 0 {
@@ -434,7 +488,10 @@ fn replay_state(old: &Old, broker: &mut Broker) -> Result<(), OldError> {
     })?;
     let sizes: Vec<_> = stored.iter().map(|(queue, bounds)| (*queue, *bounds)).collect();
     let as_of = old.as_of();
-    let mut replay = |record| broker.replay(Sequence(0), as_of, record);
+    let mut replay = |record| {
+        take_in_hand(&record, poison);
+        broker.replay(Sequence(0), as_of, record);
+    };
     old.load_state(&mut |_, record| {
         if let Record::Watermark { queue, upto } = record
             && let Some(bounds) = stored.remove(&queue)
@@ -453,6 +510,18 @@ fn replay_state(old: &Old, broker: &mut Broker) -> Result<(), OldError> {
         broker.replay_stored(queue, number(bounds.count), number(bounds.bytes));
     }
     Ok(())
+}
+
+/// A message that makes the replay panic is named by `crash.json`; one that is known for it is not handled at all.
+fn take_in_hand(record: &Record, poison: &[MessageId]) {
+    let message = match record {
+        Record::Publish { message, .. } | Record::Retain { message } => Some(message),
+        _ => None,
+    };
+    crash::take_replay_in_hand(message.map(|message| message.id));
+    if let Some(message) = message.filter(|message| !poison.contains(&message.id)) {
+        crate::fault::planted("panic-replay", message.topic.as_str().as_bytes());
+    }
 }
 
 fn broker_config(id: ShardId, plan: &Plan, common: &Common) -> postroad_broker::Config {
@@ -485,7 +554,7 @@ fn broker_limits(config: &Config, shards: usize) -> postroad_broker::Limits {
     }
 }
 
-fn make_common(shards: u16, placement: Placement) -> std::io::Result<Common> {
+fn make_common(shards: u16, placement: Placement, notes: flume::Sender<Note>) -> std::io::Result<Common> {
     let inboxes: std::io::Result<Vec<_>> = (0..shards).map(|_| Inbox::new().map(Arc::new)).collect();
     Ok(Common {
         inboxes: inboxes?,
@@ -496,6 +565,7 @@ fn make_common(shards: u16, placement: Placement) -> std::io::Result<Common> {
         pool: Pool::start(PoolOptions::default())?,
         placement,
         clock: Clock::new(),
+        notes,
     })
 }
 
@@ -524,15 +594,9 @@ fn make_live(config: &Config, shards: u16) -> Result<Live, EngineError> {
     }
     let files = usize::try_from(limit - others).unwrap_or(usize::MAX);
     let connections_max = if config.connections_max == 0 { files } else { config.connections_max.min(files) };
-    let broker = broker_limits(config, usize::from(shards));
-    Ok(Live {
-        limits: limits(config),
-        broker,
-        auth,
-        acl: Arc::new(load_acl(config)?),
-        connections_max,
-        config: config.clone(),
-    })
+    let (broker, limits) = (broker_limits(config, usize::from(shards)), limits(config));
+    let (acl, verdict) = (Arc::new(load_acl(config)?), verdict_of(config));
+    Ok(Live { limits, broker, auth, acl, verdict, connections_max, config: config.clone() })
 }
 
 fn load_acl(config: &Config) -> Result<Acl, EngineError> {

@@ -33,6 +33,7 @@ mod shard;
 mod wheel;
 
 pub use config::Config;
+pub use crash::watch_process;
 pub use engine::{Engine, EngineError, Handle, Port, Running, files_besides_connections};
 /// The data directory, for the tools that look at one while no server runs on it.
 pub use postroad_storage::directory as data_directory;

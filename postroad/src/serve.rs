@@ -51,6 +51,7 @@ pub fn serve(sources: &Sources) -> Result<ExitCode> {
     let (events, waiting) = flume::bounded(EVENTS_MAX);
     let started = Arc::new(AtomicBool::new(false));
     watch_signals(events.clone(), Arc::clone(&started))?;
+    postroad_engine::watch_process(&settings.engine.data_dir);
     let control = start_control(&settings)?;
     forget_foreign_ports(&settings.engine.data_dir);
     let running = Engine::start(settings.engine.clone())?;
@@ -59,6 +60,8 @@ pub fn serve(sources: &Sources) -> Result<ExitCode> {
     let engine = running.handle();
     let ports = write_ports(&settings, &running, &control)?;
     control.handle().attach(engine.requests());
+    control.handle().replace_notes(engine.standing_notes());
+    show_notes(&engine, &control)?;
     control.handle().enter(Phase::Serving);
     let notifier = Notifier::from_environment();
     notifier.ready("serving");
@@ -154,6 +157,7 @@ impl Server<'_> {
     fn try_reload(&mut self) -> Result<()> {
         let plan = options::plan(&self.settings, options::load(self.sources)?)?;
         self.engine.reload(plan.settings.engine.clone())?;
+        self.control.handle().replace_notes(self.engine.standing_notes());
         self.level.set(plan.settings.log_level)?;
         for change in &plan.applied {
             tracing::info!("reloaded {change}");
@@ -223,6 +227,13 @@ fn start_control(settings: &Settings) -> Result<Control> {
     }
     let watched = postroad_control::Settings { stall_max: settings.engine.stall_max, ..settings.control };
     Control::start(listeners, BUILD, watched).context("can't start the control plane")
+}
+
+/// What comes up while the server runs goes to `/ready`; ends with the engine.
+fn show_notes(engine: &Handle, control: &Control) -> Result<()> {
+    let (notes, control) = (engine.notes(), control.handle());
+    std::thread::Builder::new().name("notes".into()).spawn(move || notes.iter().for_each(|note| control.note(note)))?;
+    Ok(())
 }
 
 /// A directory that was used with `durability = "memory"` holds nothing but this file; the log would take it

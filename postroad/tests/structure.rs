@@ -44,7 +44,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const DEV_EDGES: &[(&str, &[&str])] = &[
     ("postroad-benches", &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage"]),
     ("postroad-sim", &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage"]),
-    ("postroad-e2e", &["postroad-protocol", "postroad-client", "postroad-storage"]),
+    ("postroad-e2e", &["postroad-protocol", "postroad-client", "postroad-storage", "postroad-engine"]),
 ];
 
 /// A foreign crate that has one house (or a few).

@@ -1,8 +1,8 @@
-//! Room on the disk, and directories that have to be synced.
+//! Room on the disk, and what it takes that files and names are safe.
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -29,6 +29,19 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
 /// If it can't be opened or synced.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// Writes a file that must not be half there: temporary name, sync, rename, sync of the directory.
+///
+/// # Errors
+/// When the file system says no; a file of this name that was there before is then still whole.
+pub fn write_new(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = directory.join(format!("{name}.new"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, directory.join(name))?;
+    sync_directory(directory)
 }
 
 #[cfg(test)]

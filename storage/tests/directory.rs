@@ -52,6 +52,17 @@ fn foreign_files_missing_directories_and_bad_numbers_are_refused() {
     assert!(matches!(foreign, DirectoryError::Foreign { .. }), "{foreign}");
 }
 
+/// A server with `durability = "memory"` makes no data directory, but its crash leaves a report. The next start may have
+/// another durability.
+#[test]
+fn what_a_crash_has_left_is_not_foreign() {
+    let directory = TempDir::new().unwrap();
+    std::fs::write(directory.path().join("crash.json"), b"{}").unwrap();
+    std::fs::create_dir(directory.path().join("quarantine")).unwrap();
+    DataDirectory::open(directory.path(), ONE).unwrap();
+    assert!(directory.path().join("crash.json").exists());
+}
+
 #[test]
 fn a_newer_format_is_refused_and_a_damaged_manifest_named() {
     let directory = TempDir::new().unwrap();

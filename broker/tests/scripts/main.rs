@@ -5,6 +5,7 @@
 mod access;
 mod durable;
 mod mesh;
+mod poison;
 mod registrations;
 mod retained;
 mod single;

@@ -13,6 +13,8 @@
 //! allow a/# [to=user:u] the access rules: this, and nothing else, may be subscribed to
 //! retire             crash           stats
 //! file a b:anna c:anna:cars                                auth.file names these clients (user, group)
+//! poison hello       the next crash is that of a server which knows messages with this payload to be poison
+//! aside 1 9          sending tag 9 to connection 1 has panicked too often
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -92,6 +94,7 @@ pub struct World {
     acl: Arc<Acl>,
     /// What `auth.file` says, once it was read.
     file: Option<Vec<(ClientId, Principal)>>,
+    poison: Vec<MessageId>,
 }
 
 /// One shard, with a log.
@@ -124,6 +127,7 @@ impl World {
             revoked_max: 0,
             acl: Arc::new(Acl::default()),
             file: None,
+            poison: Vec::new(),
         };
         for number in 0..shards {
             let broker = Broker::new(world.config_of(number), Sequence(1));
@@ -202,6 +206,7 @@ impl World {
             "at" => self.advance(arguments.number(0)),
             "crash" => self.crash(),
             "retire" => self.retire(),
+            "poison" => self.name_poison(words[0]),
             "stats" => self.print_stats(),
             "stop" => self.shards[arguments.number(0) as usize].stopped = true,
             "cut" => drop(self.cuts.insert((arguments.number(0) as u16, arguments.number(1) as u16))),
@@ -374,6 +379,7 @@ impl World {
         self.config.boot += 1;
         for number in 0..self.shards.len() {
             let mut broker = Broker::new(self.config_of(number as u16), Sequence(1));
+            broker.set_poison(self.poison.iter().copied());
             let now = self.clock();
             let shard = &mut self.shards[number];
             shard.inbox.clear();
@@ -415,6 +421,20 @@ impl World {
     /// One figure, of all shards together.
     pub fn stats(&self, figure: impl Fn(&Stats) -> usize) -> usize {
         self.shards.iter().map(|shard| figure(&shard.broker.stats())).sum()
+    }
+
+    fn name_poison(&mut self, payload: &str) {
+        let disks = || self.shards.iter().map(|shard| &shard.disk);
+        let state = disks().flat_map(|disk| disk.state.values().flatten());
+        let logged = disks().flat_map(|disk| &disk.records).map(|(_, record)| record).chain(state);
+        let logged = logged.filter_map(|record| match record {
+            Record::Publish { message, .. } | Record::Retain { message } => Some(message),
+            _ => None,
+        });
+        let stored = disks().flat_map(|disk| disk.stored.values()).map(|entry| &entry.message);
+        let found = logged.chain(stored).filter(|message| message.payload == payload);
+        self.poison = found.map(|message| message.id).collect();
+        assert!(!self.poison.is_empty(), "no message {payload:?} is stored");
     }
 
     fn print_stats(&mut self) {
@@ -473,6 +493,7 @@ impl Arguments<'_> {
                 let filters = self.0[2..].iter().map(|text| Ok(TopicFilter::new(*text).unwrap())).collect();
                 Event::Unsubscribe { connection, tag: self.tag(1), filters }
             }
+            "aside" => Event::SetAside { connection, tag: self.tag(1) },
             "congested" => Event::Congested { connection },
             "writable" => Event::Writable { connection },
             "disc" => {
@@ -594,6 +615,10 @@ fn words_of(effect: &Effect) -> Option<String> {
         Effect::Close { connection, reason } => format!("{}: close {}", connection.0, reason.name()),
         Effect::Park { connection } => format!("{}: park", connection.0),
         Effect::Unpark { connection } => format!("{}: unpark", connection.0),
+        Effect::SetAside { message, clients } => {
+            let clients: Vec<_> = clients.iter().map(ClientId::as_str).collect();
+            format!("set aside {:?} of {clients:?}", String::from_utf8_lossy(&message.payload))
+        }
         Effect::Count { what, by } => format!("count {} {by}", what.name()),
         Effect::Append { .. } | Effect::Mesh { .. } | Effect::ReadBacklog { .. } | Effect::Ingest { .. } => {
             return None;

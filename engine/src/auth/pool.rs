@@ -73,10 +73,21 @@ impl Pool {
     }
 }
 
-/// A client that has gone meanwhile is not worth a hash.
+/// A client that has gone meanwhile is not worth a hash. A check that panics has touched nothing shared: only its client
+/// is refused, by an answer that does not come.
 fn run(job: Job) {
-    if !job.answer.is_disconnected() {
-        let _gone = job.answer.send(job.check.run());
+    if job.answer.is_disconnected() {
+        return;
+    }
+    let verdict = crate::crash::guarded(|| {
+        crate::fault::planted("panic-hash", &job.check.password);
+        job.check.run()
+    });
+    match verdict {
+        Some(verdict) => {
+            let _gone = job.answer.send(verdict);
+        }
+        None => tracing::error!("a password check panicked: its client is refused"),
     }
 }
 

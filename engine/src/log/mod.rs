@@ -306,8 +306,11 @@ impl Shard {
         let now = self.now;
         let log = self.log.as_mut().ok_or(Stopped)?;
         let commit = log.begin_commit(now);
-        if commit.is_none() {
-            log.waker = Some(waker.clone());
+        match &commit {
+            None => log.waker = Some(waker.clone()),
+            // A second is long: a disk may fill up within it.
+            Some(commit) if commit.new_segment => self.watch_disk(),
+            Some(_) => {}
         }
         Ok(commit)
     }

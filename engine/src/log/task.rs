@@ -63,10 +63,12 @@ impl Segments {
             self.close().await;
             self.prepare(commit).await?;
         }
+        crate::fault::disk("write-fails")?;
         let syncs = self.syncs;
         let segment = self.segment(commit.segment).await?;
         segment.write(&commit.bytes, commit.offset).await?;
         if syncs {
+            crate::fault::disk("fsync-fails")?;
             segment.sync().await?;
         }
         Ok(())
@@ -75,7 +77,10 @@ impl Segments {
     /// Making a file and filling it with zeros blocks: not on this core.
     async fn prepare(&self, commit: &Commit) -> io::Result<()> {
         let (directory, segment, bytes) = (self.directory.clone(), commit.segment, commit.file_bytes);
-        let make = move || FileDirectory::new(directory).prepare(segment, bytes);
+        let make = move || {
+            crate::fault::planted("panic-prepare", b"");
+            FileDirectory::new(directory).prepare(segment, bytes)
+        };
         glommio::executor().spawn_blocking(make).await
     }
 

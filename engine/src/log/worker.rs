@@ -1,10 +1,10 @@
 //! The threads that do for the log what blocks: the old generation, and deleting files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use postroad_base::{QueueId, Sequence};
+use postroad_base::{QueueId, Sequence, ShardId};
 use postroad_broker::api::{BacklogEntry, Retirement, StateKey};
 use postroad_storage::old::{self, IngestBatch, Old, Pending};
 use postroad_storage::young::{FileDirectory, SegmentDirectory, SegmentNumber};
@@ -40,14 +40,24 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// `young` is the directory of the segments.
-    pub(crate) fn start(old: Arc<Old>, young: PathBuf, inbox: Arc<Inbox>, name: &str) -> std::io::Result<Self> {
+    /// `young` is the directory of the segments; `data_dir` is where a panic leaves its report.
+    pub(crate) fn start(
+        old: Arc<Old>,
+        young: PathBuf,
+        inbox: Arc<Inbox>,
+        shard: ShardId,
+        data_dir: &Path,
+    ) -> std::io::Result<Self> {
         let (writes, to_write) = flume::unbounded::<Box<Retirement>>();
         let (reads, to_read) = flume::unbounded::<Read>();
         let (files, to_do) = flume::unbounded::<FileWork>();
         let (old_to_read, inbox_to_read, inbox_to_do) = (Arc::clone(&old), Arc::clone(&inbox), Arc::clone(&inbox));
         let spawn = |part: &str, work: Box<dyn FnOnce() + Send>| {
-            thread::Builder::new().name(format!("{name}-{part}")).spawn(work)
+            let data_dir = data_dir.to_owned();
+            thread::Builder::new().name(format!("log-{}-{part}", shard.0)).spawn(move || {
+                crate::crash::watch_this_thread(shard, &data_dir);
+                work();
+            })
         };
         let threads = vec![
             spawn("write", Box::new(move || to_write.iter().for_each(|batch| done(&inbox, ingest(&old, *batch)))))?,
@@ -100,6 +110,7 @@ impl Drop for Worker {
 }
 
 fn ingest(old: &Old, batch: Retirement) -> WorkDone {
+    crate::fault::planted("panic-worker", b"");
     let as_of = batch.as_of;
     match old.ingest(ingest_batch(batch)) {
         Ok(()) => WorkDone::Ingested { as_of, old_bytes: old.disk_bytes() },

@@ -115,9 +115,16 @@ impl Shard {
     ) {
         let itself = self.itself.clone();
         glommio::spawn_local(async move {
-            let verdict = answer.recv_async().await.unwrap_or(Err(ReasonCode::ServerUnavailable));
+            // A spawned task is polled at once, within the turn that has the shard. An answer that was there by then
+            // (the core was taken away for as long as a hash takes) made this a second borrow, hence a crash.
+            glommio::executor().yield_now().await;
+            let verdict = answer.recv_async().await;
             if let Some(shard) = itself.upgrade() {
-                shard.borrow_mut().outside_turn(|shard| shard.admit(id, client, verdict));
+                shard.borrow_mut().outside_turn(|shard| {
+                    // No answer: the check has panicked, which is logged; the pool goes on.
+                    shard.counters.panics += u64::from(verdict.is_err());
+                    shard.admit(id, client, verdict.unwrap_or(Err(ReasonCode::ServerUnavailable)));
+                });
             }
         })
         .detach();
@@ -131,6 +138,9 @@ impl Shard {
         };
         if !matches!(self.phase, Phase::Serving) {
             return self.refuse(id, ReasonCode::ServerShuttingDown, "");
+        }
+        if self.is_barred(&client) {
+            return self.refuse(id, ReasonCode::Banned, "the server has crashed over this client");
         }
         let home = self.common.placement.home(client.as_str().as_bytes());
         if home == self.id {
@@ -212,8 +222,11 @@ impl Shard {
         if probed && let Err(error) = listener::watch_silent(&connection.socket) {
             tracing::warn!(shard, connection = id.0, %error, "a client without keep alive is not probed");
         }
-        self.handle(Event::Connect(Box::new(connect)));
-        self.drain_effects();
+        let client = connect.client.clone();
+        crate::crash::welcoming(&client, || {
+            self.handle(Event::Connect(Box::new(connect)));
+            self.drain_effects();
+        });
     }
 }
 

@@ -19,7 +19,9 @@ impl Shard {
 
     fn effect(&mut self, effect: Effect) {
         match effect {
-            Effect::Deliver { connection, delivery } => self.deliver(connection, &delivery),
+            Effect::Deliver { connection, delivery } => {
+                crate::crash::delivering(delivery.message.id, || self.deliver(connection, &delivery));
+            }
             Effect::Published { connection, tag, reason } => self.published(connection, tag, reason),
             Effect::Completed { connection, tag, reason } => {
                 self.say(connection, |session, out| session.completed(tag, reason, out));
@@ -70,6 +72,7 @@ impl Shard {
                 self.read_backlog(queue, after, messages_max, bytes_max);
             }
             Effect::Ingest { batch } => self.ingest(batch),
+            Effect::SetAside { message, clients } => self.keep_aside(&message, &clients),
             Effect::Count { what, by } => tracing::debug!(shard = self.id.0, what = what.name(), by, "counted"),
         }
     }
@@ -87,8 +90,11 @@ impl Shard {
         let Some(Connection { stage: Stage::Serving(session), output, listener, .. }) = self.connection(id) else {
             return;
         };
-        what(session, output);
+        let said = crate::crash::guarded(|| what(session, output));
         let listener = usize::from(*listener);
+        if said.is_none() {
+            return self.speaking_panicked(id);
+        }
         self.counters.interfaces[listener].sent_packets += 1;
         self.output_grew(id);
     }
@@ -99,12 +105,18 @@ impl Shard {
             return;
         };
         let listener = usize::from(*listener);
-        match session.deliver(now, delivery, output) {
-            Delivered::Sent => {
+        crate::fault::planted("panic-deliver", delivery.message.topic.as_str().as_bytes());
+        let delivered = crate::crash::guarded(|| {
+            crate::fault::planted("panic-encode", delivery.message.topic.as_str().as_bytes());
+            session.deliver(now, delivery, output)
+        });
+        match delivered {
+            None => self.sending_panicked(id, delivery),
+            Some(Delivered::Sent) => {
                 self.counters.interfaces[listener].sent_packets += 1;
                 self.output_grew(id);
             }
-            Delivered::TooLarge(event) => {
+            Some(Delivered::TooLarge(event)) => {
                 self.counters.too_large += 1;
                 if let Some(event) = event {
                     self.handle(event);

@@ -24,7 +24,10 @@ impl Shard {
         }
         let Some(connection) = self.connection(id) else { return };
         if let Stage::Serving(session) = &mut connection.stage {
-            session.close(closing.reason, closing.detail, &mut connection.output);
+            let output = &mut connection.output;
+            if crate::crash::guarded(|| session.close(closing.reason, closing.detail, output)).is_none() {
+                return self.speaking_panicked(id);
+            }
         }
         let listener = usize::from(connection.listener);
         self.counters.protocol_error(listener, closing.reason);
@@ -77,11 +80,11 @@ impl Shard {
         let Some(connection) = self.connection(id) else { return };
         match &mut connection.stage {
             Stage::Serving(session) if connection.flags.parked => session.touch(now),
-            Stage::Serving(session) => {
-                if let Some(closing) = session.on_deadline(now) {
-                    return self.close_for(id, closing);
-                }
-            }
+            Stage::Serving(session) => match crate::crash::guarded(|| session.on_deadline(now)) {
+                Some(Some(closing)) => return self.close_for(id, closing),
+                Some(None) => {}
+                None => return self.speaking_panicked(id),
+            },
             Stage::Handshake | Stage::Lingering { .. } if connection.deadline <= now.mono => {
                 self.remove(id);
                 return;

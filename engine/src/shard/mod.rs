@@ -12,6 +12,7 @@
 //! - The broker learns of each connection's end exactly once (`Flags::known`).
 
 mod arriving;
+mod dying;
 mod effects;
 mod leaving;
 mod reading;
@@ -27,12 +28,13 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use ahash::AHashMap;
 use crossbeam::queue::{ArrayQueue, SegQueue};
-use postroad_base::{ClientId, ConnectionId, MonoMillis, Now, Placement, ReasonCode, ShardId};
+use postroad_base::{ClientId, ConnectionId, MessageId, MonoMillis, Now, Placement, QueueId, ReasonCode, ShardId};
 use postroad_broker::Broker;
 use postroad_broker::access::Acl;
 use postroad_broker::api::{Event, Principal};
-use postroad_control::Request;
+use postroad_control::{Note, Request};
 use postroad_session::mqtt::{ConnectRequest, Limits};
 use slab::Slab;
 
@@ -41,6 +43,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::connection::{Connection, Flags, connection_index};
 use crate::counters::Counters;
+use crate::crash::Verdict;
 use crate::log::{ShardLog, WorkDone};
 use crate::mesh::Mesh;
 use crate::poller::{Alarm, Doorbell, Poller, Ready};
@@ -56,6 +59,8 @@ pub(crate) struct Live {
     pub(crate) broker: postroad_broker::Limits,
     pub(crate) auth: Auth,
     pub(crate) acl: Arc<Acl>,
+    /// Who is kept away because of earlier crashes.
+    pub(crate) verdict: Verdict,
     /// Connections of all shards together at most, below what the file limit allows.
     pub(crate) connections_max: usize,
 }
@@ -81,6 +86,8 @@ pub(crate) enum Order {
     Work(WorkDone),
     /// Another shard can't go on: stop at once, acknowledging nothing more.
     Abort,
+    /// Another shard has panicked over a message of this queue's client, and waits a moment for the name.
+    WhoIs { queue: QueueId, answer: flume::Sender<ClientId> },
 }
 
 /// Where others put what is for a shard. Ring the bell afterwards.
@@ -125,6 +132,8 @@ pub(crate) struct Common {
     pub(crate) pool: Pool,
     pub(crate) placement: Placement,
     pub(crate) clock: Clock,
+    /// What an operator should know, for `/ready`.
+    pub(crate) notes: flume::Sender<Note>,
 }
 
 impl Common {
@@ -202,6 +211,8 @@ pub(crate) struct Shard {
     ready: Vec<Ready>,
     fired: Vec<u64>,
     counters: Counters,
+    /// How often sending a message has panicked.
+    panics_by_message: AHashMap<MessageId, u32>,
     opened: Option<flume::Sender<ShardId>>,
     failure: Option<String>,
     itself: Weak<RefCell<Shard>>,
@@ -270,6 +281,7 @@ impl Shard {
                 ready: Vec::new(),
                 fired: Vec::new(),
                 counters,
+                panics_by_message: AHashMap::new(),
                 opened: Some(opened),
                 failure: None,
                 itself: itself.clone(),
@@ -302,8 +314,10 @@ impl Shard {
     /// What happens outside of the loop's turn: does it, then everything that follows from it.
     pub(crate) fn outside_turn(&mut self, act: impl FnOnce(&mut Self)) {
         self.now = self.common.clock.now();
-        act(self);
-        self.settle();
+        self.witnessed(|shard| {
+            act(shard);
+            shard.settle();
+        });
         self.watch_stall();
         if self.has_work() || !matches!(self.phase, Phase::Serving) {
             self.inbox.doorbell.ring();

@@ -67,7 +67,7 @@ enum Step {
 impl Shard {
     /// Reads what the connection has sent, up to its share of a turn.
     pub(super) fn read(&mut self, id: ConnectionId) {
-        crate::crash::in_hand(Some(id));
+        crate::crash::take_in_hand(Some(id));
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut outcome = Outcome::More;
         for _ in 0..RECEIVES_PER_TURN {
@@ -77,7 +77,7 @@ impl Shard {
             }
         }
         self.buffer = buffer;
-        crate::crash::in_hand(None);
+        crate::crash::take_in_hand(None);
         if matches!(outcome, Outcome::More) {
             self.read_again(id);
         }
@@ -249,6 +249,9 @@ impl Shard {
             }
         }
         if let Some(event) = event {
+            if let Event::Publish { message, .. } = &event {
+                crate::fault::planted("panic-input", message.message.topic.as_str().as_bytes());
+            }
             self.handle(event);
             self.drain_effects(); // before the next packet: this one may have parked the connection
         }

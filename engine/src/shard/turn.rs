@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use postroad_base::ShardId;
-use postroad_broker::api::Event;
+use postroad_broker::api::{Event, MeshMessage};
 
 use super::{DOORS_MAX, Order, Phase, Shard, TOKEN_ALARM, TOKEN_DOOR, TOKEN_DOORBELL};
 use crate::config::Config;
@@ -27,6 +27,10 @@ const MESH_MESSAGES_PER_TURN: usize = 1024;
 impl Shard {
     /// Does everything that is due now.
     pub(crate) fn turn(&mut self) -> Next {
+        self.witnessed(Self::take_turn)
+    }
+
+    fn take_turn(&mut self) -> Next {
         self.now = self.common.clock.now();
         self.inbox.doorbell.awake();
         let mut ready = std::mem::take(&mut self.ready);
@@ -116,6 +120,7 @@ impl Shard {
                 Order::Drain => self.begin_drain(),
                 Order::Work(done) => self.work_done(done),
                 Order::Abort => self.phase = Phase::Stopped,
+                Order::WhoIs { queue, answer } => self.tell_who(queue, &answer),
             }
         }
     }
@@ -154,8 +159,10 @@ impl Shard {
     fn take_mesh_from(&mut self, from: ShardId) {
         for _ in 0..MESH_MESSAGES_PER_TURN {
             let Some(message) = self.mesh.receive(from) else { return };
+            take_in_hand(&message);
             self.handle(Event::Mesh { from, message });
             self.drain_effects();
+            crate::crash::take_in_hand(None);
         }
     }
 
@@ -219,4 +226,14 @@ impl Shard {
 
 fn socket_options(config: &Config) -> SocketOptions {
     SocketOptions { not_sent_bytes_max: config.not_sent_bytes_max, stall_timeout: config.stall_timeout }
+}
+
+fn take_in_hand(message: &MeshMessage) {
+    if let MeshMessage::Forward { message, .. }
+    | MeshMessage::ShareForward { message, .. }
+    | MeshMessage::Retain { message, .. } = message
+    {
+        crate::crash::take_forward_in_hand(message);
+        crate::fault::planted("panic-forward", message.topic.as_str().as_bytes());
+    }
 }

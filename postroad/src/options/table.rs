@@ -430,6 +430,14 @@ pub const ROWS: &[Row] = &[
         engine.sys_interval
     ),
     time!(
+        "crash.bar_time",
+        Live,
+        0,
+        365 * DAY,
+        "How long a client is kept away (0x8A) after two crashes of the server within ten minutes over what it sent. 0s: not at all. Deleting crash.json and reloading lifts every bar.",
+        engine.crash_bar_time
+    ),
+    time!(
         "drain_timeout",
         Restart,
         0,
@@ -583,6 +591,7 @@ mod tests {
             allow_anonymous: _, // auth.anonymous
             auth_file: _,
             acl_file: _,
+            crash_bar_time: _,
             drain_timeout: _,
             stall_max: _,
         } = Config::default();

@@ -7,7 +7,8 @@ use base::Placement;
 use postroad_base as base;
 use serde::{Deserialize, Serialize};
 
-use super::{DirectoryError, at, write_new};
+use super::{DirectoryError, at};
+use crate::space::write_new;
 use crate::young::LogId;
 
 /// The format that is written; older ones open, newer ones are refused.

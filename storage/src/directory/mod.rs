@@ -15,6 +15,7 @@ use postroad_base as base;
 pub use manifest::{DIRECTORY_FORMAT, Manifest};
 
 use crate::old::{Old, OldConfig, OldError};
+use crate::space::write_new;
 use crate::young::{self, FileDirectory, LogId, RecoverError, Report};
 
 /// Why a data directory can't be used.
@@ -249,13 +250,16 @@ fn create(path: &Path, options: DirectoryOptions) -> Result<Manifest, DirectoryE
     Ok(manifest)
 }
 
+/// What a server that keeps no log (`durability = "memory"`) leaves behind when it crashes.
+const LEFT_BY_CRASHES: [&str; 3] = ["crash.json", "crash.json.new", "quarantine"];
+
 /// A directory with files that are not ours is a mistake of the configuration.
 fn refuse_foreign(path: &Path) -> Result<(), DirectoryError> {
     for entry in std::fs::read_dir(path).map_err(at(path))? {
         let name = entry.map_err(at(path))?.file_name();
         let name = name.to_string_lossy();
         let ours = name == "lock" || name.starts_with("generation-") || name.starts_with(manifest::FILE_NAME);
-        if !ours && name != "lost+found" {
+        if !ours && name != "lost+found" && !LEFT_BY_CRASHES.contains(&&*name) {
             return Err(DirectoryError::Foreign { path: path.to_owned() });
         }
     }
@@ -288,16 +292,6 @@ fn random(shards: u16) -> Result<impl FnMut() -> u64 + use<>, DirectoryError> {
     let numbers: Vec<_> = bytes.chunks_exact(8).map(|chunk| chunk.try_into().expect("chunks of 8")).collect();
     let mut numbers = numbers.into_iter().map(u64::from_le_bytes);
     Ok(move || numbers.next().expect("as many as a manifest draws"))
-}
-
-/// Writes a file that must not be half there: temporary name, sync, rename, sync of the directory.
-fn write_new(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temporary = directory.join(format!("{name}.new"));
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, directory.join(name))?;
-    crate::space::sync_directory(directory)
 }
 
 /// The highest of some sequences; 0 if there are none.

@@ -130,6 +130,7 @@ fn outcome(r: &mut Reader<'_>) -> Result<Outcome, RecordError> {
         3 => Outcome::Refused,
         4 => Outcome::TooLarge,
         5 => Outcome::Moved,
+        6 => Outcome::Poison,
         _ => return Err(RecordError::Invalid("unknown outcome")),
     })
 }

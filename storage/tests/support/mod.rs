@@ -175,6 +175,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::Refused),
         Just(Outcome::TooLarge),
         Just(Outcome::Moved),
+        Just(Outcome::Poison),
     ]
 }
 

@@ -8,6 +8,7 @@
 pub mod daemon;
 pub mod mqtt;
 pub mod random;
+pub mod storm;
 pub mod tools;
 
 use std::time::Duration;

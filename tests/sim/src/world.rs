@@ -209,6 +209,7 @@ impl World {
             }
             Effect::Ingest { batch } => self.shards[shard].jobs.push_back(Job::Ingest(batch)),
             Effect::Count { .. } => {}
+            Effect::SetAside { .. } => unreachable!("nothing is named as poison here"),
             Effect::Close { connection, .. } => self.cut(connection),
             Effect::Park { connection } => {
                 self.report.parks += 1;

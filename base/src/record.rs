@@ -78,6 +78,8 @@ pub enum RegisteredBy {
     File = 1,
     /// A push to a client that nobody had seen, where `registrations.unknown_client = "queue"`.
     Push = 2,
+    /// As `Connection`, of a client whose name the server made up: it goes with the session.
+    Assigned = 3,
 }
 
 /// One queue that a message goes to, with what was decided about it at the commit.
@@ -150,7 +152,8 @@ pub enum Record {
     RetainClear { topic: TopicName },
     /// A client is registered: it can be addressed by `$client/`, `$user/` and `$group/` while it is away. What waits for
     /// it has a queue of its own, which begins with the first push.
-    Register { client: ClientId, by: RegisteredBy, user: Option<ByteString>, groups: Vec<ByteString> },
+    /// `seen` says when it was here last, to a day.
+    Register { client: ClientId, by: RegisteredBy, seen: WallMillis, user: Option<ByteString>, groups: Vec<ByteString> },
     /// The registration is gone.
     Unregister { client: ClientId },
     /// Snapshots only: everything of `queue` up to and with `upto` is settled; what is still pending below comes as `Publish` records.

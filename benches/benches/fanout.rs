@@ -12,7 +12,7 @@ use postroad_base::{
     ClientId, ConnectionId, Message, MessageId, MonoMillis, Now, Placement, Qos, QueueId, ReasonCode, Sequence,
     SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis,
 };
-use postroad_broker::api::{Connect, Effect, Event, Inbound, Principal, Subscribe};
+use postroad_broker::api::{ClientName, Connect, Effect, Event, Inbound, Principal, Subscribe};
 use postroad_broker::{Broker, Config};
 
 const PUBLISHER: ConnectionId = ConnectionId(0);
@@ -57,6 +57,7 @@ impl Shard {
     fn connect(&mut self, connection: ConnectionId, expiry: SessionExpiry) {
         let connect = Connect {
             connection,
+            name: ClientName::Chosen,
             client: ClientId::from(&*format!("client-{}", connection.0)),
             principal: Principal::default(),
             clean_start: true,

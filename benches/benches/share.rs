@@ -17,7 +17,7 @@ use postroad_base::{
     ReasonCode, Recipient, Record, Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName,
     WallMillis,
 };
-use postroad_broker::api::{Connect, Effect, Event, Inbound, MeshMessage, Principal, Subscribe};
+use postroad_broker::api::{ClientName, Connect, Effect, Event, Inbound, MeshMessage, Principal, Subscribe};
 use postroad_broker::{Broker, Config};
 use postroad_storage::young::{LogId, Position, Writer, WriterConfig};
 
@@ -112,6 +112,7 @@ impl World {
         let client = names.into_iter().find(|name| usize::from(placement.home(name.as_bytes()).0) == shard);
         let connect = Connect {
             connection: ConnectionId(connection as u64),
+            name: ClientName::Chosen,
             client: ClientId::from(client.expect("some name lives there").as_str()),
             principal: Principal::default(),
             clean_start: true,

@@ -7,7 +7,7 @@ use base::{
     ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis,
 };
 use postroad_base as base;
-use postroad_broker::api::{Connect, Effect, Event, Inbound, Principal, Subscribe};
+use postroad_broker::api::{ClientName, Connect, Effect, Event, Inbound, Principal, Subscribe};
 use postroad_broker::{Broker, Config};
 
 const NOW: Now = Now { mono: MonoMillis(1), wall: WallMillis(1_000_000) };
@@ -36,6 +36,7 @@ fn main() {
 fn connect(number: u64, durable: bool) -> Event {
     Event::Connect(Box::new(Connect {
         connection: ConnectionId(number),
+        name: ClientName::Chosen,
         client: format!("client-{number}").as_str().into(),
         principal: Principal::default(),
         clean_start: false,

@@ -120,6 +120,8 @@ pub struct Connect {
     pub connection: ConnectionId,
     /// Never empty: the server has given one to a client that came without.
     pub client: ClientId,
+    /// Who chose it.
+    pub name: ClientName,
     /// Who it proved to be; empty if it proved nothing.
     pub principal: Principal,
     /// End the old session first.
@@ -134,6 +136,16 @@ pub struct Connect {
     pub hears_refusals: bool,
 }
 
+/// Who chose a client's identifier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientName {
+    /// The client.
+    #[default]
+    Chosen,
+    /// The server, for a client that came without: nobody else knows it.
+    Assigned,
+}
+
 /// Who a client is, for access rules and directed pushes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Principal {
@@ -144,6 +156,14 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// The user of `other`, and the groups of both.
+    pub(crate) fn with_user_of(&self, other: &Self) -> Self {
+        let mut groups: Vec<ByteString> = self.groups.iter().chain(other.groups.iter()).cloned().collect();
+        groups.sort_unstable();
+        groups.dedup();
+        Self { user: other.user.clone(), groups: groups.into() }
+    }
+
     /// Whether it is a user, and `other` is not the same one.
     pub(crate) fn is_another_than(&self, other: &Self) -> bool {
         self.user.is_some() && self.user != other.user

@@ -58,6 +58,8 @@ pub struct Broker {
     pub(crate) later: VecDeque<Step>,
     /// The place of the session whose subscriptions are judged next, while the rules are new.
     pub(crate) judged: Option<usize>,
+    /// How often the rules have been replaced.
+    pub(crate) rules: u32,
     pub(crate) scratch: Scratch,
     pub(crate) retiring: Retiring,
     pub(crate) poison: Poison,
@@ -93,6 +95,7 @@ impl Broker {
             fences: Fences::default(),
             later: VecDeque::new(),
             judged: None,
+            rules: 0,
             scratch: Scratch::default(),
             retiring: Retiring::default(),
             poison: Poison::default(),
@@ -188,6 +191,7 @@ impl Broker {
                 Timer::SessionEnd(session, id) => self.session_expired(session, id),
                 Timer::Will(session, id) => self.will_due(session, id),
                 Timer::Retained(topic) => self.retained_expired(&topic),
+                Timer::IdleRegistrations => self.end_idle_registrations(),
                 Timer::Subscribe(operation) => self.subscribe_timeout(operation),
             }
         }

@@ -59,6 +59,9 @@ pub struct Config {
     pub sessions_max: usize,
     /// Clients registered on this shard.
     pub registrations_max: usize,
+    /// How long a registration that a connection or a push made outlives the last visit of its client, in milliseconds; 0:
+    /// for ever.
+    pub registrations_idle_max_ms: u64,
     /// What happens to a push to a client that nobody has seen.
     pub unknown_client: UnknownClient,
     /// Longest session expiry that is granted; `session` tells the client.
@@ -97,6 +100,8 @@ pub struct Limits {
     pub subscriptions_max: usize,
     /// As [`Config::registrations_max`].
     pub registrations_max: usize,
+    /// As [`Config::registrations_idle_max_ms`].
+    pub registrations_idle_max_ms: u64,
     /// As [`Config::unknown_client`].
     pub unknown_client: UnknownClient,
     /// As [`Config::session_expiry_max`].
@@ -116,6 +121,7 @@ impl Limits {
             topic_levels_max,
             subscriptions_max,
             registrations_max,
+            registrations_idle_max_ms,
             unknown_client,
             session_expiry_max,
         } = self;
@@ -128,6 +134,7 @@ impl Limits {
         config.topic_levels_max = topic_levels_max;
         config.subscriptions_max = subscriptions_max;
         config.registrations_max = registrations_max;
+        config.registrations_idle_max_ms = registrations_idle_max_ms;
         config.unknown_client = unknown_client;
         config.session_expiry_max = session_expiry_max;
     }
@@ -153,6 +160,7 @@ impl Config {
             subscriptions_max: 10_000,
             sessions_max: 1_000_000,
             registrations_max: 1_000_000,
+            registrations_idle_max_ms: 180 * 86_400_000,
             unknown_client: UnknownClient::default(),
             session_expiry_max: SessionExpiry::NEVER,
             mesh_credits: 1024,

@@ -27,13 +27,12 @@ impl Broker {
         let existing = self.session_to_resume(&connect);
         let expiry = connect.expiry.min(self.config.session_expiry_max);
         // Before the session: after a crash in between, no push may find a session and no registration.
-        self.register_connected(&connect.client, &connect.principal);
+        self.register_connected(&connect.client, connect.name, &connect.principal);
         let index = match existing {
             Some(index) => self.resume_session(index, expiry),
             None => self.begin_session(connect.client.clone(), expiry),
         };
-        self.sessions[index as usize].principal = connect.principal.clone();
-        self.judge(index, &connect.principal);
+        self.judge_resumed(index, &connect.principal);
         self.set_will(index, connect.will);
         let connection = connect.connection;
         let window_max = connect.receive_maximum.clamp(1, self.config.inflight_max.max(1));
@@ -126,10 +125,17 @@ impl Broker {
 
     /// The old connection of the client goes, if it has one `[MQTT-3.1.4-3]`.
     fn take_over(&mut self, index: SessionIndex) {
+        if self.sessions[index as usize].connection.is_some() {
+            self.count(Counted::TakenOver);
+            self.cut_off(index, ReasonCode::SessionTakenOver);
+        }
+    }
+
+    /// The connection of this session goes, if it has one. A session that does not outlive it ends.
+    pub(crate) fn cut_off(&mut self, index: SessionIndex, reason: ReasonCode) {
         let Some(place) = self.sessions[index as usize].connection else { return };
-        self.count(Counted::TakenOver);
         let connection = self.connections[place as usize].id;
-        self.effects.push_back(Effect::Close { connection, reason: ReasonCode::SessionTakenOver });
+        self.effects.push_back(Effect::Close { connection, reason });
         self.detach(place, DisconnectCause::Lost);
     }
 
@@ -267,7 +273,9 @@ impl Broker {
         let session = &mut self.sessions[index as usize];
         let inbound = std::mem::take(&mut session.inbound);
         self.timers.cancel(session.expiry_timer.take());
-        self.clients.remove(&session.client);
+        let client = session.client.clone();
+        self.clients.remove(&client);
+        self.registration_left(&client);
         self.begin_ending(index);
         for (_, state) in inbound.iter().filter(|(_, state)| state.recovered) {
             self.forget_everywhere(state.id);

@@ -9,7 +9,7 @@ use base::{ClientId, Message, RegisteredBy, TopicName};
 use postroad_base as base;
 use smallvec::SmallVec;
 
-use crate::api::Principal;
+use crate::api::{Counted, Principal};
 use crate::broker::Broker;
 use crate::config::UnknownClient;
 use crate::registration::RegistrationIndex;
@@ -25,19 +25,36 @@ enum Root<'a> {
     All,
 }
 
+impl Root<'_> {
+    fn is_to_many(&self) -> bool {
+        !matches!(self, Self::Client(_))
+    }
+}
+
 impl Broker {
     /// Adds the recipients of a directed push to what `collect` has found.
     pub(crate) fn collect_directed(&mut self, message: &Message, origin: Origin) {
         let Some((root, _)) = split(message.topic.as_str()) else { return };
+        if origin == Origin::Here && root.is_to_many() && !self.has_credit_everywhere() {
+            // It waits for the credit, and is collected anew then: not twice for nothing.
+            return self.collect_shards(root);
+        }
         match root {
             Root::Client(name) => self.collect_client(name, message),
             Root::User(name) => self.collect_registered(&self.registrations.of_user(name), message),
             Root::Group(name) => self.collect_registered(&self.registrations.of_group(name), message),
             Root::All => self.collect_all(message),
         }
-        if origin == Origin::Shard {
-            return;
+        if origin == Origin::Here {
+            self.collect_shards(root);
         }
+    }
+
+    fn has_credit_everywhere(&self) -> bool {
+        self.mesh.others().all(|shard| self.mesh.has_credit(shard))
+    }
+
+    fn collect_shards(&mut self, root: Root<'_>) {
         let Self { scratch, mesh, config, .. } = self;
         match root {
             Root::Client(name) => scratch.add_shard(config.placement.home(name.as_bytes()), config.shard),
@@ -55,8 +72,13 @@ impl Broker {
         if let Some(&session) = self.clients.get(name) {
             return self.add_push(session, message);
         }
-        if self.config.unknown_client == UnknownClient::Reject || !self.may_register() {
-            self.scratch.unknown_client = true;
+        // QoS 0 would not wait for it.
+        if self.config.unknown_client == UnknownClient::Reject || !message.qos.is_acknowledged() {
+            self.scratch.refusal = Some(Counted::UnknownClient);
+            return;
+        }
+        if !self.may_register() {
+            self.scratch.refusal = Some(Counted::RegistrationLimit);
             return;
         }
         self.register(&ClientId::from(name), &Principal::default(), RegisteredBy::Push);
@@ -137,6 +159,11 @@ impl Broker {
 /// A push is not retained: it has recipients of its own, and waits for them.
 pub(crate) fn is_directed(topic: &TopicName) -> bool {
     topic.is_reserved() && split(topic.as_str()).is_some()
+}
+
+/// Whether it is pushed to a user, a group or all.
+pub(crate) fn is_to_many(topic: &TopicName) -> bool {
+    topic.is_reserved() && split(topic.as_str()).is_some_and(|(root, _)| root.is_to_many())
 }
 
 /// The root and the rest of a directed topic.

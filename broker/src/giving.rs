@@ -75,6 +75,8 @@ enum Given {
 
 /// So many jobs that are over may stand in the line besides as many as are not.
 const JOBS_OVER_MAX: usize = 16;
+/// Topics whose live messages a session is remembered to have, at most.
+const SEEN_MAX: usize = 4096;
 
 impl Watch {
     /// Begins to give for a subscription; what was given for it before is given again.
@@ -384,10 +386,27 @@ impl Broker {
         Given::Done
     }
 
+    /// A message that `scratch` has recipients for was refused here, and may be retained elsewhere.
+    pub(crate) fn note_missed(&mut self, message: &Message) {
+        if message.retain {
+            for place in 0..self.scratch.matches.len() {
+                self.note_live(self.scratch.matches[place].session, message, false);
+            }
+        }
+    }
+
     /// A message that is retained (or clears) has come live to a session that retained ones are being given to.
     pub(crate) fn note_live(&mut self, index: SessionIndex, message: &Message, taken: bool) {
+        if !message.retain || self.sessions[index as usize].watch.is_none() {
+            return;
+        }
         let home = self.home_of(message.topic.as_str());
         let Some(watch) = &mut self.sessions[index as usize].watch else { return };
+        if watch.seen.len() >= SEEN_MAX {
+            // Asked again, what comes is not older than what has been seen; a topic may come twice.
+            watch.seen.clear();
+            watch.is_stale = true;
+        }
         if !taken {
             watch.is_stale = true;
         } else if !watch.has_passed(home, &message.topic) {

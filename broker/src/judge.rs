@@ -23,6 +23,7 @@ impl Broker {
     /// in the steps that follow.
     pub fn set_access(&mut self, acl: Arc<Acl>) {
         self.acl = acl;
+        self.rules += 1;
         for (_, connection) in &mut self.connections {
             connection.allowed = None;
         }
@@ -56,8 +57,22 @@ impl Broker {
         }
     }
 
+    /// The client of this session has come as this one: nothing is to be judged if neither it nor the rules are new.
+    pub(crate) fn judge_resumed(&mut self, index: SessionIndex, principal: &Principal) {
+        let session = &mut self.sessions[index as usize];
+        let is_judged = session.judged_by == self.rules && session.principal == *principal;
+        session.principal = principal.clone();
+        if !is_judged {
+            self.judge(index, principal);
+        }
+    }
+
     /// Ends the subscriptions of a session that its client, being this one, may not make today.
-    pub(crate) fn judge(&mut self, index: SessionIndex, principal: &Principal) {
+    fn judge(&mut self, index: SessionIndex, principal: &Principal) {
+        let session = &mut self.sessions[index as usize];
+        if session.principal == *principal {
+            session.judged_by = self.rules;
+        }
         let session = &self.sessions[index as usize];
         let allowed =
             |filter: &TopicFilter| self.acl.decide(principal, &session.client, Action::Subscribe, filter.pattern());

@@ -190,6 +190,11 @@ impl Mesh {
         self.peers[usize::from(shard.0)].waiting.push_back(connection);
     }
 
+    /// Whether its publisher may repeat it, after a recovery or a refusal.
+    pub fn is_repeatable(&self, id: MessageId) -> bool {
+        !self.repeatable.is_empty() && self.repeatable.contains(&id)
+    }
+
     /// Whether ordinary subscribers here have it.
     pub fn is_known(&self, id: MessageId) -> bool {
         self.known_of(id).is_some_and(|known| known.here)
@@ -317,11 +322,13 @@ impl Broker {
     /// `scratch.matches` holds who gets it. A group's message is not held against the known ids:
     /// it may have come here for others only.
     pub(crate) fn take_forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64) {
-        if self.scratch.unknown_client {
-            self.count(Counted::UnknownClient);
-            return self.confirm(from, token, Forwarded::UnknownClient);
+        if let Some(why) = self.scratch.refusal {
+            self.count(why);
+            let is_unknown = why == Counted::UnknownClient;
+            return self.confirm(from, token, if is_unknown { Forwarded::UnknownClient } else { Forwarded::Full });
         }
         if self.must_reject(message) {
+            self.note_missed(message);
             return self.confirm(from, token, Forwarded::Full);
         }
         // What was refused is not known: it may be taken when it is repeated.
@@ -496,10 +503,14 @@ impl Broker {
         interest.count -= 1;
         if interest.count == 0 {
             let token = interest.token;
+            let waiting = std::mem::take(&mut interest.operations);
             self.mesh.interests.remove(&pattern);
             // Late answers to it are not about a later wish for the same filter.
             self.mesh.tokens.remove(&token);
             self.tell_interest(&pattern, false);
+            for operation in waiting {
+                self.subscribe_interest_set(operation); // it waits for nothing any more
+            }
         }
     }
 

@@ -93,8 +93,10 @@ impl Broker {
             inbound.message.id = state.id; // whoever has it is left out
         }
         self.collect(&inbound.message, Origin::Here);
-        if self.scratch.unknown_client {
-            self.refuse(place, &inbound, ReasonCode::TopicNameInvalid, Counted::UnknownClient);
+        if let Some(why) = self.scratch.refusal {
+            let is_unknown = why == Counted::UnknownClient;
+            let reason = if is_unknown { ReasonCode::TopicNameInvalid } else { ReasonCode::QuotaExceeded };
+            self.refuse(place, &inbound, reason, why);
             return Ok(());
         }
         if let Some(shard) = self.lacking_credit(&inbound.message) {
@@ -468,8 +470,8 @@ impl Broker {
         if self.lacking_credit(&message).is_some() {
             return Err(message);
         }
-        if self.scratch.unknown_client {
-            self.count(Counted::UnknownClient);
+        if let Some(why) = self.scratch.refusal {
+            self.count(why);
         } else if self.must_reject(&message) {
             self.count(Counted::QueueOverflow);
         } else {

@@ -185,7 +185,7 @@ impl Window {
 
     /// Recovery: puts a delivery back under the tag that the log remembers.
     pub fn restore(&mut self, tag: Tag, slot: Slot) {
-        let Some(index) = self.tags.index_of(tag) else { return };
+        let index = self.tags.index_of(tag).expect("the log names tags of the queue's own range");
         while self.slots.len() <= index {
             self.free.push_back(u16::try_from(self.slots.len()).expect("a tag has 16 bits"));
             self.slots.push(None);

@@ -103,9 +103,9 @@ impl Broker {
                 self.retiring.replayed_retained.remove(&topic);
                 self.retiring.dirty.insert(StateKey::Retained(topic));
             }
-            Record::Register { client, by, user, groups } => {
+            Record::Register { client, by, seen, user, groups } => {
                 let principal = Principal { user, groups: groups.into() };
-                self.replay_registration(client, Some((principal, by)));
+                self.replay_registration(client, Some((principal, by, seen)));
             }
             Record::Unregister { client } => self.replay_registration(client, None),
             Record::OrdinalsUsed { next } => self.use_ordinals(next),

@@ -6,17 +6,27 @@
 //! The queue of a registration begins with its first push, since most clients never get one. It is a [`Session`] of
 //! [`Role::Registration`]: stored, drained, retired and recovered as any other; an empty one ends at the next recovery.
 //!
-//! A registration belongs to its user: no other may connect as its client. `auth.file` has the last word on whose it is.
+//! Invariants
+//! - A registration belongs to its user: no other may connect as its client. `auth.file` has the last word on whose it is;
+//!   where it names another user, the old one's connection, session and pushes end.
+//! - A session whose client proved to be a user has a registration: after a restart that says whose the session is.
+//! - A queue ends only while no connection drains it: its packet identifiers may still be answered.
+//!
+//! One that a connection or a push made ends when its client has not been here for `registrations_idle_max`; else names that
+//! are used once would fill the table for ever.
+
+use std::collections::BTreeSet;
 
 use ahash::{AHashMap, AHashSet};
-use base::{ClientId, QueueOwner, Record, RegisteredBy, SessionExpiry};
+use base::{ClientId, QueueOwner, ReasonCode, Record, RegisteredBy, SessionExpiry, WallMillis};
 use bytestring::ByteString;
 use postroad_base as base;
 use slab::Slab;
 
-use crate::api::{Counted, Principal, StateKey};
+use crate::api::{ClientName, Counted, Principal, StateKey};
 use crate::broker::Broker;
 use crate::session::{ConnectionIndex, Role, Session, SessionIndex};
+use crate::timers::{Timer, TimerKey};
 
 /// Place of a registration in the slab.
 pub(crate) type RegistrationIndex = u32;
@@ -28,6 +38,8 @@ pub(crate) struct Registration {
     /// Who it is: from `auth.file`, or who it proved to be last.
     pub principal: Principal,
     by: RegisteredBy,
+    /// When the client was here last, to a day: each change is a record.
+    seen: WallMillis,
     /// Its queue, once there was a push.
     pub queue: Option<SessionIndex>,
 }
@@ -35,7 +47,8 @@ pub(crate) struct Registration {
 impl Registration {
     fn record(&self) -> Record {
         let Principal { user, groups } = &self.principal;
-        Record::Register { client: self.client.clone(), by: self.by, user: user.clone(), groups: groups.to_vec() }
+        let (client, user, groups) = (self.client.clone(), user.clone(), groups.to_vec());
+        Record::Register { client, by: self.by, seen: self.seen, user, groups }
     }
 }
 
@@ -44,9 +57,16 @@ impl Registration {
 pub(crate) struct Registrations {
     entries: Slab<Registration>,
     clients: AHashMap<ClientId, RegistrationIndex>,
-    users: AHashMap<ByteString, Vec<RegistrationIndex>>,
-    groups: AHashMap<ByteString, Vec<RegistrationIndex>>,
+    users: AHashMap<ByteString, BTreeSet<RegistrationIndex>>,
+    groups: AHashMap<ByteString, BTreeSet<RegistrationIndex>>,
+    /// A look for idle ones is due.
+    sweep: Option<TimerKey>,
 }
+
+/// How exactly it is known when a client was here last.
+const SEEN_STEP_MILLIS: u64 = 24 * 3_600_000;
+/// Time between two looks for idle registrations.
+const SWEEP_MILLIS: u64 = 3_600_000;
 
 impl Registrations {
     pub fn len(&self) -> usize {
@@ -62,11 +82,11 @@ impl Registrations {
     }
 
     pub fn of_user(&self, user: &str) -> Vec<RegistrationIndex> {
-        self.users.get(user).cloned().unwrap_or_default()
+        self.users.get(user).into_iter().flatten().copied().collect()
     }
 
     pub fn of_group(&self, group: &str) -> Vec<RegistrationIndex> {
-        self.groups.get(group).cloned().unwrap_or_default()
+        self.groups.get(group).into_iter().flatten().copied().collect()
     }
 
     pub fn all(&self) -> Vec<RegistrationIndex> {
@@ -82,20 +102,20 @@ impl Registrations {
     }
 
     /// Enters or changes one; whether something is different now.
-    fn set(&mut self, client: &ClientId, principal: &Principal, by: RegisteredBy) -> bool {
+    fn set(&mut self, client: &ClientId, principal: &Principal, by: RegisteredBy, seen: WallMillis) -> bool {
         let Some(index) = self.find(client.as_str()) else {
             let (client, principal) = (client.clone(), principal.clone());
-            let entry = Registration { client: client.clone(), principal: Principal::default(), by, queue: None };
+            let entry = Registration { client: client.clone(), principal: Principal::default(), by, seen, queue: None };
             let index = u32::try_from(self.entries.insert(entry)).expect("fewer registrations than 2^32");
             self.clients.insert(client, index);
             self.enter(index, principal);
             return true;
         };
         let known = self.entry_mut(index);
-        if known.principal == *principal && known.by == by {
+        if known.principal == *principal && known.by == by && seen.since(known.seen) < SEEN_STEP_MILLIS {
             return false;
         }
-        known.by = by;
+        (known.by, known.seen) = (by, seen.max(known.seen));
         self.leave(index);
         self.enter(index, principal.clone());
         true
@@ -109,10 +129,10 @@ impl Registrations {
 
     fn enter(&mut self, index: RegistrationIndex, principal: Principal) {
         if let Some(user) = &principal.user {
-            self.users.entry(user.clone()).or_default().push(index);
+            self.users.entry(user.clone()).or_default().insert(index);
         }
         for group in principal.groups.iter() {
-            self.groups.entry(group.clone()).or_default().push(index);
+            self.groups.entry(group.clone()).or_default().insert(index);
         }
         self.entry_mut(index).principal = principal;
     }
@@ -128,9 +148,9 @@ impl Registrations {
     }
 }
 
-fn take_out(map: &mut AHashMap<ByteString, Vec<RegistrationIndex>>, name: &ByteString, index: RegistrationIndex) {
+fn take_out(map: &mut AHashMap<ByteString, BTreeSet<RegistrationIndex>>, name: &ByteString, index: RegistrationIndex) {
     let Some(entries) = map.get_mut(name) else { return };
-    entries.retain(|other| *other != index);
+    entries.remove(&index);
     if entries.is_empty() {
         map.remove(name);
     }
@@ -138,19 +158,62 @@ fn take_out(map: &mut AHashMap<ByteString, Vec<RegistrationIndex>>, name: &ByteS
 
 impl Broker {
     /// The client has connected and proved to be this one: its first authenticated connection registers it.
-    pub(crate) fn register_connected(&mut self, client: &ClientId, principal: &Principal) {
+    pub(crate) fn register_connected(&mut self, client: &ClientId, name: ClientName, principal: &Principal) {
         let known = self.registrations.get(client.as_str()).map(|known| known.by);
         let proved = principal.user.is_some() || !principal.groups.is_empty();
-        match known {
-            Some(RegisteredBy::File) if proved => self.register(client, principal, RegisteredBy::File),
-            _ if proved => self.register(client, principal, RegisteredBy::Connection),
-            _ => {}
+        let by = match (known, name) {
+            (Some(RegisteredBy::File), _) => RegisteredBy::File,
+            (None, ClientName::Assigned) => RegisteredBy::Assigned,
+            _ => RegisteredBy::Connection,
+        };
+        if proved {
+            self.register(client, principal, by);
         }
     }
 
     pub(crate) fn register(&mut self, client: &ClientId, principal: &Principal, by: RegisteredBy) {
-        if self.registrations.set(client, principal, by) {
+        if self.registrations.set(client, principal, by, self.now.wall) {
             self.log_registration(client);
+            self.schedule_sweep();
+        }
+    }
+
+    fn schedule_sweep(&mut self) {
+        if self.registrations.sweep.is_none() {
+            let at = self.now.mono.after(SWEEP_MILLIS);
+            self.registrations.sweep = Some(self.timers.set(at, Timer::IdleRegistrations));
+        }
+    }
+
+    /// Ends those whose clients have not been here for long.
+    pub(crate) fn end_idle_registrations(&mut self) {
+        self.registrations.sweep = None;
+        let idle_max = self.config.registrations_idle_max_ms;
+        let is_idle = |known: &&Registration| {
+            known.by != RegisteredBy::File
+                && idle_max > 0
+                && self.now.wall.since(known.seen) >= idle_max
+                && self.session_of_client(&known.client).is_none()
+        };
+        let known = self.registrations.entries.iter().map(|(_, known)| known);
+        let idle: Vec<_> = known.filter(is_idle).map(|known| known.client.clone()).collect();
+        for client in idle {
+            self.unregister(&client);
+        }
+        if self.registrations.len() > 0 {
+            self.schedule_sweep();
+        }
+    }
+
+    /// The client's session has ended: that was when it was here last.
+    pub(crate) fn registration_left(&mut self, client: &ClientId) {
+        let Some(known) = self.registrations.get(client.as_str()) else { return };
+        match known.by {
+            RegisteredBy::Assigned => self.unregister(client),
+            by => {
+                let principal = known.principal.clone();
+                self.register(client, &principal, by);
+            }
         }
     }
 
@@ -174,36 +237,51 @@ impl Broker {
     }
 
     /// These are the clients of this shard that `auth.file` names now. One that it names no longer is unregistered, unless
-    /// it is connected: then its connection has registered it.
+    /// it is connected or has a session of a user: then its connection has registered it.
     pub(crate) fn registrations_of_file(&mut self, clients: Vec<(ClientId, Principal)>) {
         let named: AHashSet<ClientId> = clients.iter().map(|(client, _)| client.clone()).collect();
         for (client, principal) in clients {
-            if self.registrations.get(client.as_str()).is_some_and(|known| known.principal.is_another_than(&principal))
-            {
-                self.unregister(&client); // what waited was for another user
-            }
-            if self.registrations.find(client.as_str()).is_some() || self.may_register() {
-                self.register(&client, &principal, RegisteredBy::File);
-            } else {
-                self.count(Counted::RegistrationLimit);
-            }
+            self.register_named(&client, principal);
         }
         let gone =
             |(_, known): &(usize, &Registration)| known.by == RegisteredBy::File && !named.contains(&known.client);
         let gone: Vec<_> = self.registrations.entries.iter().filter(gone).map(|(_, k)| k.client.clone()).collect();
         for client in gone {
-            match self.session_of_client(&client).and_then(|index| self.sessions[index as usize].connection) {
-                Some(_) => self.keep_for_connection(&client),
-                None => self.unregister(&client),
+            match self.session_of_client(&client).map(|index| &self.sessions[index as usize]) {
+                Some(session) if session.connection.is_some() || session.principal.user.is_some() => {
+                    let principal = session.principal.clone();
+                    self.register(&client, &principal, RegisteredBy::Connection);
+                }
+                _ => self.unregister(&client),
             }
         }
     }
 
-    fn keep_for_connection(&mut self, client: &ClientId) {
-        let Some(principal) = self.registrations.get(client.as_str()).map(|known| known.principal.clone()) else {
-            return;
+    fn register_named(&mut self, client: &ClientId, named: Principal) {
+        let known = self.registrations.get(client.as_str()).map(|known| known.principal.clone());
+        if known.is_none() && !self.may_register() {
+            return self.count(Counted::RegistrationLimit);
+        }
+        let principal = match known {
+            Some(known) if named.user.is_none() && known.user.is_some() => named.with_user_of(&known),
+            Some(known) if known.is_another_than(&named) => {
+                self.take_from_user(client);
+                named
+            }
+            _ => named,
         };
-        self.register(client, &principal, RegisteredBy::Connection);
+        self.register(client, &principal, RegisteredBy::File);
+    }
+
+    /// The client belongs to another user now: the old one's connection and session end, and what waited for it.
+    fn take_from_user(&mut self, client: &ClientId) {
+        if let Some(index) = self.session_of_client(client) {
+            self.cut_off(index, ReasonCode::NotAuthorized);
+        }
+        if let Some(index) = self.session_of_client(client) {
+            self.end_session(index);
+        }
+        self.unregister(client);
     }
 
     fn unregister(&mut self, client: &ClientId) {
@@ -253,10 +331,8 @@ impl Broker {
 
     fn end_registration_queue(&mut self, index: SessionIndex) {
         let session = self.sessions.remove(index as usize);
+        assert!(session.connection.is_none(), "packet identifiers of a queue that ends may still be answered");
         self.queues.remove(&session.id);
-        if let Some(place) = session.connection {
-            self.connections[place as usize].registration = None;
-        }
         if session.logged {
             self.append(Record::QueueEnd { queue: session.id });
             self.retiring.ended.push(session.id);
@@ -264,9 +340,13 @@ impl Broker {
     }
 
     /// Recovery: a record of the log.
-    pub(crate) fn replay_registration(&mut self, client: ClientId, registration: Option<(Principal, RegisteredBy)>) {
+    pub(crate) fn replay_registration(
+        &mut self,
+        client: ClientId,
+        registration: Option<(Principal, RegisteredBy, WallMillis)>,
+    ) {
         match registration {
-            Some((principal, by)) => drop(self.registrations.set(&client, &principal, by)),
+            Some((principal, by, seen)) => drop(self.registrations.set(&client, &principal, by, seen)),
             None => drop(self.registrations.remove(&client)),
         }
         self.retiring.dirty.insert(StateKey::Registration(client));
@@ -283,6 +363,9 @@ impl Broker {
                 Some(owner) => self.registrations.entry_mut(owner).queue = Some(queue),
                 None => self.end_registration_queue(queue),
             }
+        }
+        if self.registrations.len() > 0 {
+            self.schedule_sweep();
         }
         for (_, known) in &self.registrations.entries {
             if let Some(&index) = self.clients.get(&known.client) {

@@ -23,6 +23,9 @@ impl Broker {
     /// `[MQTT-3.3.1-7]`. `false` if there is no room for it: then the older one stays.
     pub(crate) fn retain(&mut self, message: &Arc<Message>) -> bool {
         let topic = &message.topic;
+        if self.is_overtaken(message) {
+            return true;
+        }
         if message.payload.is_empty() {
             if self.unkeep(topic) {
                 self.log_retained(topic, None);
@@ -36,6 +39,12 @@ impl Broker {
         self.keep(Arc::clone(message));
         self.log_retained(topic, Some(message));
         true
+    }
+
+    /// A QoS 2 publication of a former run that its publisher repeats: what has been retained since is newer.
+    fn is_overtaken(&self, message: &Message) -> bool {
+        let kept = self.retained.get(message.topic.as_str());
+        self.mesh.is_repeatable(message.id) && kept.is_some_and(|kept| kept.message.id > message.id)
     }
 
     /// Whether the message, whose topic lives here, is to be kept and can't be.

@@ -34,6 +34,9 @@ pub(crate) struct Retiring {
     pub settled: Vec<(QueueId, Sequence)>,
 }
 
+/// Stored deliveries that are read at once to be dropped.
+const TRIMMED_MAX: usize = 8;
+
 impl Broker {
     /// The session's state has changed.
     pub(crate) fn mark_dirty(&mut self, index: SessionIndex) {
@@ -143,14 +146,19 @@ impl Broker {
             let is_old = |entry: &Entry| entry.stored && entry.sequence <= upto;
             let count = queue.young.iter().take_while(|entry| is_old(entry)).count();
             let Some(first) = queue.young.front().map(|entry| entry.sequence).filter(|_| count > 0) else { continue };
-            let (mut last, mut bytes) = (first, 0);
+            let (mut last, mut bytes, mut maybe_sent) = (first, 0, 0);
             for entry in queue.young.drain(..count) {
                 bytes += entry.size();
+                maybe_sent += usize::from(entry.dup);
                 last = entry.sequence;
             }
             queue.bytes -= bytes.min(queue.bytes);
             let after = Sequence(first.0 - 1);
             let backlog = queue.backlog.get_or_insert_with(|| Box::new(Backlog { after, ..Backlog::default() }));
+            if maybe_sent > 0 {
+                // What is older may have been sent before the crash, too.
+                backlog.maybe_sent = backlog.maybe_sent.max(backlog.unread + maybe_sent);
+            }
             backlog.until = last;
             backlog.unread += count;
             backlog.unread_bytes += bytes;
@@ -188,7 +196,9 @@ impl Broker {
         let Some(backlog) = session.queue.backlog.as_mut().filter(|backlog| !backlog.ended) else { return false };
         backlog.trimming = true;
         if !std::mem::replace(&mut backlog.reading, true) {
-            let (messages_max, bytes_max) = (self.config.backlog_messages_max, self.config.backlog_bytes_max);
+            // Few at a time: what is read and not dropped stays in memory until the client comes.
+            let (messages_max, bytes_max) =
+                (self.config.backlog_messages_max.min(TRIMMED_MAX), self.config.backlog_bytes_max);
             let (queue, after) = (session.id, backlog.after);
             self.effects.push_back(Effect::ReadBacklog { queue, after, messages_max, bytes_max });
         }

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use crate::api::{Counted, Delivery, Effect};
 use crate::broker::{Broker, Interested};
 use crate::config::QueuePolicy;
+use crate::directed::is_to_many;
 use crate::queue::{Entry, message_size};
 use crate::session::{Session, SessionIndex};
 use crate::share::GroupIndex;
@@ -55,8 +56,8 @@ pub(crate) struct Scratch {
     pub share_forwards: SmallVec<[(u16, Arc<TopicFilter>); 1]>,
     /// Registered clients that are not here, for a push of QoS 0.
     pub absent: u64,
-    /// A push to a client that nobody has seen, and the policy is to refuse it.
-    pub unknown_client: bool,
+    /// Why a push is refused, whoever else would get it.
+    pub refusal: Option<Counted>,
     /// A repeat: somebody who wants it has it already.
     pub known: bool,
     walk: u64,
@@ -80,7 +81,7 @@ impl Scratch {
         self.groups.clear();
         self.share_forwards.clear();
         self.absent = 0;
-        self.unknown_client = false;
+        self.refusal = None;
         self.known = false;
         self.walk += 1;
     }
@@ -134,7 +135,8 @@ impl Broker {
         scratch.known |= scratch.groups.len() < before;
     }
 
-    /// Whether a recipient's queue is full and the policy is to tell the publisher.
+    /// Whether a recipient's queue is full and the policy is to tell the publisher. Who pushes to many is not told: one
+    /// client that stays away would make it fail for all.
     pub(crate) fn must_reject(&mut self, message: &Message) -> bool {
         if !message.qos.is_acknowledged() || self.config.queue_policy == QueuePolicy::DropOldest {
             return false;
@@ -156,7 +158,7 @@ impl Broker {
                 || queue.bytes_pending() + size * (more + 1) > config.queue_bytes_max;
             any |= recipient.full;
         }
-        any && config.queue_policy == QueuePolicy::RejectPublisher
+        any && config.queue_policy == QueuePolicy::RejectPublisher && !is_to_many(&message.topic)
     }
 
     /// Hands the message to the sessions that `collect` found; logs it first if one of them is to keep it.
@@ -169,6 +171,7 @@ impl Broker {
         matches.retain(|m| {
             if m.full {
                 self.count(Counted::QueueOverflow);
+                self.note_live(m.session, message, false);
             }
             !m.full
         });

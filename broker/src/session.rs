@@ -42,6 +42,8 @@ pub(crate) struct Session {
     pub connection: Option<ConnectionIndex>,
     /// Who the client proved to be last.
     pub principal: Principal,
+    /// The rules by which its subscriptions were judged last, for that principal.
+    pub judged_by: u32,
     pub expiry: SessionExpiry,
     /// When its connection came or went last.
     pub since: WallMillis,
@@ -122,6 +124,7 @@ impl Session {
             logged,
             connection: None,
             principal: Principal::default(),
+            judged_by: 0,
             expiry,
             since: WallMillis(0),
             was_connected: false,

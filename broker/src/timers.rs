@@ -19,6 +19,8 @@ pub(crate) enum Timer {
     Will(SessionIndex, QueueId),
     /// A retained message expires.
     Retained(TopicName),
+    /// Registrations whose clients have not been here for long end.
+    IdleRegistrations,
     /// A SUBSCRIBE has waited long enough for the other shards.
     Subscribe(u64),
 }

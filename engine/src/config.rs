@@ -87,6 +87,8 @@ pub enum UnknownClient {
 pub struct Registrations {
     /// Clients at most, all shards together.
     pub clients_max: usize,
+    /// How long one that a connection or a push made outlives the last visit of its client; zero: for ever.
+    pub idle_max: Duration,
     /// What happens to a push to one that is not registered.
     pub unknown_client: UnknownClient,
 }
@@ -217,7 +219,11 @@ impl Default for Queue {
 
 impl Default for Registrations {
     fn default() -> Self {
-        Self { clients_max: 1_000_000, unknown_client: UnknownClient::default() }
+        Self {
+            clients_max: 1_000_000,
+            idle_max: Duration::from_secs(180 * 86_400),
+            unknown_client: UnknownClient::default(),
+        }
     }
 }
 

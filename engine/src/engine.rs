@@ -546,6 +546,7 @@ fn broker_limits(config: &Config, shards: usize) -> postroad_broker::Limits {
         topic_levels_max: usize::from(config.mqtt.topic_levels_max.get()),
         subscriptions_max: config.mqtt.subscriptions_max,
         registrations_max: config.registrations.clients_max.div_ceil(shards),
+        registrations_idle_max_ms: u64::try_from(config.registrations.idle_max.as_millis()).unwrap_or(u64::MAX),
         unknown_client: match config.registrations.unknown_client {
             config::UnknownClient::Reject => UnknownClient::Reject,
             config::UnknownClient::Queue => UnknownClient::Queue,

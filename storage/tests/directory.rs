@@ -6,7 +6,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use postroad_base::{ClientId, QueueId, Record, RegisteredBy, Sequence, SubscriptionOptions, TopicFilter, TopicName};
+use postroad_base::{
+    ClientId, QueueId, Record, RegisteredBy, Sequence, SubscriptionOptions, TopicFilter, TopicName, WallMillis,
+};
 use postroad_storage::directory::{DataDirectory, DirectoryError, DirectoryOptions};
 use support::{begin, life, message, publish, queue, settle};
 use tempfile::TempDir;
@@ -135,7 +137,13 @@ fn begin_all(directory: &DataDirectory, shards: &mut [life::Shard]) {
         shard.write(Record::Subscribe { queue, filter, options: SubscriptionOptions::default() });
         let client = ClientId::from(format!("client-{n}").as_str());
         let home = usize::from(placement.home(client.as_str().as_bytes()).0);
-        shards[home].write(Record::Register { client, by: RegisteredBy::File, user: None, groups: vec!["all".into()] });
+        shards[home].write(Record::Register {
+            client,
+            by: RegisteredBy::File,
+            seen: WallMillis(7),
+            user: None,
+            groups: vec!["all".into()],
+        });
         let topic = TopicName::new(format!("topic/{n}")).unwrap();
         let home = usize::from(placement.home(topic.as_str().as_bytes()).0);
         shards[home].write(Record::Retain { message: message(u64::from(n), 30) });

@@ -462,12 +462,252 @@ fn too_many_registrations() {
             connect 2 back-end
                 2: connected present=false
             pub 2 $client/e/x no qos=1 tag=1
-                count unknown_client 1
-                2: published 1 topic_name_invalid
+                count registration_limit 1
+                2: published 1 quota_exceeded
             pub 2 $client/a/x yes qos=1 tag=2
                 2: published 2 success
             stats
                 sessions=1 registrations=2 connections=1 subscriptions=0 retained=0 queued=1 bytes=14 inflight=0 log=4
+        "#]],
+    );
+}
+
+/// An entry without a user keeps what waited: the client is whoever it proved to be. A reload that says the same again
+/// changes nothing.
+#[test]
+fn an_entry_without_a_user_takes_nothing_away() {
+    check(
+        durable().open(),
+        "
+        file bus::cars
+        connect 1 bus clean user=otto
+        disc 1
+        connect 2 back-end
+        pub 2 $client/bus/x one qos=1 tag=1
+        file bus::cars
+        crash
+        connect 3 bus clean user=otto
+        file bus::trucks
+        ack 3 32768
+        disc 3
+        connect 4 bus clean user=anna
+        ",
+        expect![[r#"
+            file bus::cars
+            connect 1 bus clean user=otto
+                1: connected present=false
+            disc 1
+            connect 2 back-end
+                2: connected present=false
+            pub 2 $client/bus/x one qos=1 tag=1
+                2: published 1 success
+            file bus::cars
+            crash
+            connect 3 bus clean user=otto
+                3: connected present=false
+                3: deliver x "one" qos=1 tag=32768 dup
+            file bus::trucks
+            ack 3 32768
+            disc 3
+            connect 4 bus clean user=anna
+                4: refused not_authorized
+        "#]],
+    );
+}
+
+/// A client that moves to another user: the old one's connection, session and pushes end at once, and never come to the
+/// new one; nor do the new one's come to the old.
+#[test]
+fn a_client_changes_hands() {
+    check(
+        durable().open(),
+        "
+        file car:anna
+        connect 1 car expiry=600 user=anna
+        sub 1 1 a:1
+        connect 2 back-end
+        pub 2 $client/car/x hers qos=1 tag=1
+        file car:otto
+        pub 2 a hers qos=1 tag=2
+        pub 2 $client/car/x his qos=1 tag=3
+        pub 2 $user/otto/x zero
+        connect 3 car user=anna
+        crash
+        connect 4 car expiry=600 user=otto
+        stats
+        ",
+        expect![[r#"
+            file car:anna
+            connect 1 car expiry=600 user=anna
+                1: connected present=false
+            sub 1 1 a:1
+                1: subscribed 1 granted_qos_1
+            connect 2 back-end
+                2: connected present=false
+            pub 2 $client/car/x hers qos=1 tag=1
+                1: deliver x "hers" qos=1 tag=32768
+                2: published 1 success
+            file car:otto
+                1: close not_authorized
+                count unregistered 1
+            pub 2 a hers qos=1 tag=2
+                count no_subscriber 1
+                2: published 2 no_matching_subscribers
+            pub 2 $client/car/x his qos=1 tag=3
+                2: published 3 success
+            pub 2 $user/otto/x zero
+                count dropped_qos0_offline 1
+            connect 3 car user=anna
+                3: refused not_authorized
+            crash
+            connect 4 car expiry=600 user=otto
+                4: connected present=false
+                4: deliver x "his" qos=1 tag=32768 dup
+            stats
+                sessions=1 registrations=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=16 inflight=1 log=15
+        "#]],
+    );
+}
+
+/// A session keeps its user, also when its client's entry is gone and the server starts again.
+#[test]
+fn a_session_stays_its_users() {
+    check(
+        durable().open(),
+        "
+        file car:anna
+        connect 1 car expiry=600 user=anna
+        sub 1 1 a:1
+        disc 1 lost
+        file
+        connect 2 back-end
+        pub 2 a hers qos=1 tag=1
+        crash
+        connect 3 car expiry=600
+        connect 4 car expiry=600 user=otto
+        connect 5 car expiry=600 user=anna
+        ",
+        expect![[r#"
+            file car:anna
+            connect 1 car expiry=600 user=anna
+                1: connected present=false
+            sub 1 1 a:1
+                1: subscribed 1 granted_qos_1
+            disc 1 lost
+            file
+            connect 2 back-end
+                2: connected present=false
+            pub 2 a hers qos=1 tag=1
+                2: published 1 success
+            crash
+            connect 3 car expiry=600
+                3: refused not_authorized
+            connect 4 car expiry=600 user=otto
+                4: refused not_authorized
+            connect 5 car expiry=600 user=anna
+                5: connected present=true
+                5: deliver a "hers" qos=1 tag=1 dup
+        "#]],
+    );
+}
+
+/// Names that are used once don't stay for ever: one that the server made up goes with its session, others when their
+/// client has not been here for long. Those of `auth.file` stay.
+#[test]
+fn registrations_end() {
+    let world = World::new(1, true, |config| config.registrations_idle_max_ms = 3 * 86_400_000);
+    check(
+        world.open(),
+        "
+        file truck:otto
+        connect 1 auto-1 assigned user=anna
+        connect 2 phone clean user=anna
+        connect 3 back-end
+        pub 3 $user/anna/x both qos=1 tag=1
+        stats
+        disc 1
+        disc 2
+        stats
+        at 172800000
+        pub 3 $client/phone/x waits qos=1 tag=2
+        at 263000000
+        stats
+        pub 3 $client/phone/x gone qos=1 tag=3
+        pub 3 $client/truck/x kept qos=1 tag=4
+        crash
+        stats
+        ",
+        expect![[r#"
+            file truck:otto
+            connect 1 auto-1 assigned user=anna
+                1: connected present=false
+            connect 2 phone clean user=anna
+                2: connected present=false
+            connect 3 back-end
+                3: connected present=false
+            pub 3 $user/anna/x both qos=1 tag=1
+                1: deliver x "both" qos=1 tag=32768
+                2: deliver x "both" qos=1 tag=32768
+                3: published 1 success
+            stats
+                sessions=3 registrations=3 connections=3 subscriptions=0 retained=0 queued=0 bytes=32 inflight=2 log=6
+            disc 1
+                count unregistered 1
+            disc 2
+            stats
+                sessions=1 registrations=2 connections=1 subscriptions=0 retained=0 queued=0 bytes=16 inflight=1 log=8
+            at 172800000
+            pub 3 $client/phone/x waits qos=1 tag=2
+                3: published 2 success
+            at 263000000
+                count unregistered 2
+            stats
+                sessions=1 registrations=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=11
+            pub 3 $client/phone/x gone qos=1 tag=3
+                count unknown_client 1
+                3: published 3 topic_name_invalid
+            pub 3 $client/truck/x kept qos=1 tag=4
+                3: published 4 success
+            crash
+            stats
+                sessions=0 registrations=1 connections=0 subscriptions=0 retained=0 queued=1 bytes=19 inflight=0 log=14
+        "#]],
+    );
+}
+
+/// One client that stays away does not make a push to many fail; who pushes to that one is told.
+#[test]
+fn a_full_queue_among_many() {
+    let world = World::new(1, true, |config| config.queue_messages_max = 1);
+    check(
+        world.open(),
+        "
+        file car:anna phone:anna
+        connect 1 back-end
+        pub 1 $client/car/x one qos=1 tag=1
+        pub 1 $user/anna/x two qos=1 tag=2
+        pub 1 $client/car/x three qos=1 tag=3
+        connect 2 car clean user=anna
+        connect 3 phone clean user=anna
+        ",
+        expect![[r#"
+            file car:anna phone:anna
+            connect 1 back-end
+                1: connected present=false
+            pub 1 $client/car/x one qos=1 tag=1
+                1: published 1 success
+            pub 1 $user/anna/x two qos=1 tag=2
+                count queue_overflow 1
+                1: published 2 success
+            pub 1 $client/car/x three qos=1 tag=3
+                count queue_overflow 1
+                1: published 3 quota_exceeded
+            connect 2 car clean user=anna
+                2: connected present=false
+                2: deliver x "one" qos=1 tag=32768
+            connect 3 phone clean user=anna
+                3: connected present=false
+                3: deliver x "two" qos=1 tag=32768
         "#]],
     );
 }

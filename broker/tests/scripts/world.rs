@@ -29,8 +29,8 @@ use base::{
 use postroad_base as base;
 use postroad_broker::access::Acl;
 use postroad_broker::api::{
-    BacklogEntry, Connect, Counted, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Retirement,
-    StateKey, Subscribe,
+    BacklogEntry, ClientName, Connect, Counted, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal,
+    Retirement, StateKey, Subscribe,
 };
 use postroad_broker::{Broker, Config, Stats};
 
@@ -239,6 +239,7 @@ impl World {
         let connect = Connect {
             connection: ConnectionId(connection),
             client: client.into(),
+            name: if arguments.has("assigned") { ClientName::Assigned } else { ClientName::Chosen },
             principal: Principal {
                 user: arguments.text("user").map(Into::into),
                 groups: arguments.text("group").map(Into::into).into_iter().collect(),

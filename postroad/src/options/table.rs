@@ -245,6 +245,14 @@ pub const ROWS: &[Row] = &[
         engine.registrations.clients_max,
         usize
     ),
+    time!(
+        "registrations.idle_max",
+        Live,
+        0,
+        3650 * DAY,
+        "How long a registration that is not in auth.file outlives the last visit of its client. Then it ends, with what waits for it. 0s: never.",
+        engine.registrations.idle_max
+    ),
     choice!("registrations.unknown_client", Live, "What happens to a push to $client/… for a client that nobody has seen. reject: an error to the publisher (0x90). queue: it waits until the client comes.", engine.registrations.unknown_client,
         ["reject" => UnknownClient::Reject, "queue" => UnknownClient::Queue]),
     path!(
@@ -608,10 +616,10 @@ mod tests {
             topic_levels_max: _,
         } = mqtt;
         let Queue { messages_max: _, bytes_max: _, policy: _ } = queue;
-        let Registrations { clients_max: _, unknown_client: _ } = registrations;
+        let Registrations { clients_max: _, idle_max: _, unknown_client: _ } = registrations;
         let Log { young_bytes: _, young_age: _, segment_bytes: _ } = log;
         for (section, fields) in
-            [("mqtt.", 10), ("queue.", 3), ("registrations.", 2), ("log.young", 2), ("log.segment", 1)]
+            [("mqtt.", 10), ("queue.", 3), ("registrations.", 3), ("log.young", 2), ("log.segment", 1)]
         {
             assert_eq!(ROWS.iter().filter(|row| row.key.starts_with(section)).count(), fields, "{section}");
         }

@@ -105,6 +105,7 @@ impl Connection {
         };
         let connect = api::Connect {
             connection: id,
+            name: if request.client.is_none() { api::ClientName::Assigned } else { api::ClientName::Chosen },
             client,
             principal,
             clean_start: request.clean_start,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base::{
     ClientId, Message, MessageId, Outcome, Qos, QueueId, QueueOwner, Recipient, Record, RegisteredBy, RetainHandling,
-    SessionExpiry, SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, TopicName, Will,
+    SessionExpiry, SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will,
 };
 use bytes::Bytes;
 use postroad_base as base;
@@ -60,6 +60,7 @@ fn record(r: &mut Reader<'_>) -> Result<Record, RecordError> {
         kind::REGISTER => Record::Register {
             client: ClientId(r.text()?),
             by: registered_by(r)?,
+            seen: WallMillis(r.varint()?),
             user: option(r, |r| r.text())?,
             groups: groups(r)?,
         },
@@ -97,6 +98,7 @@ fn registered_by(r: &mut Reader<'_>) -> Result<RegisteredBy, RecordError> {
         0 => Ok(RegisteredBy::Connection),
         1 => Ok(RegisteredBy::File),
         2 => Ok(RegisteredBy::Push),
+        3 => Ok(RegisteredBy::Assigned),
         _ => Err(RecordError::Invalid("unknown origin of a registration")),
     }
 }

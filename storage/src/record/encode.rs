@@ -70,10 +70,11 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             out.push(kind::RETAIN_CLEAR);
             put_bytes(out, topic.as_str().as_bytes());
         }
-        Record::Register { client, by, user, groups } => {
+        Record::Register { client, by, seen, user, groups } => {
             out.push(kind::REGISTER);
             put_bytes(out, client.as_str().as_bytes());
             out.push(*by as u8);
+            put_varint(out, seen.0);
             put_option(out, user.as_ref(), |out, user| put_bytes(out, user.as_bytes()));
             put_varint(out, groups.len() as u64);
             for group in groups {

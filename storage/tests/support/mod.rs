@@ -237,14 +237,15 @@ fn any_name_record() -> impl Strategy<Value = Record> {
     prop_oneof![
         any_message().prop_map(|message| Record::Retain { message }),
         any_topic().prop_map(|topic| Record::RetainClear { topic }),
-        (any_client(), any_origin(), option::of(any_text()), vec(any_text(), 0..4))
-            .prop_map(|(client, by, user, groups)| Record::Register { client, by, user, groups }),
+        (any_client(), any_origin(), any_time(), option::of(any_text()), vec(any_text(), 0..4))
+            .prop_map(|(client, by, seen, user, groups)| Record::Register { client, by, seen, user, groups }),
         any_client().prop_map(|client| Record::Unregister { client }),
     ]
 }
 
 fn any_origin() -> impl Strategy<Value = RegisteredBy> {
-    prop_oneof![Just(RegisteredBy::Connection), Just(RegisteredBy::File), Just(RegisteredBy::Push)]
+    use RegisteredBy::{Assigned, Connection, File, Push};
+    prop_oneof![Just(Connection), Just(File), Just(Push), Just(Assigned)]
 }
 
 /// Any record of any kind.

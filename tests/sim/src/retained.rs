@@ -13,7 +13,8 @@ use base::{
 };
 use postroad_base as base;
 use postroad_broker::api::{
-    Connect, Delivery, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Retirement, Subscribe,
+    ClientName, Connect, Delivery, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Retirement,
+    Subscribe,
 };
 use postroad_broker::{Broker, Config};
 
@@ -339,6 +340,7 @@ impl World {
         let (name, connection) = (format!("client-{}", self.names), ConnectionId(self.connection_last));
         let connect = Connect {
             connection,
+            name: ClientName::Chosen,
             client: name.as_str().into(),
             principal: Principal::default(),
             clean_start: true,

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use base::{
-    ConnectionId, MonoMillis, Now, Outcome, Placement, Qos, QueueId, QueueOwner, Record, Sequence, SessionExpiry,
-    ShardId, SubscriptionOptions, Tag, TopicFilter, WallMillis,
+    ClientId, ConnectionId, MonoMillis, Now, Outcome, Placement, Qos, QueueId, QueueOwner, Record, Sequence,
+    SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, WallMillis,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
 use postroad_broker::api::{
-    Connect, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal, Retirement, Subscribe,
+    ClientName, Connect, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal, Retirement, Subscribe,
 };
 use postroad_broker::{Broker, Config, UnknownClient};
 
@@ -97,6 +97,8 @@ struct World {
     boots: u32,
     clock: u64,
     oracle: Oracle,
+    /// What `auth.file` says.
+    file: Vec<(ClientId, Principal)>,
     report: Report,
 }
 
@@ -116,6 +118,7 @@ impl World {
             boots: 0,
             clock: 1,
             oracle: Oracle::default(),
+            file: Vec::new(),
             report: Report::default(),
         };
         world.oracle.overtaking = options.queue_max.is_some();
@@ -172,7 +175,8 @@ impl World {
             985..=988 => self.disconnect_step(),
             989..=992 if self.options.queue_max.is_none() => self.guest_step(),
             993..=996 => self.retire_step(),
-            997..=998 if self.random.chance(500) => self.crash(),
+            997 if self.random.chance(500) => self.crash(),
+            998 if self.random.chance(500) => self.reload_file(),
             _ => self.clock += 1,
         }
         Ok(())
@@ -395,6 +399,7 @@ impl World {
         for number in 0..self.shards.len() {
             self.poll(number);
         }
+        self.tell_file();
         // No listener opens before every shard knows what the others want (DESIGN 3).
         while self.mesh.values().any(|queue| !queue.is_empty()) {
             self.mesh_step();
@@ -463,6 +468,7 @@ impl World {
         }
         let connect = Connect {
             connection,
+            name: ClientName::Chosen,
             client: client_name(client).as_str().into(),
             principal: principal_of(client),
             clean_start: is_device,
@@ -516,6 +522,7 @@ impl World {
         }
         let connect = Connect {
             connection,
+            name: ClientName::Chosen,
             client: client_name(PUBLISHERS + member).as_str().into(),
             principal: Principal::default(),
             clean_start,
@@ -574,6 +581,7 @@ impl World {
         let connection = ConnectionId(self.connection_last);
         let connect = Connect {
             connection,
+            name: ClientName::Chosen,
             client: client.as_str().into(),
             principal: Principal::default(),
             clean_start: self.random.chance(300),
@@ -642,6 +650,30 @@ impl World {
         let cause = DisconnectCause::Lost;
         self.handle(self.home(client), Event::Disconnect { connection, cause });
         Ok(())
+    }
+
+    /// `auth.file` is read again: it names some subscribers, and the device, each with or without its user.
+    fn reload_file(&mut self) {
+        self.file.clear();
+        for subscriber in 0..SUBSCRIBERS {
+            if subscriber == DEVICE || self.random.chance(500) {
+                let client = PUBLISHERS + subscriber;
+                let principal = if self.random.chance(500) { principal_of(client) } else { Principal::default() };
+                self.file.push((client_name(client).as_str().into(), principal));
+            }
+        }
+        self.tell_file();
+    }
+
+    fn tell_file(&mut self) {
+        if self.file.is_empty() {
+            return;
+        }
+        for shard in 0..self.shards.len() {
+            let home = |client: &ClientId| usize::from(self.placement().home(client.as_str().as_bytes()).0);
+            let clients = self.file.iter().filter(|(client, _)| home(client) == shard).cloned().collect();
+            self.handle(shard, Event::Registrations { clients });
+        }
     }
 
     /// Some subscriber sends an acknowledgement that it owes; mostly the oldest.

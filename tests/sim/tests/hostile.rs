@@ -7,7 +7,9 @@ use base::{
     SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will,
 };
 use postroad_base as base;
-use postroad_broker::api::{Connect, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Subscribe};
+use postroad_broker::api::{
+    ClientName, Connect, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Subscribe,
+};
 use postroad_broker::{Broker, Config, QueuePolicy};
 use postroad_sim::Random;
 
@@ -135,6 +137,7 @@ impl World {
         self.connections.push(connection);
         Event::Connect(Box::new(Connect {
             connection,
+            name: ClientName::Chosen,
             client: format!("c{}", self.random.below(7)).as_str().into(),
             principal: Principal::default(),
             clean_start: self.random.chance(300),

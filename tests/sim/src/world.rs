@@ -652,14 +652,16 @@ impl World {
         Ok(())
     }
 
-    /// `auth.file` is read again: it names some subscribers, and the device, each with or without its user.
+    /// `auth.file` is read again: it names some subscribers, with or without their users. An entry never goes: what waits
+    /// for its client would go with it.
     fn reload_file(&mut self) {
-        self.file.clear();
+        let before = std::mem::take(&mut self.file);
         for subscriber in 0..SUBSCRIBERS {
-            if subscriber == DEVICE || self.random.chance(500) {
-                let client = PUBLISHERS + subscriber;
+            let client = PUBLISHERS + subscriber;
+            let name = client_name(client);
+            if before.iter().any(|(known, _)| known.as_str() == name) || self.random.chance(500) {
                 let principal = if self.random.chance(500) { principal_of(client) } else { Principal::default() };
-                self.file.push((client_name(client).as_str().into(), principal));
+                self.file.push((name.as_str().into(), principal));
             }
         }
         self.tell_file();

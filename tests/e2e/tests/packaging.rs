@@ -18,7 +18,11 @@ fn packaging() -> PathBuf {
 /// Debian's interpreter: python3-seccomp is a module of the distribution, whatever other Python is in the path.
 fn seccomp_check(profile: &Path) -> Output {
     let mut command = Command::new("/usr/bin/python3");
-    command.arg(packaging().join("seccomp-check.py")).arg(binary()).arg(profile).env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
+    command
+        .arg(packaging().join("seccomp-check.py"))
+        .arg(binary())
+        .arg(profile)
+        .env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
     command.output().expect("/usr/bin/python3 is there: tests/e2e/setup.sh installs it")
 }
 
@@ -119,8 +123,7 @@ impl Service {
         let named = tasks
             .map(|task| task.unwrap().path())
             .filter(|task| fs::read_to_string(task.join("comm")).unwrap().trim_end() == name);
-        let numbers: Vec<_> =
-            named.map(|task| task.file_name().unwrap().to_str().unwrap().parse().unwrap()).collect();
+        let numbers: Vec<_> = named.map(|task| task.file_name().unwrap().to_str().unwrap().parse().unwrap()).collect();
         assert!(!numbers.is_empty(), "no thread {name}");
         numbers
     }

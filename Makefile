@@ -4,14 +4,17 @@
 #   make test    every test: unit, property, golden, simulation, crash, end to end with real clients
 #   make bench   criterion benches
 #   make lint    rustfmt, clippy, the generated files
+#   make fuzz    each fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz (cargo install cargo-fuzz --locked)
+#   make deny    licences, sources and banned crates; needs cargo-deny (cargo install cargo-deny --locked)
 #   make clean   remove build outputs and downloaded clients
 
 SHELL := /bin/bash
 CARGO ?= cargo
 DATA ?= postroad-data
+FUZZ_SECONDS ?= 60
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: run build test test-rust test-e2e bench lint clean toolchain
+.PHONY: run build test test-rust test-e2e bench lint fuzz deny clean toolchain
 
 run: build
 	exec $(TARGET)/release/postroad serve --data $(DATA)
@@ -38,6 +41,18 @@ bench: toolchain
 lint: toolchain
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+# One after the other, so that a finding stops the run. The toolchain is a stable one: RUSTC_BOOTSTRAP lets cargo-fuzz use
+# the instrumentation, and there is no address sanitizer, since the code under test has no unsafe (tests/fuzz/README.md).
+fuzz: toolchain
+	@command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is missing: cargo install cargo-fuzz --locked"; exit 1; }
+	tests/fuzz/run.sh $(FUZZ_SECONDS)
+
+# Not `advisories`: their database is a git repository, which a build machine without access to it can't fetch. Where it can
+# be: cargo deny check advisories
+deny: toolchain
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install cargo-deny --locked"; exit 1; }
+	cargo deny check licenses bans sources
 
 clean:
 	$(CARGO) clean

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the clients that the end-to-end tests drive and that we did not write: mosquitto_pub/sub from the
-# distribution, paho-mqtt into target/e2e-venv, MQTT.js into target/e2e-node. Run by `make test`; cheap when all
-# is there. Versions are pinned here and nowhere else.
+# distribution, paho-mqtt into target/e2e-venv, MQTT.js into target/e2e-node; and what tries packaging/. Run by
+# `make test`; cheap when all is there. Versions are pinned here and nowhere else.
 set -euo pipefail
 
 PAHO=paho-mqtt==2.1.0
@@ -14,6 +14,9 @@ missing=()
 command -v mosquitto_sub >/dev/null && command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
 command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
+# For packaging/: the module is of the distribution's own Python, whatever other one is in the path.
+/usr/bin/python3 -c 'import seccomp' 2>/dev/null || missing+=(python3 python3-seccomp)
+command -v systemd-analyze >/dev/null || missing+=(systemd)
 if [ "${#missing[@]}" -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get update -qq

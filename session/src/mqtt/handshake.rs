@@ -4,7 +4,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use postroad_base::{ClientId, ReasonCode, SessionExpiry, TopicName, Will};
 use postroad_protocol::mqtt::{
-    ConnAck, Connect, DecodeError, Decoded, Packet, Version, WillPacket, connect_version, decode,
+    ConnAck, Connect, DecodeError, Decoded, PACKET_SIZE_MAX, Packet, Version, WillPacket, connect_version, decode,
 };
 
 use super::{Limits, reasons};
@@ -106,12 +106,25 @@ impl Refusal {
     /// (section 4.13). What a client takes is not known yet, so nothing is said in words.
     fn of_malformed(bytes: &[u8], error: DecodeError) -> Self {
         let DecodeError { reason, detail } = error;
+        let packet = first_packet(bytes).unwrap_or_default();
         let version = match reason {
-            ReasonCode::UnsupportedProtocolVersion => version_for_unsupported(bytes),
-            _ => connect_version(bytes).filter(|version| version.is_v5()),
+            ReasonCode::UnsupportedProtocolVersion => version_for_unsupported(packet),
+            _ => connect_version(packet).filter(|version| version.is_v5()),
         };
         let answer = version.map(|version| refusal_packet(version, reason, "", u32::MAX)).unwrap_or_default();
         Self { answer, reason, detail }
+    }
+}
+
+/// The part of the first packet that has come. What follows the packet is no part of it, and what is wrong with its fixed
+/// header is seen before the rest is there, if the network cuts it so: then this is `None`, even if the rest is there. Else
+/// the answer would depend on where the network cuts [INT-5].
+fn first_packet(bytes: &[u8]) -> Option<&[u8]> {
+    let length_size = 1 + bytes.get(1..)?.iter().take(3).take_while(|&byte| byte & 0x80 != 0).count();
+    let header = bytes.get(..1 + length_size)?;
+    match decode(header, None, PACKET_SIZE_MAX) {
+        Ok(Decoded::Incomplete { needed }) => Some(&bytes[..needed.min(bytes.len())]),
+        _ => None,
     }
 }
 

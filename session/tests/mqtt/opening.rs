@@ -33,6 +33,24 @@ fn the_first_packet_is_connect() {
     );
 }
 
+/// [INT-5] Found by the fuzz target `session`. A CONNECT with wrong flags in its first byte was told so (0x81) if the network
+/// brought it whole, and was closed without a word if its first byte came alone, when the version to answer in was not
+/// there. And the version of a CONNECT that ends too early was read from the bytes behind it, if they came with it. Now
+/// neither is answered.
+#[test]
+fn the_answer_to_a_malformed_connect_does_not_depend_on_how_much_came() {
+    let flags = "reserved flags of the fixed header are wrong";
+    let short = "packet ends within a field";
+    for (input, detail) in [
+        ("> 11", flags),
+        ("> 11 [ 'MQTT' 05 02 00 00 ( ) 'c' ]", flags),
+        ("> 10 03 00 04 4d", short),
+        ("> 10 03 00 04 4d 51 54 54 05 02 00 00 00", short),
+    ] {
+        assert_eq!(played(input), format!("{input}\n    refused: {detail} (malformed_packet)\n"));
+    }
+}
+
 /// [MQTT-3.1.0-2]
 #[test]
 fn a_second_connect_is_a_protocol_error() {

@@ -60,9 +60,10 @@ impl Header {
         (part::<4>(head, 0) == MAGIC && header.log == log).then_some(header)
     }
 
-    /// The last record's sequence; `None` if the numbers make no sense.
+    /// The last record's sequence; `None` if the numbers make no sense: there must be a next sequence.
     pub(super) fn last(&self) -> Option<Sequence> {
-        self.first.0.checked_add(u64::from(self.records).checked_sub(1)?).map(Sequence)
+        let last = self.first.0.checked_add(u64::from(self.records).checked_sub(1)?)?;
+        (last < u64::MAX).then_some(Sequence(last))
     }
 
     /// Header and body, without the padding.
@@ -126,4 +127,23 @@ pub(super) fn scan(segment: &[u8], log: LogId) -> Vec<Found> {
 /// Whether this release can read the commit's records.
 pub(super) fn is_readable(header: &Header) -> bool {
     header.version <= FORMAT_VERSION
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by hand for the fuzz target `recovery_crafted`: a commit with a right checksum that ends at the last sequence of
+    /// all made recovery overflow while it looked for the next one. No writer gets there.
+    #[test]
+    fn a_commit_behind_which_there_is_no_sequence_is_not_valid() {
+        for (first, is_valid) in [(u64::MAX - 1, true), (u64::MAX, false)] {
+            let log = LogId(1);
+            let (first, previous) = (Sequence(first), Sequence(0));
+            let header = Header { version: FORMAT_VERSION, epoch: 0, log, first, records: 1, body_bytes: 0, previous };
+            let mut commit = [0; HEADER_BYTES];
+            header.seal(&mut commit);
+            assert_eq!(scan(&commit, log)[0].valid, is_valid, "{first:?}");
+        }
+    }
 }

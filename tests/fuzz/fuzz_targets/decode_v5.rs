@@ -5,4 +5,4 @@
 use libfuzzer_sys::fuzz_target;
 use postroad_protocol::mqtt::Version;
 
-fuzz_target!(|input: &[u8]| postroad_fuzz::read_stream(input, Version::V5));
+fuzz_target!(|input: &[u8]| postroad_fuzz::decoding::read_stream(input, Version::V5));

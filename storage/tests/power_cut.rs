@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use postroad_base::{Placement, Record, Sequence};
 use postroad_storage::directory::{DataDirectory, DirectoryOptions};
@@ -21,6 +22,13 @@ use tempfile::TempDir;
 const DIRECTORY: &str = "POWER_CUT_DIRECTORY";
 const ROUNDS: u64 = 8;
 const PER_ROUND: u64 = 40;
+
+/// One test of this file at a time: a child that one of them has just forked holds copies of the other's descriptors, its
+/// directory lock among them, until it has become its program. `InUse` was seen once for that.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn open(path: &Path) -> Old {
     Old::open(path, OldConfig::new(Placement::new(256, 1, [3; 16]))).unwrap()
@@ -80,6 +88,7 @@ fn verify(old: &Old) -> u64 {
 /// under the preloaded library the process ends somewhere in it.
 #[test]
 fn run_the_rounds() {
+    let _alone = alone();
     let own = TempDir::new().unwrap();
     let directory = std::env::var_os(DIRECTORY).map_or_else(|| own.path().to_owned(), PathBuf::from);
     let mut report = std::fs::File::create(directory.join("report")).unwrap();
@@ -143,6 +152,7 @@ fn cut(library: &Path, test: &str, run: &Path, cut_at: usize) -> (TempDir, bool)
 
 #[test]
 fn the_power_goes_at_every_sync_of_the_old_generation() {
+    let _alone = alone();
     let build = TempDir::new().unwrap();
     let library = build_library(build.path());
     let (mut rounds_seen, mut opened) = (Vec::new(), 0);
@@ -206,6 +216,7 @@ fn everything(path: &Path, shards: u16) -> (Vec<String>, Vec<String>) {
 /// Moves a directory from one shard to two. Under the preloaded library it ends somewhere in it.
 #[test]
 fn move_to_two_shards() {
+    let _alone = alone();
     let own = TempDir::new().unwrap();
     let directory = std::env::var_os(DIRECTORY).map_or_else(|| own.path().to_owned(), PathBuf::from);
     prepare_move(&directory);
@@ -216,6 +227,7 @@ fn move_to_two_shards() {
 /// Wherever it is cut, the old set is whole or the new one, and the move can be done again.
 #[test]
 fn the_power_goes_at_every_sync_of_a_change_of_shards() {
+    let _alone = alone();
     let (build, whole) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let library = build_library(build.path());
     let prepared = prepare_move(whole.path());

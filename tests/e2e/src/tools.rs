@@ -1,7 +1,7 @@
 //! Clients that we did not write, as processes: mosquitto's, and scripts on paho-mqtt and MQTT.js.
 //! `tests/e2e/setup.sh` installs them; a missing one is a failure that says so.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -21,6 +21,18 @@ pub fn mosquitto(tool: &str, broker: SocketAddr) -> Command {
 pub fn mosquitto_pub(broker: SocketAddr, arguments: &[&str]) {
     let mut command = mosquitto("mosquitto_pub", broker);
     succeed(command.args(arguments));
+}
+
+/// Runs `mosquitto_pub`, which publishes each line of `text` over one connection; it must succeed.
+pub fn mosquitto_pub_lines(broker: SocketAddr, arguments: &[&str], text: &str) {
+    let mut command = mosquitto("mosquitto_pub", broker);
+    command.args(arguments).arg("-l").stdin(Stdio::piped());
+    let mut process = command.spawn().unwrap_or_else(|error| missing(&command, &error));
+    let mut input = process.stdin.take().expect("stdin is a pipe");
+    input.write_all(text.as_bytes()).expect("mosquitto_pub reads its input");
+    drop(input);
+    let status = process.wait().expect("a child can be waited for");
+    assert!(status.success(), "{command:?} ended with {status}");
 }
 
 /// Runs `mosquitto_sub` to its end with these arguments and gives what it printed.

@@ -286,16 +286,17 @@ fn a_check_that_panics_refuses_its_client() {
 /// Every thread that works for a shard stops the process: one of the log's, and one of the executor's own.
 #[test]
 fn a_panic_of_a_helping_thread_stops_the_process() {
-    for (fault, settings, thread) in
-        [("panic-worker", &["log.young_age=1s", "shards=1"][..], "log-0-write"), ("panic-prepare", &["shards=1"], "")]
-    {
+    // A message that is larger than a segment has its file made within its commit, by the executor's thread.
+    let worker = ("panic-worker", &["log.young_age=1s", "shards=1"][..], 1, "log-0-write");
+    let prepare = ("panic-prepare", &["log.segment_bytes=65536", "shards=1"][..], 100_000, "");
+    for (fault, settings, bytes, thread) in [worker, prepare] {
         let mut daemon = Daemon::with_faults(fault, settings);
         let address = daemon.mqtt();
         let traffic = || -> std::io::Result<()> {
             let mut client = Client::connect(address, &Options::persistent("c"))?;
             client.subscribe("a", Qos::AtLeastOnce)?;
             loop {
-                client.publish("b", b"x", Qos::AtLeastOnce, false)?;
+                client.publish("a", &vec![b'x'; bytes], Qos::AtLeastOnce, false)?;
             }
         };
         let _ends_with_the_server = traffic();

@@ -23,7 +23,7 @@ fn keep_alive() {
          at 29999",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 3c ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 11 00 00 0e 21 04 00 27 00 10 00 00 22 00 40 13 00 0a
             at 14999
@@ -43,7 +43,7 @@ fn keep_alive() {
          at 3000",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 02 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
             connected
                 < 20 02 00 00
             at 2999
@@ -62,7 +62,7 @@ fn pings() {
          > c0 [ ]",
         expect![[r#"
             > 10 [ 'MQIsdp' 03 02 00 00 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
             connected
                 < 20 02 00 00
             > c0 [ ]
@@ -117,7 +117,7 @@ fn publishes_come_in() {
          > 34 [ '$SYS/x' 00 08 ( 08 'answer' 09 'id' 03 'json' ) \"x\" ]",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             > 30 [ 't' ( ) "x" ]
@@ -136,7 +136,7 @@ fn publishes_come_in() {
          > 33 [ 't' 00 01 \"x\" ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
             connected
                 < 20 02 00 00
             > 33 [ 't' 00 01 "x" ]
@@ -165,7 +165,7 @@ fn publishes_are_answered() {
          published 4 97",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             > 32 [ 't' 00 01 ( ) ]
@@ -210,7 +210,7 @@ fn refused_publishes_of_mqtt_3() {
          completed 2 92",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
             connected
                 < 20 02 00 00
             > 32 [ 't' 00 01 ]
@@ -247,7 +247,7 @@ fn answers_have_codes_of_their_own() {
          close 86",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             > 32 [ 't' 00 01 ( ) ]
@@ -293,7 +293,7 @@ fn receive_maximum() {
          > 32 [ 't' 00 03 ( ) ]",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 00 02 27 00 10 00 00 22 00 40
             > 34 [ 't' 00 01 ( ) ]
@@ -336,7 +336,7 @@ fn topic_aliases_in() {
         ),
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             > 30 [ 'a' ( 23 00 40 ) ]
@@ -355,26 +355,26 @@ fn topic_aliases_in() {
     check(
         &format!("{connected}> 30 [ 'a' ( 23 00 41 ) ]"),
         expect![[r#"
-        > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-            Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
-        connected
-            < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
-        > 30 [ 'a' ( 23 00 41 ) ]
-            over: topic alias above the maximum (topic_alias_invalid), Lost
-            < e0 01 94
-    "#]],
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            > 30 [ 'a' ( 23 00 41 ) ]
+                over: topic alias above the maximum (topic_alias_invalid), Lost
+                < e0 01 94
+        "#]],
     );
     check(
         &format!("{connected}> 30 [ '' ( ) ]"),
         expect![[r#"
-        > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-            Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
-        connected
-            < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
-        > 30 [ '' ( ) ]
-            over: neither topic name nor topic alias (protocol_error), Lost
-            < e0 01 82
-    "#]],
+            > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+            connected
+                < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
+            > 30 [ '' ( ) ]
+                over: neither topic name nor topic alias (protocol_error), Lost
+                < e0 01 82
+        "#]],
     );
 }
 
@@ -389,7 +389,7 @@ fn topic_aliases_out() {
          deliver 0 0 b x",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( 22 00 01 ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             deliver 0 0 a x
@@ -407,7 +407,7 @@ fn topic_aliases_out() {
          deliver 0 0 a x",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             deliver 0 0 a x
@@ -433,7 +433,7 @@ fn maximum_packet_size() {
          > c0 [ ]",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( 27 00 00 00 14 22 00 05 ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             deliver 0 0 topic 012345678
@@ -470,7 +470,7 @@ fn subscribes() {
          subscribed 1 01 8f 02 8f 8f",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             > 82 [ 00 01 ( 0b 05 ) 'a/+' 2d 'a#' 00 '$share/g/#' 02 '$share//x' 00 '' 00 ]
@@ -486,7 +486,7 @@ fn subscribes() {
          subscribed 1 01 8f",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
             connected
                 < 20 02 00 00
             > 82 [ 00 01 'a/+' 01 '#/a' 00 ]
@@ -507,7 +507,7 @@ fn unsubscribes() {
          unsubscribed 1 00 8f",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             > a2 [ 00 01 ( ) 'a' 'b#' ]
@@ -523,7 +523,7 @@ fn unsubscribes() {
          unsubscribed 1 11",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
             connected
                 < 20 02 00 00
             > a2 [ 00 01 'a' ]
@@ -554,7 +554,7 @@ fn deliveries() {
          > 70 [ 00 0b 92 ]",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             deliver 0 0 t x
@@ -591,7 +591,7 @@ fn deliveries() {
          > 70 [ 00 09 ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
             connected
                 < 20 02 00 00
             deliver 0 0 t x
@@ -628,7 +628,7 @@ fn the_client_says_goodbye() {
          > e0 [ ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
             connected
                 < 20 02 00 00
             > e0 [ ]
@@ -646,7 +646,7 @@ fn the_expiry_of_disconnect() {
          > e0 [ 00 ( 11 00 00 00 09 ) ]",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             > e0 [ 00 ( 11 00 00 00 09 ) ]
@@ -662,7 +662,7 @@ fn the_expiry_of_disconnect() {
          > e0 [ 00 ( 11 00 00 00 09 ) ]",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( 11 00 00 00 0a ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 13 00 00 10 11 00 00 00 00 21 04 00 27 00 10 00 00 22 00 40
             > e0 [ 00 ( 11 00 00 00 09 ) ]
@@ -680,7 +680,7 @@ fn the_server_says_goodbye() {
          close 8e taken over",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             close 8e taken over
@@ -693,7 +693,7 @@ fn the_server_says_goodbye() {
          close 8e taken over",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( 17 00 ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             close 8e taken over
@@ -706,7 +706,7 @@ fn the_server_says_goodbye() {
          close 8e taken over",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
             connected
                 < 20 02 00 00
             close 8e taken over
@@ -723,7 +723,7 @@ fn subscription_identifier_of_a_client() {
          > 30 [ 't' ( 0b 05 ) ]",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             > 30 [ 't' ( 0b 05 ) ]
@@ -746,7 +746,7 @@ fn nothing_comes_after_the_end() {
          close 8e",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             refused 87
                 < 20 03 00 87 00
             connected
@@ -765,7 +765,7 @@ fn nothing_comes_after_the_end() {
          close 8b",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             close 8e
@@ -785,7 +785,7 @@ fn nothing_comes_after_the_end() {
          close 8e",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             > e0 [ ]
@@ -860,7 +860,7 @@ fn a_full_window_stops_only_publishes() {
          completed 1 00",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( 21 00 01 ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 1, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 1, will: None }
             connected
                 < 20 0e 00 00 0b 21 00 01 27 00 10 00 00 22 00 40
             deliver 1 1 t x

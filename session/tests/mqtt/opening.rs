@@ -60,7 +60,7 @@ fn a_second_connect_is_a_protocol_error() {
          > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
@@ -74,7 +74,7 @@ fn a_second_connect_is_a_protocol_error() {
          > 10 [ 'MQTT' 04 02 00 00 'c' ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
             connected
                 < 20 02 00 00
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
@@ -181,7 +181,7 @@ fn empty_client_identifiers() {
          connected",
         expect![[r#"
             > 10 [ 'MQTT' 05 00 00 00 ( ) '' ]
-                Connect { client: ClientId("given"), clean_start: false, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("given"), name: Assigned, clean_start: false, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 16 00 00 13 21 04 00 27 00 10 00 00 12 00 05 67 69 76 65 6e 22 00 40
         "#]],
@@ -191,7 +191,7 @@ fn empty_client_identifiers() {
          connected",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 '' ]
-                Connect { client: ClientId("given"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("given"), name: Assigned, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
             connected
                 < 20 02 00 00
         "#]],
@@ -221,7 +221,7 @@ fn client_identifiers_are_free() {
         "> 10 [ 'MQTT' 04 02 00 00 '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/+#' ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/+#' ]
-                Connect { client: ClientId("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/+#"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/+#"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
         "#]],
     );
 }
@@ -234,7 +234,7 @@ fn session_present() {
          connected present",
         expect![[r#"
             > 10 [ 'MQTT' 05 00 00 00 ( 11 00 00 00 0a ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(10), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: false, expiry: SessionExpiry(10), receive_maximum: 65535, will: None }
             connected present
                 < 20 0e 01 00 0b 21 04 00 27 00 10 00 00 22 00 40
         "#]],
@@ -244,7 +244,7 @@ fn session_present() {
          connected present",
         expect![[r#"
             > 10 [ 'MQTT' 04 00 00 00 'c' ]
-                Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(4294967295), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: false, expiry: SessionExpiry(4294967295), receive_maximum: 65535, will: None, hears_refusals: false }
             connected present
                 < 20 02 01 00
         "#]],
@@ -254,7 +254,7 @@ fn session_present() {
          connected present",
         expect![[r#"
             > 10 [ 'MQIsdp' 03 00 00 00 'c' ]
-                Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(4294967295), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: false, expiry: SessionExpiry(4294967295), receive_maximum: 65535, will: None, hears_refusals: false }
             connected present
                 < 20 02 00 00
         "#]],
@@ -281,7 +281,7 @@ fn connack_has_codes_of_its_own() {
          refused 8b",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             refused 8b
                 < 20 03 00 88 00
         "#]],
@@ -296,7 +296,7 @@ fn no_disconnect_before_connack() {
          close 8e taken over",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             close 8e taken over
                 < 20 03 00 80 00
         "#]],
@@ -321,7 +321,7 @@ fn enhanced_authentication() {
          > f0 [ 19 ( 15 'SCRAM' ) ]",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
             > f0 [ 19 ( 15 'SCRAM' ) ]
@@ -338,14 +338,14 @@ fn the_will_is_kept() {
         "> 10 [ 'MQTT' 05 36 00 00 ( ) 'c' ( 18 00 00 00 05 02 00 00 00 09 03 'text' 26 'k' 'v' 26 'k' 'u' ) 'will' 'bye' ]",
         expect![[r#"
             > 10 [ 'MQTT' 05 36 00 00 ( ) 'c' ( 18 00 00 00 05 02 00 00 00 09 03 'text' 26 'k' 'v' 26 'k' 'u' ) 'will' 'bye' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"\x03\0\x04text&\0\x01k\0\x01v&\0\x01k\0\x01u", qos: ExactlyOnce, retain: true, delay_seconds: 5, expiry_seconds: Some(9) }) }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"\x03\0\x04text&\0\x01k\0\x01v&\0\x01k\0\x01u", qos: ExactlyOnce, retain: true, delay_seconds: 5, expiry_seconds: Some(9) }) }
         "#]],
     );
     check(
         "> 10 [ 'MQTT' 04 0e 00 00 'c' 'will' 'bye' ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 0e 00 00 'c' 'will' 'bye' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"", qos: AtLeastOnce, retain: false, delay_seconds: 0, expiry_seconds: None }), hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"", qos: AtLeastOnce, retain: false, delay_seconds: 0, expiry_seconds: None }), hears_refusals: false }
         "#]],
     );
 }
@@ -360,7 +360,7 @@ fn session_expiry() {
          connected",
         expect![[r#"
             > 10 [ 'MQTT' 05 00 00 00 ( 11 00 00 00 3c ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(60), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: false, expiry: SessionExpiry(60), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
         "#]],
@@ -371,7 +371,7 @@ fn session_expiry() {
          connected",
         expect![[r#"
             > 10 [ 'MQTT' 05 00 00 00 ( 11 ff ff ff ff ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(60), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: false, expiry: SessionExpiry(60), receive_maximum: 65535, will: None }
             connected
                 < 20 13 00 00 10 11 00 00 00 3c 21 04 00 27 00 10 00 00 22 00 40
         "#]],
@@ -381,7 +381,7 @@ fn session_expiry() {
         "> 10 [ 'MQTT' 04 00 00 00 'c' ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 00 00 00 'c' ]
-                Connect { client: ClientId("c"), clean_start: false, expiry: SessionExpiry(60), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: false, expiry: SessionExpiry(60), receive_maximum: 65535, will: None, hears_refusals: false }
         "#]],
     );
     check_with(
@@ -389,7 +389,7 @@ fn session_expiry() {
         "> 10 [ 'MQTT' 04 02 00 00 'c' ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
         "#]],
     );
 }
@@ -402,7 +402,7 @@ fn response_information() {
          connected",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( 19 01 ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             connected
                 < 20 0e 00 00 0b 21 04 00 27 00 10 00 00 22 00 40
         "#]],
@@ -423,7 +423,7 @@ fn connack_is_first_and_one() {
          deliver 0 0 t x",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             deliver 0 0 t x
             subscribed 1 00
             connected
@@ -443,18 +443,18 @@ fn the_payload_of_connect() {
     check(
         "> 10 [ 'MQTT' 05 c6 00 00 ( ) 'c' ( ) 'will' 'bye' 'user' 'secret' ]",
         expect![[r#"
-        > 10 [ 'MQTT' 05 c6 00 00 ( ) 'c' ( ) 'will' 'bye' 'user' 'secret' ]
-            user Some("user") password Some(b"secret")
-            Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"", qos: AtMostOnce, retain: false, delay_seconds: 0, expiry_seconds: None }) }
-    "#]],
+            > 10 [ 'MQTT' 05 c6 00 00 ( ) 'c' ( ) 'will' 'bye' 'user' 'secret' ]
+                user Some("user") password Some(b"secret")
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"", qos: AtMostOnce, retain: false, delay_seconds: 0, expiry_seconds: None }) }
+        "#]],
     );
     check(
         "> 10 [ 'MQTT' 05 42 00 00 ( ) 'c' 'secret' ]",
         expect![[r#"
-        > 10 [ 'MQTT' 05 42 00 00 ( ) 'c' 'secret' ]
-            user None password Some(b"secret")
-            Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
-    "#]],
+            > 10 [ 'MQTT' 05 42 00 00 ( ) 'c' 'secret' ]
+                user None password Some(b"secret")
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+        "#]],
     );
     check(
         "> 10 [ 'MQTT' 04 42 00 00 'c' 'secret' ]",
@@ -530,7 +530,7 @@ fn words_of_a_refusal() {
          refused 85",
         expect![[r#"
             > 10 [ 'MQTT' 05 02 00 00 ( ) 'c' ]
-                Connect { client: ClientId("c"), clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None }
             refused 85
                 < 20 03 00 85 00
         "#]],

@@ -228,7 +228,7 @@ def expect(server, device, payloads):
     received = server.client("mosquitto_sub", "-c", "-i", device, "-q", "2", "-t", f"{device}/#", "-C",
                              str(len(payloads)), "-W", str(PATIENCE_SECONDS))
     if received.splitlines() != payloads:
-        raise Failed(f"{device}: {len(received.splitlines())} of {len(payloads)} messages, or in another order")
+        raise Failed(f"{device}: {len(received.splitlines())} of {len(payloads)} messages, or in another order; the first is {received[:20]!r}")
 
 
 def first_life(server, binary):

@@ -11,6 +11,8 @@ use crate::report::Request;
 struct Pulse {
     /// When it was asked for the sign of life that it has not given yet.
     asked: Option<Instant>,
+    /// The question is in its queue; else there was no room for it yet.
+    sent: bool,
     /// It was told as stalled.
     told: bool,
 }
@@ -41,9 +43,9 @@ impl Watch {
         for (pulse, shard) in self.pulses.iter_mut().zip(shards) {
             if shard.is_disconnected() {
                 *pulse = Pulse::default();
-            } else if pulse.asked.is_none() {
-                let _full = shard.try_send(Request::Ping(self.answer.clone()));
-                pulse.asked = Some(now);
+            } else if !pulse.sent {
+                pulse.sent = shard.try_send(Request::Ping(self.answer.clone())).is_ok();
+                pulse.asked = pulse.asked.or(Some(now));
             }
         }
     }
@@ -62,7 +64,7 @@ impl Watch {
             let took = now.duration_since(asked);
             tracing::warn!(shard, ?took, "the shard turns again");
         }
-        pulse.asked = None;
+        (pulse.asked, pulse.sent) = (None, false);
     }
 
     /// The shards that have given none for too long; each stall is logged once.
@@ -118,6 +120,11 @@ mod tests {
         drop(gone);
         watch.ask(&shards, begin);
         assert_eq!(watch.stalled(begin + PATIENCE), [1]);
-        drop(kept);
+        // There is room again: it is asked, and is well once it has answered.
+        drop(kept.try_recv());
+        watch.ask(&shards, begin + PATIENCE);
+        assert!(matches!(kept.try_recv(), Ok(Request::Ping(_))), "asked again");
+        watch.answered(1, begin + PATIENCE);
+        assert!(watch.stalled(begin + 3 * PATIENCE).is_empty());
     }
 }

@@ -1,10 +1,11 @@
 //! Room on the disk, and what it takes that files and names are safe.
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Bytes that an unprivileged process may still write on the file system of `path`.
@@ -37,7 +38,8 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
 /// When the file system says no; a file of this name that was there before is then still whole.
 pub fn write_new(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = directory.join(format!("{name}.new"));
-    let mut file = File::create(&temporary)?;
+    // Messages and the words of a panic are nobody else's business.
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&temporary, directory.join(name))?;
@@ -47,6 +49,15 @@ pub fn write_new(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::TempDir::new().expect("a directory");
+        write_new(directory.path(), "a", b"secret").expect("written");
+        let mode = std::fs::metadata(directory.path().join("a")).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
 
     #[test]
     fn a_disk_has_room_and_a_missing_path_is_an_error() {

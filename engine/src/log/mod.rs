@@ -7,7 +7,8 @@
 //! ```
 //! - While one commit is on its way to the disk, the next gathers: the disk sets the pace, nobody waits for
 //!   a batch to fill.
-//! - The file of the next segment is made ahead of need: no commit but one larger than a segment waits for it.
+//! - The file of the next segment is made ahead of need: a commit waits for it only if it is larger than a
+//!   segment, or if segments fill faster than the worker makes them.
 //! - The young generation is bounded: see [`ShardLog::is_held`].
 //! - A write or sync that fails poisons the log: the shard stops acknowledging, the process ends with an
 //!   error, and recovery reads what the disk really has. It is never tried again: after a failed fsync the
@@ -44,6 +45,8 @@ pub(crate) enum WorkDone {
     },
     /// A segment is ready to be written.
     Prepared(SegmentNumber),
+    /// There was no room for it.
+    Unprepared(SegmentNumber),
     Failed(String),
 }
 
@@ -159,8 +162,12 @@ impl ShardLog {
         Some(commit)
     }
 
-    /// Lets the worker make the next segment's file, if there is none.
+    /// Lets the worker make the next segment's file, if there is none. What room is left on a full disk is for the
+    /// acknowledgements that go on.
     fn prepare_ahead(&mut self) {
+        if self.disk_full {
+            return;
+        }
         if let Some((segment, bytes)) = self.writer.spare_wanted() {
             self.worker.files(FileWork::Prepare(segment, bytes));
         }
@@ -252,6 +259,7 @@ impl Shard {
                 self.handle(Event::Ingested { upto: as_of });
                 self.drain_effects();
                 self.retire_if_due();
+                self.watch_disk();
             }
             WorkDone::Backlog { queue, entries, end } => {
                 self.handle(Event::Backlog { queue, entries, end });
@@ -261,6 +269,13 @@ impl Shard {
                 if let Some(log) = &mut self.log {
                     log.prepared(segment);
                 }
+                self.watch_disk();
+            }
+            WorkDone::Unprepared(segment) => {
+                if let Some(log) = &mut self.log {
+                    log.writer.spare_failed(segment);
+                }
+                self.watch_disk();
             }
             WorkDone::Failed(reason) => self.poison(reason),
         }
@@ -276,12 +291,16 @@ impl Shard {
         self.drain_effects();
     }
 
-    /// Once a second: segments that have grown old, and room on the disk.
+    /// Once a second: segments that have grown old, room on the disk, and a spare that could not be made.
     pub(crate) fn housekeeping(&mut self) {
         self.retire_if_due();
         self.watch_disk();
+        if let Some(log) = &mut self.log {
+            log.prepare_ahead();
+        }
     }
 
+    /// Also whenever files were made: a second is long, a disk may fill up within it.
     fn watch_disk(&mut self) {
         let least = self.live.config.storage_free_bytes_min;
         let Some(log) = &mut self.log else { return };
@@ -306,11 +325,8 @@ impl Shard {
         let now = self.now;
         let log = self.log.as_mut().ok_or(Stopped)?;
         let commit = log.begin_commit(now);
-        match &commit {
-            None => log.waker = Some(waker.clone()),
-            // A second is long: a disk may fill up within it.
-            Some(commit) if commit.new_segment => self.watch_disk(),
-            Some(_) => {}
+        if commit.is_none() {
+            log.waker = Some(waker.clone());
         }
         Ok(commit)
     }

@@ -118,12 +118,16 @@ fn ingest(old: &Old, batch: Retirement) -> WorkDone {
     }
 }
 
-/// A file that can't be made poisons the log at once: the commit that needs it would fail for the same reason, and a
-/// sync that has failed is not tried again.
+/// A spare that can't be made for want of room or descriptors is tried again later: nothing is in it, and the commit that
+/// needs a file makes one or fails itself. Any other failure poisons the log, since a sync that has failed is not tried again.
 fn do_file_work(directory: &mut FileDirectory, work: &FileWork) -> Option<WorkDone> {
     match *work {
         FileWork::Prepare(segment, bytes) => Some(match directory.prepare(segment, bytes) {
             Ok(()) => WorkDone::Prepared(segment),
+            Err(error) if is_for_want(&error) => {
+                tracing::warn!(segment = %segment.file_name(), %error, "a segment can't be made ahead of need now");
+                WorkDone::Unprepared(segment)
+            }
             Err(error) => WorkDone::Failed(format!("segment {}: {error}", segment.file_name())),
         }),
         FileWork::Remove(segment) => {
@@ -133,6 +137,13 @@ fn do_file_work(directory: &mut FileDirectory, work: &FileWork) -> Option<WorkDo
             None
         }
     }
+}
+
+/// Room on the disk or file descriptors are missing, which may be there later.
+fn is_for_want(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let wants = [Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE];
+    error.raw_os_error().is_some_and(|number| wants.contains(&Errno::from_raw_os_error(number)))
 }
 
 fn do_read(old: &Old, read: &Read) -> WorkDone {

@@ -41,6 +41,9 @@ impl Shard {
             return None;
         }
         let home = self.common.placement.shard_of(queue.partition());
+        if home == self.id {
+            return self.broker.client_of_queue(queue).cloned();
+        }
         let (answer, answered) = flume::bounded(1);
         self.common.inboxes[usize::from(home.0)].order(Order::WhoIs { queue, answer });
         answered.recv_timeout(NAME_WAIT).ok()

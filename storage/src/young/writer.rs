@@ -300,6 +300,15 @@ impl Writer {
         self.free.insert(segment, self.config.segment_bytes);
     }
 
+    /// That file could not be made. It may be half made, and is wanted again later.
+    ///
+    /// # Panics
+    /// If it is not that one.
+    pub fn spare_failed(&mut self, segment: SegmentNumber) {
+        assert_eq!(self.preparing.take(), Some(segment), "nobody asked for that file");
+        self.free.insert(segment, 0);
+    }
+
     /// Whether the next commit finds a file that it can be written to at once, unless it is larger than a segment.
     pub fn has_room(&self) -> bool {
         let active = !self.sealed && self.live.back().is_some_and(|slot| slot.used < slot.file_bytes);

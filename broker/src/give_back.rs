@@ -94,7 +94,7 @@ impl Broker {
             match self.place(Placing::new(group, Arc::new(message), Cause::GiveBack(given))) {
                 Placed::Now(_, outcome) => self.given_back(index, tag, outcome),
                 Placed::Later => {}
-                Placed::NoCredit(placing) => self.mesh.placings.push_back(placing),
+                Placed::NoCredit(shard, placing) => self.mesh.wait_with(shard, placing),
             }
         }
         self.read_backlog(index);

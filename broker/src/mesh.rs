@@ -42,8 +42,6 @@ pub(crate) struct Mesh {
     known: AHashMap<MessageId, Known>,
     /// Recovery: the last id that the snapshot names.
     known_last: MessageId,
-    /// Messages for share groups that wait for credit.
-    pub placings: VecDeque<Box<Placing>>,
     /// Not all shards have told yet what they want.
     pub recovering: bool,
     /// Ids of a former run that publishers may repeat.
@@ -58,6 +56,8 @@ struct Peer {
     credits: i64,
     /// Connections whose publish waits for a credit to this shard.
     waiting: VecDeque<ConnectionId>,
+    /// Messages for share groups that wait for one.
+    placings: VecDeque<Box<Placing>>,
 }
 
 /// A filter that this shard has asked the others for.
@@ -131,7 +131,8 @@ pub(crate) type Taken = (ShardId, Option<Arc<TopicFilter>>);
 
 impl Mesh {
     pub fn new(config: &Config) -> Self {
-        let peer = |_| Peer { credits: i64::from(config.mesh_credits), waiting: VecDeque::new() };
+        let credits = i64::from(config.mesh_credits);
+        let peer = |_| Peer { credits, waiting: VecDeque::new(), placings: VecDeque::new() };
         Self {
             shard: config.shard,
             peers: (0..config.placement.shards()).map(peer).collect(),
@@ -141,7 +142,6 @@ impl Mesh {
             deferred: VecDeque::new(),
             known: AHashMap::new(),
             known_last: MessageId(0),
-            placings: VecDeque::new(),
             recovering: false,
             repeatable: AHashSet::new(),
             repeatable_missing: usize::from(config.placement.shards()),
@@ -188,6 +188,16 @@ impl Mesh {
 
     pub fn wait(&mut self, shard: ShardId, connection: ConnectionId) {
         self.peers[usize::from(shard.0)].waiting.push_back(connection);
+    }
+
+    /// A message for a share group waits for a credit to the shard that was chosen for it.
+    pub fn wait_with(&mut self, shard: ShardId, placing: Box<Placing>) {
+        self.peers[usize::from(shard.0)].placings.push_back(placing);
+    }
+
+    /// The one that has waited longest.
+    pub fn next_waiting_with(&mut self, shard: ShardId) -> Option<Box<Placing>> {
+        self.peers[usize::from(shard.0)].placings.pop_front()
     }
 
     /// Whether its publisher may repeat it, after a recovery or a refusal.

@@ -298,7 +298,13 @@ impl Queue {
 
     /// Whether one more of this size is too much.
     pub fn is_full(&self, size: usize, config: &Config) -> bool {
-        self.messages() >= config.queue_messages_max || self.bytes_pending() + size > config.queue_bytes_max
+        self.is_full_behind(0, size, config)
+    }
+
+    /// As `is_full`, when `more` of the same size are about to come before it.
+    pub fn is_full_behind(&self, more: usize, size: usize, config: &Config) -> bool {
+        self.messages() + more >= config.queue_messages_max
+            || self.bytes_pending() + size * (more + 1) > config.queue_bytes_max
     }
 
     pub fn push(&mut self, entry: Entry) {

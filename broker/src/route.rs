@@ -152,13 +152,16 @@ impl Broker {
             }
             let queue = &sessions[recipient.session as usize].queue;
             // A member may get it otherwise, too.
-            let is_same = |m: &&Match| m.session == recipient.session && m.qos.is_acknowledged();
-            let more = if recipient.group.is_some() { in_front.iter().filter(is_same).count() } else { 0 };
-            recipient.full = queue.messages() + more >= config.queue_messages_max
-                || queue.bytes_pending() + size * (more + 1) > config.queue_bytes_max;
+            let more = if recipient.group.is_some() { more_of(in_front, recipient.session) } else { 0 };
+            recipient.full = queue.is_full_behind(more, size, config);
             any |= recipient.full;
         }
-        any && config.queue_policy == QueuePolicy::RejectPublisher && !is_to_many(&message.topic)
+        any && self.is_publisher_told(message)
+    }
+
+    /// Whether the policy is to tell a publisher that a queue is full.
+    pub(crate) fn is_publisher_told(&self, message: &Message) -> bool {
+        self.config.queue_policy == QueuePolicy::RejectPublisher && !is_to_many(&message.topic)
     }
 
     /// Hands the message to the sessions that `collect` found; logs it first if one of them is to keep it.
@@ -318,6 +321,11 @@ impl Broker {
         self.count_by(Counted::QueueOverflow, dropped);
         has_room
     }
+}
+
+/// How many acknowledged deliveries of one message the session gets by these.
+pub(crate) fn more_of(matches: &[Match], session: SessionIndex) -> usize {
+    matches.iter().filter(|m| m.session == session && m.qos.is_acknowledged()).count()
 }
 
 /// Takes out deliveries to sessions that stand in front of them already: members of share groups that are subscribed

@@ -3,7 +3,8 @@
 //! Every shard knows every group: its own members one by one, those of other shards as a number. The
 //! publisher's shard chooses where a message goes: its own members or another shard, in turn by the number of members
 //! that have a connection; if none has, among the sessions that wait without one. The shard chooses the member: the
-//! one with the fewest pending deliveries. From there it is the member's delivery like any other, in the member's queue.
+//! one with the fewest pending deliveries. Who has no room is left out, and a shard without room says so (`Full`): the
+//! message goes to another one, and only when all are full the policy for full queues says what becomes of it. From there it is the member's delivery like any other, in the member's queue.
 //!
 //! ```text
 //! publisher's shard                        chosen shard
@@ -28,11 +29,13 @@ use smallvec::SmallVec;
 
 use crate::api::{Counted, Effect, Forwarded, MeshMessage};
 use crate::broker::{Broker, Interested};
+use crate::config::{Config, QueuePolicy};
 use crate::gate::Waiter;
 use crate::give_back::GivenBack;
 use crate::mesh::Token;
-use crate::route::{GROUP, Match};
-use crate::session::SessionIndex;
+use crate::queue::{Queue, message_size};
+use crate::route::{GROUP, Match, Scratch, more_of};
+use crate::session::{Connection, Session, SessionIndex};
 
 /// Place of a group in the slab.
 pub(crate) type GroupIndex = u32;
@@ -54,7 +57,7 @@ pub(crate) struct Groups {
 #[derive(Debug)]
 struct Group {
     filter: Arc<TopicFilter>,
-    members: Vec<(SessionIndex, SubscriptionOptions)>,
+    members: Vec<Member>,
     /// Other shards with members, and how many of those have a connection.
     remote: Vec<(u16, u32)>,
     turn: usize,
@@ -67,66 +70,98 @@ enum Choice {
     Shard(u16),
 }
 
-/// How busy a member is.
+/// How a member stands to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Load {
+    /// It has no room, and the policy is not to make any.
+    Full,
+    /// Without a connection, and subscribed at QoS 0: an acknowledged message would be lost with it.
+    Lost,
     Offline,
     /// It takes at QoS 0: nothing of it is ever pending.
     Unknown,
     Pending(usize),
 }
 
+impl Load {
+    fn is_online(self) -> bool {
+        matches!(self, Self::Unknown | Self::Pending(_))
+    }
+}
+
+type Member = (SessionIndex, SubscriptionOptions);
+
 impl Group {
-    /// Who is next, shards in `full` left out: this shard's members together and the other shards, in turn by their
-    /// connected members.
-    fn choose(
-        &mut self,
-        own: ShardId,
-        full: &[u16],
-        load: impl Fn(&(SessionIndex, SubscriptionOptions)) -> Load,
-    ) -> Option<Choice> {
+    /// Who is next, other shards in `full` left out: this shard's members together and the other shards, in turn by their
+    /// connected members; those that have no room don't count. A waiting member is better than a loss: if no
+    /// connected one is left, the others' turn comes.
+    fn choose(&mut self, full: &[u16], load: impl Fn(&Member) -> Load) -> Option<Choice> {
         self.turn = self.turn.wrapping_add(1);
-        let online = self.members.iter().filter(|member| load(member) != Load::Offline).count();
-        let shards = || std::iter::once((own.0, online)).chain(self.remote.iter().map(|(s, n)| (*s, *n as usize)));
-        if shards().all(|(_, count)| count == 0) {
-            return self.choose_offline(own, full);
+        let here = self.members.iter().filter(|member| load(member).is_online()).count();
+        let there = || self.remote.iter().filter(|(shard, _)| !full.contains(shard));
+        let connected = here + there().map(|(_, count)| *count as usize).sum::<usize>();
+        let Some(mut turn) = self.turn.checked_rem(connected) else { return self.choose_offline(full, load) };
+        if turn < here {
+            return self.least_loaded(load).map(Choice::Member);
         }
-        let open = || shards().filter(|(shard, _)| !full.contains(shard));
-        let mut turn = self.turn.checked_rem(open().map(|(_, count)| count).sum())?;
-        for (shard, count) in open() {
-            if turn < count {
-                let is_own = shard == own.0;
-                return if is_own { self.least_loaded(load).map(Choice::Member) } else { Some(Choice::Shard(shard)) };
+        turn -= here;
+        for &(shard, count) in there() {
+            if turn < count as usize {
+                return Some(Choice::Shard(shard));
             }
-            turn -= count;
+            turn -= count as usize;
         }
         None
     }
 
-    fn choose_offline(&self, own: ShardId, full: &[u16]) -> Option<Choice> {
-        let here = if full.contains(&own.0) { 0 } else { self.members.len() };
+    /// Those that may keep it come first. Only where all members are on this shard and would lose it, one of them does:
+    /// what a full member could take later is not lost with another.
+    fn choose_offline(&self, full: &[u16], load: impl Fn(&Member) -> Load) -> Option<Choice> {
+        let here = self.places(Load::Offline, &load);
         let mut there = self.remote.iter().map(|(shard, _)| *shard).filter(|shard| !full.contains(shard));
-        let turn = self.turn.checked_rem(here + there.clone().count())?;
-        if turn < here { Some(Choice::Member(turn)) } else { there.nth(turn - here).map(Choice::Shard) }
+        match self.turn.checked_rem(here.clone().count() + there.clone().count()) {
+            Some(turn) => here.map(Choice::Member).chain(there.by_ref().map(Choice::Shard)).nth(turn),
+            None if self.remote.is_empty() => self.who_loses(&load).map(Choice::Member),
+            None => None,
+        }
     }
 
     /// As `choose`, among the members of this shard only.
-    fn choose_here(&mut self, load: impl Fn(&(SessionIndex, SubscriptionOptions)) -> Load) -> Option<usize> {
+    fn choose_here(&mut self, load: impl Fn(&Member) -> Load) -> Option<usize> {
         self.turn = self.turn.wrapping_add(1);
-        self.least_loaded(load).or_else(|| self.turn.checked_rem(self.members.len()))
+        let offline = || {
+            let turn = self.turn.checked_rem(self.places(Load::Offline, &load).count())?;
+            self.places(Load::Offline, &load).nth(turn)
+        };
+        self.least_loaded(&load).or_else(offline).or_else(|| self.who_loses(&load))
+    }
+
+    /// The members here that stand so.
+    fn places<'a>(
+        &'a self,
+        wanted: Load,
+        load: &'a impl Fn(&Member) -> Load,
+    ) -> impl Iterator<Item = usize> + Clone + 'a {
+        self.members.iter().enumerate().filter(move |(_, member)| load(member) == wanted).map(|(place, _)| place)
+    }
+
+    /// Every member here would lose it: whose turn it is.
+    fn who_loses(&self, load: impl Fn(&Member) -> Load) -> Option<usize> {
+        let all = self.members.iter().all(|member| load(member) == Load::Lost);
+        self.turn.checked_rem(self.members.len()).filter(|_| all)
     }
 
     /// Of the connected members here the one with the fewest pending deliveries, in turn among equals: a slow member
     /// keeps no more than the others have to wait for. One at QoS 0 counts as the least busy of the others: else
     /// it would get everything as soon as all others have one pending.
-    fn least_loaded(&self, load: impl Fn(&(SessionIndex, SubscriptionOptions)) -> Load) -> Option<usize> {
+    fn least_loaded(&self, load: impl Fn(&Member) -> Load) -> Option<usize> {
         let pending = |member| if let Load::Pending(count) = load(member) { Some(count) } else { None };
         let least = self.members.iter().filter_map(pending).min().unwrap_or(0);
         let len = self.members.len();
         let rank = |(place, member): (usize, _)| {
             let in_turn = (place + len - self.turn % len) % len;
             match load(member) {
-                Load::Offline => None,
+                Load::Full | Load::Lost | Load::Offline => None,
                 Load::Unknown => Some((least, in_turn, place)),
                 Load::Pending(count) => Some((count, in_turn, place)),
             }
@@ -191,7 +226,7 @@ pub(crate) enum Placed {
     /// Another shard answers, or the log.
     Later,
     /// The chosen shard has no credit.
-    NoCredit(Box<Placing>),
+    NoCredit(ShardId, Box<Placing>),
 }
 
 impl Placing {
@@ -205,21 +240,39 @@ impl Broker {
     pub(crate) fn collect_groups(&mut self, message: &Message) {
         for place in 0..self.scratch.groups.len() {
             let index = self.scratch.groups[place];
-            match self.choose(index, &[]) {
+            match self.choose(index, &[], message) {
                 Some(Choice::Member(place)) => self.match_member(index, place, message),
                 Some(Choice::Shard(shard)) => {
                     let group = Arc::clone(self.groups.name_of(index));
                     self.scratch.share_forwards.push((shard, group));
                 }
-                None => {}
+                None => self.match_full(index, message),
             }
         }
     }
 
-    fn choose(&mut self, index: GroupIndex, full: &[u16]) -> Option<Choice> {
-        let own = self.config.shard;
-        let Self { groups, sessions, connections, .. } = self;
-        groups.groups[index as usize].choose(own, full, |member| load(sessions, connections, member))
+    fn choose(&mut self, index: GroupIndex, full: &[u16], message: &Message) -> Option<Choice> {
+        let Self { groups, sessions, connections, scratch, config, .. } = self;
+        let offer = Offer::new(message, scratch, config);
+        groups.groups[index as usize].choose(full, |member| offer.load(sessions, connections, member))
+    }
+
+    fn choose_here(&mut self, index: GroupIndex, message: &Message) -> Option<usize> {
+        let Self { groups, sessions, connections, scratch, config, .. } = self;
+        let offer = Offer::new(message, scratch, config);
+        groups.groups[index as usize].choose_here(|member| offer.load(sessions, connections, member))
+    }
+
+    /// No member has room, nor is there another shard: one that is full stands for all, and the policy for full queues
+    /// decides.
+    fn match_full(&mut self, index: GroupIndex, message: &Message) {
+        let Self { groups, sessions, connections, scratch, config, .. } = self;
+        let offer = Offer::new(message, scratch, config);
+        let load = |member: &Member| offer.load(sessions, connections, member);
+        let place = groups.groups[index as usize].places(Load::Full, &load).next();
+        if let Some(place) = place {
+            self.match_member(index, place, message);
+        }
     }
 
     fn match_member(&mut self, index: GroupIndex, place: usize, message: &Message) {
@@ -244,46 +297,37 @@ impl Broker {
         token: u64,
     ) {
         self.scratch.clear();
-        let Self { groups, sessions, connections, .. } = self;
-        let index = groups.places.get(filter.as_str()).copied();
-        let place = index
-            .and_then(|index| groups.groups[index as usize].choose_here(|member| load(sessions, connections, member)));
-        let (Some(index), Some(place)) = (index, place) else {
+        let index = self.groups.places.get(filter.as_str()).copied();
+        let Some(index) = index.filter(|&index| !self.groups.groups[index as usize].members.is_empty()) else {
             return self.confirm(from, token, Forwarded::NoMember);
+        };
+        let Some(place) = self.choose_here(index, message) else {
+            return self.confirm(from, token, Forwarded::Full);
         };
         self.match_member(index, place, message);
         self.take_forwarded(from, message, token);
     }
 
     /// Brings a message to a member of its group, wherever one is.
-    pub(crate) fn place(&mut self, mut placing: Box<Placing>) -> Placed {
-        loop {
-            let index = self.groups.places.get(placing.group.as_str()).copied();
-            let choice = index.and_then(|index| Some((index, self.choose(index, &placing.full)?)));
-            match choice {
-                None => {
-                    let outcome = if placing.full.is_empty() { Forwarded::NoneHere } else { Forwarded::Full };
-                    return Placed::Now(placing, outcome);
-                }
-                Some((_, Choice::Shard(shard))) => return self.place_there(ShardId(shard), placing),
-                Some((index, Choice::Member(place))) => {
-                    self.scratch.clear();
-                    self.match_member(index, place, &placing.message);
-                    if !self.must_reject(&placing.message) {
-                        return self.place_here(placing);
-                    }
-                    if matches!(placing.cause, Cause::Publish(_)) {
-                        return Placed::Now(placing, Forwarded::Full);
-                    }
-                    placing.full.push(self.config.shard.0);
-                }
+    pub(crate) fn place(&mut self, placing: Box<Placing>) -> Placed {
+        self.scratch.clear();
+        let Some(&index) = self.groups.places.get(placing.group.as_str()) else {
+            let outcome = if placing.full.is_empty() { Forwarded::NoneHere } else { Forwarded::Full };
+            return Placed::Now(placing, outcome);
+        };
+        match self.choose(index, &placing.full, &placing.message) {
+            None => Placed::Now(placing, Forwarded::Full),
+            Some(Choice::Shard(shard)) => self.place_there(ShardId(shard), placing),
+            Some(Choice::Member(place)) => {
+                self.match_member(index, place, &placing.message);
+                self.place_here(placing)
             }
         }
     }
 
     fn place_there(&mut self, shard: ShardId, placing: Box<Placing>) -> Placed {
         if !self.mesh.has_credit(shard) {
-            return Placed::NoCredit(placing);
+            return Placed::NoCredit(shard, placing);
         }
         let message = self.share_forward(placing);
         self.mesh.take_credit(shard);
@@ -317,31 +361,30 @@ impl Broker {
         match self.place(placing) {
             Placed::Now(placing, outcome) => self.placed(*placing, outcome),
             Placed::Later => {}
-            Placed::NoCredit(placing) => self.mesh.placings.push_back(placing),
+            Placed::NoCredit(shard, placing) => self.mesh.wait_with(shard, placing),
         }
     }
 
-    /// Credit of this shard has come back.
+    /// Credit of this shard has come back: for those that wait for it, the longest first. Each may be chosen another
+    /// shard now, and waits there if that has no credit: so each turn here shortens this line, and the loop ends. (One line for
+    /// all shards was looked through with each credit: thousands of ending queues made that quadratic.)
     pub(crate) fn place_waiting(&mut self, shard: ShardId) {
-        for _ in 0..self.mesh.placings.len() {
-            if !self.mesh.has_credit(shard) {
-                return;
-            }
-            if let Some(placing) = self.mesh.placings.pop_front() {
-                self.place_again(placing);
-            }
+        while self.mesh.has_credit(shard)
+            && let Some(placing) = self.mesh.next_waiting_with(shard)
+        {
+            self.place_again(placing);
         }
     }
 
     /// The shard that was chosen for a message has answered.
     pub(crate) fn share_answered(&mut self, from: ShardId, mut placing: Box<Placing>, outcome: Forwarded) {
-        match (outcome, &placing.cause) {
-            (Forwarded::NoMember, _) if placing.missed < MISSED_MAX => {
+        match outcome {
+            Forwarded::NoMember if placing.missed < MISSED_MAX => {
                 placing.missed += 1;
                 self.place_again(placing);
             }
-            (Forwarded::NoMember, _) => self.placed(*placing, Forwarded::Full),
-            (Forwarded::Full, Cause::GiveBack(_)) => {
+            Forwarded::NoMember => self.placed(*placing, Forwarded::Full),
+            Forwarded::Full => {
                 placing.full.push(from.0);
                 self.place_again(placing);
             }
@@ -364,9 +407,22 @@ impl Broker {
         match placing.cause {
             Cause::Publish(0) if outcome == Forwarded::NoneHere => self.count(Counted::NoSubscriber),
             Cause::Publish(0) => {}
-            Cause::Publish(token) => self.publish_confirmed_by(token, (shard, Some(placing.group)), outcome),
+            Cause::Publish(token) => {
+                let outcome = self.outcome_for_publisher(&placing, outcome);
+                self.publish_confirmed_by(token, (shard, Some(placing.group)), outcome);
+            }
             Cause::GiveBack(given) => self.given_back_later(given, outcome),
         }
+    }
+
+    /// What no member has room for is dropped, as by a full queue: the publisher hears of it only if that is the policy.
+    fn outcome_for_publisher(&mut self, placing: &Placing, outcome: Forwarded) -> Forwarded {
+        let is_given_up = placing.missed >= MISSED_MAX;
+        if outcome != Forwarded::Full || is_given_up || self.is_publisher_told(&placing.message) {
+            return outcome;
+        }
+        self.count(Counted::QueueOverflow);
+        Forwarded::Taken
     }
 
     /// The group of a filter, made if need be.
@@ -448,16 +504,42 @@ impl Broker {
     }
 }
 
-fn load(
-    sessions: &Slab<crate::session::Session>,
-    connections: &Slab<crate::session::Connection>,
-    (session, options): &(SessionIndex, SubscriptionOptions),
-) -> Load {
-    let session = &sessions[*session as usize];
-    let Some(place) = session.connection else { return Load::Offline };
-    if options.qos.is_acknowledged() {
-        return Load::Pending(session.queue.messages());
+/// A message that a member is looked for.
+struct Offer<'a> {
+    message: &'a Message,
+    size: usize,
+    scratch: &'a Scratch,
+    config: &'a Config,
+}
+
+impl<'a> Offer<'a> {
+    fn new(message: &'a Message, scratch: &'a Scratch, config: &'a Config) -> Self {
+        Self { message, size: message_size(message), scratch, config }
     }
-    let connection = &connections[place as usize];
-    if connection.congested || connection.opening { Load::Pending(usize::MAX) } else { Load::Unknown }
+
+    fn load(&self, sessions: &Slab<Session>, connections: &Slab<Connection>, (index, options): &Member) -> Load {
+        let session = &sessions[*index as usize];
+        let is_kept = options.qos.min(self.message.qos).is_acknowledged();
+        if is_kept && self.config.queue_policy != QueuePolicy::DropOldest && self.is_full(*index, &session.queue) {
+            return Load::Full;
+        }
+        match session.connection {
+            None if self.message.qos.is_acknowledged() && !is_kept => Load::Lost,
+            None => Load::Offline,
+            Some(_) if options.qos.is_acknowledged() => Load::Pending(session.queue.messages()),
+            Some(place) => {
+                let connection = &connections[place as usize];
+                if connection.congested || connection.opening { Load::Pending(usize::MAX) } else { Load::Unknown }
+            }
+        }
+    }
+
+    /// As `must_reject` will judge it. The session may get the message otherwise, too: at most once by its own
+    /// subscriptions and once by each group. Who has room for all of that is not looked for among the matches.
+    fn is_full(&self, index: SessionIndex, queue: &Queue) -> bool {
+        if !queue.is_full_behind(1 + self.scratch.groups.len(), self.size, self.config) {
+            return false;
+        }
+        queue.is_full_behind(more_of(&self.scratch.matches, index), self.size, self.config)
+    }
 }

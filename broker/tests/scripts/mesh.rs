@@ -3,6 +3,7 @@
 
 use crate::world::World;
 use expect_test::{Expect, expect};
+use postroad_broker::QueuePolicy;
 
 fn check(mut world: World, script: &str, expected: Expect) {
     expected.assert_eq(&world.run(script));
@@ -990,8 +991,8 @@ fn what_can_t_be_given_back_is_counted() {
         pub 5 u 3 qos=1 tag=3
         pub 5 t 4 qos=1 tag=4
         pub 5 t 5 qos=1 tag=5
-        pub 5 t 6 qos=1 tag=6
         disc 1 expiry=0
+        pub 5 t 6 qos=1 tag=6
         disc 2 expiry=0
         disc 3 expiry=0
         stats
@@ -1021,17 +1022,16 @@ fn what_can_t_be_given_back_is_counted() {
                 3: deliver u "3" qos=1 tag=1
                 5: published 3 success
             pub 5 t 4 qos=1 tag=4
-                count queue_overflow 1
-                5: published 4 quota_exceeded
+                3: deliver t "4" qos=1 tag=2
+                5: published 4 success
             pub 5 t 5 qos=1 tag=5
                 2: deliver t "5" qos=1 tag=1
                 5: published 5 success
-            pub 5 t 6 qos=1 tag=6
-                3: deliver t "6" qos=1 tag=2
-                5: published 6 success
             disc 1 expiry=0
                 count queue_overflow 1
-                2: deliver t "1" qos=1 tag=2
+                2: deliver t "2" qos=1 tag=2
+            pub 5 t 6 qos=1 tag=6
+                5: published 6 quota_exceeded
             disc 2 expiry=0
                 count queue_overflow 1
                 count queue_overflow 1
@@ -1218,6 +1218,315 @@ fn a_refused_qos_2_publish_frees_its_tag_if_the_client_is_told() {
                 5: published 2 success
             rel 5 2
                 5: completed 2 success
+        "#]],
+    );
+}
+
+/// Who waits without a connection has room, on another shard or on the same: what an ended session gives back, and what is
+/// published, goes there. (Only connected members were looked for, and a full one stood for its whole shard.)
+#[test]
+fn a_waiting_member_is_better_than_a_full_one() {
+    let world = || World::new(3, true, |config| config.queue_messages_max = 1);
+    let script = "
+        connect 1 a expiry=60
+        connect 2 d expiry=60
+        connect 3 c expiry=60
+        connect 5 p
+        sub 3 1 $share/g/t:1
+        pub 5 t given qos=1 tag=1
+        sub 1 1 $share/g/t:1 u:1
+        sub 2 1 $share/g/t:1
+        disc 2 lost
+        pub 5 u full qos=1 tag=2
+        disc 3 expiry=0
+        connect 6 d expiry=60
+        ack 6 1
+        disc 6 lost
+        pub 5 t published qos=1 tag=3
+        connect 7 d expiry=60
+        pub 5 t many qos=1 tag=4
+        ";
+    assert_ne!(world().home("a"), world().home("d"));
+    check(
+        world(),
+        script,
+        expect![[r#"
+        connect 1 a expiry=60
+            1: connected present=false
+        connect 2 d expiry=60
+            2: connected present=false
+        connect 3 c expiry=60
+            3: connected present=false
+        connect 5 p
+            5: connected present=false
+        sub 3 1 $share/g/t:1
+            3: subscribed 1 granted_qos_1
+        pub 5 t given qos=1 tag=1
+            3: deliver t "given" qos=1 tag=1
+            5: published 1 success
+        sub 1 1 $share/g/t:1 u:1
+            1: subscribed 1 granted_qos_1 granted_qos_1
+        sub 2 1 $share/g/t:1
+            2: subscribed 1 granted_qos_1
+        disc 2 lost
+        pub 5 u full qos=1 tag=2
+            1: deliver u "full" qos=1 tag=1
+            5: published 2 success
+        disc 3 expiry=0
+        connect 6 d expiry=60
+            6: connected present=true
+            6: deliver t "given" qos=1 tag=1
+        ack 6 1
+        disc 6 lost
+        pub 5 t published qos=1 tag=3
+            5: published 3 success
+        connect 7 d expiry=60
+            7: connected present=true
+            7: deliver t "published" qos=1 tag=2
+        pub 5 t many qos=1 tag=4
+            5: published 4 quota_exceeded
+    "#]],
+    );
+
+    // The only difference on one shard: that shard counts what it refuses.
+    assert_eq!(world().home("a"), world().home("j"));
+    let on_one_shard = world().run(&script.replace(" d ", " j ")).replace(" j ", " d ");
+    assert_eq!(on_one_shard.replace("    count queue_overflow 1\n", ""), world().run(script));
+}
+
+/// With the policy to drop what is new, too, a full member does not cost the message while another one has room; only then is
+/// it dropped and counted, and its publisher hears nothing. (A full queue took what was given back, and dropped it.)
+#[test]
+fn a_group_drops_only_what_no_member_has_room_for() {
+    let world = World::new(3, true, |config| {
+        config.queue_messages_max = 1;
+        config.queue_policy = QueuePolicy::DropNew;
+    });
+    check(
+        world,
+        "
+        connect 1 a expiry=60
+        connect 2 c expiry=60
+        connect 3 d expiry=60
+        connect 5 p
+        connect 6 e expiry=60
+        sub 1 1 $share/g/t:1 u:1
+        sub 2 1 $share/g/t:1
+        pub 5 u full qos=1 tag=1
+        pub 5 t 1 qos=1 tag=2
+        pub 5 t 2 qos=1 tag=3
+        sub 3 1 $share/g/t:1
+        disc 2 expiry=0
+        pub 5 t 3 qos=2 tag=4
+        sub 6 1 $share/g/t:1
+        pub 5 t 4 qos=1 tag=5
+        disc 6 expiry=0
+        stats
+        ",
+        expect![[r#"
+            connect 1 a expiry=60
+                1: connected present=false
+            connect 2 c expiry=60
+                2: connected present=false
+            connect 3 d expiry=60
+                3: connected present=false
+            connect 5 p
+                5: connected present=false
+            connect 6 e expiry=60
+                6: connected present=false
+            sub 1 1 $share/g/t:1 u:1
+                1: subscribed 1 granted_qos_1 granted_qos_1
+            sub 2 1 $share/g/t:1
+                2: subscribed 1 granted_qos_1
+            pub 5 u full qos=1 tag=1
+                1: deliver u "full" qos=1 tag=1
+                5: published 1 success
+            pub 5 t 1 qos=1 tag=2
+                2: deliver t "1" qos=1 tag=1
+                5: published 2 success
+            pub 5 t 2 qos=1 tag=3
+                count queue_overflow 1
+                5: published 3 success
+            sub 3 1 $share/g/t:1
+                3: subscribed 1 granted_qos_1
+            disc 2 expiry=0
+                3: deliver t "1" qos=1 tag=1
+            pub 5 t 3 qos=2 tag=4
+                count queue_overflow 1
+                5: published 4 success
+            sub 6 1 $share/g/t:1
+                6: subscribed 1 granted_qos_1
+            pub 5 t 4 qos=1 tag=5
+                6: deliver t "4" qos=1 tag=1
+                5: published 5 success
+            disc 6 expiry=0
+                count queue_overflow 1
+            stats
+                sessions=2 registrations=0 connections=2 subscriptions=2 retained=0 queued=0 bytes=5 inflight=1 log=6
+                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=2 inflight=1 log=3
+                sessions=0 registrations=0 connections=0 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=11
+        "#]],
+    );
+}
+
+/// An acknowledged message is kept by who can keep it: not by one that waits at QoS 0, here or on the shard that was chosen.
+/// Where all would lose it, it is lost and counted.
+#[test]
+fn a_waiting_member_at_qos_0_gets_nothing_that_another_keeps() {
+    let world = World::new(3, true, |config| config.queue_messages_max = 2);
+    check(
+        world,
+        "
+        connect 1 a expiry=60
+        connect 2 j expiry=60
+        connect 3 b expiry=60
+        connect 4 d expiry=60
+        connect 5 p
+        sub 1 1 $share/here/t:0
+        sub 2 1 $share/here/t:1
+        sub 3 1 $share/there/u:0
+        sub 4 1 $share/there/u:1
+        disc 1 lost
+        disc 2 lost
+        disc 3 lost
+        disc 4 lost
+        pub 5 t 1 qos=1 tag=1
+        pub 5 t 2 qos=1 tag=2
+        pub 5 u 3 qos=1 tag=3
+        pub 5 u 4 qos=1 tag=4
+        pub 5 t 5 qos=1 tag=5
+        pub 5 u 6 qos=1 tag=6
+        connect 6 j expiry=60
+        connect 7 d expiry=60
+        unsub 6 1 $share/here/t
+        unsub 7 1 $share/there/u
+        pub 5 t 7 qos=1 tag=7
+        pub 5 u 8 qos=1 tag=8
+        ",
+        expect![[r#"
+            connect 1 a expiry=60
+                1: connected present=false
+            connect 2 j expiry=60
+                2: connected present=false
+            connect 3 b expiry=60
+                3: connected present=false
+            connect 4 d expiry=60
+                4: connected present=false
+            connect 5 p
+                5: connected present=false
+            sub 1 1 $share/here/t:0
+                1: subscribed 1 success
+            sub 2 1 $share/here/t:1
+                2: subscribed 1 granted_qos_1
+            sub 3 1 $share/there/u:0
+                3: subscribed 1 success
+            sub 4 1 $share/there/u:1
+                4: subscribed 1 granted_qos_1
+            disc 1 lost
+            disc 2 lost
+            disc 3 lost
+            disc 4 lost
+            pub 5 t 1 qos=1 tag=1
+                5: published 1 success
+            pub 5 t 2 qos=1 tag=2
+                5: published 2 success
+            pub 5 u 3 qos=1 tag=3
+                5: published 3 success
+            pub 5 u 4 qos=1 tag=4
+                5: published 4 success
+            pub 5 t 5 qos=1 tag=5
+                count queue_overflow 1
+                5: published 5 quota_exceeded
+            pub 5 u 6 qos=1 tag=6
+                5: published 6 quota_exceeded
+            connect 6 j expiry=60
+                6: connected present=true
+                6: deliver t "1" qos=1 tag=1
+                6: deliver t "2" qos=1 tag=2
+            connect 7 d expiry=60
+                7: connected present=true
+                7: deliver u "3" qos=1 tag=1
+                7: deliver u "4" qos=1 tag=2
+            unsub 6 1 $share/here/t
+                6: unsubscribed 1 success
+            unsub 7 1 $share/there/u
+                7: unsubscribed 1 success
+            pub 5 t 7 qos=1 tag=7
+                count dropped_qos0_offline 1
+                5: published 7 success
+            pub 5 u 8 qos=1 tag=8
+                count dropped_qos0_offline 1
+                5: published 8 success
+        "#]],
+    );
+}
+
+/// What waits for one shard's credit holds up nothing for another one, and goes in its order when credit comes back.
+#[test]
+fn what_is_given_back_waits_for_its_own_shard_only() {
+    let world = World::new(3, true, |config| config.mesh_credits = 1);
+    check(
+        world,
+        "
+        connect 1 a expiry=60
+        connect 2 b expiry=60
+        connect 3 c expiry=60
+        connect 5 p
+        sub 1 1 $share/g/t:1 $share/h/u:1
+        pub 5 t 1 qos=1 tag=1
+        pub 5 t 2 qos=1 tag=2
+        pub 5 t 3 qos=1 tag=3
+        pub 5 u 4 qos=1 tag=4
+        pub 5 u 5 qos=1 tag=5
+        sub 2 1 $share/g/t:1
+        sub 3 1 $share/h/u:1
+        cut 1 0
+        disc 1 expiry=0
+        join 1 0
+        stats
+        ",
+        expect![[r#"
+            connect 1 a expiry=60
+                1: connected present=false
+            connect 2 b expiry=60
+                2: connected present=false
+            connect 3 c expiry=60
+                3: connected present=false
+            connect 5 p
+                5: connected present=false
+            sub 1 1 $share/g/t:1 $share/h/u:1
+                1: subscribed 1 granted_qos_1 granted_qos_1
+            pub 5 t 1 qos=1 tag=1
+                1: deliver t "1" qos=1 tag=1
+                5: published 1 success
+            pub 5 t 2 qos=1 tag=2
+                1: deliver t "2" qos=1 tag=2
+                5: published 2 success
+            pub 5 t 3 qos=1 tag=3
+                1: deliver t "3" qos=1 tag=3
+                5: published 3 success
+            pub 5 u 4 qos=1 tag=4
+                1: deliver u "4" qos=1 tag=4
+                5: published 4 success
+            pub 5 u 5 qos=1 tag=5
+                1: deliver u "5" qos=1 tag=5
+                5: published 5 success
+            sub 2 1 $share/g/t:1
+                2: subscribed 1 granted_qos_1
+            sub 3 1 $share/h/u:1
+                3: subscribed 1 granted_qos_1
+            cut 1 0
+            disc 1 expiry=0
+                2: deliver t "1" qos=1 tag=1
+                3: deliver u "4" qos=1 tag=1
+                3: deliver u "5" qos=1 tag=2
+            join 1 0
+                2: deliver t "2" qos=1 tag=2
+                2: deliver t "3" qos=1 tag=3
+            stats
+                sessions=1 registrations=0 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=15
+                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=6 inflight=3 log=5
+                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=4 inflight=2 log=4
         "#]],
     );
 }

@@ -214,13 +214,16 @@ impl Mesh {
         if self.known.is_empty() { None } else { self.known.get(&id) }
     }
 
-    /// Ordinary subscribers here, or a share group, have it.
-    pub fn know(&mut self, id: MessageId, group: Option<Arc<TopicFilter>>) {
+    /// Ordinary subscribers here, or a share group, have it. Whether that is news.
+    pub fn know(&mut self, id: MessageId, group: Option<Arc<TopicFilter>>) -> bool {
         let known = self.known.entry(id).or_default();
         match group {
-            None => known.here = true,
-            Some(group) if known.groups.contains(&group) => {}
-            Some(group) => known.groups.push(group),
+            None => !std::mem::replace(&mut known.here, true),
+            Some(group) if known.groups.contains(&group) => false,
+            Some(group) => {
+                known.groups.push(group);
+                true
+            }
         }
     }
 
@@ -229,19 +232,7 @@ impl Mesh {
     pub fn known_records(&self, queue: QueueId) -> Vec<Record> {
         let mut all: Vec<_> = self.known.iter().collect();
         all.sort_unstable_by_key(|(id, _)| **id);
-        let mut records = Vec::new();
-        for (&id, known) in all {
-            if known.here {
-                records.push(Record::InboundBegin { queue, tag: tag(1), id });
-            }
-            if !known.groups.is_empty() {
-                records.push(Record::InboundBegin { queue, tag: tag(2), id });
-            }
-            let group = |filter: &Arc<TopicFilter>| (**filter).clone();
-            let options = SubscriptionOptions::default();
-            records.extend(known.groups.iter().map(|f| Record::Subscribe { queue, filter: group(f), options }));
-        }
-        records
+        all.into_iter().flat_map(|(&id, known)| records_of(queue, id, known.here, &known.groups)).collect()
     }
 
     /// One of these.
@@ -253,7 +244,7 @@ impl Mesh {
                     self.know(id, None);
                 }
             }
-            Record::Subscribe { filter, .. } => self.know(self.known_last, Some(Arc::new(filter))),
+            Record::Subscribe { filter, .. } => drop(self.know(self.known_last, Some(Arc::new(filter)))),
             _ => {}
         }
     }
@@ -265,6 +256,16 @@ impl Mesh {
         };
         self.known.iter().flat_map(each).collect()
     }
+}
+
+/// What `known_records` says of one message.
+fn records_of(queue: QueueId, id: MessageId, here: bool, groups: &[Arc<TopicFilter>]) -> Vec<Record> {
+    let begin = |number| Record::InboundBegin { queue, tag: tag(number), id };
+    let options = SubscriptionOptions::default();
+    let of_group = |group: &Arc<TopicFilter>| Record::Subscribe { queue, filter: (**group).clone(), options };
+    let ordinary = here.then(|| begin(1));
+    let by_groups = (!groups.is_empty()).then(|| begin(2));
+    ordinary.into_iter().chain(by_groups).chain(groups.iter().map(of_group)).collect()
 }
 
 fn tag(number: u16) -> Tag {
@@ -371,11 +372,19 @@ impl Broker {
         }
     }
 
-    /// A publish was taken here, but not everywhere, and will be repeated.
+    /// A publish was taken here, but not everywhere, and will be repeated. Logged at once: a retirement may have taken the
+    /// publish itself out of the young log before the refusal came, and the next one is far when the crash comes.
     pub(crate) fn remember(&mut self, id: MessageId, group: Option<Arc<TopicFilter>>) {
         self.mesh.repeatable.insert(id);
-        self.mesh.know(id, group);
+        if !self.mesh.know(id, group.clone()) {
+            return;
+        }
         self.retiring.known_dirty = true;
+        if self.config.durable {
+            for record in records_of(self.known_ids_queue(), id, group.is_none(), group.as_slice()) {
+                self.append(record);
+            }
+        }
     }
 
     /// A message that may be repeated goes to members of share groups.

@@ -415,7 +415,7 @@ impl Broker {
         }
         let Some(state) = self.sessions[index as usize].inbound_mut(tag) else { return Sequence(0) };
         (state.progress, state.recovered) = (Progress::Unknown, true);
-        let id = state.id;
+        let (id, before) = (state.id, self.gate.appended());
         for (shard, group) in &pending.taken {
             if *shard == self.config.shard || group.is_some() {
                 self.remember(id, group.clone());
@@ -425,7 +425,7 @@ impl Broker {
                 self.effects.push_back(Effect::Mesh { to: *shard, message });
             }
         }
-        Sequence(0)
+        if self.gate.appended() > before { self.gate.appended() } else { Sequence(0) }
     }
 
     /// PUBREL.

@@ -51,6 +51,7 @@ impl Broker {
             _ => return self.replay_global(record),
         };
         if queue == self.known_ids_queue() {
+            self.retiring.known_dirty |= !is_snapshot;
             return self.mesh.replay_known(record);
         }
         if let Record::QueueBegin { owner, expiry, at, .. } = record {

@@ -1461,6 +1461,152 @@ fn a_waiting_member_at_qos_0_gets_nothing_that_another_keeps() {
     );
 }
 
+/// A shard refuses a QoS 2 publish so late that the others have retired what they took: that they have it is in the log
+/// with the refusal, and the repeat after a crash is not taken again. (It was in memory until the next retirement.)
+#[test]
+fn a_late_refusal_of_qos_2_outlives_a_crash() {
+    let world = World::new(3, true, |config| config.queue_messages_max = 1);
+    check(
+        world.showing_log(),
+        "
+        connect 1 a expiry=60
+        connect 2 b expiry=60
+        connect 3 c expiry=60
+        connect 4 g expiry=60
+        sub 1 1 t:2
+        sub 2 1 t:1 full:1
+        sub 3 1 t:2
+        sub 4 1 $share/h/t:1
+        connect 5 p expiry=60 v3
+        pub 5 full x qos=1 tag=1
+        stop 1
+        pub 5 t once qos=2 tag=2
+        rec 1 1
+        comp 1 1
+        rec 3 1
+        comp 3 1
+        ack 4 1
+        retire
+        go
+        crash
+        connect 6 p expiry=60 v3
+        connect 7 a expiry=60
+        connect 8 b expiry=60
+        connect 9 c expiry=60
+        connect 10 g expiry=60
+        ack 8 1
+        pub 6 t once qos=2 tag=2 dup
+        ",
+        expect![[r#"
+            connect 1 a expiry=60
+                log 1 QueueBegin
+                1: connected present=false
+            connect 2 b expiry=60
+                log 1 QueueBegin
+                2: connected present=false
+            connect 3 c expiry=60
+                log 1 QueueBegin
+                3: connected present=false
+            connect 4 g expiry=60
+                log 2 QueueBegin
+                4: connected present=false
+            sub 1 1 t:2
+                log 2 Subscribe
+                log 3 RetainedDue
+                1: subscribed 1 granted_qos_2
+                log 4 RetainedGiven
+            sub 2 1 t:1 full:1
+                log 2 Subscribe
+                log 3 Subscribe
+                log 4 RetainedDue
+                log 5 RetainedDue
+                2: subscribed 1 granted_qos_1 granted_qos_1
+                log 6 RetainedGiven
+                log 7 RetainedGiven
+            sub 3 1 t:2
+                log 3 Subscribe
+                log 4 RetainedDue
+                3: subscribed 1 granted_qos_2
+                log 5 RetainedGiven
+            sub 4 1 $share/h/t:1
+                log 6 Subscribe
+                4: subscribed 1 granted_qos_1
+            connect 5 p expiry=60 v3
+                log 5 QueueBegin
+                5: connected present=false
+            pub 5 full x qos=1 tag=1
+                log 8 Publish to 1
+                2: deliver full "x" qos=1 tag=1
+                5: published 1 success
+            stop 1
+            pub 5 t once qos=2 tag=2
+                log 6 InboundBegin
+                log 7 Publish to 1
+                log 8 Tagged 7 tag=1
+                1: deliver t "once" qos=2 tag=1
+                log 7 Publish to 1
+                log 8 Tagged 7 tag=1
+                log 9 Publish to 1
+                3: deliver t "once" qos=2 tag=1
+                4: deliver t "once" qos=1 tag=1
+            rec 1 1
+                log 9 Received 7
+                1: release 1 success
+            comp 1 1
+                log 10 Settle 7 Acknowledged
+            rec 3 1
+                log 10 Received 7
+                3: release 1 success
+            comp 3 1
+                log 11 Settle 7 Acknowledged
+            ack 4 1
+                log 12 Settle 9 Acknowledged
+            retire
+                ingest: 0 pending, 0 settled
+                ingest: 1 pending, 0 settled
+                ingest: 0 pending, 0 settled
+            go
+                log 11 InboundBegin
+                log 12 InboundBegin
+                log 13 Subscribe
+                log 13 InboundBegin
+                log 14 InboundBegin
+                log 15 Subscribe
+                5: published 2 quota_exceeded
+            crash
+                log 14 Disconnected
+                log 15 Disconnected
+                log 9 Disconnected
+                log 16 Disconnected
+                log 17 Disconnected
+            connect 6 p expiry=60 v3
+                log 16 Connected
+                6: connected present=true inbound=[2]
+            connect 7 a expiry=60
+                log 17 Connected
+                7: connected present=true
+            connect 8 b expiry=60
+                log 10 Connected
+                8: connected present=true
+                read backlog: 1 entries, end=true
+                8: deliver full "x" qos=1 tag=1 dup
+            connect 9 c expiry=60
+                log 18 Connected
+                9: connected present=true
+            connect 10 g expiry=60
+                log 19 Connected
+                10: connected present=true
+            ack 8 1
+                log 11 Settle 8 Acknowledged
+            pub 6 t once qos=2 tag=2 dup
+                log 12 Publish to 1
+                8: deliver t "once" qos=1 tag=2
+                log 18 InboundBegin
+                6: published 2 success
+        "#]],
+    );
+}
+
 /// What waits for one shard's credit holds up nothing for another one, and goes in its order when credit comes back.
 #[test]
 fn what_is_given_back_waits_for_its_own_shard_only() {

@@ -143,6 +143,12 @@ impl Broker {
         limits.apply(&mut self.config);
     }
 
+    /// Whether sessions that have ended still hold what other members of their groups are to get. After a recovery
+    /// those that the log holds wait for the other shards first: nothing goes out meanwhile.
+    pub fn is_giving_back(&self) -> bool {
+        self.groups.ending > 0 && !self.mesh.recovering
+    }
+
     /// The shard in one line. Walks all sessions: for a report, not for each message.
     pub fn stats(&self) -> Stats {
         let mut stats = self.stats;

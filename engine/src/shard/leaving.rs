@@ -135,13 +135,16 @@ impl Shard {
         }
     }
 
-    /// Whether the end has come.
+    /// Whether the end has come. What members without a logged session have not acknowledged is in memory only: the
+    /// other members get it first, as far as the time for draining allows.
     pub(super) fn advance_drain(&mut self) {
-        if self.now.mono >= self.drain_until {
+        let is_late = self.now.mono >= self.drain_until;
+        if is_late {
             self.remove_all();
         }
+        let has_left = self.connections.is_empty() && (is_late || !self.broker.is_giving_back());
         let log_is_idle = self.log.as_ref().is_none_or(crate::log::ShardLog::is_idle);
-        if self.phase == (Phase::Draining { gone: false }) && self.connections.is_empty() && log_is_idle {
+        if self.phase == (Phase::Draining { gone: false }) && has_left && log_is_idle {
             self.phase = Phase::Draining { gone: true };
             let common = Arc::clone(&self.common);
             common.arrive_at(&common.drained);

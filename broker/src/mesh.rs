@@ -372,8 +372,8 @@ impl Broker {
         }
     }
 
-    /// A publish was taken here, but not everywhere, and will be repeated. Logged at once: a retirement may have taken the
-    /// publish itself out of the young log before the refusal came, and the next one is far when the crash comes.
+    /// A publish was taken here, but not everywhere, and will be repeated. Logged at once: a retirement may have taken
+    /// the publish itself out of the young log before the refusal came, and a crash may come before the next one.
     pub(crate) fn remember(&mut self, id: MessageId, group: Option<Arc<TopicFilter>>) {
         self.mesh.repeatable.insert(id);
         if !self.mesh.know(id, group.clone()) {

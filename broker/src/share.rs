@@ -4,7 +4,8 @@
 //! publisher's shard chooses where a message goes: its own members or another shard, in turn by the number of members
 //! that have a connection; if none has, among the sessions that wait without one. The shard chooses the member: the
 //! one with the fewest pending deliveries. Who has no room is left out, and a shard without room says so (`Full`): the
-//! message goes to another one, and only when all are full the policy for full queues says what becomes of it. From there it is the member's delivery like any other, in the member's queue.
+//! message goes to another one, and only when all are full the policy for full queues says what becomes of it. Once taken
+//! it is the member's delivery like any other, in the member's queue.
 //!
 //! ```text
 //! publisher's shard                        chosen shard
@@ -92,8 +93,8 @@ impl Load {
 type Member = (SessionIndex, SubscriptionOptions);
 
 impl Group {
-    /// Who is next, other shards in `full` left out: this shard's members together and the other shards, in turn by their
-    /// connected members; those that have no room don't count. A waiting member is better than a loss: if no
+    /// Who is next, other shards in `full` left out: this shard's members together and the other shards, in turn by
+    /// their connected members; those here that have no room don't count. A waiting member is better than a loss: if no
     /// connected one is left, the others' turn comes.
     fn choose(&mut self, full: &[u16], load: impl Fn(&Member) -> Load) -> Option<Choice> {
         self.turn = self.turn.wrapping_add(1);
@@ -366,8 +367,8 @@ impl Broker {
     }
 
     /// Credit of this shard has come back: for those that wait for it, the longest first. Each may be chosen another
-    /// shard now, and waits there if that has no credit: so each turn here shortens this line, and the loop ends. (One line for
-    /// all shards was looked through with each credit: thousands of ending queues made that quadratic.)
+    /// shard now, and waits there if that has no credit: so each turn here shortens this line, and the loop ends. (One
+    /// line for all shards was looked through with each credit: thousands of ending queues made that quadratic.)
     pub(crate) fn place_waiting(&mut self, shard: ShardId) {
         while self.mesh.has_credit(shard)
             && let Some(placing) = self.mesh.next_waiting_with(shard)
@@ -415,7 +416,7 @@ impl Broker {
         }
     }
 
-    /// What no member has room for is dropped, as by a full queue: the publisher hears of it only if that is the policy.
+    /// What no member has room for is dropped, as by a full queue: its publisher hears of it only if that is the policy.
     fn outcome_for_publisher(&mut self, placing: &Placing, outcome: Forwarded) -> Forwarded {
         let is_given_up = placing.missed >= MISSED_MAX;
         if outcome != Forwarded::Full || is_given_up || self.is_publisher_told(&placing.message) {

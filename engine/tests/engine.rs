@@ -315,6 +315,37 @@ fn a_session_and_its_messages_survive_a_restart_on_another_number_of_shards() {
     server.stop();
 }
 
+/// What a member had that is in memory only goes to another member before a graceful stop is over. (A shard left as soon
+/// as its connections had, with the rest of what it was giving back.)
+#[test]
+fn a_graceful_stop_gives_back_what_a_member_in_memory_had() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let server = Server::start(durable(4, dir.path()));
+    let mut keeper = server.connect("keeper", Clean::No);
+    keeper.subscribe("$share/group/work", 1);
+    keeper.disconnect();
+    let mut member = server.connect("member", Clean::Yes);
+    member.subscribe("$share/group/work", 1);
+    let mut publisher = server.connect("publisher", Clean::Yes);
+    for n in 0..3_000_u16 {
+        publisher.publish_acknowledged("work", &n.to_be_bytes(), n + 1);
+    }
+    publisher.disconnect();
+    // It acknowledges nothing, reads the goodbye and closes: it is not what keeps the shard from its end.
+    let reading = std::thread::spawn(move || while member.try_receive().is_some() {});
+    server.stop();
+    reading.join().expect("it has read to the end");
+
+    let server = Server::start(durable(4, dir.path()));
+    let mut keeper = server.connect("keeper", Clean::No);
+    let mut payloads: Vec<_> = (0..3_000).map(|_| keeper.delivery().payload).collect();
+    payloads.sort();
+    assert!(payloads.into_iter().eq((0..3_000_u16).map(|n| n.to_be_bytes().to_vec())), "each once");
+    keeper.ping();
+    keeper.disconnect();
+    server.stop();
+}
+
 #[test]
 fn segments_are_retired_and_a_laggard_gets_everything_from_the_old_generation() {
     let dir = tempfile::tempdir().expect("a temporary directory");

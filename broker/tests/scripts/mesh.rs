@@ -1222,8 +1222,8 @@ fn a_refused_qos_2_publish_frees_its_tag_if_the_client_is_told() {
     );
 }
 
-/// Who waits without a connection has room, on another shard or on the same: what an ended session gives back, and what is
-/// published, goes there. (Only connected members were looked for, and a full one stood for its whole shard.)
+/// Who waits without a connection has room, on another shard or on the same: what an ended session gives back, and what
+/// is published, goes there. (Only connected members were looked for, and a full one stood for its whole shard.)
 #[test]
 fn a_waiting_member_is_better_than_a_full_one() {
     let world = || World::new(3, true, |config| config.queue_messages_max = 1);
@@ -1294,8 +1294,8 @@ fn a_waiting_member_is_better_than_a_full_one() {
     assert_eq!(on_one_shard.replace("    count queue_overflow 1\n", ""), world().run(script));
 }
 
-/// With the policy to drop what is new, too, a full member does not cost the message while another one has room; only then is
-/// it dropped and counted, and its publisher hears nothing. (A full queue took what was given back, and dropped it.)
+/// With the policy to drop what is new, too, a full member does not cost the message while another one has room; only
+/// then is it dropped and counted, its publisher hears nothing. (A full queue took what was given back, and dropped it.)
 #[test]
 fn a_group_drops_only_what_no_member_has_room_for() {
     let world = World::new(3, true, |config| {
@@ -1369,8 +1369,8 @@ fn a_group_drops_only_what_no_member_has_room_for() {
     );
 }
 
-/// An acknowledged message is kept by who can keep it: not by one that waits at QoS 0, here or on the shard that was chosen.
-/// Where all would lose it, it is lost and counted.
+/// An acknowledged message is kept by who can keep it: not by one that waits at QoS 0, here or on the shard that was
+/// chosen. Where all would lose it, it is lost and counted.
 #[test]
 fn a_waiting_member_at_qos_0_gets_nothing_that_another_keeps() {
     let world = World::new(3, true, |config| config.queue_messages_max = 2);

@@ -115,7 +115,10 @@ impl Shard {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(End::Nothing),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(End::Interrupted),
-            Err(_) => Err(End::Closed),
+            Err(error) => {
+                tracing::debug!(shard = self.id.0, connection = id.0, %error, "receiving ended");
+                Err(End::Closed)
+            }
         }
     }
 

@@ -31,7 +31,10 @@ impl Shard {
                 self.counters.writes += 1;
                 self.after_write(id);
             }
-            Err(_) => self.lost(id, DisconnectCause::Lost),
+            Err(error) => {
+                tracing::debug!(shard = self.id.0, connection = id.0, %error, "sending ended");
+                self.lost(id, DisconnectCause::Lost);
+            }
         }
     }
 

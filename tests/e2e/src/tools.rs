@@ -45,6 +45,8 @@ pub fn mosquitto_sub(broker: SocketAddr, arguments: &[&str]) -> String {
 pub struct Subscriber {
     process: Child,
     output: BufReader<ChildStdout>,
+    /// What came before its SUBACK.
+    early: Vec<String>,
 }
 
 impl Subscriber {
@@ -58,14 +60,14 @@ impl Subscriber {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap_or_else(|error| missing(&command, &error));
         let output = BufReader::new(process.stdout.take().expect("stdout is a pipe"));
-        let mut subscriber = Self { process, output };
+        let mut subscriber = Self { process, output, early: Vec::new() };
         subscriber.read_until(|line| line.starts_with("Subscribed (mid"));
         subscriber
     }
 
     /// The rest of its messages, as `topic payload`, until it ends; it must succeed.
     pub fn messages(mut self) -> Vec<String> {
-        let mut messages = Vec::new();
+        let mut messages = std::mem::take(&mut self.early);
         for line in self.output.by_ref().lines() {
             let line = line.expect("its output is text");
             messages.extend(line.strip_prefix("message ").map(str::to_owned));
@@ -84,6 +86,7 @@ impl Subscriber {
             if fits(line.trim_end()) {
                 return;
             }
+            self.early.extend(line.trim_end().strip_prefix("message ").map(str::to_owned));
             seen += &line;
         }
     }

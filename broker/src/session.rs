@@ -169,6 +169,10 @@ impl Session {
         match self.subscriptions.binary_search_by(|(known, _)| known.cmp(filter)) {
             Ok(place) => Some(std::mem::replace(&mut self.subscriptions[place].1, options)),
             Err(place) => {
+                // Most have one, and the first push of a Vec would make room for four.
+                if self.subscriptions.is_empty() {
+                    self.subscriptions.reserve_exact(1);
+                }
                 self.subscriptions.insert(place, (filter.clone(), options));
                 None
             }

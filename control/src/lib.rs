@@ -1,21 +1,23 @@
 //! The control plane: HTTP on tokio, in one thread of its own.
 //!
 //! ```text
-//!   curl, Prometheus ──HTTP──► control thread ──Request (bounded channel)──► shard 0 … n
+//!   curl, Prometheus ──HTTP──► control thread ──Request (bounded queue, bell)──► shard 0 … n
 //!                                    ▲        ◄──── answer, try_send ───────
 //!                                    │ Status (watch)
 //!                                 engine, binary
 //! ```
 //!
-//! It never makes a shard wait: questions go by `try_send` into a bounded channel, answers come back the
+//! It never makes a shard wait: questions go by `try_send` into a bounded queue ([`Line`]), answers come back the
 //! same way, and a shard that does not answer in time is shown as such. It knows nothing of `engine`: who
-//! starts both gives it the channels by [`Handle::attach`].
+//! starts both gives it the lines by [`Handle::attach`].
 
+mod line;
 mod metrics;
 mod process;
 mod report;
 mod server;
 mod stall;
 
+pub use line::Line;
 pub use report::{Histogram, InterfaceReport, LogReport, Request, ShardReport};
 pub use server::{BuildInfo, Control, Handle, Note, Phase, Settings, Status};

@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::line::Line;
 use crate::metrics::{HttpFigures, Snapshot, render};
 use crate::report::{Request, ShardReport};
 use crate::stall::Watch;
@@ -137,12 +138,12 @@ pub struct Control {
 #[derive(Clone, Debug)]
 pub struct Handle {
     status: watch::Sender<Status>,
-    shards: watch::Sender<Arc<[flume::Sender<Request>]>>,
+    shards: watch::Sender<Arc<[Line]>>,
 }
 
 impl Handle {
-    /// From now on questions go to these shards (index = shard). The channels must be bounded.
-    pub fn attach(&self, shards: Vec<flume::Sender<Request>>) {
+    /// From now on questions go to these shards (index = shard).
+    pub fn attach(&self, shards: Vec<Line>) {
         self.shards.send_replace(shards.into());
     }
 
@@ -232,7 +233,7 @@ impl Control {
 /// State of the thread.
 struct Server {
     status: watch::Receiver<Status>,
-    shards: watch::Receiver<Arc<[flume::Sender<Request>]>>,
+    shards: watch::Receiver<Arc<[Line]>>,
     build: BuildInfo,
     settings: Settings,
     started: Instant,
@@ -399,9 +400,9 @@ impl Server {
     }
 
     /// Asks all shards at once; those that don't answer in time are missing from the result.
-    async fn reports(&self, shards: &[flume::Sender<Request>]) -> Vec<ShardReport> {
+    async fn reports(&self, shards: &[Line]) -> Vec<ShardReport> {
         let (answers, answered) = flume::bounded(shards.len().max(1));
-        let asked = shards.iter().filter(|shard| shard.try_send(Request::Report(answers.clone())).is_ok()).count();
+        let asked = shards.iter().filter(|shard| shard.ask(Request::Report(answers.clone()))).count();
         drop(answers);
         let mut reports: Vec<ShardReport> = Vec::with_capacity(asked);
         let collect = async {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use postroad_base::ShardId;
 
+use crate::line::Line;
 use crate::report::Request;
 
 /// What is known of one shard.
@@ -34,17 +35,17 @@ impl Watch {
     }
 
     /// Asks each shard that owes no answer. One whose questions pile up counts as asked, one that has ended does not.
-    pub fn ask(&mut self, shards: &[flume::Sender<Request>], now: Instant) {
+    pub fn ask(&mut self, shards: &[Line], now: Instant) {
         if shards.len() != self.pulses.len() {
             // Each has at most one question: there is always room for the answer.
             (self.answer, self.answers) = flume::bounded(shards.len().max(1));
             self.pulses = vec![Pulse::default(); shards.len()];
         }
         for (pulse, shard) in self.pulses.iter_mut().zip(shards) {
-            if shard.is_disconnected() {
+            if shard.is_dead() {
                 *pulse = Pulse::default();
             } else if !pulse.sent {
-                pulse.sent = shard.try_send(Request::Ping(self.answer.clone())).is_ok();
+                pulse.sent = shard.ask(Request::Ping(self.answer.clone()));
                 pulse.asked = pulse.asked.or(Some(now));
             }
         }
@@ -90,11 +91,17 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(1);
 
+    /// Nobody needs a bell here: the test looks into the queue.
+    fn line(places: usize) -> (Line, flume::Receiver<Request>) {
+        let (queue, questions) = flume::bounded(places);
+        (Line::new(queue, || ()), questions)
+    }
+
     #[test]
     fn a_shard_is_stalled_from_its_patience_on_until_it_answers() {
         let begin = Instant::now();
         let at = |millis| begin + Duration::from_millis(millis);
-        let (shards, questions): (Vec<_>, Vec<_>) = (0..2).map(|_| flume::bounded::<Request>(4)).unzip();
+        let (shards, questions): (Vec<_>, Vec<_>) = (0..2).map(|_| line(4)).unzip();
         let mut watch = Watch::new(PATIENCE);
         watch.ask(&shards, at(0));
         watch.answered(0, at(1));
@@ -111,10 +118,10 @@ mod tests {
     #[test]
     fn a_shard_that_ended_is_not_stalled_and_one_with_full_ears_is() {
         let begin = Instant::now();
-        let (ended, gone) = flume::bounded::<Request>(1);
-        let (full, kept) = flume::bounded::<Request>(1);
+        let (ended, gone) = line(1);
+        let (full, kept) = line(1);
         let mut watch = Watch::new(PATIENCE);
-        full.send(Request::Ping(flume::bounded(1).0)).expect("room for one");
+        assert!(full.ask(Request::Ping(flume::bounded(1).0)), "room for one");
         let shards = [ended, full];
         watch.ask(&shards, begin);
         drop(gone);

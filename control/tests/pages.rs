@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, SystemTime};
 
 use postroad_base::ShardId;
-use postroad_control::{BuildInfo, Control, Note, Phase, Request, Settings, ShardReport};
+use postroad_control::{BuildInfo, Control, Line, Note, Phase, Request, Settings, ShardReport};
 
 fn start(settings: Settings) -> (Control, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
@@ -13,6 +13,12 @@ fn start(settings: Settings) -> (Control, SocketAddr) {
     let control = Control::start(vec![listener], build, settings).expect("a thread");
     let address = control.addresses()[0];
     (control, address)
+}
+
+/// A line without a bell: who plays the shard waits for the queue.
+fn line(places: usize) -> (Line, flume::Receiver<Request>) {
+    let (queue, questions) = flume::bounded(places);
+    (Line::new(queue, || ()), questions)
 }
 
 /// Sends `head` as it is and reads to the end of the connection.
@@ -72,8 +78,8 @@ fn ready_follows_the_phases_and_says_why_not() {
 fn metrics_come_from_every_shard_and_a_silent_one_is_told() {
     let settings = Settings { shard_timeout: Duration::from_millis(50), ..Settings::default() };
     let (control, address) = start(settings);
-    let (lively, questions) = flume::bounded::<Request>(4);
-    let (silent, never_read) = flume::bounded::<Request>(1);
+    let (lively, questions) = line(4);
+    let (silent, never_read) = line(1);
     control.handle().attach(vec![lively, silent]);
     let shard = std::thread::spawn(move || {
         while let Ok(request) = questions.recv() {
@@ -111,7 +117,7 @@ fn every_metric_that_the_operator_guide_names_is_exported() {
     let names: Vec<&str> = words.filter(|word| word.starts_with("postroad_") || word.starts_with("process_")).collect();
     assert!(names.len() > 15, "{names:?}");
     let (control, address) = start(Settings::default());
-    let (shard, questions) = flume::bounded::<Request>(4);
+    let (shard, questions) = line(4);
     control.handle().attach(vec![shard]);
     let answering = std::thread::spawn(move || {
         for question in questions.iter() {
@@ -142,7 +148,7 @@ fn every_metric_that_the_operator_guide_names_is_exported() {
 fn a_shard_that_takes_no_turn_is_named_until_it_turns_again() {
     let (control, address) = start(Settings { stall_max: Duration::from_millis(50), ..Settings::default() });
     control.handle().enter(Phase::Serving);
-    let (shard, questions) = flume::bounded::<Request>(4);
+    let (shard, questions) = line(4);
     control.handle().attach(vec![shard]);
     while !get(address, "/health").contains(r#""stalled_shards":[0]"#) {}
     let ready = get(address, "/ready");

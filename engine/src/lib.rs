@@ -22,6 +22,7 @@ mod counters;
 mod crash;
 mod engine;
 mod fault;
+mod gather;
 mod input;
 mod listener;
 mod log;

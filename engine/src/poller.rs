@@ -1,8 +1,9 @@
 //! Waiting for many descriptors at once: one epoll instance per shard, itself a descriptor that the
-//! shard's executor waits for through io_uring.
+//! shard's executor waits for through io_uring while it has a commit to carry.
 //!
 //! ```text
-//! sockets, doorbell, timer ──edge──► epoll ──readable──► io_uring (PollableFd) ──► the shard's loop
+//! sockets, doorbell, timer ──edge──► epoll ──[Poller::wait]────────────────────► the shard's loop
+//!                                      └─────readable──► io_uring (PollableFd) ─────┘ beside a commit
 //! ```
 //! Why not one task and one io_uring poll per connection: an idle connection then owns a task and a
 //! registration (0.8 KB), each readiness costs its own submission, completion and wake-up, and nothing
@@ -35,6 +36,7 @@ pub(crate) struct Ready {
 /// The descriptors of one shard.
 pub(crate) struct Poller {
     epoll: OwnedFd,
+    /// Found by a wait and not collected yet.
     events: Vec<epoll::Event>,
 }
 
@@ -68,14 +70,15 @@ impl Poller {
         Ok(epoll::delete(&self.epoll, fd)?)
     }
 
-    /// What is ready now, without waiting, appended to `ready`.
+    /// Waits until something is ready, for the next [`Self::collect`]; a signal may end it before.
+    pub(crate) fn wait(&mut self) -> io::Result<()> {
+        self.look(None)
+    }
+
+    /// What the last wait found, else what is ready now, without waiting, appended to `ready`.
     pub(crate) fn collect(&mut self, ready: &mut Vec<Ready>) -> io::Result<()> {
-        self.events.clear();
-        let no_wait = Timespec { tv_sec: 0, tv_nsec: 0 };
-        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&no_wait)) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => return Ok(()),
-            Err(error) => return Err(error.into()),
+        if self.events.is_empty() {
+            self.look(Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
         }
         ready.extend(self.events.iter().map(|event| {
             let flags = event.flags;
@@ -87,7 +90,15 @@ impl Poller {
                 hangup: flags.intersects(broken),
             }
         }));
+        self.events.clear();
         Ok(())
+    }
+
+    fn look(&mut self, wait: Option<&Timespec>) -> io::Result<()> {
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), wait) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

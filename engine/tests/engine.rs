@@ -582,11 +582,11 @@ fn a_reload_changes_the_limits_of_the_broker() {
 }
 
 fn reports(server: &Server) -> Vec<postroad_control::ShardReport> {
-    let requests = server.0.handle().requests();
-    let (answer, answers) = flume::bounded(requests.len());
-    requests.iter().for_each(|shard| {
-        shard.send(postroad_control::Request::Report(answer.clone())).expect("the shard lives");
-    });
+    let lines = server.0.handle().lines();
+    let (answer, answers) = flume::bounded(lines.len());
+    for line in lines {
+        assert!(line.ask(postroad_control::Request::Report(answer.clone())), "the shard lives");
+    }
     drop(answer);
     answers.iter().collect()
 }

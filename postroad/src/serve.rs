@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use postroad_control::{BuildInfo, Control, Phase, Request};
+use postroad_control::{BuildInfo, Control, Line, Phase, Request};
 use postroad_engine::{Engine, EngineError, Handle, Running};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -59,7 +59,7 @@ pub fn serve(sources: &Sources) -> Result<ExitCode> {
 
     let engine = running.handle();
     let ports = write_ports(&settings, &running, &control)?;
-    control.handle().attach(engine.requests());
+    control.handle().attach(engine.lines());
     control.handle().replace_notes(engine.standing_notes());
     show_notes(&engine, &control)?;
     control.handle().enter(Phase::Serving);
@@ -70,7 +70,8 @@ pub fn serve(sources: &Sources) -> Result<ExitCode> {
         let _gone = events.send(Event::Ended(running.wait()));
     })?;
 
-    let mut server = Server { sources, settings, engine, control, notifier, level, drain_until: None };
+    let tick_due = notifier.watchdog_interval().map(|interval| Instant::now() + interval);
+    let mut server = Server { sources, settings, engine, control, notifier, level, tick_due, drain_until: None };
     let outcome = server.run(&waiting);
     server.stop();
     outcome.map(|()| ExitCode::SUCCESS)
@@ -83,6 +84,8 @@ struct Server<'a> {
     control: Control,
     notifier: Notifier,
     level: LogLevel,
+    /// When the watchdog wants to be fed, however many signals come meanwhile.
+    tick_due: Option<Instant>,
     /// While draining: when it must be over.
     drain_until: Option<Instant>,
 }
@@ -94,26 +97,30 @@ impl Server<'_> {
                 Some(Event::Ended(outcome)) => return self.ended(outcome),
                 Some(Event::Signal(SIGHUP)) => self.reload(),
                 Some(Event::Signal(signal)) => self.drain(signal)?,
-                None => self.tick()?,
+                None => {}
             }
+            self.look_at_the_clock()?;
         }
     }
 
-    /// The next event, or `None` when it is time to look at the watchdog and the clock.
+    /// The next event, or `None` when something is due.
     fn next(&self, events: &flume::Receiver<Event>) -> Option<Event> {
-        let drain = self.drain_until.map(|until| until.saturating_duration_since(Instant::now()));
-        match [self.notifier.watchdog_interval(), drain].into_iter().flatten().min() {
-            Some(wait) => events.recv_timeout(wait).ok(),
+        match [self.tick_due, self.drain_until].into_iter().flatten().min() {
+            Some(due) => events.recv_deadline(due).ok(),
             None => events.recv().ok(),
         }
     }
 
-    fn tick(&mut self) -> Result<()> {
-        if self.drain_until.is_some_and(|until| Instant::now() >= until) {
+    fn look_at_the_clock(&mut self) -> Result<()> {
+        let is_past = |due: Option<Instant>| due.is_some_and(|due| Instant::now() >= due);
+        if is_past(self.drain_until) {
             bail!("the drain did not end in time; what was acknowledged is in the log");
         }
-        if let Some(interval) = self.notifier.watchdog_interval() {
-            match silent_shards(&self.engine.requests(), interval) {
+        if let Some(interval) = self.notifier.watchdog_interval()
+            && is_past(self.tick_due)
+        {
+            self.tick_due = Some(Instant::now() + interval);
+            match silent_shards(&self.engine.lines(), interval) {
                 silent if silent.is_empty() => self.notifier.watchdog(),
                 silent => tracing::error!(shards = ?silent, "shards took no turn: the watchdog is not fed"),
             }
@@ -178,12 +185,12 @@ impl Server<'_> {
 }
 
 /// Shards that took no turn within `patience`. A shard that has ended is not silent: its end is an event.
-fn silent_shards(shards: &[flume::Sender<Request>], patience: Duration) -> Vec<usize> {
+fn silent_shards(shards: &[Line], patience: Duration) -> Vec<usize> {
     let deadline = Instant::now() + patience;
     let (answer, answers) = flume::bounded(shards.len().max(1));
     let mut silent: Vec<usize> = Vec::new();
     for (index, shard) in shards.iter().enumerate() {
-        if !matches!(shard.try_send(Request::Ping(answer.clone())), Err(flume::TrySendError::Disconnected(_))) {
+        if shard.ask(Request::Ping(answer.clone())) || !shard.is_dead() {
             silent.push(index);
         }
     }
@@ -194,7 +201,7 @@ fn silent_shards(shards: &[flume::Sender<Request>], patience: Duration) -> Vec<u
             break;
         }
     }
-    silent.retain(|index| !shards[*index].is_disconnected());
+    silent.retain(|index| !shards[*index].is_dead());
     silent
 }
 
@@ -266,8 +273,8 @@ mod tests {
     use super::*;
 
     /// A shard that answers pings until its channel closes.
-    fn shard(id: u16) -> (flume::Sender<Request>, std::thread::JoinHandle<()>) {
-        let (requests, asked) = flume::bounded::<Request>(4);
+    fn shard(id: u16) -> (Line, std::thread::JoinHandle<()>) {
+        let (line, asked) = line();
         let thread = std::thread::spawn(move || {
             for request in asked.iter() {
                 if let Request::Ping(answer) = request {
@@ -275,14 +282,19 @@ mod tests {
                 }
             }
         });
-        (requests, thread)
+        (line, thread)
+    }
+
+    fn line() -> (Line, flume::Receiver<Request>) {
+        let (queue, questions) = flume::bounded(4);
+        (Line::new(queue, || ()), questions)
     }
 
     #[test]
     fn a_shard_that_takes_no_turn_is_named_and_one_that_ended_is_not() {
         let (lively, thread) = shard(0);
-        let (stuck, never_read) = flume::bounded(4);
-        let (ended, receiver) = flume::bounded(4);
+        let (stuck, never_read) = line();
+        let (ended, receiver) = line();
         drop(receiver);
         let shards = [lively, stuck, ended];
         assert_eq!(silent_shards(&shards, Duration::from_millis(200)), [1]);
@@ -292,10 +304,10 @@ mod tests {
 
     #[test]
     fn lively_shards_need_no_patience() {
-        let (requests, threads): (Vec<_>, Vec<_>) = (0..3).map(shard).unzip();
+        let (lines, threads): (Vec<_>, Vec<_>) = (0..3).map(shard).unzip();
         // An hour: the test would hang if it waited for more than the answers.
-        assert!(silent_shards(&requests, Duration::from_secs(3600)).is_empty());
-        drop(requests);
+        assert!(silent_shards(&lines, Duration::from_secs(3600)).is_empty());
+        drop(lines);
         threads.into_iter().for_each(|thread| thread.join().expect("ends with its channel"));
     }
 }

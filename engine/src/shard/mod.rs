@@ -44,6 +44,7 @@ use crate::config::Config;
 use crate::connection::{Connection, Flags, connection_index};
 use crate::counters::Counters;
 use crate::crash::Verdict;
+use crate::gather::{Gather, Inputs};
 use crate::log::{ShardLog, WorkDone};
 use crate::mesh::Mesh;
 use crate::poller::{Alarm, Doorbell, Poller, Ready};
@@ -210,9 +211,14 @@ pub(crate) struct Shard {
     buffer: Vec<u8>,
     ready: Vec<Ready>,
     fired: Vec<u64>,
+    gather: Gather,
+    /// What this turn has taken in.
+    inputs: Inputs,
     counters: Counters,
     /// How often sending a message has panicked.
     panics_by_message: AHashMap<MessageId, u32>,
+    /// Questions of the control plane.
+    requests: flume::Receiver<Request>,
     opened: Option<flume::Sender<ShardId>>,
     failure: Option<String>,
     itself: Weak<RefCell<Shard>>,
@@ -227,6 +233,7 @@ pub(crate) struct Parts {
     pub(crate) log: Option<ShardLog>,
     pub(crate) mesh: Mesh,
     pub(crate) listeners: Vec<TcpListener>,
+    pub(crate) requests: flume::Receiver<Request>,
     /// Told once connections come in.
     pub(crate) opened: flume::Sender<ShardId>,
 }
@@ -243,7 +250,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 impl Shard {
     /// Makes it, on its own thread.
     pub(crate) fn new(parts: Parts) -> io::Result<Rc<RefCell<Self>>> {
-        let Parts { id, common, live, mut broker, log, mesh, listeners, opened } = parts;
+        let Parts { id, common, live, mut broker, log, mesh, listeners, requests, opened } = parts;
         broker.set_access(Arc::clone(&live.acl));
         let inbox = Arc::clone(&common.inboxes[usize::from(id.0)]);
         let poller = Poller::new()?;
@@ -252,6 +259,7 @@ impl Shard {
         poller.add_read(alarm.descriptor(), TOKEN_ALARM)?;
         let now = common.clock.now();
         let counters = Counters::new(&live.config);
+        let gather = Gather::new(live.config.gather);
         let doors = listeners.into_iter().map(|listener| Door { listener, paused: false }).collect();
         let shard = Rc::new_cyclic(|itself| {
             RefCell::new(Self {
@@ -280,8 +288,11 @@ impl Shard {
                 buffer: vec![0; BUFFER_BYTES],
                 ready: Vec::new(),
                 fired: Vec::new(),
+                gather,
+                inputs: Inputs::default(),
                 counters,
                 panics_by_message: AHashMap::new(),
+                requests,
                 opened: Some(opened),
                 failure: None,
                 itself: itself.clone(),
@@ -341,7 +352,7 @@ impl Shard {
     }
 
     /// Answers the control plane; nobody waiting is no reason to wait.
-    pub(crate) fn answer(&mut self, request: Request) {
+    fn answer(&mut self, request: Request) {
         match request {
             Request::Ping(back) => {
                 let _gone = back.try_send(self.id);

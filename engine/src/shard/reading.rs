@@ -109,6 +109,7 @@ impl Shard {
             Ok(0) => Err(End::Closed),
             Ok(count) => {
                 debug_assert!(count <= room);
+                self.inputs.sources += 1;
                 let listener = self.connection(id).map_or(0, |connection| usize::from(connection.listener));
                 self.counters.interfaces[listener].received_bytes += count as u64;
                 Ok(count)
@@ -241,6 +242,7 @@ impl Shard {
     }
 
     fn packet_came(&mut self, id: ConnectionId, event: Option<Event>) {
+        self.inputs.packets += 1;
         let most = self.live.config.output_bytes_max;
         if let Some(connection) = self.connection(id) {
             let (listener, has_output) = (usize::from(connection.listener), !connection.output.is_empty());

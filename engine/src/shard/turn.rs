@@ -1,12 +1,14 @@
 //! What happens in a turn, and in which order.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use postroad_base::ShardId;
 use postroad_broker::api::{Event, MeshMessage};
 
 use super::{DOORS_MAX, Order, Phase, Shard, TOKEN_ALARM, TOKEN_DOOR, TOKEN_DOORBELL};
 use crate::config::Config;
+use crate::gather::Inputs;
 use crate::listener::{self, SocketOptions};
 use crate::poller::Ready;
 
@@ -15,8 +17,14 @@ use crate::poller::Ready;
 pub(crate) enum Next {
     /// There is more to do.
     Turn,
-    /// Sleep until the descriptor wakes it.
+    /// The same, and the executor has to be given its turn: it has a commit to carry.
+    TurnBesideCommit,
+    /// Wait in [`Shard::sleep`].
     Sleep,
+    /// Wait for the descriptor through the executor, which has a commit to carry.
+    SleepBesideCommit,
+    /// Do nothing for so long, whoever comes meanwhile.
+    Gather(Duration),
     /// The shard's life is over.
     Stop,
 }
@@ -33,6 +41,7 @@ impl Shard {
     fn take_turn(&mut self) -> Next {
         self.now = self.common.clock.now();
         self.inbox.doorbell.awake();
+        self.inputs = Inputs::default();
         let mut ready = std::mem::take(&mut self.ready);
         if let Err(error) = self.poller.collect(&mut ready) {
             // epoll_wait can only fail for a bug of ours.
@@ -49,12 +58,14 @@ impl Shard {
         }
         self.read_those_again();
         self.take_orders();
+        self.take_requests();
         self.take_arrivals();
         self.take_mesh();
         self.expire();
         self.settle();
         self.advance_phase();
         self.counters.turns += 1;
+        self.gather.found(self.inputs);
         self.watch_stall();
         self.next(was_ready)
     }
@@ -63,16 +74,41 @@ impl Shard {
         if self.phase == Phase::Stopped {
             return Next::Stop;
         }
-        if was_ready || self.has_work() {
+        if self.log.as_ref().is_some_and(|log| !log.is_idle()) {
+            return self.next_beside_commit(was_ready);
+        }
+        if self.has_work() {
             return Next::Turn;
+        }
+        if self.phase == Phase::Serving
+            && let Some(time) = self.gather.begin()
+        {
+            return Next::Gather(time);
         }
         self.inbox.doorbell.will_sleep();
         if self.has_work() { Next::Turn } else { Next::Sleep }
     }
 
+    /// A look at the descriptors is cheap, a way through the executor is not: where one was ready, it looks again first.
+    fn next_beside_commit(&mut self, was_ready: bool) -> Next {
+        if was_ready || self.has_work() {
+            return Next::TurnBesideCommit;
+        }
+        self.inbox.doorbell.will_sleep();
+        if self.has_work() { Next::TurnBesideCommit } else { Next::SleepBesideCommit }
+    }
+
+    /// Waits for the descriptors, on this thread.
+    pub(crate) fn sleep(&mut self) -> std::io::Result<()> {
+        let begin = Instant::now();
+        self.poller.wait()?;
+        self.gather.waited(begin.elapsed());
+        Ok(())
+    }
+
     pub(super) fn has_work(&self) -> bool {
         let io = !self.again.is_empty() || !self.doors_again.is_empty() || !self.inbox.is_empty();
-        io || self.mesh.has_work() || self.broker.has_steps()
+        io || self.mesh.has_work() || self.broker.has_steps() || !self.requests.is_empty()
     }
 
     fn handle_ready(&mut self, ready: Ready) {
@@ -125,9 +161,16 @@ impl Shard {
         }
     }
 
+    fn take_requests(&mut self) {
+        while let Ok(request) = self.requests.try_recv() {
+            self.answer(request);
+        }
+    }
+
     fn reload(&mut self, live: Arc<super::Live>) {
         self.broker.set_access(Arc::clone(&live.acl));
         self.broker.set_limits(live.broker);
+        self.gather.set_time(live.config.gather);
         self.live = live;
         for door in &self.doors {
             if let Err(error) = socket_options(&self.live.config).apply(&door.listener) {
@@ -157,8 +200,10 @@ impl Shard {
     }
 
     fn take_mesh_from(&mut self, from: ShardId) {
-        for _ in 0..MESH_MESSAGES_PER_TURN {
+        for taken in 0..MESH_MESSAGES_PER_TURN {
             let Some(message) = self.mesh.receive(from) else { return };
+            self.inputs.packets += 1;
+            self.inputs.sources += u64::from(taken == 0);
             take_in_hand(&message);
             self.handle(Event::Mesh { from, message });
             self.drain_effects();

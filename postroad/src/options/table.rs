@@ -271,6 +271,14 @@ pub const ROWS: &[Row] = &[
         engine.connections_max,
         usize
     ),
+    Row {
+        key: "gather_micros",
+        kind: Kind::Count { min: 0, max: 10_000, unit: "µs" },
+        effect: Live,
+        doc: "How long a busy shard lets input gather before it looks, instead of being woken by each packet. More saves CPU and delays what comes meanwhile by as much. A shard with little to do, and one whose client sends its next request after each answer, does not gather. The kernel may add 50 µs. 0: never.",
+        get: |s| Value::Number(u64::try_from(s.engine.gather.as_micros()).expect("a time fits")),
+        set: |s, v| s.engine.gather = Duration::from_micros(v.number()),
+    },
     bytes!(
         "connections.output_bytes_max",
         Live,
@@ -586,6 +594,7 @@ mod tests {
             partitions: _,
             mqtt,
             connections_max: _,
+            gather: _,
             output_bytes_max: _,
             not_sent_bytes_max: _,
             stall_timeout: _,

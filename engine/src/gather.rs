@@ -1,0 +1,143 @@
+//! When a shard that has nothing left to do lets input gather, instead of waiting to be woken by the next packet.
+//!
+//! A wake-up costs some 25 µs of CPU whatever it is for: the interrupt of the wait, the executor's way through its rings,
+//! a call to read and one to write. A publisher that sends packet by packet causes one for each. So a shard whose last
+//! wait was brief sleeps for a set time and then looks, once for all that has come: what network cards call interrupt
+//! moderation. Two things end it:
+//! - nothing had come: the next wait is for the signal again, so an idle shard has no timer and its first packet no delay;
+//! - one packet had come from each of one or two sources: then the time was lost, as for a client that sends its next
+//!   request when it has the answer to this one, and for the other that receives it. The shard waits for signals a
+//!   number of times before it tries again, twice as often after each failure.
+
+use std::time::Duration;
+
+/// Waits without gathering after so many failures that doubled, at most.
+const SKIPS_MAX: u32 = 512;
+
+/// What a turn has taken in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Inputs {
+    /// Packets, and messages of other shards.
+    pub(crate) packets: u64,
+    /// Connections and shards that they came from.
+    pub(crate) sources: u64,
+}
+
+/// Decides for one shard.
+#[derive(Debug, Default)]
+pub(crate) struct Gather {
+    /// `gather_micros`; zero: never.
+    time: Duration,
+    /// The last wait for a signal was short enough that another packet is to be expected within `time`.
+    brief: bool,
+    /// Waits that are still to be made without gathering.
+    skips: u32,
+    /// The number of those after the last failure.
+    penalty: u32,
+    /// It was let gather, and nobody has looked yet.
+    gathering: bool,
+}
+
+impl Gather {
+    pub(crate) fn new(time: Duration) -> Self {
+        Self { time, ..Self::default() }
+    }
+
+    /// The option has changed.
+    pub(crate) fn set_time(&mut self, time: Duration) {
+        self.time = time;
+    }
+
+    /// A wait for a signal took so long.
+    pub(crate) fn waited(&mut self, lasted: Duration) {
+        self.brief = lasted < 2 * self.time;
+    }
+
+    /// There is nothing left to do: how long to sleep before looking; `None`: wait for a signal.
+    pub(crate) fn begin(&mut self) -> Option<Duration> {
+        if !self.brief {
+            return None;
+        }
+        if self.skips > 0 {
+            self.skips -= 1;
+            return None;
+        }
+        self.gathering = true;
+        Some(self.time)
+    }
+
+    /// A turn found this.
+    pub(crate) fn found(&mut self, inputs: Inputs) {
+        if !std::mem::take(&mut self.gathering) {
+            return;
+        }
+        let Inputs { packets, sources } = inputs;
+        if packets == 0 {
+            self.brief = false;
+        } else if packets > 2 || packets > sources.max(1) {
+            self.penalty = 0;
+        } else {
+            self.penalty = (2 * self.penalty).clamp(1, SKIPS_MAX);
+            self.skips = self.penalty;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIME: Duration = Duration::from_micros(50);
+    const PIPELINED: Inputs = Inputs { packets: 2, sources: 1 };
+
+    fn busy() -> Gather {
+        let mut gather = Gather::new(TIME);
+        gather.waited(Duration::from_micros(30));
+        gather
+    }
+
+    #[test]
+    fn a_shard_gathers_as_long_as_it_finds_several() {
+        let mut gather = busy();
+        for _ in 0..100 {
+            assert_eq!(gather.begin(), Some(TIME));
+            gather.found(PIPELINED);
+        }
+    }
+
+    #[test]
+    fn the_first_packet_after_a_pause_is_not_kept_waiting() {
+        let mut gather = busy();
+        gather.waited(Duration::from_millis(1));
+        assert_eq!(gather.begin(), None, "the wait was long");
+        gather.waited(Duration::from_micros(30));
+        assert_eq!(gather.begin(), Some(TIME));
+        gather.found(Inputs::default());
+        assert_eq!(gather.begin(), None, "nothing had come: it waits until it is woken");
+    }
+
+    /// A client that waits for each answer before it asks again, and the one that it is in talk with.
+    #[test]
+    fn where_one_comes_at_a_time_gathering_is_given_up_and_tried_again_seldom() {
+        let mut gather = busy();
+        let mut tried = 0;
+        for _ in 0..10_000 {
+            if gather.begin().is_some() {
+                tried += 1;
+                gather.found(Inputs { packets: 2, sources: 2 });
+            }
+            gather.waited(Duration::from_micros(30));
+        }
+        assert!((10..30).contains(&tried), "{tried} of 10,000");
+        while gather.begin().is_none() {}
+        gather.found(PIPELINED);
+        assert_eq!(gather.begin(), Some(TIME), "it pays again: no more skips");
+    }
+
+    #[test]
+    fn zero_is_never() {
+        let mut gather = Gather::new(Duration::ZERO);
+        gather.waited(Duration::ZERO);
+        assert_eq!(gather.begin(), None);
+    }
+}

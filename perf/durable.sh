@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Durable QoS 1 for minutes: 50 publishers to 50 persistent subscribers that acknowledge, 256 B, `fsync`, one shard, open
-# loop. Beside it an append with its fdatasync is measured on the same disk, and the use of the disk is watched.
+# loop. Beside it an append with its fdatasync is measured on the same disk, and the use of the disk is watched. Before it
+# the same load runs for a while without a log (`memory`): what its p99 is, the machine and the generator take.
 #
 #   perf/durable.sh [--minutes 10] [--rate 100000] [--burst 10] [--search]
 #
@@ -50,6 +51,10 @@ fi
 echo "== the disk alone"
 taskset -c "$bench_cpu" "$bench" sync-probe --dir "$work" --seconds 5 --json "$results/durable-disk-alone.1.json"
 
+start_postroad 1 --set durability=memory
+load durable-no-log.1 "${pairs[@]}" --rate "$rate" --duration $((seconds < 120 ? seconds : 120)) --sync-probe "$work"
+stop_broker
+
 start_postroad 1
 declare -A before
 counted=(postroad_messages_published_total postroad_log_records_total postroad_log_commits_total postroad_log_written_bytes_total)
@@ -88,9 +93,10 @@ columns=/traffic/sent=sent,/traffic/acknowledged=acknowledged,/traffic/received=
 columns+=,/traffic/second_min_acknowledged=worst\ second,/traffic/acknowledge/p50_us=PUBACK\ p50\ µs
 columns+=,/traffic/acknowledge/p99_us=PUBACK\ p99\ µs,/traffic/acknowledge/max_us=PUBACK\ max\ µs
 columns+=,/sync/probe/append/p50_us=append\ +\ fdatasync\ p50\ µs,/sync/probe/append/p99_us=p99\ µs
-columns+=,/sync/p99_to_p50=PUBACK\ p99\ in\ its\ p50\ \(judged\),/sync/p99_to_p99=in\ its\ p99
+columns+=,/sync/probe/append_from_due/p99_us=from\ when\ due\ p99\ µs
+columns+=,/sync/p99_to_p50=PUBACK\ p99\ in\ its\ p50,/sync/p99_to_p99=in\ its\ p99,/sync/p99_to_p99_from_due=in\ that\ from\ when\ due
 columns+=,/traffic/send_lag/p99_us=generator\ lag\ p99\ µs,/broker/cpu_us_per_delivered=broker\ CPU\ µs\ per\ delivery
-summarize "Durable load, $minutes minutes at $rate/s" --columns "$columns" "$results/durable.1.json"
+summarize "Durable load, $minutes minutes at $rate/s" --columns "$columns" "$results/durable-no-log.1.json" "$results/durable.1.json"
 columns=/published_metric=messages\ taken\ in,/log_records=records,/log_records_but_two_for_each=but\ two\ for\ each
 columns+=,/log_commits=commits,/log_bytes_per_message=log\ bytes\ per\ message
 columns+=,/disk_mb_then="disk MB at $from s",/disk_mb_most_after=disk\ MB\ at\ most\ after

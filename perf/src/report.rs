@@ -118,6 +118,8 @@ pub struct Sync {
     pub p99_to_p50: f64,
     /// The same in p99s of the appends.
     pub p99_to_p99: f64,
+    /// The same in p99s of the appends from when they were due: both sides counted as an open loop.
+    pub p99_to_p99_from_due: f64,
 }
 
 impl fmt::Display for Report {
@@ -143,8 +145,11 @@ impl fmt::Display for Report {
         }
         if let Some(sync) = &self.sync {
             write!(f, "{}", sync.probe)?;
-            let (p50, p99) = (sync.p99_to_p50, sync.p99_to_p99);
-            writeln!(f, "  acknowledge p99 is {p50:.1} × the p50 of append + fdatasync, {p99:.1} × its p99")?;
+            let (p50, p99, due) = (sync.p99_to_p50, sync.p99_to_p99, sync.p99_to_p99_from_due);
+            writeln!(
+                f,
+                "  acknowledge p99 is {p50:.1} × the p50 of append + fdatasync, {p99:.1} × its p99, {due:.1} × that from when due"
+            )?;
         }
         for fault in &self.faults {
             writeln!(f, "FAULT: {fault}")?;

@@ -3,20 +3,27 @@
 //! The file is made as the server makes its segments: real zeros, synced, so that an append allocates nothing and its
 //! fdatasync writes no metadata; then it is written block after block, round and round. O_DIRECT where the file system
 //! has it. Alone (`postroad-bench sync-probe`) appends follow each other at once or at a rate; beside a load
-//! (`--sync-probe DIR`) a thread of its own samples a few times per second, few enough to disturb nothing.
+//! (`--sync-probe DIR`) a thread of its own appends some times per second, few enough to disturb nothing.
+//!
+//! Two times are kept of each append: from when it began, and from when it was due. The second is what an open loop says
+//! of the messages beside it: a machine that stands still for 8 ms delays every message that is due meanwhile, and a probe
+//! that starts its clock after the pause would say nothing of it.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use rustix::process::setpriority_process;
+use rustix::thread::set_current_timer_slack;
 use serde::Serialize;
 
 use crate::clock::{self, seconds};
@@ -26,8 +33,10 @@ use crate::latency::{Latency, Summary};
 const BLOCK_BYTES: usize = 4096;
 /// Length of the file; appends begin anew at its end.
 const FILE_BYTES: usize = 8 << 20;
-/// Time between two samples beside a load.
-const SAMPLE_EVERY: Duration = Duration::from_millis(250);
+/// Time between two samples beside a load, in nanoseconds.
+const SAMPLE_EVERY: u64 = 50_000_000;
+/// By how much the kernel may delay the thread that samples, to save itself a wake-up.
+const SAMPLER_SLACK_NANOS: NonZeroU64 = NonZeroU64::new(1000).expect("1000 is not 0");
 /// Priority of the thread that samples, as `nice` counts: above the load's.
 const SAMPLER_NICE: i32 = -20;
 
@@ -82,6 +91,8 @@ pub struct SyncReport {
     pub direct: bool,
     /// Write and fdatasync together: what a durable acknowledgement has to wait for at the least.
     pub append: Summary,
+    /// The same from when it was due: with what the machine withheld before it could begin.
+    pub append_from_due: Summary,
     /// The fdatasync alone.
     pub sync: Summary,
 }
@@ -92,19 +103,19 @@ pub fn run(options: &SyncProbeOptions) -> Result<SyncReport> {
     let start = clock::now();
     let end = start + seconds(options.seconds);
     for append in 0u64.. {
-        let due = options.rate.map_or(0, |rate| start + seconds(append as f64 / rate));
+        let due = options.rate.map_or_else(clock::now, |rate| start + seconds(append as f64 / rate));
         if due.max(clock::now()) >= end {
             break;
         }
-        std::thread::sleep(Duration::from_nanos(due.saturating_sub(clock::now())));
-        probe.append().context("the probe's file can't be written")?;
+        sleep_until(due);
+        probe.append(due).context("the probe's file can't be written")?;
     }
     Ok(probe.report())
 }
 
 /// A thread that samples until it is stopped.
 pub struct Sampler {
-    stop: mpsc::Sender<()>,
+    stop: Arc<AtomicBool>,
     thread: JoinHandle<io::Result<SyncReport>>,
 }
 
@@ -112,13 +123,18 @@ impl Sampler {
     /// Starts to sample in `dir` with appends of `bytes`.
     pub fn start(dir: &Path, bytes: usize) -> Result<Self> {
         let mut probe = Probe::new(dir, bytes)?;
-        let (stop, stopped) = mpsc::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             // Its core is the generator's too. A sync that has ended but waits for its turn there would look like a slow
             // disk, and flatter the broker. Without the privilege the figures are a little larger.
             let _unprivileged = setpriority_process(None, SAMPLER_NICE);
-            while stopped.recv_timeout(SAMPLE_EVERY) == Err(RecvTimeoutError::Timeout) {
-                probe.append()?;
+            set_current_timer_slack(Some(SAMPLER_SLACK_NANOS))?;
+            let mut due = clock::now();
+            while !stopped.load(Ordering::Relaxed) {
+                due += SAMPLE_EVERY;
+                sleep_until(due);
+                probe.append(due)?;
             }
             Ok(probe.report())
         });
@@ -127,10 +143,14 @@ impl Sampler {
 
     /// Ends it.
     pub fn stop(self) -> Result<SyncReport> {
-        drop(self.stop);
+        self.stop.store(true, Ordering::Relaxed);
         let report = self.thread.join().expect("a panic of the sampler is a bug, and has been printed");
         report.context("the sync probe's file can't be written")
     }
+}
+
+fn sleep_until(due: u64) {
+    std::thread::sleep(Duration::from_nanos(due.saturating_sub(clock::now())));
 }
 
 struct Probe {
@@ -141,6 +161,7 @@ struct Probe {
     bytes: usize,
     at: usize,
     append: Latency,
+    append_from_due: Latency,
     sync: Latency,
 }
 
@@ -155,10 +176,12 @@ impl Probe {
         };
         let (file, direct) = make().with_context(|| format!("cannot make {}", path.display()))?;
         let memory = vec![0x5A; bytes + BLOCK_BYTES];
-        Ok(Self { path, file, direct, memory, bytes, at: 0, append: Latency::new(), sync: Latency::new() })
+        let (append, append_from_due, sync) = (Latency::new(), Latency::new(), Latency::new());
+        Ok(Self { path, file, direct, memory, bytes, at: 0, append, append_from_due, sync })
     }
 
-    fn append(&mut self) -> io::Result<()> {
+    /// One append, which was due at that time.
+    fn append(&mut self, due: u64) -> io::Result<()> {
         if self.at + self.bytes > FILE_BYTES {
             self.at = 0;
         }
@@ -169,13 +192,20 @@ impl Probe {
         self.file.sync_data()?;
         let end = clock::now();
         self.append.record(end, begin);
+        self.append_from_due.record(end, due);
         self.sync.record(end, written);
         self.at += self.bytes;
         Ok(())
     }
 
     fn report(&self) -> SyncReport {
-        SyncReport { bytes: self.bytes, direct: self.direct, append: self.append.summary(), sync: self.sync.summary() }
+        SyncReport {
+            bytes: self.bytes,
+            direct: self.direct,
+            append: self.append.summary(),
+            append_from_due: self.append_from_due.summary(),
+            sync: self.sync.summary(),
+        }
     }
 }
 
@@ -200,7 +230,12 @@ impl fmt::Display for SyncReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = if self.direct { "O_DIRECT" } else { "through the page cache" };
         writeln!(f, "sync probe, {} bytes, {how}, {} appends", self.bytes, self.append.count)?;
-        for (name, s) in [("append + fdatasync", &self.append), ("fdatasync alone", &self.sync)] {
+        let times = [
+            ("append + fdatasync", &self.append),
+            ("… from when due", &self.append_from_due),
+            ("fdatasync alone", &self.sync),
+        ];
+        for (name, s) in times {
             writeln!(f, "  {name:18} p50 {:.0} µs, p99 {:.0} µs, max {:.0} µs", s.p50_us, s.p99_us, s.max_us)?;
         }
         Ok(())
@@ -233,13 +268,23 @@ mod tests {
         let directory = Directory::new("round");
         let mut probe = Probe::new(&directory.0, FILE_BYTES / 2).unwrap();
         for _ in 0..3 {
-            probe.append().unwrap();
+            probe.append(clock::now()).unwrap();
         }
         assert_eq!(probe.at, FILE_BYTES / 2, "the third one began anew");
         assert_eq!(fs::metadata(&probe.path).unwrap().len(), FILE_BYTES as u64);
         let report = probe.report();
         assert_eq!((report.append.count, report.sync.count), (3, 3));
         assert!(report.append.max_us >= report.sync.max_us, "{report}");
+    }
+
+    /// A pause before the append counts from when it was due, and only there.
+    #[test]
+    fn what_begins_late_counts_from_when_it_was_due() {
+        let directory = Directory::new("due");
+        let mut probe = Probe::new(&directory.0, BLOCK_BYTES).unwrap();
+        probe.append(clock::now() - seconds(5.0)).unwrap();
+        let report = probe.report();
+        assert!(report.append_from_due.max_us >= 4.9e6 && report.append.max_us < 4.9e6, "{report}");
     }
 
     #[test]

@@ -397,7 +397,12 @@ impl<'a> Run<'a> {
         }
         report.sync = self.sync_probe.clone().map(|probe| {
             let p99_us = self.fleet.acknowledge.summary().p99_us;
-            Sync { p99_to_p50: p99_us / probe.append.p50_us, p99_to_p99: p99_us / probe.append.p99_us, probe }
+            Sync {
+                p99_to_p50: p99_us / probe.append.p50_us,
+                p99_to_p99: p99_us / probe.append.p99_us,
+                p99_to_p99_from_due: p99_us / probe.append_from_due.p99_us,
+                probe,
+            }
         });
         report.faults = faults(&report, self.options.qos);
         Ok(report)

@@ -383,6 +383,7 @@ async fn live_shard(seed: Seed) -> Result<(), EngineError> {
     let durable = log.as_ref().map(|log| (log.directory.clone(), log.syncs));
     let shard = Shard::new(Parts { id, common, live, broker, log, mesh, listeners, requests, opened })
         .map_err(|error| failed(error.to_string()))?;
+    let shard = Rc::new(RefCell::new(shard));
     let commits = durable.map(|(directory, syncs)| glommio::spawn_local(log::run(Rc::clone(&shard), directory, syncs)));
     turn_until_stopped(&shard).await.map_err(|error| failed(error.to_string()))?;
     shard.borrow_mut().wake_log();

@@ -28,7 +28,7 @@ use postroad_base::{ClientId, ReasonCode};
 use postroad_broker::api::Principal;
 
 pub use password::{TOKEN_PREFIX, Token, hash_password, is_token};
-pub use pool::{Pool, PoolOptions};
+pub use pool::{CheckOutcome, Pool, PoolOptions};
 
 use password::{StoredPassword, StoredToken};
 

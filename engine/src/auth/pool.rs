@@ -12,7 +12,8 @@ use postroad_broker::api::Principal;
 
 use super::PasswordCheck;
 
-type Answer = Result<Principal, ReasonCode>;
+/// What came of a check; `None` if it panicked.
+pub type CheckOutcome = Option<Result<Principal, ReasonCode>>;
 
 /// How large the pool is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub struct Pool {
 
 struct Job {
     check: Box<PasswordCheck>,
-    answer: flume::Sender<Answer>,
+    answer: Box<dyn FnOnce(CheckOutcome) + Send>,
 }
 
 impl Pool {
@@ -60,35 +61,30 @@ impl Pool {
         Ok(Self { checks: Some(checks), threads })
     }
 
-    /// Queues a check. The answer comes by the channel (`recv_async` on a shard); a channel that closes
-    /// without one is a refusal too.
+    /// Queues a check. `answer` is called once, on a thread of the pool.
     ///
     /// # Errors
     /// [`ReasonCode::ServerBusy`] when too many wait already.
-    pub fn submit(&self, check: Box<PasswordCheck>) -> Result<flume::Receiver<Answer>, ReasonCode> {
-        let (answer, answered) = flume::bounded(1);
+    pub fn submit(
+        &self,
+        check: Box<PasswordCheck>,
+        answer: impl FnOnce(CheckOutcome) + Send + 'static,
+    ) -> Result<(), ReasonCode> {
         let checks = self.checks.as_ref().ok_or(ReasonCode::ServerShuttingDown)?;
-        checks.try_send(Job { check, answer }).map_err(|_| ReasonCode::ServerBusy)?;
-        Ok(answered)
+        checks.try_send(Job { check, answer: Box::new(answer) }).map_err(|_| ReasonCode::ServerBusy)
     }
 }
 
-/// A client that has gone meanwhile is not worth a hash. A check that panics has touched nothing shared: only its client
-/// is refused, by an answer that does not come.
+/// A check that panics has touched nothing shared: only its client is refused.
 fn run(job: Job) {
-    if job.answer.is_disconnected() {
-        return;
-    }
-    let verdict = crate::crash::guarded(|| {
+    let outcome = crate::crash::guarded(|| {
         crate::fault::planted("panic-hash", &job.check.password);
         job.check.run()
     });
-    match verdict {
-        Some(verdict) => {
-            let _gone = job.answer.send(verdict);
-        }
-        None => tracing::error!("a password check panicked: its client is refused"),
+    if outcome.is_none() {
+        tracing::error!("a password check panicked: its client is refused");
     }
+    (job.answer)(outcome);
 }
 
 impl Drop for Pool {
@@ -117,21 +113,27 @@ mod tests {
         Pool::start(PoolOptions { threads: NonZeroUsize::MIN, waiting_max }).expect("a thread")
     }
 
+    fn submit(pool: &Pool, password: &str) -> Result<flume::Receiver<CheckOutcome>, ReasonCode> {
+        let (answer, answered) = flume::bounded(1);
+        pool.submit(check(password), move |outcome| answer.send(outcome).expect("the test waits"))?;
+        Ok(answered)
+    }
+
     #[test]
     fn answers_come_to_who_asked() {
         let pool = pool(8);
-        let right = pool.submit(check("secret")).expect("room");
-        let wrong = pool.submit(check("guess")).expect("room");
-        assert_eq!(right.recv(), Ok(Ok(Principal::default())));
-        assert_eq!(wrong.recv(), Ok(Err(ReasonCode::BadUserNameOrPassword)));
+        let right = submit(&pool, "secret").expect("room");
+        let wrong = submit(&pool, "guess").expect("room");
+        assert_eq!(right.recv(), Ok(Some(Ok(Principal::default()))));
+        assert_eq!(wrong.recv(), Ok(Some(Err(ReasonCode::BadUserNameOrPassword))));
     }
 
     #[test]
     fn what_waits_is_answered_before_the_threads_end() {
         let pool = pool(64);
-        let answers: Vec<_> = (0..20).map(|_| pool.submit(check("secret")).expect("room")).collect();
+        let answers: Vec<_> = (0..20).map(|_| submit(&pool, "secret").expect("room")).collect();
         drop(pool);
-        assert!(answers.iter().all(|answer| answer.try_recv() == Ok(Ok(Principal::default()))));
+        assert!(answers.iter().all(|answer| answer.try_recv() == Ok(Some(Ok(Principal::default())))));
     }
 
     #[test]
@@ -139,7 +141,7 @@ mod tests {
         // No thread takes anything from this pool: its queue is exactly as full as the test makes it.
         let (checks, _untouched) = flume::bounded(1);
         let pool = Pool { checks: Some(checks), threads: Vec::new() };
-        assert!(pool.submit(check("secret")).is_ok());
-        assert_eq!(pool.submit(check("secret")).err(), Some(ReasonCode::ServerBusy));
+        assert!(submit(&pool, "secret").is_ok());
+        assert_eq!(submit(&pool, "secret").err(), Some(ReasonCode::ServerBusy));
     }
 }

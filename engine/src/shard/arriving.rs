@@ -9,8 +9,8 @@ use postroad_base::{ClientId, ConnectionId, ReasonCode, ShardId};
 use postroad_broker::api::{Event, Principal};
 use postroad_session::mqtt::{self, ConnectRequest};
 
-use super::{HandOver, Phase, Shard, TOKEN_DOOR};
-use crate::auth::{Credentials, Verdict};
+use super::{HandOver, Order, Phase, Shard, TOKEN_DOOR};
+use crate::auth::{CheckOutcome, Credentials, Verdict};
 use crate::connection::{Connection, Stage, connection_id};
 use crate::counters::Refused;
 use crate::listener::{self, Accepted};
@@ -99,35 +99,21 @@ impl Shard {
         };
         match live.auth.begin(&credentials) {
             Verdict::Known(verdict) => self.admit(id, client, verdict),
-            Verdict::Hash(check) => match self.common.pool.submit(check) {
-                Ok(answer) => self.await_verdict(id, client, answer),
-                Err(reason) => self.admit(id, client, Err(reason)),
-            },
+            Verdict::Hash(check) => {
+                let (inbox, of) = (Arc::clone(&self.inbox), client.clone());
+                let answer = move |outcome| inbox.order(Order::Checked { connection: id, client: of, outcome });
+                if let Err(reason) = self.common.pool.submit(check, answer) {
+                    self.admit(id, client, Err(reason));
+                }
+            }
         }
     }
 
-    /// A task waits for the pool; it ends with the answer, which always comes.
-    fn await_verdict(
-        &mut self,
-        id: ConnectionId,
-        client: ClientId,
-        answer: flume::Receiver<Result<Principal, ReasonCode>>,
-    ) {
-        let itself = self.itself.clone();
-        glommio::spawn_local(async move {
-            // A spawned task is polled at once, within the turn that has the shard. An answer that was there by then
-            // (the core was taken away for as long as a hash takes) made this a second borrow, hence a crash.
-            glommio::executor().yield_now().await;
-            let verdict = answer.recv_async().await;
-            if let Some(shard) = itself.upgrade() {
-                shard.borrow_mut().outside_turn(|shard| {
-                    // No answer: the check has panicked, which is logged; the pool goes on.
-                    shard.counters.panics += u64::from(verdict.is_err());
-                    shard.admit(id, client, verdict.unwrap_or(Err(ReasonCode::ServerUnavailable)));
-                });
-            }
-        })
-        .detach();
+    /// A password was checked; the connection may have gone meanwhile.
+    pub(super) fn checked(&mut self, id: ConnectionId, client: ClientId, outcome: CheckOutcome) {
+        self.counters.panics += u64::from(outcome.is_none());
+        self.admit(id, client, outcome.unwrap_or(Err(ReasonCode::ServerUnavailable)));
+        self.drain_effects();
     }
 
     /// The verdict is there: refuse, begin here, or hand over.

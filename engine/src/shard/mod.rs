@@ -21,10 +21,8 @@ mod timing;
 mod turn;
 mod writing;
 
-use std::cell::RefCell;
 use std::io;
 use std::net::TcpListener;
-use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -38,7 +36,7 @@ use postroad_control::{Note, Request};
 use postroad_session::mqtt::{ConnectRequest, Limits};
 use slab::Slab;
 
-use crate::auth::{Auth, Pool, Registration};
+use crate::auth::{Auth, CheckOutcome, Pool, Registration};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connection::{Connection, Flags, connection_index};
@@ -87,6 +85,8 @@ pub(crate) enum Order {
     Work(WorkDone),
     /// Another shard can't go on: stop at once, acknowledging nothing more.
     Abort,
+    /// The pool has checked a password.
+    Checked { connection: ConnectionId, client: ClientId, outcome: CheckOutcome },
     /// Another shard has panicked over a message of this queue's client, and waits a moment for the name.
     WhoIs { queue: QueueId, answer: flume::Sender<ClientId> },
 }
@@ -221,7 +221,6 @@ pub(crate) struct Shard {
     requests: flume::Receiver<Request>,
     opened: Option<flume::Sender<ShardId>>,
     failure: Option<String>,
-    itself: Weak<RefCell<Shard>>,
 }
 
 /// What a shard is made of; the rest it makes itself.
@@ -249,7 +248,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 impl Shard {
     /// Makes it, on its own thread.
-    pub(crate) fn new(parts: Parts) -> io::Result<Rc<RefCell<Self>>> {
+    pub(crate) fn new(parts: Parts) -> io::Result<Self> {
         let Parts { id, common, live, mut broker, log, mesh, listeners, requests, opened } = parts;
         broker.set_access(Arc::clone(&live.acl));
         let inbox = Arc::clone(&common.inboxes[usize::from(id.0)]);
@@ -261,44 +260,41 @@ impl Shard {
         let counters = Counters::new(&live.config);
         let gather = Gather::new(live.config.gather);
         let doors = listeners.into_iter().map(|listener| Door { listener, paused: false }).collect();
-        let shard = Rc::new_cyclic(|itself| {
-            RefCell::new(Self {
-                id,
-                common,
-                live,
-                phase: Phase::Announcing,
-                drain_until: MonoMillis(u64::MAX),
-                started: now.mono,
-                sys_due: Self::first_sys_due(now.mono),
-                now,
-                broker,
-                log,
-                mesh,
-                inbox,
-                poller,
-                alarm,
-                wheel: Wheel::new(now.mono),
-                doors,
-                doors_again: Vec::new(),
-                connections: Slab::new(),
-                serial: 0,
-                dirty: Vec::new(),
-                again: Vec::new(),
-                warm: Vec::new(),
-                buffer: vec![0; BUFFER_BYTES],
-                ready: Vec::new(),
-                fired: Vec::new(),
-                gather,
-                inputs: Inputs::default(),
-                counters,
-                panics_by_message: AHashMap::new(),
-                requests,
-                opened: Some(opened),
-                failure: None,
-                itself: itself.clone(),
-            })
-        });
-        shard.borrow_mut().register_named_clients();
+        let mut shard = Self {
+            id,
+            common,
+            live,
+            phase: Phase::Announcing,
+            drain_until: MonoMillis(u64::MAX),
+            started: now.mono,
+            sys_due: Self::first_sys_due(now.mono),
+            now,
+            broker,
+            log,
+            mesh,
+            inbox,
+            poller,
+            alarm,
+            wheel: Wheel::new(now.mono),
+            doors,
+            doors_again: Vec::new(),
+            connections: Slab::new(),
+            serial: 0,
+            dirty: Vec::new(),
+            again: Vec::new(),
+            warm: Vec::new(),
+            buffer: vec![0; BUFFER_BYTES],
+            ready: Vec::new(),
+            fired: Vec::new(),
+            gather,
+            inputs: Inputs::default(),
+            counters,
+            panics_by_message: AHashMap::new(),
+            requests,
+            opened: Some(opened),
+            failure: None,
+        };
+        shard.register_named_clients();
         Ok(shard)
     }
 

@@ -155,6 +155,7 @@ impl Shard {
                 Order::Reload(live) => self.reload(live),
                 Order::Drain => self.begin_drain(),
                 Order::Work(done) => self.work_done(done),
+                Order::Checked { connection, client, outcome } => self.checked(connection, client, outcome),
                 Order::Abort => self.phase = Phase::Stopped,
                 Order::WhoIs { queue, answer } => self.tell_who(queue, &answer),
             }

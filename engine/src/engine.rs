@@ -1,15 +1,12 @@
 //! Start, run, stop: one executor per shard, and what the rest of the process holds of them.
 
-use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ahash::AHashMap;
-use glommio::io::PollableFd;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Cores};
 use postroad_base::{MessageId, Placement, Record, Sequence, SessionExpiry, ShardId};
 use postroad_broker::access::Acl;
@@ -25,7 +22,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Durability};
 use crate::crash::{self, Verdict};
 use crate::listener;
-use crate::log::{self, LogOptions, ShardLog, Worker};
+use crate::log::{self, Carrier, LogOptions, ShardLog, Worker};
 use crate::mesh::Mesh;
 use crate::probe;
 use crate::shard::{Common, Inbox, Live, Next, Order, Parts, Shard, SysFigures};
@@ -292,13 +289,10 @@ struct Seed {
     requests: flume::Receiver<Request>,
 }
 
-/// So long that it never fires; see [`turn_until_stopped`].
+/// So long that it never fires: see `docs/adr/0005-no-preempt-timer.md`.
 const PREEMPT_TIMER: Duration = Duration::from_secs(10);
-
-/// How long a shard that always has work keeps the executor from its I/O.
-const REACTOR_PERIOD: Duration = Duration::from_micros(500);
-/// Memory that an executor registers for direct I/O; what does not fit is allocated as it comes.
-const IO_MEMORY_BYTES: usize = 4 << 20;
+/// Memory that an executor registers for its own I/O, of which there is none: see [`turn_until_stopped`].
+const IO_MEMORY_BYTES: usize = 64 << 10;
 
 impl Starter {
     fn start_shard(&mut self, mesh: Mesh, listeners: Vec<TcpListener>) -> Result<(), EngineError> {
@@ -323,7 +317,7 @@ impl Starter {
             .name("shard")
             .preempt_timer(PREEMPT_TIMER)
             .io_memory(IO_MEMORY_BYTES)
-            .spawn(move || run_shard(seed));
+            .spawn(move || async move { run_shard(seed) });
         match spawned {
             Ok(thread) => {
                 self.shards.push(thread);
@@ -364,10 +358,10 @@ fn join_all(shards: Vec<ExecutorJoinHandle<Result<(), EngineError>>>) -> Result<
 }
 
 /// The life of one shard, on its own thread.
-async fn run_shard(seed: Seed) -> Result<(), EngineError> {
+fn run_shard(seed: Seed) -> Result<(), EngineError> {
     let (id, common) = (seed.id, Arc::clone(&seed.common));
     crate::crash::watch_this_thread(id, &seed.plan.config.data_dir);
-    let outcome = live_shard(seed).await;
+    let outcome = live_shard(seed);
     if outcome.is_err() {
         // The others wait for this one, now or later.
         common.inboxes.iter().for_each(|inbox| inbox.order(Order::Abort));
@@ -376,56 +370,27 @@ async fn run_shard(seed: Seed) -> Result<(), EngineError> {
     outcome
 }
 
-async fn live_shard(seed: Seed) -> Result<(), EngineError> {
+fn live_shard(seed: Seed) -> Result<(), EngineError> {
     let Seed { id, plan, common, live, mesh, listeners, opened, requests } = seed;
     let failed = |reason: String| EngineError::Shard { shard: id, reason };
     let (broker, log) = recover_shard(id, &plan, &common)?;
-    let durable = log.as_ref().map(|log| (log.directory.clone(), log.syncs));
-    let shard = Shard::new(Parts { id, common, live, broker, log, mesh, listeners, requests, opened })
+    let mut shard = Shard::new(Parts { id, common, live, broker, log, mesh, listeners, requests, opened })
         .map_err(|error| failed(error.to_string()))?;
-    let shard = Rc::new(RefCell::new(shard));
-    let commits = durable.map(|(directory, syncs)| glommio::spawn_local(log::run(Rc::clone(&shard), directory, syncs)));
-    turn_until_stopped(&shard).await.map_err(|error| failed(error.to_string()))?;
-    shard.borrow_mut().wake_log();
-    if let Some(commits) = commits {
-        commits.await;
-    }
-    drop(shard.borrow_mut().log.take()); // its threads end, its files close
-    let failure = shard.borrow_mut().take_failure();
+    turn_until_stopped(&mut shard).map_err(|error| failed(error.to_string()))?;
+    drop(shard.log.take()); // its commit ends, its threads end, its files close
+    let failure = shard.take_failure();
     failure.map_or(Ok(()), |reason| Err(failed(reason)))
 }
 
-/// Turns until the shard stops.
-///
-/// The executor is there for the log: with a commit under way the shard waits through it, and while there is always more
-/// to do, the executor looks at its own I/O each `REACTOR_PERIOD`, since the shard then rings its own bell and waits for
-/// that, which brings the executor to its rings and back. Otherwise there is nobody else on this executor, and the shard
-/// waits for its descriptors itself: the way through the rings costs a third of a wake-up.
-///
-/// Not left to the preempt timer, which is set so long that it never fires: measured with 0.5 ms, a timer that fires
-/// between being armed and the first look at the task queues (another process had the core) makes the executor sleep
-/// with a runnable task, since it counts that round as one without work. A shard then stood still for up to a second.
-async fn turn_until_stopped(shard: &Rc<RefCell<Shard>>) -> std::io::Result<()> {
-    let descriptor = shard.borrow().wake_descriptor()?;
-    let waiter = PollableFd::new(descriptor)?;
-    let mut reacted = Instant::now();
+/// Turns until the shard stops. It waits for its descriptors itself, the log's ring among them, so the executor never
+/// sleeps: its way through its own rings cost fourteen calls for each commit, and a third of each wake-up.
+fn turn_until_stopped(shard: &mut Shard) -> std::io::Result<()> {
     loop {
-        let next = shard.borrow_mut().turn();
-        match next {
-            Next::Stop => return Ok(()),
+        match shard.turn() {
             Next::Turn => {}
-            Next::TurnBesideCommit if reacted.elapsed() < REACTOR_PERIOD => glommio::executor().yield_now().await,
-            Next::TurnBesideCommit => {
-                shard.borrow().ring_own_bell();
-                waiter.readable().await?;
-                reacted = Instant::now();
-            }
-            Next::SleepBesideCommit => {
-                waiter.readable().await?;
-                reacted = Instant::now();
-            }
-            Next::Sleep => shard.borrow_mut().sleep()?,
             Next::Gather(time) => std::thread::sleep(time),
+            Next::Sleep => shard.sleep()?,
+            Next::Stop => return Ok(()),
         }
     }
 }
@@ -468,14 +433,13 @@ fn recover_shard(id: ShardId, plan: &Plan, common: &Common) -> Result<(Broker, O
     let inbox = Arc::clone(&common.inboxes[usize::from(id.0)]);
     let worker = Worker::start(old, path.clone(), inbox, id, &config.data_dir).map_err(|error| system(&error))?;
     let options = LogOptions {
-        directory: path,
         data_dir: config.data_dir.clone(),
-        syncs: config.durability == Durability::Fsync,
         young_bytes: config.log.young_bytes,
         young_age_millis: u64::try_from(config.log.young_age.as_millis()).unwrap_or(u64::MAX),
         opened: common.clock.now().mono,
     };
-    Ok((broker, Some(ShardLog::new(writer, worker, options))))
+    let carrier = Carrier::new(path, config.durability == Durability::Fsync).map_err(|error| system(&error))?;
+    Ok((broker, Some(ShardLog::new(writer, worker, carrier, options))))
 }
 
 /// Replays the snapshot. The broker reads of stored deliveries only if a watermark below them comes first; a

@@ -1,9 +1,7 @@
-//! Waiting for many descriptors at once: one epoll instance per shard, itself a descriptor that the
-//! shard's executor waits for through io_uring while it has a commit to carry.
+//! Waiting for many descriptors at once: one epoll instance per shard.
 //!
 //! ```text
-//! sockets, doorbell, timer ──edge──► epoll ──[Poller::wait]────────────────────► the shard's loop
-//!                                      └─────readable──► io_uring (PollableFd) ─────┘ beside a commit
+//! sockets, doorbell, timer, the log's ring ──edge──► epoll ──► the shard's loop
 //! ```
 //! Why not one task and one io_uring poll per connection: an idle connection then owns a task and a
 //! registration (0.8 KB), each readiness costs its own submission, completion and wake-up, and nothing
@@ -46,11 +44,6 @@ impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         Ok(Self { epoll, events: Vec::with_capacity(BATCH_MAX) })
-    }
-
-    /// A second descriptor of the same instance, to wait for.
-    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
-        Ok(rustix::io::fcntl_dupfd_cloexec(&self.epoll, 0)?)
     }
 
     /// Watches `fd` in both directions until it is closed.

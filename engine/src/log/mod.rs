@@ -1,7 +1,7 @@
 //! The I/O of one shard's log. Where bytes go is decided by `storage`; here they are written.
 //!
 //! ```text
-//! Effect::Append ─► Writer ─(one commit at a time)─► commit task: io_uring write, fdatasync ─► Committed
+//! Effect::Append ─► Writer ─(one commit at a time)─► Carrier: io_uring write, fdatasync ─► Committed
 //! Retire ─► broker ─► Ingest ─► worker thread: old generation ─► Ingested, segment recycled
 //! ReadBacklog ────────────────► worker thread ────────────────► Backlog
 //! ```
@@ -14,12 +14,14 @@
 //!   error, and recovery reads what the disk really has. It is never tried again: after a failed fsync the
 //!   kernel may say "done" about pages that it has dropped.
 
-mod task;
+mod carrier;
+mod ring;
 mod worker;
 
 use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::task::Waker;
 
 use postroad_base::{MonoMillis, Now, QueueId, Record, Sequence};
 use postroad_broker::api::{BacklogEntry, Event, Retirement};
@@ -28,7 +30,8 @@ use postroad_storage::young::{Commit, Retired, SegmentDirectory, SegmentNumber, 
 
 use crate::shard::{Order, Shard};
 
-pub(crate) use task::run;
+use carrier::Carried;
+pub(crate) use carrier::Carrier;
 use worker::FileWork;
 pub(crate) use worker::Worker;
 
@@ -46,7 +49,7 @@ pub(crate) enum WorkDone {
     /// A segment is ready to be written.
     Prepared(SegmentNumber),
     /// There was no room for it.
-    Unprepared(SegmentNumber),
+    Unprepared(SegmentNumber, io::Error),
     Failed(String),
 }
 
@@ -54,12 +57,9 @@ pub(crate) enum WorkDone {
 pub(crate) struct ShardLog {
     writer: Writer,
     worker: Worker,
-    /// Where the segments are.
-    pub(crate) directory: PathBuf,
+    carrier: Carrier,
     /// The data directory, whose disk is watched.
     pub(crate) data_dir: PathBuf,
-    /// Whether commits are synced (`durability = "fsync"`).
-    pub(crate) syncs: bool,
     young_bytes: u64,
     young_age_millis: u64,
     /// Segments in use, in order, with the time of their first commit.
@@ -68,18 +68,16 @@ pub(crate) struct ShardLog {
     retiring: Option<SegmentNumber>,
     /// Their contents are with the worker, which needs nothing more of this log to finish.
     ingesting: bool,
-    /// The commit task, while it waits for something to write.
-    waker: Option<Waker>,
     in_flight: bool,
+    /// The commit in flight, while its file is made: it is larger than a segment, or segments fill faster than they are made.
+    without_file: Option<Commit>,
     disk_full: bool,
     figures: LogReport,
 }
 
 /// What [`ShardLog::new`] needs to know.
 pub(crate) struct LogOptions {
-    pub(crate) directory: PathBuf,
     pub(crate) data_dir: PathBuf,
-    pub(crate) syncs: bool,
     pub(crate) young_bytes: u64,
     pub(crate) young_age_millis: u64,
     /// When the log was opened: recovered segments count as that old.
@@ -88,23 +86,22 @@ pub(crate) struct LogOptions {
 
 impl ShardLog {
     /// Its first commit finds a file that is ready, unless `writer` has none: see [`make_first_segment`].
-    pub(crate) fn new(writer: Writer, worker: Worker, options: LogOptions) -> Self {
-        let LogOptions { directory, data_dir, syncs, young_bytes, young_age_millis, opened } = options;
+    pub(crate) fn new(writer: Writer, worker: Worker, carrier: Carrier, options: LogOptions) -> Self {
+        let LogOptions { data_dir, young_bytes, young_age_millis, opened } = options;
         // What was recovered is as old as this run. Not older: it would be let go while clients are coming back for it.
         let ages = writer.segments().map(|segment| (segment, opened)).collect();
         Self {
             writer,
             worker,
-            directory,
+            carrier,
             data_dir,
-            syncs,
             young_bytes,
             young_age_millis,
             ages,
             retiring: None,
             ingesting: false,
-            waker: None,
             in_flight: false,
+            without_file: None,
             disk_full: false,
             figures: LogReport::default(),
         }
@@ -115,22 +112,9 @@ impl ShardLog {
         !self.in_flight && !self.writer.has_pending()
     }
 
-    /// Wakes the commit task if it has something to do.
-    pub(crate) fn wake_if_pending(&mut self) {
-        if !self.in_flight
-            && !self.is_held()
-            && self.writer.has_pending()
-            && let Some(waker) = self.waker.take()
-        {
-            waker.wake();
-        }
-    }
-
-    /// Wakes the commit task, to see that there will be nothing more.
-    pub(crate) fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+    /// Readable when a commit may have reached the disk.
+    pub(crate) fn descriptor(&self) -> impl AsFd {
+        self.carrier.descriptor()
     }
 
     /// The figures for a report.
@@ -173,9 +157,35 @@ impl ShardLog {
         }
     }
 
-    fn prepared(&mut self, segment: SegmentNumber) {
+    /// Begins to write the next commit, if there is one and none is under way.
+    fn carry(&mut self, now: Now) -> io::Result<()> {
+        let Some(commit) = self.begin_commit(now) else { return Ok(()) };
+        if commit.new_segment {
+            self.worker.files(FileWork::Prepare(commit.segment, commit.file_bytes));
+            self.without_file = Some(commit);
+            return Ok(());
+        }
+        self.carrier.begin(commit)
+    }
+
+    /// A file is made: that of the commit that waits for it, or a spare.
+    fn prepared(&mut self, segment: SegmentNumber) -> io::Result<()> {
+        if let Some(commit) = self.without_file.take_if(|commit| commit.segment == segment) {
+            return self.carrier.begin(commit);
+        }
         self.writer.spare_ready(segment);
         self.prepare_ahead();
+        Ok(())
+    }
+
+    /// There was no room for a file: a spare is made later, a commit fails.
+    fn unprepared(&mut self, segment: SegmentNumber, error: io::Error) -> io::Result<()> {
+        if self.without_file.as_ref().is_some_and(|commit| commit.segment == segment) {
+            return Err(io::Error::new(error.kind(), format!("segment {}: {error}", segment.file_name())));
+        }
+        tracing::warn!(segment = %segment.file_name(), %error, "a segment can't be made ahead of need now");
+        self.writer.spare_failed(segment);
+        Ok(())
     }
 
     fn finish_commit(&mut self, commit: Commit) {
@@ -266,15 +276,11 @@ impl Shard {
                 self.drain_effects();
             }
             WorkDone::Prepared(segment) => {
-                if let Some(log) = &mut self.log {
-                    log.prepared(segment);
-                }
+                self.with_disk(|log| log.prepared(segment));
                 self.watch_disk();
             }
-            WorkDone::Unprepared(segment) => {
-                if let Some(log) = &mut self.log {
-                    log.writer.spare_failed(segment);
-                }
+            WorkDone::Unprepared(segment, error) => {
+                self.with_disk(|log| log.unprepared(segment, error));
                 self.watch_disk();
             }
             WorkDone::Failed(reason) => self.poison(reason),
@@ -317,22 +323,29 @@ impl Shard {
         }
     }
 
-    /// What to write next, for the commit task; `Err` when there will be nothing more.
-    pub(crate) fn next_commit(&mut self, waker: &Waker) -> Result<Option<Commit>, Stopped> {
-        if self.is_stopped() {
-            return Err(Stopped);
+    /// Does something with the log's disk; what fails there poisons the log.
+    fn with_disk<T>(&mut self, act: impl FnOnce(&mut ShardLog) -> io::Result<T>) -> Option<T> {
+        match act(self.log.as_mut()?) {
+            Ok(done) => Some(done),
+            Err(error) => {
+                self.poison(error.to_string());
+                None
+            }
         }
-        let now = self.now;
-        let log = self.log.as_mut().ok_or(Stopped)?;
-        let commit = log.begin_commit(now);
-        if commit.is_none() {
-            log.waker = Some(waker.clone());
-        }
-        Ok(commit)
     }
 
-    /// A commit is safe: what waited for it goes out.
-    pub(crate) fn committed(&mut self, commit: Commit, micros: u64) {
+    /// Begins to write what is gathered, unless a commit is under way: at the end of each turn.
+    pub(crate) fn carry_commit(&mut self) {
+        let now = self.now;
+        if !self.is_stopped() {
+            self.with_disk(|log| log.carry(now));
+        }
+    }
+
+    /// The disk has something to say: what waited for the commit goes out.
+    pub(crate) fn commit_ended(&mut self) {
+        let finished = self.with_disk(|log| log.carrier.finished());
+        let Some(Some(Carried { commit, micros })) = finished else { return };
         let upto = commit.last;
         let Some(log) = &mut self.log else { return };
         log.figures.commit.observe(micros);
@@ -342,9 +355,6 @@ impl Shard {
         self.retire_if_due();
     }
 }
-
-/// The shard has stopped.
-pub(crate) struct Stopped;
 
 /// Makes the file that the first commit is written to, if there is none with room. Blocks: before the doors open.
 ///
@@ -396,15 +406,14 @@ mod tests {
         fn of(writer: Writer, opened: MonoMillis) -> Self {
             let (worker, files) = Worker::by_hand();
             let options = LogOptions {
-                directory: PathBuf::new(),
                 data_dir: PathBuf::new(),
-                syncs: true,
                 young_bytes: YOUNG_BYTES,
                 young_age_millis: YOUNG_AGE_MILLIS,
                 opened,
             };
             let now = Now { mono: opened, ..Now::default() };
-            Self { log: ShardLog::new(writer, worker, options), files, now, removed: 0 }
+            let carrier = Carrier::new(PathBuf::new(), true).expect("a ring");
+            Self { log: ShardLog::new(writer, worker, carrier, options), files, now, removed: 0 }
         }
 
         fn append(&mut self) {
@@ -428,7 +437,7 @@ mod tests {
             self.log.finish_commit(commit);
             for work in self.files.try_iter().collect::<Vec<_>>() {
                 match work {
-                    FileWork::Prepare(segment, _) => self.log.prepared(segment),
+                    FileWork::Prepare(segment, _) => self.log.prepared(segment).expect("a spare"),
                     FileWork::Remove(_) => self.removed += 1,
                 }
             }

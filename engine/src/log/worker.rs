@@ -122,14 +122,14 @@ fn ingest(old: &Old, batch: Retirement) -> WorkDone {
 /// needs a file makes one or fails itself. Any other failure poisons the log, since a sync that has failed is not tried again.
 fn do_file_work(directory: &mut FileDirectory, work: &FileWork) -> Option<WorkDone> {
     match *work {
-        FileWork::Prepare(segment, bytes) => Some(match directory.prepare(segment, bytes) {
-            Ok(()) => WorkDone::Prepared(segment),
-            Err(error) if is_for_want(&error) => {
-                tracing::warn!(segment = %segment.file_name(), %error, "a segment can't be made ahead of need now");
-                WorkDone::Unprepared(segment)
-            }
-            Err(error) => WorkDone::Failed(format!("segment {}: {error}", segment.file_name())),
-        }),
+        FileWork::Prepare(segment, bytes) => {
+            crate::fault::planted("panic-prepare", b"");
+            Some(match directory.prepare(segment, bytes) {
+                Ok(()) => WorkDone::Prepared(segment),
+                Err(error) if is_for_want(&error) => WorkDone::Unprepared(segment, error),
+                Err(error) => WorkDone::Failed(format!("segment {}: {error}", segment.file_name())),
+            })
+        }
         FileWork::Remove(segment) => {
             if let Err(error) = directory.remove(segment) {
                 tracing::warn!(?segment, %error, "a segment that is not needed any more stays");

@@ -239,8 +239,9 @@ pub(crate) struct Parts {
 
 const TOKEN_DOORBELL: u64 = u64::MAX;
 const TOKEN_ALARM: u64 = u64::MAX - 1;
+const TOKEN_LOG: u64 = u64::MAX - 2;
 /// Minus the number of the door.
-const TOKEN_DOOR: u64 = u64::MAX - 2;
+const TOKEN_DOOR: u64 = u64::MAX - 3;
 const DOORS_MAX: u64 = 1024;
 
 /// Size of the receive buffer.
@@ -256,6 +257,9 @@ impl Shard {
         let alarm = Alarm::new()?;
         poller.add_read(inbox.doorbell.descriptor(), TOKEN_DOORBELL)?;
         poller.add_read(alarm.descriptor(), TOKEN_ALARM)?;
+        if let Some(log) = &log {
+            poller.add_read(log.descriptor(), TOKEN_LOG)?;
+        }
         let now = common.clock.now();
         let counters = Counters::new(&live.config);
         let gather = Gather::new(live.config.gather);
@@ -308,39 +312,9 @@ impl Shard {
         self.handle(Event::Registrations { clients });
     }
 
-    /// A descriptor that is readable when a turn is due.
-    pub(crate) fn wake_descriptor(&self) -> io::Result<std::os::fd::OwnedFd> {
-        self.poller.descriptor()
-    }
-
     /// Why it stopped, if not because it was asked to.
     pub(crate) fn take_failure(&mut self) -> Option<String> {
         self.failure.take()
-    }
-
-    /// What happens outside of the loop's turn: does it, then everything that follows from it.
-    pub(crate) fn outside_turn(&mut self, act: impl FnOnce(&mut Self)) {
-        self.now = self.common.clock.now();
-        self.witnessed(|shard| {
-            act(shard);
-            shard.settle();
-        });
-        self.watch_stall();
-        if self.has_work() || !matches!(self.phase, Phase::Serving) {
-            self.inbox.doorbell.ring();
-        }
-    }
-
-    /// Makes the next wait of this shard's loop end at once.
-    pub(crate) fn ring_own_bell(&self) {
-        self.inbox.doorbell.ring_always();
-    }
-
-    /// Lets the commit task see that the shard has stopped.
-    pub(crate) fn wake_log(&mut self) {
-        if let Some(log) = &mut self.log {
-            log.wake();
-        }
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

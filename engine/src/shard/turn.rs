@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use postroad_base::ShardId;
 use postroad_broker::api::{Event, MeshMessage};
 
-use super::{DOORS_MAX, Order, Phase, Shard, TOKEN_ALARM, TOKEN_DOOR, TOKEN_DOORBELL};
+use super::{DOORS_MAX, Order, Phase, Shard, TOKEN_ALARM, TOKEN_DOOR, TOKEN_DOORBELL, TOKEN_LOG};
 use crate::config::Config;
 use crate::gather::Inputs;
 use crate::listener::{self, SocketOptions};
+use crate::log::ShardLog;
 use crate::poller::Ready;
 
 /// What the loop does after a turn.
@@ -17,12 +18,8 @@ use crate::poller::Ready;
 pub(crate) enum Next {
     /// There is more to do.
     Turn,
-    /// The same, and the executor has to be given its turn: it has a commit to carry.
-    TurnBesideCommit,
     /// Wait in [`Shard::sleep`].
     Sleep,
-    /// Wait for the descriptor through the executor, which has a commit to carry.
-    SleepBesideCommit,
     /// Do nothing for so long, whoever comes meanwhile.
     Gather(Duration),
     /// The shard's life is over.
@@ -50,7 +47,6 @@ impl Shard {
         for one in &ready {
             self.handle_ready(*one);
         }
-        let was_ready = !ready.is_empty();
         ready.clear();
         self.ready = ready;
         for door in std::mem::take(&mut self.doors_again) {
@@ -67,35 +63,27 @@ impl Shard {
         self.counters.turns += 1;
         self.gather.found(self.inputs);
         self.watch_stall();
-        self.next(was_ready)
+        self.next()
     }
 
-    fn next(&mut self, was_ready: bool) -> Next {
+    fn next(&mut self) -> Next {
         if self.phase == Phase::Stopped {
             return Next::Stop;
-        }
-        if self.log.as_ref().is_some_and(|log| !log.is_idle()) {
-            return self.next_beside_commit(was_ready);
         }
         if self.has_work() {
             return Next::Turn;
         }
-        if self.phase == Phase::Serving
-            && let Some(time) = self.gather.begin()
-        {
+        if let Some(time) = self.gather_time() {
             return Next::Gather(time);
         }
         self.inbox.doorbell.will_sleep();
         if self.has_work() { Next::Turn } else { Next::Sleep }
     }
 
-    /// A look at the descriptors is cheap, a way through the executor is not: where one was ready, it looks again first.
-    fn next_beside_commit(&mut self, was_ready: bool) -> Next {
-        if was_ready || self.has_work() {
-            return Next::TurnBesideCommit;
-        }
-        self.inbox.doorbell.will_sleep();
-        if self.has_work() { Next::TurnBesideCommit } else { Next::SleepBesideCommit }
+    /// Not while a commit is under way: many wait for its end.
+    fn gather_time(&mut self) -> Option<Duration> {
+        let may = self.phase == Phase::Serving && self.log.as_ref().is_none_or(ShardLog::is_idle);
+        if may { self.gather.begin() } else { None }
     }
 
     /// Waits for the descriptors, on this thread.
@@ -115,6 +103,7 @@ impl Shard {
         match ready.token {
             TOKEN_DOORBELL => {}
             TOKEN_ALARM => self.alarm.fired(),
+            TOKEN_LOG => self.commit_ended(),
             token if token > TOKEN_DOOR - DOORS_MAX => {
                 let door = usize::try_from(TOKEN_DOOR - token).expect("below 1,024");
                 self.accept_some(door);
@@ -220,9 +209,7 @@ impl Shard {
             self.drain_effects();
         }
         self.mesh.flush();
-        if let Some(log) = &mut self.log {
-            log.wake_if_pending();
-        }
+        self.carry_commit();
         self.set_alarm();
     }
 

@@ -3,8 +3,8 @@
 //! it is only carried.
 //!
 //! ```text
-//!  engine (start, stop) ─► one thread per shard: executor ─► shard::turn ─► broker, session
-//!                                                  └───────► log::run (io_uring)
+//!  engine (start, stop) ─► one executor per shard ─► shard::turn ─► broker, session
+//!                                                        └────────► log (io_uring)
 //! ```
 //! | for | see |
 //! |---|---|
@@ -12,6 +12,7 @@
 //! | from accept to session, across shards | `shard::arriving` |
 //! | bytes in, bytes out | `shard::reading`, `shard::writing` |
 //! | commits, retirement | `log` |
+//! | when a shard waits, and for what | `gather`, `poller` |
 //! | who may come in | [`auth`] |
 
 pub mod auth;

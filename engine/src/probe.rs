@@ -53,7 +53,7 @@ fn io_uring_advice() -> String {
     let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     match disabled.trim() {
         "1" | "2" => "the kernel forbids it: set sysctl kernel.io_uring_disabled=0".to_owned(),
-        _ => "it needs Linux 5.8 or later, RLIMIT_MEMLOCK of at least 512 KiB, and in a container a seccomp profile \
+        _ => "it needs Linux 6.1 or later, RLIMIT_MEMLOCK of at least 512 KiB, and in a container a seccomp profile \
               that allows io_uring_setup, io_uring_enter and io_uring_register"
             .to_owned(),
     }

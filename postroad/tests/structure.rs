@@ -51,6 +51,7 @@ const DEV_EDGES: &[(&str, &[&str])] = &[
 const HOUSES: &[(&str, &[&str])] = &[
     ("glommio-ng", &["postroad-engine"]),
     ("glommio", &[]),
+    ("io-uring", &["postroad-engine"]),
     ("fjall", &["postroad-storage"]),
     ("mlua", &["postroad-plugins"]),
     ("tokio", &["postroad-control", "postroad-client", "postroad-perf", "postroad"]),

@@ -3,10 +3,10 @@
 //! ```text
 //!  a turn:  readiness ─► read, decode ─► broker ─► effects ─► outputs
 //!           mesh, inbox, timers ───────────┘                    │
-//!           …at its end, once: write each dirty output, tell the mesh, wake the log, set the alarm
+//!           …at its end, once: write each dirty output, tell the mesh, begin a commit, set the alarm
 //! ```
 //! Invariants
-//! - Nothing here awaits. Whoever borrows the shard gives it back before the next `.await`.
+//! - Nothing here awaits or blocks, but for [`Shard::sleep`].
 //! - Each entry point ends with [`Shard::settle`]: after it the broker has no effect left, and each output
 //!   is either empty or waits for the kernel.
 //! - The broker learns of each connection's end exactly once (`Flags::known`).

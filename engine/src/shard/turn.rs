@@ -204,6 +204,7 @@ impl Shard {
     /// Everything that follows from what was handled: effects, writes, and what those bring about.
     pub(super) fn settle(&mut self) {
         self.drain_effects();
+        self.carry_commit(); // the disk works while the sockets are written
         while !self.dirty.is_empty() {
             self.write_dirty();
             self.drain_effects();

@@ -283,12 +283,12 @@ fn a_check_that_panics_refuses_its_client() {
     assert_eq!(daemon.metric("postroad_counted_total", "reason=\"panic_in_connection\"") as u64, 1);
 }
 
-/// Every thread that works for a shard stops the process: one of the log's, and one of the executor's own.
+/// Every thread that works for a shard stops the process.
 #[test]
 fn a_panic_of_a_helping_thread_stops_the_process() {
-    // A message that is larger than a segment has its file made within its commit, by the executor's thread.
+    // A message that is larger than a segment has its file made within its commit.
     let worker = ("panic-worker", &["log.young_age=1s", "shards=1"][..], 1, "log-0-write");
-    let prepare = ("panic-prepare", &["log.segment_bytes=65536", "shards=1"][..], 100_000, "");
+    let prepare = ("panic-prepare", &["log.segment_bytes=65536", "shards=1"][..], 100_000, "log-0-files");
     for (fault, settings, bytes, thread) in [worker, prepare] {
         let mut daemon = Daemon::with_faults(fault, settings);
         let address = daemon.mqtt();

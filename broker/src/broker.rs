@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use base::{ClientId, ConnectionId, MessageIdGenerator, Now, QueueId, Sequence};
+use base::{ConnectionId, MessageIdGenerator, Now, QueueId, Sequence};
 use postroad_base as base;
 use slab::Slab;
 
@@ -15,12 +15,13 @@ use crate::fence::Fences;
 use crate::gate::Gate;
 use crate::index::{Retained, Subscriptions};
 use crate::mesh::Mesh;
+use crate::places::Places;
 use crate::poison::Poison;
 use crate::registration::Registrations;
 use crate::retained::Kept;
 use crate::retire::Retiring;
 use crate::route::Scratch;
-use crate::session::{Connection, ConnectionIndex, Session, SessionIndex};
+use crate::session::{ByClient, ByConnection, ByQueue, Connection, ConnectionIndex, Session, SessionIndex};
 use crate::share::Groups;
 use crate::stats::Stats;
 use crate::subscribe::Operation;
@@ -37,10 +38,10 @@ pub struct Broker {
     pub(crate) gate: Gate,
     pub(crate) timers: Timers,
     pub(crate) connections: Slab<Connection>,
-    pub(crate) connection_places: AHashMap<ConnectionId, ConnectionIndex>,
+    pub(crate) connection_places: Places<ByConnection>,
     pub(crate) sessions: Slab<Session>,
-    pub(crate) clients: AHashMap<ClientId, SessionIndex>,
-    pub(crate) queues: AHashMap<QueueId, SessionIndex>,
+    pub(crate) clients: Places<ByClient>,
+    pub(crate) queues: Places<ByQueue>,
     /// Next free ordinal of each partition.
     pub(crate) ordinals: Vec<u64>,
     /// Ordinals of sessions that the log does not know, counted apart.
@@ -79,10 +80,10 @@ impl Broker {
             gate: Gate::new(first),
             timers: Timers::default(),
             connections: Slab::new(),
-            connection_places: AHashMap::new(),
+            connection_places: Places::default(),
             sessions: Slab::new(),
-            clients: AHashMap::new(),
-            queues: AHashMap::new(),
+            clients: Places::default(),
+            queues: Places::default(),
             ordinals: vec![0; usize::from(config.placement.partitions())],
             ordinals_unlogged: 0,
             subscriptions: Subscriptions::default(),
@@ -184,7 +185,20 @@ impl Broker {
     }
 
     pub(crate) fn place_of(&self, connection: ConnectionId) -> Option<ConnectionIndex> {
-        self.connection_places.get(&connection).copied()
+        self.connection_places.find(&self.connections, &connection)
+    }
+
+    pub(crate) fn session_of_client(&self, client: &str) -> Option<SessionIndex> {
+        self.clients.find(&self.sessions, client)
+    }
+
+    pub(crate) fn session_of_queue(&self, queue: QueueId) -> Option<SessionIndex> {
+        self.queues.find(&self.sessions, &queue)
+    }
+
+    /// The places of all sessions, in ascending order: for walks that change them.
+    pub(crate) fn session_places(&self) -> Vec<SessionIndex> {
+        self.sessions.iter().map(|(place, _)| place as SessionIndex).collect()
     }
 
     pub(crate) fn session_of(&self, connection: ConnectionIndex) -> SessionIndex {

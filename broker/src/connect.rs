@@ -39,7 +39,7 @@ impl Broker {
         let made =
             Connection { hears_refusals: connect.hears_refusals, ..Connection::new(connection, index, window_max) };
         let place = u32::try_from(self.connections.insert(made)).expect("fewer connections than 2^32");
-        self.connection_places.insert(connection, place);
+        self.connection_places.insert(&self.connections, place);
         let session = &mut self.sessions[index as usize];
         session.connection = Some(place);
         session.since = self.now.wall;
@@ -59,10 +59,10 @@ impl Broker {
 
     /// The client's session, without its old connection; none if it is to begin anew `[MQTT-3.1.2-4]`.
     fn session_to_resume(&mut self, connect: &Connect) -> Option<SessionIndex> {
-        let existing = self.session_of_client(&connect.client)?;
+        let existing = self.session_of_client(connect.client.as_str())?;
         self.take_over(existing);
         // A session that does not outlive its connection is gone now.
-        let existing = self.session_of_client(&connect.client)?;
+        let existing = self.session_of_client(connect.client.as_str())?;
         if connect.clean_start {
             self.end_session(existing);
             return None;
@@ -75,6 +75,7 @@ impl Broker {
         if !self.acl.decide(principal, client, Action::Connect, "") {
             return Some(ReasonCode::NotAuthorized);
         }
+        let known = self.session_of_client(client.as_str());
         let will = connect.will.as_ref();
         if will.is_some_and(|will| self.has_too_many_levels(will.topic.as_str())) {
             return Some(ReasonCode::TopicNameInvalid);
@@ -82,14 +83,14 @@ impl Broker {
         if will.is_some_and(|will| !self.acl.decide(principal, client, Action::Publish, will.topic.as_str())) {
             return Some(ReasonCode::NotAuthorized);
         }
-        if self.clients.get(client).is_some_and(|&index| self.is_foreign(index, principal)) {
+        if known.is_some_and(|index| self.is_foreign(index, principal)) {
             return Some(ReasonCode::NotAuthorized);
         }
         if self.registrations.get(client.as_str()).is_some_and(|known| known.principal.is_another_than(principal)) {
             return Some(ReasonCode::NotAuthorized);
         }
         let full = self.clients.len() >= self.config.sessions_max;
-        if full && !self.clients.contains_key(client) {
+        if full && known.is_none() {
             return Some(ReasonCode::QuotaExceeded);
         }
         let is_new = principal.user.is_some() && self.registrations.find(client.as_str()).is_none();
@@ -152,17 +153,23 @@ impl Broker {
     }
 
     pub(crate) fn add_session(&mut self, session: Session) -> SessionIndex {
-        let client = session.client.clone();
         let index = self.add_queue(session);
-        self.clients.insert(client, index);
+        self.clients.insert(&self.sessions, index);
         index
     }
 
     pub(crate) fn add_queue(&mut self, session: Session) -> SessionIndex {
-        let id = session.id;
         let index = u32::try_from(self.sessions.insert(session)).expect("fewer sessions than 2^30");
-        self.queues.insert(id, index);
+        self.queues.insert(&self.sessions, index);
         index
+    }
+
+    /// It leaves the slab, after its client.
+    pub(crate) fn remove_session(&mut self, index: SessionIndex) -> Session {
+        let client = self.sessions[index as usize].client.as_str();
+        debug_assert_ne!(self.session_of_client(client), Some(index), "{client:?} would be left with a stranger");
+        self.queues.remove(&self.sessions, index);
+        self.sessions.remove(index as usize)
     }
 
     pub(crate) fn new_queue_id(&mut self, client: &ClientId, logged: bool) -> QueueId {
@@ -197,8 +204,8 @@ impl Broker {
 
     /// Parts a connection from its session.
     fn detach(&mut self, place: ConnectionIndex, cause: DisconnectCause) {
+        self.connection_places.remove(&self.connections, place);
         let connection = self.connections.remove(place as usize);
-        self.connection_places.remove(&connection.id);
         let index = connection.session;
         let session = &mut self.sessions[index as usize];
         session.connection = None;
@@ -274,7 +281,7 @@ impl Broker {
         let inbound = std::mem::take(&mut session.inbound);
         self.timers.cancel(session.expiry_timer.take());
         let client = session.client.clone();
-        self.clients.remove(&client);
+        self.clients.remove(&self.sessions, index);
         self.registration_left(&client);
         self.begin_ending(index);
         for (_, state) in inbound.iter().filter(|(_, state)| state.recovered) {

@@ -69,7 +69,7 @@ impl Broker {
         if let Some(index) = self.registrations.find(name) {
             return self.collect_registered(&[index], message);
         }
-        if let Some(&session) = self.clients.get(name) {
+        if let Some(session) = self.session_of_client(name) {
             return self.add_push(session, message);
         }
         // QoS 0 would not wait for it.
@@ -88,9 +88,9 @@ impl Broker {
     /// Every registered client, and whoever has a session without being registered.
     fn collect_all(&mut self, message: &Message) {
         self.collect_registered(&self.registrations.all(), message);
-        let Self { clients, registrations, .. } = self;
-        let unregistered = clients.iter().filter(|(client, _)| registrations.find(client.as_str()).is_none());
-        let mut sessions: Vec<SessionIndex> = unregistered.map(|(_, &index)| index).collect();
+        let client_of = |&index: &SessionIndex| self.sessions[index as usize].client.as_str();
+        let unregistered = self.clients.iter().filter(|index| self.registrations.find(client_of(index)).is_none());
+        let mut sessions: Vec<SessionIndex> = unregistered.collect();
         sessions.sort_unstable();
         for session in sessions {
             self.add_push(session, message);
@@ -99,7 +99,7 @@ impl Broker {
 
     fn collect_registered(&mut self, registrations: &[RegistrationIndex], message: &Message) {
         for &index in registrations {
-            let session = self.session_of_client(&self.registrations.entry(index).client);
+            let session = self.session_of_client(self.registrations.entry(index).client.as_str());
             match (message.qos.is_acknowledged(), session) {
                 (true, Some(session)) => {
                     let queue = self.registration_queue(index);

@@ -66,9 +66,7 @@ impl Broker {
         session.maybe_shared = true;
         session.queue.attach();
         self.groups.ending += 1;
-        if self.clients.get(&session.client) == Some(&index) {
-            self.clients.remove(&session.client);
-        }
+        self.clients.remove(&self.sessions, index);
     }
 
     /// All shards have told who their members are: the ending queues go on.
@@ -165,15 +163,14 @@ impl Broker {
 
     /// The answer to one that was under way.
     pub(crate) fn given_back_later(&mut self, given: GivenBack, outcome: Forwarded) {
-        let Some(&index) = self.queues.get(&given.queue) else { return };
+        let Some(index) = self.session_of_queue(given.queue) else { return };
         self.given_back(index, given.tag, outcome);
         self.give_back(index);
     }
 
     /// Nothing of the queue is left.
     fn end_queue(&mut self, index: SessionIndex) {
-        let session = self.sessions.remove(index as usize);
-        self.queues.remove(&session.id);
+        let session = self.remove_session(index);
         self.groups.ending -= 1;
         if session.logged {
             self.append(Record::QueueEnd { queue: session.id });

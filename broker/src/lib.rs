@@ -13,6 +13,7 @@
 //! | share groups, and what a member that ends gives back | `share`, `give_back` |
 //! | directed pushes and who can be pushed to | `directed`, `registration` |
 //! | retained messages for new subscribers, access rules applied to what exists, work of many turns | `giving`, `fence`, `judge`, `turns` |
+//! | what is found by a key, in little memory | `places`, `table` |
 //! | the log, read and given back | `recover`, `retire` |
 
 pub mod access;
@@ -29,6 +30,7 @@ mod giving;
 pub mod index;
 mod judge;
 mod mesh;
+mod places;
 mod poison;
 mod publish;
 mod queue;
@@ -41,6 +43,7 @@ mod session;
 mod share;
 mod stats;
 mod subscribe;
+mod table;
 mod timers;
 mod turns;
 mod will;

@@ -54,7 +54,7 @@ impl Broker {
 
     /// The client that publishes into or receives from this queue, for a report about a crash.
     pub fn client_of_queue(&self, queue: QueueId) -> Option<&ClientId> {
-        self.queues.get(&queue).map(|&index| &self.sessions[index as usize].client)
+        self.session_of_queue(queue).map(|index| &self.sessions[index as usize].client)
     }
 
     /// The client of this connection, for a report about a crash.
@@ -67,10 +67,11 @@ impl Broker {
     pub(crate) fn set_replayed_aside(&mut self) {
         let mut found = std::mem::take(&mut self.poison.replayed);
         // The session may have ended after.
-        found.retain(|(_, queue, _)| self.queues.contains_key(queue));
+        found.retain(|(_, queue, _)| self.session_of_queue(*queue).is_some());
         found.sort_by_key(|(message, queue, _)| (message.id, *queue));
         for of_one in found.chunk_by(|a, b| a.0.id == b.0.id) {
-            let deliveries: Vec<_> = of_one.iter().map(|(_, queue, at)| (self.queues[queue], *at, false)).collect();
+            let pending = of_one.iter().filter_map(|(_, queue, at)| Some((self.session_of_queue(*queue)?, *at, false)));
+            let deliveries: Vec<_> = pending.collect();
             self.end_poisoned(&of_one[0].0, &deliveries);
         }
         let retained = &mut self.retiring.replayed_retained;

@@ -57,7 +57,7 @@ impl Broker {
         if let Record::QueueBegin { owner, expiry, at, .. } = record {
             return self.replay_begin(queue, owner, expiry, at, is_snapshot);
         }
-        let Some(&index) = self.queues.get(&queue) else { return };
+        let Some(index) = self.session_of_queue(queue) else { return };
         if !is_snapshot {
             self.mark_dirty(index);
         }
@@ -135,7 +135,7 @@ impl Broker {
         let index = match owner {
             QueueOwner::Session(client) => {
                 // The older queue was ending.
-                if let Some(&older) = self.clients.get(&client) {
+                if let Some(older) = self.session_of_client(client.as_str()) {
                     self.sessions[older as usize].ending = true;
                 }
                 let mut session = Session::new(client, queue, true, expiry);
@@ -151,11 +151,8 @@ impl Broker {
     }
 
     fn replay_end(&mut self, index: SessionIndex) {
-        let session = self.sessions.remove(index as usize);
-        self.queues.remove(&session.id);
-        if self.clients.get(&session.client) == Some(&index) {
-            self.clients.remove(&session.client);
-        }
+        self.clients.remove(&self.sessions, index);
+        let session = self.remove_session(index);
         self.retiring.ended.push(session.id);
     }
 
@@ -166,7 +163,7 @@ impl Broker {
             if message.qos == Qos::ExactlyOnce {
                 self.mesh.know(message.id, recipient.group.clone());
             }
-            let Some(&index) = self.queues.get(&recipient.queue) else { continue };
+            let Some(index) = self.session_of_queue(recipient.queue) else { continue };
             let session = &mut self.sessions[index as usize];
             if sequence <= session.watermark {
                 continue;
@@ -192,7 +189,7 @@ impl Broker {
     }
 
     fn replay_settle(&mut self, queue: QueueId, sequence: Sequence) {
-        let Some(&index) = self.queues.get(&queue) else { return };
+        let Some(index) = self.session_of_queue(queue) else { return };
         self.mark_dirty(index);
         self.poison.replay_settle(queue, sequence);
         let session = &mut self.sessions[index as usize];
@@ -213,7 +210,7 @@ impl Broker {
     }
 
     fn replay_tagged(&mut self, queue: QueueId, sequence: Sequence, tag: Tag) {
-        let Some(&index) = self.queues.get(&queue) else { return };
+        let Some(index) = self.session_of_queue(queue) else { return };
         self.mark_dirty(index);
         let session = &mut self.sessions[index as usize];
         if tag_at(&session.queue.window, sequence).is_some() {
@@ -234,7 +231,7 @@ impl Broker {
     }
 
     fn replay_received(&mut self, queue: QueueId, sequence: Sequence) {
-        let Some(&index) = self.queues.get(&queue) else { return };
+        let Some(index) = self.session_of_queue(queue) else { return };
         self.mark_dirty(index);
         self.poison.replay_settle(queue, sequence); // the client has it: only the release is left
         let queue = &mut self.sessions[index as usize].queue;
@@ -249,7 +246,7 @@ impl Broker {
 
     /// How much the old generation holds of this queue: it counts against the queue's limits. After the snapshot.
     pub fn replay_stored(&mut self, queue: QueueId, messages: usize, bytes: usize) {
-        let Some(&index) = self.queues.get(&queue) else { return };
+        let Some(index) = self.session_of_queue(queue) else { return };
         if let Some(backlog) = &mut self.sessions[index as usize].queue.backlog {
             (backlog.unread, backlog.unread_bytes) = (messages, bytes);
         }
@@ -273,7 +270,7 @@ impl Broker {
             session.ending &= session.will.is_none();
         }
         let (ending, mut places): (Vec<_>, Vec<_>) =
-            self.queues.values().copied().partition(|index| self.sessions[*index as usize].ending);
+            self.session_places().into_iter().partition(|index| self.sessions[*index as usize].ending);
         ending.into_iter().for_each(|index| self.resume_ending(index));
         places.sort_unstable();
         for &index in &places {

@@ -25,6 +25,7 @@ use slab::Slab;
 
 use crate::api::{ClientName, Counted, Principal, StateKey};
 use crate::broker::Broker;
+use crate::places::{By, Places};
 use crate::session::{ConnectionIndex, Role, Session, SessionIndex};
 use crate::timers::{Timer, TimerKey};
 
@@ -52,11 +53,24 @@ impl Registration {
     }
 }
 
+/// The registration of a client, every one.
+#[derive(Debug)]
+struct ByRegistered;
+
+impl By for ByRegistered {
+    type Entry = Registration;
+    type Key = str;
+
+    fn key(known: &Registration) -> &str {
+        known.client.as_str()
+    }
+}
+
 /// All registrations of this shard, by client, user and group.
 #[derive(Debug, Default)]
 pub(crate) struct Registrations {
     entries: Slab<Registration>,
-    clients: AHashMap<ClientId, RegistrationIndex>,
+    clients: Places<ByRegistered>,
     users: AHashMap<ByteString, BTreeSet<RegistrationIndex>>,
     groups: AHashMap<ByteString, BTreeSet<RegistrationIndex>>,
     /// A look for idle ones is due.
@@ -74,7 +88,7 @@ impl Registrations {
     }
 
     pub fn find(&self, client: &str) -> Option<RegistrationIndex> {
-        self.clients.get(client).copied()
+        self.clients.find(&self.entries, client)
     }
 
     pub fn get(&self, client: &str) -> Option<&Registration> {
@@ -105,9 +119,9 @@ impl Registrations {
     fn set(&mut self, client: &ClientId, principal: &Principal, by: RegisteredBy, seen: WallMillis) -> bool {
         let Some(index) = self.find(client.as_str()) else {
             let (client, principal) = (client.clone(), principal.clone());
-            let entry = Registration { client: client.clone(), principal: Principal::default(), by, seen, queue: None };
+            let entry = Registration { client, principal: Principal::default(), by, seen, queue: None };
             let index = u32::try_from(self.entries.insert(entry)).expect("fewer registrations than 2^32");
-            self.clients.insert(client, index);
+            self.clients.insert(&self.entries, index);
             self.enter(index, principal);
             return true;
         };
@@ -122,7 +136,8 @@ impl Registrations {
     }
 
     fn remove(&mut self, client: &ClientId) -> Option<Registration> {
-        let index = self.clients.remove(client)?;
+        let index = self.find(client.as_str())?;
+        self.clients.remove(&self.entries, index);
         self.leave(index);
         Some(self.entries.remove(index as usize))
     }
@@ -193,7 +208,7 @@ impl Broker {
             known.by != RegisteredBy::File
                 && idle_max > 0
                 && self.now.wall.since(known.seen) >= idle_max
-                && self.session_of_client(&known.client).is_none()
+                && self.session_of_client(known.client.as_str()).is_none()
         };
         let known = self.registrations.entries.iter().map(|(_, known)| known);
         let idle: Vec<_> = known.filter(is_idle).map(|known| known.client.clone()).collect();
@@ -247,7 +262,7 @@ impl Broker {
             |(_, known): &(usize, &Registration)| known.by == RegisteredBy::File && !named.contains(&known.client);
         let gone: Vec<_> = self.registrations.entries.iter().filter(gone).map(|(_, k)| k.client.clone()).collect();
         for client in gone {
-            match self.session_of_client(&client).map(|index| &self.sessions[index as usize]) {
+            match self.session_of_client(client.as_str()).map(|index| &self.sessions[index as usize]) {
                 Some(session) if session.connection.is_some() || session.principal.user.is_some() => {
                     let principal = session.principal.clone();
                     self.register(&client, &principal, RegisteredBy::Connection);
@@ -275,10 +290,10 @@ impl Broker {
 
     /// The client belongs to another user now: the old one's connection and session end, and what waited for it.
     fn take_from_user(&mut self, client: &ClientId) {
-        if let Some(index) = self.session_of_client(client) {
+        if let Some(index) = self.session_of_client(client.as_str()) {
             self.cut_off(index, ReasonCode::NotAuthorized);
         }
-        if let Some(index) = self.session_of_client(client) {
+        if let Some(index) = self.session_of_client(client.as_str()) {
             self.end_session(index);
         }
         self.unregister(client);
@@ -309,7 +324,7 @@ impl Broker {
             self.mark_dirty(queue);
         }
         self.registrations.entry_mut(index).queue = Some(queue);
-        let session = self.session_of_client(&client);
+        let session = self.session_of_client(client.as_str());
         if let Some(place) = session.and_then(|session| self.sessions[session as usize].connection) {
             self.join_registration(place, queue);
         }
@@ -330,9 +345,8 @@ impl Broker {
     }
 
     fn end_registration_queue(&mut self, index: SessionIndex) {
-        let session = self.sessions.remove(index as usize);
+        let session = self.remove_session(index);
         assert!(session.connection.is_none(), "packet identifiers of a queue that ends may still be answered");
-        self.queues.remove(&session.id);
         if session.logged {
             self.append(Record::QueueEnd { queue: session.id });
             self.retiring.ended.push(session.id);
@@ -354,8 +368,8 @@ impl Broker {
 
     /// Recovery: all records have been replayed. Queues find their registrations, sessions their principals.
     pub(crate) fn registrations_recovered(&mut self) {
-        let is_registration = |index: &SessionIndex| self.sessions[*index as usize].role == Role::Registration;
-        let queues: Vec<SessionIndex> = self.queues.values().copied().filter(is_registration).collect();
+        let mut queues = self.session_places();
+        queues.retain(|&index| self.sessions[index as usize].role == Role::Registration);
         for queue in queues {
             let session = &self.sessions[queue as usize];
             let owner = self.registrations.find(session.client.as_str());
@@ -368,13 +382,9 @@ impl Broker {
             self.schedule_sweep();
         }
         for (_, known) in &self.registrations.entries {
-            if let Some(&index) = self.clients.get(&known.client) {
+            if let Some(index) = self.clients.find(&self.sessions, known.client.as_str()) {
                 self.sessions[index as usize].principal = known.principal.clone();
             }
         }
-    }
-
-    pub(crate) fn session_of_client(&self, client: &ClientId) -> Option<SessionIndex> {
-        self.clients.get(client).copied()
     }
 }

@@ -65,8 +65,7 @@ impl Broker {
 
     /// What is pending in the segments that go, and not stored yet.
     fn pending_into(&mut self, batch: &mut Retirement) {
-        let places: Vec<SessionIndex> = self.queues.values().copied().collect();
-        for index in places {
+        for index in self.session_places() {
             let session = &mut self.sessions[index as usize];
             if !session.logged {
                 continue;
@@ -99,7 +98,7 @@ impl Broker {
 
     fn queues_into(&mut self, batch: &mut Retirement) {
         for queue in std::mem::take(&mut self.retiring.dirty_queues) {
-            let state = self.queues.get(&queue).map(|&index| {
+            let state = self.session_of_queue(queue).map(|index| {
                 let session = &mut self.sessions[index as usize];
                 session.dirty = false;
                 session.watermark = session.watermark.max(batch.upto);
@@ -165,8 +164,7 @@ impl Broker {
             backlog.ended = false;
             backlog.extended = backlog.reading;
         }
-        let places: Vec<SessionIndex> = self.queues.values().copied().collect();
-        for index in places {
+        for index in self.session_places() {
             self.read_backlog(index);
         }
     }
@@ -227,7 +225,7 @@ impl Broker {
 
     /// A portion has come.
     pub(crate) fn backlog(&mut self, queue: QueueId, entries: Vec<BacklogEntry>, end: bool) {
-        let Some(&index) = self.queues.get(&queue) else { return };
+        let Some(index) = self.session_of_queue(queue) else { return };
         let session = &mut self.sessions[index as usize];
         let Some(mut backlog) = session.queue.backlog.take() else { return };
         backlog.reading = false;

@@ -13,6 +13,7 @@ use postroad_base as base;
 
 use crate::api::{Inbound, Principal};
 use crate::giving::Job;
+use crate::places::By;
 use crate::queue::{Queue, Tags};
 use crate::timers::TimerKey;
 
@@ -20,6 +21,45 @@ use crate::timers::TimerKey;
 pub(crate) type SessionIndex = u32;
 /// Place of a connection in the slab.
 pub(crate) type ConnectionIndex = u32;
+
+/// The session of a client, as long as it is not ending.
+#[derive(Debug)]
+pub(crate) struct ByClient;
+
+impl By for ByClient {
+    type Entry = Session;
+    type Key = str;
+
+    fn key(session: &Session) -> &str {
+        session.client.as_str()
+    }
+}
+
+/// The session whose queue it is, every one.
+#[derive(Debug)]
+pub(crate) struct ByQueue;
+
+impl By for ByQueue {
+    type Entry = Session;
+    type Key = QueueId;
+
+    fn key(session: &Session) -> &QueueId {
+        &session.id
+    }
+}
+
+/// Every connection that has a session here.
+#[derive(Debug)]
+pub(crate) struct ByConnection;
+
+impl By for ByConnection {
+    type Entry = Connection;
+    type Key = ConnectionId;
+
+    fn key(connection: &Connection) -> &ConnectionId {
+        &connection.id
+    }
+}
 
 /// What a [`Session`] is to its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,6 @@
 mod list;
 mod retained;
 mod subscriptions;
-mod table;
 mod text;
 mod trie;
 

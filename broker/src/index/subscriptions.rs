@@ -6,9 +6,9 @@ use ahash::RandomState;
 
 use super::has_wildcard;
 use super::list::List;
-use super::table::Table;
 use super::text::Text;
 use super::trie::Trie;
+use crate::table::Table;
 
 /// All subscriptions of a shard: of its own sessions, and of other shards that want a filter.
 ///

@@ -17,8 +17,8 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::list::List;
-use super::table::Table;
 use super::text::Text;
+use crate::table::Table;
 
 /// Place of a node. The root is 0 and always there.
 type NodeId = u32;

@@ -13,7 +13,7 @@ const SHRINK_MIN: usize = 64;
 
 /// Entries that know their own hash by a function that the owner passes in.
 #[derive(Debug)]
-pub(super) struct Table<T> {
+pub(crate) struct Table<T> {
     /// Empty until the first entry comes.
     parts: Vec<HashTable<T>>,
     len: usize,

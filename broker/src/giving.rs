@@ -1,7 +1,7 @@
 //! Retained messages for new subscriptions, a portion at a time.
 //!
 //! ```text
-//! SUBSCRIBE ─► SUBACK ─► for each filter, for each shard that may hold a match:
+//! SUBSCRIBE ─► SUBACK ─► for each filter (unless it is clear that nothing matches), for each shard that may hold a match:
 //!                          ask ─► (fence) ─► look at some topics ─► (fence) ─► give ─► has it room? ─► ask …
 //! ```
 //! A session asks for the next portion only when its queue and its connection have room (less than
@@ -73,6 +73,8 @@ enum Given {
     NoRoom,
 }
 
+/// Topics that are looked at while a SUBSCRIBE is answered, to find that nothing matches.
+const LOOKS_AT_ONCE: usize = 4;
 /// So many jobs that are over may stand in the line besides as many as are not.
 const JOBS_OVER_MAX: usize = 16;
 /// Topics whose live messages a session is remembered to have, at most.
@@ -83,6 +85,9 @@ impl Watch {
     fn add_job(&mut self, filter: TopicFilter, source: ShardId) {
         self.job_last += 1;
         self.due.insert(filter.clone(), self.job_last);
+        if self.jobs.is_empty() {
+            self.jobs.reserve_exact(1); // most have one
+        }
         self.jobs.push_back(Job { number: self.job_last, filter, source, cursor: Cursor::default() });
         // A client that subscribes again and again, and reads nothing, must not lengthen the line.
         if self.jobs.len() > 2 * self.due.len() + JOBS_OVER_MAX {
@@ -157,10 +162,28 @@ impl Broker {
         for filter in filters {
             if self.sessions[index as usize].subscription(&filter).is_some() {
                 self.due(index, &filter); // again, if an earlier giving has ended meanwhile
-                self.add_job(index, filter);
+                if self.nothing_is_retained_for(&filter) {
+                    self.given(index, &filter);
+                } else {
+                    self.add_job(index, filter);
+                }
             }
         }
         self.give_more(index);
+    }
+
+    /// Whether it takes no question to know that nothing is to be given. Most clients wait for nothing that is retained:
+    /// a crowd of them that stands in line costs a KiB each, and leaves the heap full of holes.
+    fn nothing_is_retained_for(&self, filter: &TopicFilter) -> bool {
+        if self.mesh.others().next().is_some() {
+            return false; // what they have taken in before may be under way
+        }
+        if !filter.has_wildcard() {
+            return self.retained.get(filter.pattern()).is_none();
+        }
+        let mut found = false;
+        let rest = self.retained.portion(filter.pattern(), Cursor::default(), LOOKS_AT_ONCE, &mut |_, _| found = true);
+        !found && rest.is_none()
     }
 
     fn add_job(&mut self, index: SessionIndex, filter: TopicFilter) {

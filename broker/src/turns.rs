@@ -1,6 +1,8 @@
 //! Work that is too long for one turn: it is cut into steps of bounded size, which stand in one line. Each tick takes
 //! a few; while any is left, the next tick is due at once, so that clients get their turn in between.
 
+use std::collections::VecDeque;
+
 use base::{MonoMillis, QueueId};
 use postroad_base as base;
 
@@ -10,6 +12,8 @@ use crate::session::SessionIndex;
 
 /// Steps of one tick.
 const STEPS_PER_TICK: usize = 4;
+/// Steps whose room is kept when none waits any more.
+const ROOM_KEPT_MAX: usize = 64;
 
 /// A piece of long work.
 #[derive(Debug)]
@@ -46,5 +50,28 @@ impl Broker {
                 Step::Judge => self.judge_some(),
             }
         }
+        if self.later.is_empty() && self.later.capacity() > ROOM_KEPT_MAX {
+            self.later = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::{Now, Placement, Sequence, ShardId};
+
+    use super::*;
+    use crate::api::Event;
+    use crate::config::Config;
+
+    #[test]
+    fn a_long_line_gives_its_room_back() {
+        let config = Config::new(ShardId(0), Placement::new(16, 1, [3; 16]), false, 7);
+        let mut broker = Broker::new(config, Sequence(1));
+        broker.later.extend((0..10_000).map(|_| Step::Give(0, QueueId::NONE)));
+        while broker.has_steps() {
+            broker.handle(Now::default(), Event::Tick);
+        }
+        assert!(broker.later.capacity() <= ROOM_KEPT_MAX, "{}", broker.later.capacity());
     }
 }

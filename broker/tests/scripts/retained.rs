@@ -886,3 +886,52 @@ fn the_oldest_is_dropped_where_it_is_stored() {
         "#]],
     );
 }
+
+/// 15,000 clients that came at once stood in line to hear that nothing is retained for them, and cost 1 KiB each
+/// meanwhile: the holes that this left in the heap were a fifth of what they cost for ever.
+#[test]
+fn for_whom_nothing_is_retained_stands_in_no_line() {
+    let mut world = memory();
+    world.run("connect 1 a\npub 1 r/1 x retain\npub 1 r/2 y retain expires=500");
+    let output = world.run("sub 1 1 q/1\nsub 1 2 q/+\nsub 1 3 r/1/+\nunsub 1 4 q/1\nsub 1 5 q/1");
+    assert_eq!((payloads(&output), world.ticks), (vec![], 0), "{output}");
+    let output = world.run("sub 1 6 r/1\nsub 1 7 r/+");
+    assert_eq!(payloads(&output), ["x", "x", "y"], "{output}");
+    assert!(world.ticks > 0);
+    world.run("pub 1 r/1 - retain\nat 2000");
+    world.ticks = 0;
+    let output = world.run("sub 1 8 r/1\nsub 1 9 r/+");
+    assert_eq!((payloads(&output), world.ticks), (vec![], 0), "{output}");
+}
+
+/// It is noted as given: no crash brings it back, though something is retained by then.
+#[test]
+fn what_was_not_retained_is_not_given_after_a_crash() {
+    check(
+        durable(),
+        "
+        connect 1 a expiry=60
+        connect 2 b
+        sub 1 1 r/+:1
+        pub 2 r/1 x qos=1 tag=1 retain
+        ack 1 1
+        crash
+        connect 3 a expiry=60
+        ",
+        expect![[r#"
+            connect 1 a expiry=60
+                1: connected present=false
+            connect 2 b
+                2: connected present=false
+            sub 1 1 r/+:1
+                1: subscribed 1 granted_qos_1
+            pub 2 r/1 x qos=1 tag=1 retain
+                1: deliver r/1 "x" qos=1 tag=1
+                2: published 1 success
+            ack 1 1
+            crash
+            connect 3 a expiry=60
+                3: connected present=true
+        "#]],
+    );
+}

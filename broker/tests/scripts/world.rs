@@ -85,6 +85,8 @@ pub struct World {
     show_log: bool,
     /// The most deliveries that came of one event.
     pub burst_max: usize,
+    /// Ticks that were due.
+    pub ticks: usize,
     /// Fences that were asked for between shards.
     pub fences: usize,
     /// Questions for retained messages between shards.
@@ -122,6 +124,7 @@ impl World {
             out: String::new(),
             show_log: false,
             burst_max: 0,
+            ticks: 0,
             fences: 0,
             questions: 0,
             revoked_max: 0,
@@ -322,6 +325,7 @@ impl World {
             if let Some((place, (from, message))) = self.next_message() {
                 self.handle(place, Event::Mesh { from, message });
             } else if let Some(place) = self.shards.iter().position(is_due) {
+                self.ticks += 1;
                 self.handle(place, Event::Tick);
             } else if !self.hold && self.shards.iter().any(|s| s.disk.committed < s.disk.records.len()) {
                 self.commit();

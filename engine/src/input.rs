@@ -23,6 +23,15 @@ pub(crate) const OWN_BYTES_MIN: usize = 4096;
 /// See the module head.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
+    /// There, if anything is: few connections keep something, and only those pay for more than a pointer.
+    kept: Option<Box<Kept>>,
+}
+
+const _: () = assert!(size_of::<Input>() == size_of::<usize>());
+
+/// At least one byte.
+#[derive(Debug, Default)]
+struct Kept {
     /// All of it is initialised; the packet's bytes are `begin..end`.
     bytes: Vec<u8>,
     begin: usize,
@@ -37,88 +46,100 @@ pub(crate) struct Input {
 impl Input {
     /// Bytes that came with a connection from another shard: nobody has looked at them.
     pub(crate) fn unseen(bytes: Vec<u8>) -> Self {
-        Self { end: bytes.len(), bytes, ..Self::default() }
+        let kept = Kept { end: bytes.len(), bytes, ..Kept::default() };
+        Self { kept: (kept.end > 0).then(|| Box::new(kept)) }
     }
 
     /// What is kept, to go with the connection to another shard.
     pub(crate) fn into_bytes(self) -> Vec<u8> {
-        let Self { mut bytes, begin, end, .. } = self;
+        let Some(kept) = self.kept else { return Vec::new() };
+        let Kept { mut bytes, begin, end, .. } = *kept;
         bytes.truncate(end);
         bytes.drain(..begin);
         bytes
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.begin == self.end
+        self.kept.is_none()
     }
 
     /// Whether it is worth decoding: there is something, and no less than the front packet needs.
     pub(crate) fn is_whole(&self) -> bool {
-        !self.is_empty() && self.len() >= self.needed
-    }
-
-    fn len(&self) -> usize {
-        self.end - self.begin
+        self.kept.as_ref().is_some_and(|kept| kept.lacking() == 0)
     }
 
     /// Bytes of memory owned.
     pub(crate) fn capacity(&self) -> usize {
-        self.bytes.capacity()
+        self.kept.as_ref().map_or(0, |kept| kept.bytes.capacity())
     }
 
     /// What is kept.
     pub(crate) fn front(&self) -> &[u8] {
-        &self.bytes[self.begin..self.end]
+        self.kept.as_ref().map_or(&[], |kept| &kept.bytes[kept.begin..kept.end])
     }
 
     /// The kept packet in its own memory, if it is whole, alone, and large; then nothing is kept any more.
     pub(crate) fn take_large(&mut self) -> Option<Bytes> {
-        if self.begin > 0 || self.end <= OWN_BYTES_MIN || self.end != self.needed {
-            return None;
-        }
-        let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.truncate(self.end);
-        *self = Self::default();
-        Some(bytes.into())
+        let mut kept = self.kept.take_if(|kept| kept.is_whole_alone_and_large())?;
+        kept.bytes.truncate(kept.end);
+        Some(kept.bytes.into())
     }
 
     /// Takes `used` bytes off the front; what is then in front needs `needed` bytes at least, 0 if nobody knows.
     pub(crate) fn advance(&mut self, used: usize, needed: usize) {
-        self.begin += used;
-        self.needed = needed;
-        assert!(self.begin <= self.end, "used what has not come");
-        if self.is_empty() {
-            self.release();
+        let Some(kept) = &mut self.kept else {
+            assert_eq!(used, 0, "used what has not come");
+            return;
+        };
+        kept.begin += used;
+        kept.needed = needed;
+        assert!(kept.begin <= kept.end, "used what has not come");
+        if kept.begin == kept.end {
+            self.kept = None;
         }
-    }
-
-    fn release(&mut self) {
-        (self.bytes, self.begin, self.end, self.needed) = (Vec::new(), 0, 0, 0);
     }
 
     /// Keeps `rest`, the front of which needs `needed` bytes at least. Nothing may be kept before.
     pub(crate) fn keep(&mut self, rest: &[u8], needed: usize) {
         assert!(self.is_empty(), "something is kept already");
-        self.needed = needed;
-        self.append(rest);
+        if !rest.is_empty() {
+            self.kept.insert(Box::new(Kept { needed, ..Kept::default() })).append(rest);
+        }
     }
 
     /// Keeps `more` behind what is kept.
     pub(crate) fn append(&mut self, more: &[u8]) {
-        if more.is_empty() {
-            return;
+        if !more.is_empty() {
+            self.kept.get_or_insert_default().append(more);
         }
-        self.make_room(more.len());
-        self.bytes[self.end..self.end + more.len()].copy_from_slice(more);
-        self.end += more.len();
-        self.count(more.len());
     }
 
     /// Takes of `fresh`, which came behind what is kept, as much as the front packet lacks. Returns the rest.
     pub(crate) fn fill<'a>(&mut self, fresh: &'a [u8]) -> &'a [u8] {
-        let (taken, rest) = fresh.split_at(self.lacking().min(fresh.len()));
+        let lacking = self.kept.as_ref().map_or(0, |kept| kept.lacking());
+        let (taken, rest) = fresh.split_at(lacking.min(fresh.len()));
         self.append(taken);
         rest
+    }
+
+    /// Where to receive: behind what is kept as far as its packet goes, then into `shared`.
+    pub(crate) fn slices<'a>(&'a mut self, shared: &'a mut [u8]) -> [IoSliceMut<'a>; 2] {
+        let own = self.kept.as_mut().map_or(&mut [][..], |kept| kept.open_room());
+        [IoSliceMut::new(own), IoSliceMut::new(shared)]
+    }
+
+    /// `count` bytes were received into [`Self::slices`]. Returns how many of them lie in `shared`.
+    pub(crate) fn received(&mut self, count: usize) -> usize {
+        let Some(kept) = &mut self.kept else { return count };
+        let own = count.min(kept.room());
+        kept.end += own;
+        count - own
+    }
+}
+
+impl Kept {
+    fn len(&self) -> usize {
+        self.end - self.begin
     }
 
     /// Bytes that the front packet lacks, as far as is known.
@@ -126,29 +147,29 @@ impl Input {
         self.needed.saturating_sub(self.len())
     }
 
-    /// Where to receive: behind what is kept as far as its packet goes, then into `shared`.
-    pub(crate) fn slices<'a>(&'a mut self, shared: &'a mut [u8]) -> [IoSliceMut<'a>; 2] {
-        let lacking = self.lacking();
-        if self.is_empty() || lacking == 0 {
-            return [IoSliceMut::new(&mut []), IoSliceMut::new(shared)];
-        }
-        if self.end == self.bytes.len() {
+    fn is_whole_alone_and_large(&self) -> bool {
+        self.begin == 0 && self.end > OWN_BYTES_MIN && self.end == self.needed
+    }
+
+    fn append(&mut self, more: &[u8]) {
+        self.make_room(more.len());
+        self.bytes[self.end..self.end + more.len()].copy_from_slice(more);
+        self.end += more.len();
+        self.count(more.len());
+    }
+
+    /// Room that there is for what the front packet lacks.
+    fn room(&self) -> usize {
+        self.lacking().min(self.bytes.len() - self.end)
+    }
+
+    /// The same, some of it if the packet lacks anything.
+    fn open_room(&mut self) -> &mut [u8] {
+        if self.lacking() > 0 && self.end == self.bytes.len() {
             self.make_room(1);
         }
         let room = self.room();
-        [IoSliceMut::new(&mut self.bytes[self.end..self.end + room]), IoSliceMut::new(shared)]
-    }
-
-    /// Room in the first of [`Self::slices`].
-    fn room(&self) -> usize {
-        if self.is_empty() { 0 } else { self.lacking().min(self.bytes.len() - self.end) }
-    }
-
-    /// `count` bytes were received into [`Self::slices`]. Returns how many of them lie in `shared`.
-    pub(crate) fn received(&mut self, count: usize) -> usize {
-        let own = count.min(self.room());
-        self.end += own;
-        count - own
+        &mut self.bytes[self.end..self.end + room]
     }
 
     /// Room for `more` bytes at least, doubling, but no more than the front packet lacks if that is enough.
@@ -181,6 +202,10 @@ impl Input {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn moved(input: &Input) -> usize {
+        input.kept.as_ref().expect("something is kept").moved
+    }
 
     /// Receives `segment` as a socket would: into the slices, in order. Returns what landed in the shared buffer.
     fn receive(input: &mut Input, segment: &[u8]) -> Vec<u8> {
@@ -219,7 +244,7 @@ mod tests {
                 assert!(arrive(&mut input, segment).is_empty());
             }
             assert!(input.is_whole() && input.front() == packet, "{len} bytes are whole");
-            assert!(input.moved <= 2 * len, "{} bytes moved for a packet of {len}", input.moved);
+            assert!(moved(&input) <= 2 * len, "{} bytes moved for a packet of {len}", moved(&input));
             assert_eq!(input.capacity(), len, "no room is left over");
         }
     }
@@ -234,6 +259,16 @@ mod tests {
             assert!(arrive(&mut input, &[2; 1000]).is_empty());
         }
         assert!(input.capacity() <= 2 * 100_015, "{} bytes for 100,015", input.capacity());
+    }
+
+    #[test]
+    fn nothing_kept_is_nothing_owned() {
+        let mut input = Input::unseen(Vec::with_capacity(100));
+        input.keep(&[], 0);
+        input.append(&[]);
+        input.advance(0, 7); // what is then needed is needed of nothing
+        assert!(input.kept.is_none() && !input.is_whole());
+        assert_eq!((arrive(&mut input, b"next"), input.into_bytes()), (b"next".to_vec(), vec![]));
     }
 
     #[test]
@@ -275,12 +310,12 @@ mod tests {
     fn packets_kept_while_parked_are_used_from_the_front_without_moving() {
         let mut input = Input::default();
         input.keep(&packet(60_000), 0);
-        let moved = input.moved;
+        let before = moved(&input);
         for _ in 0..5_999 {
             assert!(input.is_whole());
             input.advance(10, 0);
         }
-        assert_eq!((input.moved, input.front().len()), (moved, 10));
+        assert_eq!((moved(&input), input.front().len()), (before, 10));
         assert_eq!(Input::unseen(input.into_bytes()).front().len(), 10);
     }
 }

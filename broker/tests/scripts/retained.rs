@@ -904,6 +904,16 @@ fn for_whom_nothing_is_retained_stands_in_no_line() {
     assert_eq!((payloads(&output), world.ticks), (vec![], 0), "{output}");
 }
 
+/// Only few topics are looked at for that: who has a match behind more of others than those is given it.
+#[test]
+fn a_match_behind_many_others_is_found() {
+    let mut world = memory();
+    world.run("connect 1 a");
+    (0..50).for_each(|number| drop(world.run(&format!("pub 1 t/{number:02}/other x retain"))));
+    world.run("pub 1 t/99/last found retain");
+    assert_eq!(payloads(&world.run("sub 1 1 t/+/last")), ["found"]);
+}
+
 /// It is noted as given: no crash brings it back, though something is retained by then.
 #[test]
 fn what_was_not_retained_is_not_given_after_a_crash() {

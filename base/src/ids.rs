@@ -92,7 +92,7 @@ impl fmt::Debug for QueueId {
 ///
 /// From the top: 48 bits of milliseconds since 1970, 32 bits of a counter, 16 bits of the shard,
 /// 32 bits drawn anew at each start of the process.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId(pub u128);
 
 impl MessageId {

@@ -4,6 +4,7 @@
 //! Nothing here does I/O, reads a clock, or knows a wire format.
 
 mod ids;
+mod known;
 mod message;
 mod partition;
 mod qos;
@@ -13,6 +14,7 @@ mod time;
 mod topic;
 
 pub use ids::{ConnectionId, MessageId, MessageIdGenerator, QueueId, Sequence, ShardId, Tag};
+pub use known::{FormerShard, KnownIds, Takers};
 pub use message::{ClientId, Message, Will};
 pub use partition::{PartitionId, Placement};
 pub use qos::Qos;

@@ -50,7 +50,12 @@ impl Placement {
 
     /// The shard that a partition lives on.
     pub fn shard_of(&self, partition: PartitionId) -> ShardId {
-        ShardId(partition.0 % self.shards)
+        Self::shard_among(partition, self.shards)
+    }
+
+    /// The shard that a partition lives on where there are so many.
+    pub fn shard_among(partition: PartitionId, shards: u16) -> ShardId {
+        ShardId(partition.0 % shards)
     }
 
     /// The shard of a name: `shard_of(partition_of(name))`.

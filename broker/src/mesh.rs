@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
 use base::{
-    ConnectionId, Message, MessageId, QueueId, ReasonCode, Record, Sequence, ShardId, SubscriptionOptions, Tag,
-    TopicFilter,
+    ConnectionId, KnownIds, Message, MessageId, QueueId, ReasonCode, Sequence, ShardId, SubscriptionOptions, Tag,
+    Takers, TopicFilter,
 };
 use bytestring::ByteString;
 use postroad_base as base;
@@ -39,9 +39,7 @@ pub(crate) struct Mesh {
     /// Publishes of clients that are gone, waiting for credit.
     pub deferred: VecDeque<Message>,
     /// QoS 2 messages that may be repeated, and who has taken them: a repeat is not taken again.
-    known: AHashMap<MessageId, Known>,
-    /// Recovery: the last id that the snapshot names.
-    known_last: MessageId,
+    pub known: KnownIds,
     /// Not all shards have told yet what they want.
     pub recovering: bool,
     /// Ids of a former run that publishers may repeat.
@@ -117,15 +115,6 @@ impl Pending {
     }
 }
 
-/// Who has taken a QoS 2 message that may be repeated.
-#[derive(Debug, Default)]
-pub(crate) struct Known {
-    /// Ordinary subscribers of this shard.
-    pub here: bool,
-    /// Share groups, by members on whatever shard.
-    pub groups: SmallVec<[Arc<TopicFilter>; 1]>,
-}
-
 /// A shard that has taken a message, and for which share group.
 pub(crate) type Taken = (ShardId, Option<Arc<TopicFilter>>);
 
@@ -140,8 +129,7 @@ impl Mesh {
             token_last: 0,
             interests: AHashMap::new(),
             deferred: VecDeque::new(),
-            known: AHashMap::new(),
-            known_last: MessageId(0),
+            known: KnownIds::default(),
             recovering: false,
             repeatable: AHashSet::new(),
             repeatable_missing: usize::from(config.placement.shards()),
@@ -204,72 +192,6 @@ impl Mesh {
     pub fn is_repeatable(&self, id: MessageId) -> bool {
         !self.repeatable.is_empty() && self.repeatable.contains(&id)
     }
-
-    /// Whether ordinary subscribers here have it.
-    pub fn is_known(&self, id: MessageId) -> bool {
-        self.known_of(id).is_some_and(|known| known.here)
-    }
-
-    pub fn known_of(&self, id: MessageId) -> Option<&Known> {
-        if self.known.is_empty() { None } else { self.known.get(&id) }
-    }
-
-    /// Ordinary subscribers here, or a share group, have it. Whether that is news.
-    pub fn know(&mut self, id: MessageId, group: Option<Arc<TopicFilter>>) -> bool {
-        let known = self.known.entry(id).or_default();
-        match group {
-            None => !std::mem::replace(&mut known.here, true),
-            Some(group) if known.groups.contains(&group) => false,
-            Some(group) => {
-                known.groups.push(group);
-                true
-            }
-        }
-    }
-
-    /// What is to be remembered across a retirement, as records of `queue`, which no session has: tag 1 says that ordinary
-    /// subscribers have it; under tag 2 the groups that have it follow.
-    pub fn known_records(&self, queue: QueueId) -> Vec<Record> {
-        let mut all: Vec<_> = self.known.iter().collect();
-        all.sort_unstable_by_key(|(id, _)| **id);
-        all.into_iter().flat_map(|(&id, known)| records_of(queue, id, known.here, &known.groups)).collect()
-    }
-
-    /// One of these.
-    pub fn replay_known(&mut self, record: Record) {
-        match record {
-            Record::InboundBegin { tag: named, id, .. } => {
-                self.known_last = id;
-                if named == tag(1) {
-                    self.know(id, None);
-                }
-            }
-            Record::Subscribe { filter, .. } => drop(self.know(self.known_last, Some(Arc::new(filter)))),
-            _ => {}
-        }
-    }
-
-    /// Messages that share groups have taken.
-    pub fn taken_by_groups(&self) -> Vec<(MessageId, TopicFilter)> {
-        let each = |(&id, known): (&MessageId, &Known)| {
-            known.groups.iter().map(move |group| (id, (**group).clone())).collect::<Vec<_>>()
-        };
-        self.known.iter().flat_map(each).collect()
-    }
-}
-
-/// What `known_records` says of one message.
-fn records_of(queue: QueueId, id: MessageId, here: bool, groups: &[Arc<TopicFilter>]) -> Vec<Record> {
-    let begin = |number| Record::InboundBegin { queue, tag: tag(number), id };
-    let options = SubscriptionOptions::default();
-    let of_group = |group: &Arc<TopicFilter>| Record::Subscribe { queue, filter: (**group).clone(), options };
-    let ordinary = here.then(|| begin(1));
-    let by_groups = (!groups.is_empty()).then(|| begin(2));
-    ordinary.into_iter().chain(by_groups).chain(groups.iter().map(of_group)).collect()
-}
-
-fn tag(number: u16) -> Tag {
-    Tag::new(number).expect("not 0")
 }
 
 impl Broker {
@@ -312,7 +234,7 @@ impl Broker {
 
     /// Another shard's publisher: the same as our own, except that the answer goes to the shard.
     fn forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64) {
-        if message.qos == base::Qos::ExactlyOnce && self.mesh.is_known(message.id) {
+        if message.qos == base::Qos::ExactlyOnce && self.mesh.known.get(message.id).is_some_and(|takers| takers.here) {
             return self.confirm_committed(from, token, Forwarded::Taken);
         }
         self.collect(message, Origin::Shard);
@@ -347,7 +269,7 @@ impl Broker {
             self.know_if_repeatable(message);
         }
         let before = self.gate.appended();
-        let outcome = if self.spread(message) { Forwarded::Taken } else { Forwarded::NoneHere };
+        let outcome = if self.spread(message) || self.scratch.known { Forwarded::Taken } else { Forwarded::NoneHere };
         if self.gate.appended() > before {
             self.confirm_committed(from, token, outcome);
         } else {
@@ -360,12 +282,12 @@ impl Broker {
     pub(crate) fn repeatable(&mut self, ids: Vec<MessageId>, taken: Vec<(MessageId, TopicFilter)>) {
         self.mesh.repeatable.extend(ids);
         for (id, group) in taken {
-            self.mesh.know(id, Some(Arc::new(group)));
+            self.mesh.known.know(id, Some(Arc::new(group)));
         }
         self.mesh.repeatable_missing = self.mesh.repeatable_missing.saturating_sub(1);
         if self.mesh.repeatable_missing == 0 {
             let Mesh { known, repeatable, .. } = &mut self.mesh;
-            known.retain(|id, _| repeatable.contains(id));
+            known.retain(|id| repeatable.contains(&id));
             self.retiring.known_dirty = true;
             self.mesh.recovering = false;
             self.give_back_all();
@@ -376,12 +298,13 @@ impl Broker {
     /// the publish itself out of the young log before the refusal came, and a crash may come before the next one.
     pub(crate) fn remember(&mut self, id: MessageId, group: Option<Arc<TopicFilter>>) {
         self.mesh.repeatable.insert(id);
-        if !self.mesh.know(id, group.clone()) {
+        if !self.mesh.known.know(id, group.clone()) {
             return;
         }
         self.retiring.known_dirty = true;
         if self.config.durable {
-            for record in records_of(self.known_ids_queue(), id, group.is_none(), group.as_slice()) {
+            let takers = Takers { here: group.is_none(), groups: group.into_iter().collect(), ..Takers::default() };
+            for record in takers.records(self.config.shard, id) {
                 self.append(record);
             }
         }
@@ -393,7 +316,7 @@ impl Broker {
             return;
         }
         for group in matches.iter().filter_map(|m| m.group.as_ref()) {
-            self.mesh.know(id, Some(Arc::clone(group)));
+            self.mesh.known.know(id, Some(Arc::clone(group)));
             self.retiring.known_dirty = true;
         }
     }
@@ -401,14 +324,14 @@ impl Broker {
     /// A message that may be a repeat of a former run's was taken: not again.
     pub(crate) fn know_if_repeatable(&mut self, message: &Message) {
         if !self.mesh.repeatable.is_empty() && self.mesh.repeatable.contains(&message.id) {
-            self.mesh.know(message.id, None);
+            self.mesh.known.know(message.id, None);
             self.retiring.known_dirty = true;
         }
     }
 
     pub(crate) fn forget(&mut self, id: MessageId) {
         self.mesh.repeatable.remove(&id);
-        self.retiring.known_dirty |= self.mesh.known.remove(&id).is_some();
+        self.retiring.known_dirty |= self.mesh.known.forget(id);
     }
 
     /// A publication of a former run is over: no shard has to remember it.

@@ -50,9 +50,9 @@ impl Broker {
             | Record::Watermark { queue, .. } => *queue,
             _ => return self.replay_global(record),
         };
-        if queue == self.known_ids_queue() {
+        if queue.holds_known_ids() {
             self.retiring.known_dirty |= !is_snapshot;
-            return self.mesh.replay_known(record);
+            return self.mesh.known.replay(record);
         }
         if let Record::QueueBegin { owner, expiry, at, .. } = record {
             return self.replay_begin(queue, owner, expiry, at, is_snapshot);
@@ -161,7 +161,7 @@ impl Broker {
         for mut recipient in recipients {
             recipient.group = recipient.group.map(|name| self.groups.replayed_name(name));
             if message.qos == Qos::ExactlyOnce {
-                self.mesh.know(message.id, recipient.group.clone());
+                self.mesh.known.know(message.id, recipient.group.clone());
             }
             let Some(index) = self.session_of_queue(recipient.queue) else { continue };
             let session = &mut self.sessions[index as usize];
@@ -292,7 +292,7 @@ impl Broker {
     fn tell_repeatable(&mut self) {
         let inbound = self.sessions.iter().flat_map(|(_, session)| &session.inbound);
         let ids: Vec<_> = inbound.map(|(_, state)| state.id).collect();
-        let taken = self.mesh.taken_by_groups();
+        let taken = self.mesh.known.taken_by_groups();
         for to in self.mesh.others() {
             let message = MeshMessage::Repeatable { ids: ids.clone(), taken: taken.clone() };
             self.effects.push_back(Effect::Mesh { to, message });

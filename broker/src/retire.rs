@@ -113,14 +113,9 @@ impl Broker {
         if !std::mem::take(&mut self.retiring.known_dirty) {
             return;
         }
-        let queue = self.known_ids_queue();
-        let records = self.mesh.known_records(queue);
+        let queue = QueueId::of_known_ids(self.config.shard);
+        let records = self.mesh.known.records(self.config.shard);
         batch.state.push((StateKey::Queue(queue), Some(records).filter(|records| !records.is_empty())));
-    }
-
-    /// A queue id that no session gets: the last ordinal of the first partition that lives here.
-    pub(crate) fn known_ids_queue(&self) -> QueueId {
-        QueueId::new(base::PartitionId(self.config.shard.0), (1 << QueueId::ORDINAL_BITS) - 1)
     }
 
     fn state_of(&self, key: &StateKey) -> Option<Vec<Record>> {

@@ -116,22 +116,27 @@ impl Broker {
         if message.topic.is_reserved() {
             self.collect_directed(message, origin);
         }
+        self.leave_out_known(message.id);
         if origin == Origin::Here {
-            self.leave_out_known(message.id);
+            self.leave_out_known_groups(message.id);
             self.collect_groups(message);
         }
     }
 
     /// A repeat of a QoS 2 publish does not go to those who have it.
     fn leave_out_known(&mut self, id: MessageId) {
-        let Some(known) = self.mesh.known_of(id) else { return };
+        let Some(takers) = self.mesh.known.get(id) else { return };
+        let Self { scratch, sessions, .. } = self;
+        let before = scratch.matches.len();
+        scratch.matches.retain(|m| !takers.has(sessions[m.session as usize].id));
+        scratch.known |= scratch.matches.len() < before;
+    }
+
+    fn leave_out_known_groups(&mut self, id: MessageId) {
+        let Some(takers) = self.mesh.known.get(id) else { return };
         let Self { scratch, groups, .. } = self;
-        if known.here {
-            scratch.known |= !scratch.matches.is_empty();
-            scratch.matches.clear();
-        }
         let before = scratch.groups.len();
-        scratch.groups.retain(|index| !known.groups.contains(groups.name_of(*index)));
+        scratch.groups.retain(|index| !takers.groups.contains(groups.name_of(*index)));
         scratch.known |= scratch.groups.len() < before;
     }
 

@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use base::{ClientId, Message, PartitionId, QueueId, Recipient, Record, Sequence, Tag, TopicFilter, TopicName};
+use base::{
+    ClientId, KnownIds, Message, MessageId, PartitionId, Qos, QueueId, Recipient, Record, Sequence, Tag, TopicFilter,
+    TopicName,
+};
 use postroad_base as base;
 
 use crate::old::StateKey;
@@ -25,6 +28,8 @@ pub struct State {
     /// Deliveries that were settled: those of the old generation among them are over.
     settled: BTreeSet<DeliveryKey>,
     ended: BTreeSet<QueueId>,
+    /// QoS 2 messages that were taken here.
+    known: KnownIds,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,7 +44,15 @@ struct Queue {
     watermark: Option<Sequence>,
     tagged: BTreeMap<Sequence, Tag>,
     received: BTreeSet<Sequence>,
-    inbound: BTreeMap<Tag, Record>,
+    inbound: BTreeMap<Tag, Inbound>,
+}
+
+/// A QoS 2 message that its publisher has not released.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Inbound {
+    id: MessageId,
+    /// All shards have confirmed it: a second record says so.
+    routed: bool,
 }
 
 impl State {
@@ -60,6 +73,9 @@ impl State {
     fn apply_deliveries(&mut self, sequence: Sequence, record: &Record) {
         match record {
             Record::Publish { message, recipients } => {
+                for recipient in recipients.iter().filter(|_| message.qos == Qos::ExactlyOnce) {
+                    self.known.know(message.id, recipient.group.clone());
+                }
                 let deliveries =
                     recipients.iter().map(|one| ((one.queue, sequence), (one.clone(), Arc::clone(message))));
                 self.pending.extend(deliveries);
@@ -78,6 +94,9 @@ impl State {
 
     fn apply_state(&mut self, record: Record) {
         match record {
+            Record::InboundBegin { queue, .. } | Record::Subscribe { queue, .. } if queue.holds_known_ids() => {
+                self.known.replay(record);
+            }
             Record::QueueBegin { queue, .. } => {
                 self.use_ordinal(queue);
                 self.queues.entry(queue).or_default().begin = Some(record);
@@ -108,8 +127,11 @@ impl State {
             }),
             Record::Tagged { queue, sequence, tag } => self.change(queue, |q| _ = q.tagged.insert(sequence, tag)),
             Record::Received { queue, sequence } => self.change(queue, |q| _ = q.received.insert(sequence)),
-            Record::InboundBegin { queue, tag, .. } => self.change(queue, |q| drop(q.inbound.insert(tag, record))),
-            Record::InboundEnd { queue, tag } => self.change(queue, |q| drop(q.inbound.remove(&tag))),
+            Record::InboundBegin { queue, tag, id } => self.change(queue, |q| {
+                let routed = q.inbound.get(&tag).is_some_and(|earlier| earlier.id == id);
+                q.inbound.insert(tag, Inbound { id, routed });
+            }),
+            Record::InboundEnd { queue, tag } => self.change(queue, |q| _ = q.inbound.remove(&tag)),
             Record::Retain { message } => drop(self.retained.insert(message.topic.clone(), message)),
             Record::RetainClear { topic } => drop(self.retained.remove(&topic)),
             Record::Register { ref client, .. } => drop(self.registrations.insert(client.clone(), record)),
@@ -138,7 +160,7 @@ impl State {
         *known = next.max(*known);
     }
 
-    /// Every piece of state with the records that make it.
+    /// Every piece of state with the records that make it, but for what is known.
     pub fn pieces(&self) -> impl Iterator<Item = (StateKey, Vec<Record>)> {
         let queues = self.queues.iter().map(|(id, queue)| (StateKey::Queue(*id), queue.records(*id)));
         let retained = self.retained.iter().map(|(topic, message)| {
@@ -153,6 +175,21 @@ impl State {
             .iter()
             .map(|(partition, next)| (StateKey::Ordinals(*partition), vec![Record::OrdinalsUsed { next: *next }]));
         queues.chain(retained).chain(registrations).chain(ordinals)
+    }
+
+    /// Everything up to and with `upto` has moved to the old generation, or is over.
+    pub fn set_watermarks(&mut self, upto: Sequence) {
+        self.queues.values_mut().for_each(|queue| queue.watermark = Some(upto));
+    }
+
+    /// QoS 2 messages that were taken here, also of those that nobody will repeat.
+    pub fn known(&self) -> &KnownIds {
+        &self.known
+    }
+
+    /// QoS 2 messages that publishers of this shard may repeat.
+    pub fn repeatable(&self) -> impl Iterator<Item = MessageId> {
+        self.queues.values().flat_map(|queue| queue.inbound.values()).map(|inbound| inbound.id)
     }
 
     /// Deliveries of the young generation that still wait, by queue and sequence.
@@ -174,7 +211,10 @@ impl Queue {
         records.extend(self.watermark.map(|upto| Record::Watermark { queue: id, upto }));
         records.extend(self.tagged.iter().map(|(&sequence, &tag)| Record::Tagged { queue: id, sequence, tag }));
         records.extend(self.received.iter().map(|&sequence| Record::Received { queue: id, sequence }));
-        records.extend(self.inbound.values().cloned());
+        for (&tag, &Inbound { id: message, routed }) in &self.inbound {
+            let times = if routed { 2 } else { 1 };
+            records.extend((0..times).map(|_| Record::InboundBegin { queue: id, tag, id: message }));
+        }
         records
     }
 }

@@ -207,7 +207,8 @@ fn prepare_move(path: &Path) -> usize {
 fn everything(path: &Path, shards: u16) -> (Vec<String>, Vec<String>) {
     let (_directory, shards) = life::open(path, shards);
     let mut waiting: Vec<_> = shards.iter().flat_map(|shard| shard.waiting()).map(|one| format!("{one:?}")).collect();
-    let mut state: Vec<_> = shards.iter().flat_map(|shard| shard.records()).map(|one| format!("{one:?}")).collect();
+    let state = shards.iter().flat_map(|shard| shard.lasting_records());
+    let mut state: Vec<_> = state.map(|one| format!("{one:?}")).collect();
     waiting.sort();
     state.sort();
     (waiting, state)

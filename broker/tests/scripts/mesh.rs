@@ -3,6 +3,7 @@
 
 use crate::world::World;
 use expect_test::{Expect, expect};
+use postroad_base::ShardId;
 use postroad_broker::QueuePolicy;
 
 fn check(mut world: World, script: &str, expected: Expect) {
@@ -431,6 +432,36 @@ fn qos_2_is_exactly_once_across_shards_and_crashes() {
                 8: deliver t "once" qos=2 tag=1 dup
         "#]],
     );
+}
+
+/// With another number of shards a shard has subscribers who had a QoS 2 message at the crash, and others who had not: a
+/// repeat goes to these only, and then to nobody, also after a retirement and one more crash.
+#[test]
+fn a_repeat_goes_to_those_who_lived_where_it_was_not_taken() {
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+    let mut world = World::new(2, true, |_| {});
+    world.run("connect 1 p expiry=60 \n pub 1 t once qos=2 tag=1");
+    let mut expected = Vec::new();
+    for (name, number) in names.iter().zip(10..) {
+        world.run(&format!("connect {number} {name} expiry=60 \n sub {number} 1 t:2"));
+        if world.home_among(name, 3) != ShardId(1) {
+            expected.push(format!("{number}: deliver t \"once\" qos=2 tag=1"));
+        }
+    }
+    assert!((0..2).all(|shard| names.iter().any(|name| world.home(name) == shard)) && (3..8).contains(&expected.len()));
+    world.run("moved 1 3");
+    for round in 0..3 {
+        let mut came = world.run("crash \n connect 1 p expiry=60");
+        for (name, number) in names.iter().zip(10..) {
+            came += &world.run(&format!("connect {number} {name} expiry=60"));
+        }
+        came += &world.run("pub 1 t once qos=2 tag=1 dup \n retire");
+        assert!(came.contains("1: published 1 success"), "{came}");
+        let mut came: Vec<_> = came.lines().map(str::trim).filter(|line| line.contains("deliver")).collect();
+        came.sort_unstable();
+        let expected = expected.iter().map(|line| if round == 0 { line.clone() } else { format!("{line} dup") });
+        assert_eq!(came, expected.collect::<Vec<_>>(), "in round {round}");
+    }
 }
 
 /// DESIGN 5: directed pushes find a client by its name or by who it is, on whatever shard, also after a crash.

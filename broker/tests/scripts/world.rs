@@ -14,6 +14,7 @@
 //! retire             crash           stats
 //! file a b:anna c:anna:cars                                auth.file names these clients (user, group)
 //! poison hello       the next crash is that of a server which knows messages with this payload to be poison
+//! moved 1 3          the data comes from 3 shards, of which number 1 had taken what publishers of QoS 2 may repeat
 //! aside 1 9          sending tag 9 to connection 1 has panicked too often
 //! ```
 
@@ -22,9 +23,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, Message, MessageId, MonoMillis, Now, Placement, Qos, QueueId, ReasonCode, Record,
-    RetainHandling, Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis,
-    Will,
+    ClientId, ConnectionId, FormerShard, KnownIds, Message, MessageId, MonoMillis, Now, Placement, Qos, QueueId,
+    ReasonCode, Record, RetainHandling, Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter,
+    TopicName, WallMillis, Will,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
@@ -209,6 +210,7 @@ impl World {
             "at" => self.advance(arguments.number(0)),
             "crash" => self.crash(),
             "retire" => self.retire(),
+            "moved" => self.moved(ShardId(arguments.number(0) as u16), arguments.number(1) as u16),
             "poison" => self.name_poison(words[0]),
             "stats" => self.print_stats(),
             "stop" => self.shards[arguments.number(0) as usize].stopped = true,
@@ -233,6 +235,11 @@ impl World {
     /// The shard on which a client or a topic lives.
     pub fn home(&self, name: &str) -> usize {
         usize::from(self.config.placement.home(name.as_bytes()).0)
+    }
+
+    /// The shard on which a client lives if there are so many.
+    pub fn home_among(&self, client: &str, shards: u16) -> ShardId {
+        Placement::shard_among(self.config.placement.partition_of(client.as_bytes()), shards)
     }
 
     fn connect(&mut self, arguments: &Arguments<'_>) {
@@ -365,6 +372,20 @@ impl World {
             if self.shards[shard].broker.next_deadline().is_some_and(|at| at.0 <= to) {
                 self.handle(shard, Event::Tick);
             }
+        }
+    }
+
+    fn moved(&mut self, shard: ShardId, shards: u16) {
+        let (mut taken, mut known) = (KnownIds::default(), KnownIds::default());
+        for (_, record) in self.shards.iter().flat_map(|shard| &shard.disk.records) {
+            if let Record::InboundBegin { id, .. } = record {
+                taken.know(*id, None);
+            }
+        }
+        known.know_former(&taken, FormerShard { shard, shards });
+        for (place, number) in self.shards.iter_mut().zip(0..) {
+            let own = ShardId(number);
+            place.disk.state.insert(StateKey::Queue(QueueId::of_known_ids(own)), known.records(own));
         }
     }
 

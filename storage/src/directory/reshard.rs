@@ -2,10 +2,10 @@
 //! makes these current by one rename. The old set is only read (its torn tail is cut as at any start), so that a
 //! crash leaves the old set or the new one whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 
-use base::{PartitionId, Placement, QueueId, Sequence, ShardId};
+use base::{FormerShard, KnownIds, PartitionId, Placement, QueueId, Sequence, ShardId};
 use postroad_base as base;
 
 use super::{DataDirectory, DirectoryError, at, highest, prepare_generation, random, shard_path};
@@ -29,13 +29,15 @@ impl DataDirectory {
     pub(super) fn reshard(&mut self, shards: u16) -> Result<(), DirectoryError> {
         let next = self.manifest.with_shards(shards, &mut random(shards)?)?;
         tracing::info!(from = self.manifest.shards(), to = shards, "moving the data to another number of shards");
-        let sources = self.shards().map(|shard| self.source(shard)).collect::<Result<Vec<_>, _>>()?;
+        let mut sources = self.shards().map(|shard| self.source(shard)).collect::<Result<Vec<_>, _>>()?;
         let last = highest(sources.iter().map(|source| source.last));
+        sources.iter_mut().for_each(|source| source.state.set_watermarks(last));
         prepare_generation(&self.path, &next)?;
         let placement = next.placement();
+        let known = known(&sources);
         for shard in (0..shards).map(ShardId) {
             let path = shard_path(&self.path, next.generation, shard).join("old");
-            let target = Target { shard, placement: &placement, sources: &sources };
+            let target = Target { shard, placement: &placement, sources: &sources, known: &known };
             target.write(&path, last).map_err(|error| DirectoryError::Old { shard, error })?;
             let parent = path.parent().expect("joined above");
             crate::space::sync_directory(parent).map_err(at(parent))?;
@@ -60,11 +62,23 @@ impl DataDirectory {
     }
 }
 
+/// QoS 2 messages that may be repeated, and on which of the old shards they were taken.
+fn known(sources: &[Source]) -> KnownIds {
+    let mut known = KnownIds::default();
+    for (source, number) in sources.iter().zip(0..) {
+        known.know_former(source.state.known(), FormerShard { shard: ShardId(number), shards: sources.len() as u16 });
+    }
+    let repeatable: BTreeSet<_> = sources.iter().flat_map(|source| source.state.repeatable()).collect();
+    known.retain(|id| repeatable.contains(&id));
+    known
+}
+
 /// One shard of the new set.
 struct Target<'a> {
     shard: ShardId,
     placement: &'a Placement,
     sources: &'a [Source],
+    known: &'a KnownIds,
 }
 
 impl Target<'_> {
@@ -166,7 +180,9 @@ impl Target<'_> {
     fn state(&self) -> BTreeMap<Vec<u8>, Option<fjall::UserValue>> {
         let pieces = self.sources.iter().flat_map(|source| source.state.pieces());
         let ours = pieces.filter(|(key, _)| self.is_ours(self.partition_of(key)));
-        ours.map(|(key, records)| -> Entry { entry::state(&key, self.placement, &records) }).collect()
+        let known = self.known.records(self.shard);
+        let known = (!known.is_empty()).then(|| (StateKey::Queue(QueueId::of_known_ids(self.shard)), known));
+        ours.chain(known).map(|(key, records)| -> Entry { entry::state(&key, self.placement, &records) }).collect()
     }
 
     fn partition_of(&self, key: &StateKey) -> PartitionId {

@@ -99,4 +99,12 @@ impl Shard {
     pub fn records(&self) -> Vec<Record> {
         self.state.pieces().flat_map(|(_, records)| records).collect()
     }
+
+    /// Those that another number of shards does not change. Watermarks say how much of a queue has left the young
+    /// generation.
+    pub fn lasting_records(&self) -> Vec<Record> {
+        let mut records = self.records();
+        records.retain(|record| !matches!(record, Record::Watermark { .. }));
+        records
+    }
 }

@@ -63,6 +63,45 @@ fn an_open_qos_2_handshake_survives_kill_9() {
     assert_eq!(payloads(&mut come_back(&daemon, "subscriber"), 2), ["once", "end"]);
 }
 
+/// The same with another number of shards after the crash, for a subscriber that has acknowledged and for one that was
+/// away. (Which ids were under way did not move with the data: both got the message once more.)
+#[test]
+fn an_open_qos_2_handshake_survives_another_number_of_shards() {
+    let mut daemon = Daemon::start_with(&["shards=1"]);
+    for shards in [3, 2, 1] {
+        let [publisher, here, away, topic] =
+            ["publisher", "here", "away", "two"].map(|name| format!("{name}-{shards}"));
+        let message = |dup| Message {
+            topic: topic.clone(),
+            payload: b"once".to_vec(),
+            qos: Qos::ExactlyOnce,
+            dup,
+            retain: false,
+            id: 77,
+        };
+        subscribe_and_leave(&daemon, &away, &topic);
+        subscribe_and_leave(&daemon, &here, &topic);
+        let mut receiver = come_back(&daemon, &here);
+        let mut sender = Client::connect(daemon.mqtt(), &Options::persistent(&publisher)).unwrap();
+        sender.send_publish(&message(false)).unwrap();
+        assert!(matches!(sender.receive().unwrap(), Incoming::PubRec(77, _)));
+        let Incoming::Publish(first) = receiver.receive().unwrap() else { panic!("no message") };
+        receiver.acknowledge(Packet::PubRec, first.id).unwrap();
+        assert_eq!(receiver.receive().unwrap(), Incoming::PubRel(first.id));
+        daemon.kill();
+        daemon.set(&format!("shards={shards}"));
+        daemon.restart();
+        let mut sender = come_back(&daemon, &publisher);
+        sender.send_publish(&message(true)).unwrap();
+        assert!(matches!(sender.receive().unwrap(), Incoming::PubRec(77, _)));
+        sender.acknowledge(Packet::PubRel, 77).unwrap();
+        assert_eq!(sender.receive().unwrap(), Incoming::PubComp(77));
+        sender.publish(&topic, b"end", Qos::ExactlyOnce, false).unwrap();
+        assert_eq!(payloads(&mut come_back(&daemon, &here), 1), ["end"], "{shards} shards");
+        assert_eq!(payloads(&mut come_back(&daemon, &away), 2), ["once", "end"], "{shards} shards");
+    }
+}
+
 /// A receiver that has sent PUBREC gets PUBREL after the crash, and never the message again `[MQTT-4.3.3-6]`.
 #[test]
 fn a_received_qos_2_message_never_comes_again() {
@@ -152,6 +191,24 @@ fn data_opens_with_another_number_of_shards() {
     for name in &names {
         assert_eq!(payloads(&mut come_back(&daemon, name), 30), numbers(0..30), "{name}");
     }
+}
+
+/// What waits for a client in both generations of the log comes whole and in order from another number of shards.
+/// (The queue's old watermark hid what stood above it in the new set: it stayed on disk and never came.)
+#[test]
+fn both_generations_move_to_another_number_of_shards() {
+    let mut daemon = Daemon::start_with(&["shards=1", "log.segment_bytes=64KiB", "log.young_bytes=1MiB"]);
+    subscribe_and_leave(&daemon, "subscriber", "both");
+    let mut publisher = Client::connect(daemon.mqtt(), &Options::transient("publisher")).unwrap();
+    let payload = |number: u32| [number.to_string().as_bytes(), &[b' '; 32 << 10]].concat();
+    for number in 0..60 {
+        publisher.publish("both", &payload(number), Qos::AtLeastOnce, false).unwrap();
+    }
+    daemon.kill();
+    daemon.set("shards=2");
+    daemon.restart();
+    let came = payloads(&mut come_back(&daemon, "subscriber"), 60);
+    assert_eq!(came.iter().map(|payload| payload.trim().to_owned()).collect::<Vec<_>>(), numbers(0..60));
 }
 
 /// Clients on every one of 8 shards: each hears everyone, once and in each publisher's order.

@@ -325,6 +325,17 @@ pub enum Forwarded {
     NoMember,
 }
 
+impl Forwarded {
+    /// What its publisher is told if it was refused.
+    pub(crate) fn refusal(self) -> Option<ReasonCode> {
+        match self {
+            Self::Taken | Self::NoneHere | Self::NoMember => None,
+            Self::Full => Some(ReasonCode::QuotaExceeded),
+            Self::UnknownClient => Some(ReasonCode::TopicNameInvalid),
+        }
+    }
+}
+
 /// What is counted; the name of a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Counted {

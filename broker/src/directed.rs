@@ -9,7 +9,7 @@ use base::{ClientId, Message, RegisteredBy, TopicName};
 use postroad_base as base;
 use smallvec::SmallVec;
 
-use crate::api::{Counted, Principal};
+use crate::api::{Counted, Forwarded, Principal};
 use crate::broker::Broker;
 use crate::config::UnknownClient;
 use crate::registration::RegistrationIndex;
@@ -74,11 +74,11 @@ impl Broker {
         }
         // QoS 0 would not wait for it.
         if self.config.unknown_client == UnknownClient::Reject || !message.qos.is_acknowledged() {
-            self.scratch.refusal = Some(Counted::UnknownClient);
+            self.scratch.refusal = Some((Counted::UnknownClient, Forwarded::UnknownClient));
             return;
         }
         if !self.may_register() {
-            self.scratch.refusal = Some(Counted::RegistrationLimit);
+            self.scratch.refusal = Some((Counted::RegistrationLimit, Forwarded::Full));
             return;
         }
         self.register(&ClientId::from(name), &Principal::default(), RegisteredBy::Push);

@@ -18,7 +18,7 @@ use bytestring::ByteString;
 use postroad_base as base;
 use smallvec::SmallVec;
 
-use crate::api::{Counted, Effect, Forwarded, MeshMessage};
+use crate::api::{Effect, Forwarded, MeshMessage};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::gate::Waiter;
@@ -255,10 +255,9 @@ impl Broker {
     /// `scratch.matches` holds who gets it. A group's message is not held against the known ids:
     /// it may have come here for others only.
     pub(crate) fn take_forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64) {
-        if let Some(why) = self.scratch.refusal {
+        if let Some((why, outcome)) = self.scratch.refusal {
             self.count(why);
-            let is_unknown = why == Counted::UnknownClient;
-            return self.confirm(from, token, if is_unknown { Forwarded::UnknownClient } else { Forwarded::Full });
+            return self.confirm(from, token, outcome);
         }
         if self.must_reject(message) {
             self.note_missed(message);
@@ -357,17 +356,13 @@ impl Broker {
     pub(crate) fn publish_confirmed_by(&mut self, token: u64, by: Taken, outcome: Forwarded) {
         let Some(Token::Publish(pending)) = self.mesh.tokens.get_mut(&token) else { return };
         pending.left -= 1;
-        match outcome {
-            Forwarded::Taken => {
-                pending.matched = true;
-                if pending.inbound.is_some() {
-                    pending.taken.push(by);
-                }
+        if outcome == Forwarded::Taken {
+            pending.matched = true;
+            if pending.inbound.is_some() {
+                pending.taken.push(by);
             }
-            Forwarded::NoneHere | Forwarded::NoMember => {}
-            Forwarded::Full => pending.refusal = Some(ReasonCode::QuotaExceeded),
-            Forwarded::UnknownClient => pending.refusal = Some(ReasonCode::TopicNameInvalid),
         }
+        pending.refusal = outcome.refusal().or(pending.refusal);
         if pending.left == 0
             && let Some(Token::Publish(pending)) = self.mesh.tokens.remove(&token)
         {

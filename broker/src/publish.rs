@@ -93,9 +93,8 @@ impl Broker {
             inbound.message.id = state.id; // whoever has it is left out
         }
         self.collect(&inbound.message, Origin::Here);
-        if let Some(why) = self.scratch.refusal {
-            let is_unknown = why == Counted::UnknownClient;
-            let reason = if is_unknown { ReasonCode::TopicNameInvalid } else { ReasonCode::QuotaExceeded };
+        if let Some((why, outcome)) = self.scratch.refusal {
+            let reason = outcome.refusal().expect("it is refused");
             self.refuse(place, &inbound, reason, why);
             return Ok(());
         }
@@ -470,7 +469,7 @@ impl Broker {
         if self.lacking_credit(&message).is_some() {
             return Err(message);
         }
-        if let Some(why) = self.scratch.refusal {
+        if let Some((why, _)) = self.scratch.refusal {
             self.count(why);
         } else if self.must_reject(&message) {
             self.count(Counted::QueueOverflow);

@@ -9,7 +9,7 @@ use base::{Message, MessageId, Qos, ReasonCode, Recipient, Record, ShardId, Subs
 use postroad_base as base;
 use smallvec::SmallVec;
 
-use crate::api::{Counted, Delivery, Effect};
+use crate::api::{Counted, Delivery, Effect, Forwarded};
 use crate::broker::{Broker, Interested};
 use crate::config::QueuePolicy;
 use crate::directed::is_to_many;
@@ -56,8 +56,8 @@ pub(crate) struct Scratch {
     pub share_forwards: SmallVec<[(u16, Arc<TopicFilter>); 1]>,
     /// Registered clients that are not here, for a push of QoS 0.
     pub absent: u64,
-    /// Why a push is refused, whoever else would get it.
-    pub refusal: Option<Counted>,
+    /// A push is refused, whoever else would get it: why, and what its publisher's shard hears.
+    pub refusal: Option<(Counted, Forwarded)>,
     /// A repeat: somebody who wants it has it already.
     pub known: bool,
     walk: u64,

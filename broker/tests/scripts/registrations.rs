@@ -338,6 +338,24 @@ fn subscriptions_to_reserved_roots() {
     );
 }
 
+/// A push to a client that nobody has seen is refused with one reason, whichever shard it would live on.
+#[test]
+fn a_refused_push_has_one_reason_on_every_shard() {
+    for (policy, reason) in [(UnknownClient::Reject, "topic_name_invalid"), (UnknownClient::Queue, "quota_exceeded")] {
+        let mut world = World::new(2, true, |config| {
+            config.unknown_client = policy;
+            config.registrations_max = 0;
+        })
+        .open();
+        for home in 0..2 {
+            let mut names = (0..).map(|n| format!("ghost-{n}"));
+            let name = names.find(|name| world.home(name) == home).unwrap();
+            let came = world.run(&format!("connect {home} back-end \n pub {home} $client/{name}/x one qos=1 tag=1"));
+            assert!(came.contains(&format!("published 1 {reason}")), "{came}");
+        }
+    }
+}
+
 /// A registration belongs to its user; one that nobody has proved to be anybody's is taken over by the first who does.
 #[test]
 fn a_registration_belongs_to_its_user() {

@@ -15,7 +15,7 @@ use postroad_base as base;
 use crate::api::{BacklogEntry, Counted, Effect, Retirement, StateKey};
 use crate::broker::Broker;
 use crate::gate::Waiter;
-use crate::queue::{Backlog, Entry, State, message_size};
+use crate::queue::{Backlog, Entry, Queue, State, message_size};
 use crate::session::{Connection, Progress, Role, Session, SessionIndex};
 
 /// What changed since the last retirement.
@@ -219,63 +219,82 @@ impl Broker {
     }
 
     /// A portion has come.
-    pub(crate) fn backlog(&mut self, queue: QueueId, entries: Vec<BacklogEntry>, end: bool) {
+    pub(crate) fn backlog(&mut self, queue: QueueId, mut entries: Vec<BacklogEntry>, end: bool) {
         let Some(index) = self.session_of_queue(queue) else { return };
-        let session = &mut self.sessions[index as usize];
-        let Some(mut backlog) = session.queue.backlog.take() else { return };
+        let Some(mut backlog) = self.sessions[index as usize].queue.backlog.take() else { return };
         backlog.reading = false;
-        let queue = &mut session.queue;
-        let in_window: AHashMap<Sequence, base::Tag> = queue.window.iter().map(|(tag, s)| (s.sequence, tag)).collect();
-        let mut end = end;
-        let mut poisoned = Vec::new();
-        for item in entries {
-            if item.sequence > backlog.until {
-                end = true; // still in memory: it becomes backlog with `Ingested`
-                break;
-            }
-            backlog.after = backlog.after.max(item.sequence);
-            backlog.unread = backlog.unread.saturating_sub(1);
-            backlog.unread_bytes = backlog.unread_bytes.saturating_sub(message_size(&item.message));
-            if backlog.skip.remove(&item.sequence) {
-                continue;
-            }
-            let tag = in_window.get(&item.sequence).copied();
-            if self.poison.has(item.message.id) {
-                poisoned.push((item.message, item.sequence));
-                continue;
-            }
-            let mut entry = entry_of(item);
-            entry.group = entry.group.map(|name| self.groups.name(name));
-            match tag {
-                None => {
-                    entry.dup = entry.qos == base::Qos::AtLeastOnce && backlog.maybe_sent > 0;
-                    backlog.maybe_sent = backlog.maybe_sent.saturating_sub(1);
-                    queue.bytes += entry.size();
-                    backlog.portion.push_back(entry);
-                }
-                Some(tag) => {
-                    // In flight before a crash: only the body was missing.
-                    if let Some(slot) = queue.window.get_mut(tag).filter(|slot| slot.lacks_body()) {
-                        entry.dup = true;
-                        queue.bytes += entry.size();
-                        slot.entry = Some(entry);
-                    }
-                }
-            }
-        }
+        let read = entries.len();
+        // The others are in memory still: they become backlog with `Ingested`.
+        entries.truncate(entries.iter().take_while(|item| item.sequence <= backlog.until).count());
+        let end = end || entries.len() < read;
+        let poisoned = self.take_portion(index, &mut backlog, entries);
         backlog.ended = end && !std::mem::take(&mut backlog.extended);
         if backlog.ended {
             (backlog.unread, backlog.unread_bytes) = (0, 0);
         }
         let is_for_room = std::mem::take(&mut backlog.trimming);
         if !backlog.ended || !backlog.portion.is_empty() {
-            session.queue.backlog = Some(backlog);
+            self.sessions[index as usize].queue.backlog = Some(backlog);
         }
         self.set_stored_aside(index, poisoned);
         if is_for_room {
             self.trim(index);
         }
         self.pump(index);
+    }
+
+    /// Each delivery that was read goes where it belongs. What is poison is given back.
+    fn take_portion(
+        &mut self,
+        index: SessionIndex,
+        backlog: &mut Backlog,
+        entries: Vec<BacklogEntry>,
+    ) -> Vec<(Arc<Message>, Sequence)> {
+        let queue = &mut self.sessions[index as usize].queue;
+        let in_window: AHashMap<Sequence, base::Tag> = queue.window.iter().map(|(tag, s)| (s.sequence, tag)).collect();
+        let mut poisoned = Vec::new();
+        for item in entries {
+            if !backlog.note_read(&item) {
+                continue;
+            }
+            if self.poison.has(item.message.id) {
+                poisoned.push((item.message, item.sequence));
+                continue;
+            }
+            let mut entry = entry_of(item);
+            entry.group = entry.group.map(|name| self.groups.name(name));
+            match in_window.get(&entry.sequence) {
+                None => add_to_portion(queue, backlog, entry),
+                Some(tag) => give_body(queue, *tag, entry),
+            }
+        }
+        poisoned
+    }
+}
+
+impl Backlog {
+    /// One more has been read. Whether it still waits.
+    fn note_read(&mut self, item: &BacklogEntry) -> bool {
+        self.after = self.after.max(item.sequence);
+        self.unread = self.unread.saturating_sub(1);
+        self.unread_bytes = self.unread_bytes.saturating_sub(message_size(&item.message));
+        !self.skip.remove(&item.sequence)
+    }
+}
+
+fn add_to_portion(queue: &mut Queue, backlog: &mut Backlog, mut entry: Entry) {
+    entry.dup = entry.qos == base::Qos::AtLeastOnce && backlog.maybe_sent > 0;
+    backlog.maybe_sent = backlog.maybe_sent.saturating_sub(1);
+    queue.bytes += entry.size();
+    backlog.portion.push_back(entry);
+}
+
+/// In flight before a crash: only the body was missing.
+fn give_body(queue: &mut Queue, tag: base::Tag, mut entry: Entry) {
+    if let Some(slot) = queue.window.get_mut(tag).filter(|slot| slot.lacks_body()) {
+        entry.dup = true;
+        queue.bytes += entry.size();
+        slot.entry = Some(entry);
     }
 }
 

@@ -274,7 +274,7 @@ impl Broker {
     pub(crate) fn end_session(&mut self, index: SessionIndex) {
         self.publish_will(index);
         let subscriptions = std::mem::take(&mut self.sessions[index as usize].subscriptions);
-        for (filter, _) in &subscriptions {
+        for (filter, _) in subscriptions.iter() {
             self.unindex_subscription(index, filter);
         }
         let session = &mut self.sessions[index as usize];

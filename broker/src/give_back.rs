@@ -20,6 +20,7 @@ use postroad_base as base;
 
 use crate::api::{Counted, Forwarded};
 use crate::broker::Broker;
+use crate::filters::Filters;
 use crate::queue::{Entry, State};
 use crate::session::SessionIndex;
 use crate::share::{Cause, Placed, Placing};
@@ -59,7 +60,7 @@ impl Broker {
     /// Recovery: the queue was ending when the log ended.
     pub(crate) fn resume_ending(&mut self, index: SessionIndex) {
         let session = &mut self.sessions[index as usize];
-        session.subscriptions.clear();
+        session.subscriptions = Filters::default();
         session.inbound.clear();
         session.will = None;
         session.watch = None;

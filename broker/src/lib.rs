@@ -9,7 +9,7 @@
 //! | sessions: begin, take-over, end | `connect`, `session` |
 //! | publishes on their way in | `publish`, `route`, `mesh` |
 //! | deliveries on their way out | `queue`, `deliver` |
-//! | subscriptions, retained messages, wills | `subscribe`, `retained`, `will` |
+//! | subscriptions, retained messages, wills | `subscribe`, `filters`, `retained`, `will` |
 //! | share groups, and what a member that ends gives back | `share`, `give_back` |
 //! | directed pushes and who can be pushed to | `directed`, `registration` |
 //! | retained messages for new subscribers, access rules applied to what exists, work of many turns | `giving`, `fence`, `judge`, `turns` |
@@ -24,6 +24,7 @@ mod connect;
 mod deliver;
 mod directed;
 mod fence;
+mod filters;
 mod gate;
 mod give_back;
 mod giving;

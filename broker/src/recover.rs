@@ -276,9 +276,9 @@ impl Broker {
         for &index in &places {
             self.mark_maybe_sent(index);
             self.give_due(index);
-            for (filter, options) in self.sessions[index as usize].subscriptions.clone() {
-                self.want(&filter, None);
-                self.index_subscription(index, &filter, options);
+            for (filter, options) in self.sessions[index as usize].subscriptions.clone().iter() {
+                self.want(filter, None);
+                self.index_subscription(index, filter, *options);
             }
         }
         self.groups.forget_replayed();

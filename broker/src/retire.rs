@@ -340,12 +340,8 @@ fn session_records(session: &Session) -> Vec<Record> {
     if session.will.is_some() {
         records.push(Record::WillSet { queue, will: session.will.clone() });
     }
-    let subscription = |(filter, options): &(base::TopicFilter, base::SubscriptionOptions)| Record::Subscribe {
-        queue,
-        filter: filter.clone(),
-        options: *options,
-    };
-    records.extend(session.subscriptions.iter().map(subscription));
+    let subscriptions = session.subscriptions.iter();
+    records.extend(subscriptions.map(|(f, o)| Record::Subscribe { queue, filter: f.clone(), options: *o }));
     let due = session.watch.iter().flat_map(|watch| watch.due.keys());
     records.extend(due.map(|filter| Record::RetainedDue { queue, filter: filter.clone() }));
     if let Some(oldest) = oldest_stored(session) {

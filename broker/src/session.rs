@@ -12,6 +12,7 @@ use base::{
 use postroad_base as base;
 
 use crate::api::{Inbound, Principal};
+use crate::filters::Filters;
 use crate::giving::Job;
 use crate::places::By;
 use crate::queue::{Queue, Tags};
@@ -94,8 +95,7 @@ pub(crate) struct Session {
     /// Its queue may hold deliveries of share groups.
     pub maybe_shared: bool,
     pub will: Option<Box<Will>>,
-    /// In ascending order of the filter.
-    pub subscriptions: Vec<(TopicFilter, SubscriptionOptions)>,
+    pub subscriptions: Filters,
     pub queue: Queue,
     /// QoS 2 publications of the client that it has not released.
     pub inbound: Vec<(Tag, InboundState)>,
@@ -171,7 +171,7 @@ impl Session {
             ending: false,
             maybe_shared: false,
             will: None,
-            subscriptions: Vec::new(),
+            subscriptions: Filters::default(),
             queue: Queue::default(),
             inbound: Vec::new(),
             expiry_timer: None,
@@ -206,17 +206,7 @@ impl Session {
         filter: &TopicFilter,
         options: SubscriptionOptions,
     ) -> Option<SubscriptionOptions> {
-        match self.subscriptions.binary_search_by(|(known, _)| known.cmp(filter)) {
-            Ok(place) => Some(std::mem::replace(&mut self.subscriptions[place].1, options)),
-            Err(place) => {
-                // Most have one, and the first push of a Vec would make room for four.
-                if self.subscriptions.is_empty() {
-                    self.subscriptions.reserve_exact(1);
-                }
-                self.subscriptions.insert(place, (filter.clone(), options));
-                None
-            }
-        }
+        self.subscriptions.insert(filter, options)
     }
 
     /// This subscription is to be given retained messages.
@@ -232,18 +222,11 @@ impl Session {
     }
 
     pub fn subscription(&self, filter: &TopicFilter) -> Option<&SubscriptionOptions> {
-        let place = self.subscriptions.binary_search_by(|(known, _)| known.cmp(filter)).ok()?;
-        Some(&self.subscriptions[place].1)
+        self.subscriptions.get(filter)
     }
 
     pub fn remove_subscription(&mut self, filter: &TopicFilter) -> bool {
-        match self.subscriptions.binary_search_by(|(known, _)| known.cmp(filter)) {
-            Ok(place) => {
-                self.subscriptions.remove(place);
-                true
-            }
-            Err(_) => false,
-        }
+        self.subscriptions.remove(filter)
     }
 }
 

@@ -304,7 +304,9 @@ pub enum MeshMessage {
     Repeatable { ids: Vec<MessageId>, taken: Vec<(MessageId, TopicFilter)> },
     /// QoS 2: you have taken this (for this share group, or for ordinary subscribers), but others have refused it, and
     /// its publisher will send it again: don't take it again, also after a crash, until `Forget`.
-    Remember { id: MessageId, group: Option<TopicFilter> },
+    Remember { id: MessageId, group: Option<TopicFilter>, token: u64 },
+    /// Answer to `Remember`: that is safe, its publisher may hear of the refusal.
+    Remembered { token: u64 },
     /// QoS 2: one of these ids has been released, nobody will repeat it.
     Forget { id: MessageId },
 }

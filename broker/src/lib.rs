@@ -7,7 +7,7 @@
 //! | the flat `match` over events | `broker` |
 //! | what waits for a commit | `gate` |
 //! | sessions: begin, take-over, end | `connect`, `session` |
-//! | publishes on their way in | `publish`, `route`, `mesh` |
+//! | publishes on their way in | `publish`, `route`, `mesh`, `confirmed` |
 //! | deliveries on their way out | `queue`, `deliver` |
 //! | subscriptions, retained messages, wills | `subscribe`, `filters`, `retained`, `will` |
 //! | share groups, and what a member that ends gives back | `share`, `give_back` |
@@ -20,6 +20,7 @@ pub mod access;
 pub mod api;
 mod broker;
 mod config;
+mod confirmed;
 mod connect;
 mod deliver;
 mod directed;

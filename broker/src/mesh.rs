@@ -84,7 +84,7 @@ pub(crate) enum Token {
 /// A publish that other shards have to confirm.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    left: usize,
+    pub left: usize,
     /// Somebody has it.
     pub matched: bool,
     /// A shard did not take it, and the publisher is to be told why.
@@ -223,7 +223,12 @@ impl Broker {
             MeshMessage::Fence { token } => self.fence(from, token),
             MeshMessage::FenceReached { token } => self.fence_reached(token),
             MeshMessage::Repeatable { ids, taken } => self.repeatable(ids, taken),
-            MeshMessage::Remember { id, group } => self.remember(id, group.map(Arc::new)),
+            MeshMessage::Remember { id, group, token } => {
+                self.remember(id, group.map(Arc::new));
+                let answer = Effect::Mesh { to: from, message: MeshMessage::Remembered { token } };
+                self.after_commit(Waiter::Emit(Box::new(answer)));
+            }
+            MeshMessage::Remembered { token } => self.remembered(token),
             MeshMessage::Forget { id } => self.forget(id),
             MeshMessage::ShareMembers { filter, connected } => self.share_members(from, &filter, connected),
             MeshMessage::ShareForward { filter, message, token } => {
@@ -366,7 +371,7 @@ impl Broker {
         if pending.left == 0
             && let Some(Token::Publish(pending)) = self.mesh.tokens.remove(&token)
         {
-            self.publish_confirmed(&pending);
+            self.publish_confirmed(pending);
         }
     }
 

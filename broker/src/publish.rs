@@ -222,7 +222,7 @@ impl Broker {
     }
 
     /// The publisher will not repeat what it sent under this tag; the record to be committed before it is told, 0 if none.
-    fn free_inbound(&mut self, index: SessionIndex, tag: Tag) -> Sequence {
+    pub(crate) fn free_inbound(&mut self, index: SessionIndex, tag: Tag) -> Sequence {
         let session = &mut self.sessions[index as usize];
         let (queue, logged) = (session.id, session.logged);
         let Some(state) = session.remove_inbound(tag) else { return Sequence(0) };
@@ -357,74 +357,6 @@ impl Broker {
             connection.waits_for_answers = false;
             self.unpark(id);
         }
-    }
-
-    /// All shards have confirmed a publish.
-    pub(crate) fn publish_confirmed(&mut self, pending: &Pending) {
-        let reason = pending.refusal.unwrap_or_else(|| reason_for(pending.matched));
-        if !pending.matched && pending.refusal.is_none() {
-            self.count(Counted::NoSubscriber);
-        }
-        let mut need = Sequence(0);
-        if let Some((index, queue, tag)) = pending.inbound {
-            if !reason.is_error() {
-                self.inbound_routed(index, queue, tag, reason, pending.need);
-            } else if self.sessions.get(index as usize).is_some_and(|session| session.id == queue) {
-                need = self.inbound_refused(index, tag, pending);
-            }
-        }
-        for &(connection, number) in pending.answer.iter().chain(&pending.answers_more) {
-            let Some(place) = self.place_of(connection) else { continue };
-            let connection_state = &mut self.connections[place as usize];
-            let place = number.checked_sub(connection_state.answers_first);
-            if let Some(answer) = place.and_then(|place| connection_state.answers.get_mut(place as usize)) {
-                answer.waiting = false;
-                answer.reason = reason;
-                answer.need = answer.need.max(need);
-            }
-            self.answer_ready(connection);
-            if !self.gate.is_committed(need) {
-                self.after_commit(Waiter::Answers(connection));
-            }
-        }
-    }
-
-    fn inbound_routed(&mut self, index: SessionIndex, queue: QueueId, tag: Tag, reason: ReasonCode, need: Sequence) {
-        let Some(session) = self.sessions.get_mut(index as usize).filter(|session| session.id == queue) else { return };
-        let logged = session.logged;
-        let Some(state) = session.inbound_mut(tag) else { return };
-        state.progress = Progress::Routed { reason, need };
-        if logged {
-            // Written again: all shards have it. They may forget the id when their young log does.
-            let id = state.id;
-            self.append(Record::InboundBegin { queue, tag, id });
-            self.mark_dirty(index); // a retirement in between has stored the first record only
-        }
-    }
-
-    /// Some shard has refused it, others may have taken it. A PUBREC with an error frees the tag `[MQTT-4.3.3-9]`. A client
-    /// that can't be told (MQTT 3), or is gone, will send it again: its tag keeps the id, and those who have it
-    /// don't take it again. What is to be committed before the answer leaves.
-    fn inbound_refused(&mut self, index: SessionIndex, tag: Tag, pending: &Pending) -> Sequence {
-        let hears = |(connection, _): &(ConnectionId, u64)| {
-            self.place_of(*connection).is_some_and(|place| self.connections[place as usize].hears_refusals)
-        };
-        if pending.answer.iter().chain(&pending.answers_more).any(hears) {
-            return self.free_inbound(index, tag);
-        }
-        let Some(state) = self.sessions[index as usize].inbound_mut(tag) else { return Sequence(0) };
-        (state.progress, state.recovered) = (Progress::Unknown, true);
-        let (id, before) = (state.id, self.gate.appended());
-        for (shard, group) in &pending.taken {
-            if *shard == self.config.shard || group.is_some() {
-                self.remember(id, group.clone());
-            }
-            if *shard != self.config.shard {
-                let message = MeshMessage::Remember { id, group: group.as_deref().cloned() };
-                self.effects.push_back(Effect::Mesh { to: *shard, message });
-            }
-        }
-        if self.gate.appended() > before { self.gate.appended() } else { Sequence(0) }
     }
 
     /// PUBREL.

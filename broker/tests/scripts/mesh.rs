@@ -1638,6 +1638,102 @@ fn a_late_refusal_of_qos_2_outlives_a_crash() {
     );
 }
 
+/// Who can't be told why is refused only when those who have the message remember it safely: it will come again at once,
+/// perhaps after a crash. (The refusal left while that was still on its way into another shard's log.)
+#[test]
+fn a_refusal_waits_until_others_remember() {
+    let mut world = World::new(3, true, |config| config.queue_messages_max = 1);
+    assert!(world.home("b") != world.home("p") && world.home("c") != world.home("p"));
+    world.run(&format!(
+        "
+        connect 2 b expiry=60
+        connect 3 c expiry=60
+        sub 2 1 t:1 full:1
+        sub 3 1 t:2
+        connect 5 p expiry=60 v3
+        pub 5 full x qos=1 tag=1
+        stop {}
+        pub 5 t once qos=2 tag=2
+        rec 3 1
+        comp 3 1
+        retire
+        hold
+        ",
+        world.home("b")
+    ));
+    check(
+        world,
+        "
+        go
+        commit
+        pub 5 t once qos=2 tag=2 dup
+        crash
+        flow
+        connect 7 p expiry=60 v3
+        connect 8 b expiry=60
+        connect 9 c expiry=60
+        ack 8 1
+        pub 7 t once qos=2 tag=2 dup
+        ",
+        expect![[r#"
+            go
+            commit
+                5: published 2 quota_exceeded
+            pub 5 t once qos=2 tag=2 dup
+                5: published 2 quota_exceeded
+            crash
+            flow
+            connect 7 p expiry=60 v3
+                7: connected present=true inbound=[2]
+            connect 8 b expiry=60
+                8: connected present=true
+                read backlog: 1 entries, end=true
+                8: deliver full "x" qos=1 tag=1 dup
+            connect 9 c expiry=60
+                9: connected present=true
+            ack 8 1
+            pub 7 t once qos=2 tag=2 dup
+                8: deliver t "once" qos=1 tag=2
+                7: published 2 success
+        "#]],
+    );
+}
+
+/// Meanwhile its client may have come back by MQTT 5: it can be told, and its tag is free.
+#[test]
+fn a_refusal_is_told_to_who_has_come_back() {
+    let mut world = World::new(3, true, |config| config.queue_messages_max = 1);
+    let [b, c, p] = ["b", "c", "p"].map(|name| world.home(name));
+    world.run(&format!(
+        "
+        connect 2 b expiry=60
+        connect 3 c expiry=60
+        sub 2 1 t:1 full:1
+        sub 3 1 t:2
+        connect 5 p expiry=60 v3
+        pub 5 full x qos=1 tag=1
+        cut {b} {p}
+        pub 5 t once qos=2 tag=2
+        rec 3 1
+        comp 3 1
+        cut {c} {p}
+        "
+    ));
+    let told = world.run(&format!(
+        "
+        join {b} {p}
+        disc 5 lost
+        connect 6 p expiry=60
+        pub 6 t once qos=2 tag=2 dup
+        "
+    ));
+    assert!(told.contains("6: connected present=true inbound=[2]") && !told.contains("published"), "{told}");
+    let told = world.run(&format!("join {c} {p}"));
+    assert!(told.contains("6: published 2 quota_exceeded"), "{told}");
+    let other = world.run("pub 6 t other qos=2 tag=2");
+    assert!(other.contains("3: deliver t \"other\" qos=2 tag=2"), "{other}");
+}
+
 /// What waits for one shard's credit holds up nothing for another one, and goes in its order when credit comes back.
 #[test]
 fn what_is_given_back_waits_for_its_own_shard_only() {

@@ -1,0 +1,142 @@
+//! What a publisher is told once all shards have answered for its publish.
+//!
+//! ```text
+//! all have it ─► InboundBegin again (QoS 2) ─► success
+//! one refused ─► the publisher can be told ──► its tag is free
+//!             └► it can't: it will repeat ───► Remember … Remembered ─► its tag keeps the id, those who have it leave it out
+//! ```
+
+use base::{ConnectionId, QueueId, ReasonCode, Record, Sequence, Tag};
+use postroad_base as base;
+
+use crate::api::{Counted, Effect, MeshMessage};
+use crate::broker::Broker;
+use crate::gate::Waiter;
+use crate::mesh::{Pending, Token};
+use crate::route::reason_for;
+use crate::session::{Progress, SessionIndex};
+
+impl Broker {
+    /// All shards have confirmed a publish.
+    pub(crate) fn publish_confirmed(&mut self, pending: Box<Pending>) {
+        let Some(reason) = pending.refusal else {
+            let reason = reason_for(pending.matched);
+            if !pending.matched {
+                self.count(Counted::NoSubscriber);
+            }
+            if let Some((index, queue, tag)) = pending.inbound {
+                self.inbound_routed(index, queue, tag, reason, pending.need);
+            }
+            return self.answer_confirmed(&pending, reason, Sequence(0));
+        };
+        match self.inbound_of(&pending) {
+            Some((index, tag)) => self.inbound_refused(index, tag, reason, pending),
+            None => self.answer_confirmed(&pending, reason, Sequence(0)),
+        }
+    }
+
+    /// The session that it came from, if it is still there, and the tag.
+    fn inbound_of(&self, pending: &Pending) -> Option<(SessionIndex, Tag)> {
+        let (index, queue, tag) = pending.inbound?;
+        self.sessions.get(index as usize).filter(|session| session.id == queue).map(|_| (index, tag))
+    }
+
+    fn answer_confirmed(&mut self, pending: &Pending, reason: ReasonCode, need: Sequence) {
+        for &(connection, number) in pending.answer.iter().chain(&pending.answers_more) {
+            let Some(place) = self.place_of(connection) else { continue };
+            let connection_state = &mut self.connections[place as usize];
+            let place = number.checked_sub(connection_state.answers_first);
+            if let Some(answer) = place.and_then(|place| connection_state.answers.get_mut(place as usize)) {
+                answer.waiting = false;
+                answer.reason = reason;
+                answer.need = answer.need.max(need);
+            }
+            self.answer_ready(connection);
+            if !self.gate.is_committed(need) {
+                self.after_commit(Waiter::Answers(connection));
+            }
+        }
+    }
+
+    fn inbound_routed(&mut self, index: SessionIndex, queue: QueueId, tag: Tag, reason: ReasonCode, need: Sequence) {
+        let Some(session) = self.sessions.get_mut(index as usize).filter(|session| session.id == queue) else { return };
+        let logged = session.logged;
+        let Some(state) = session.inbound_mut(tag) else { return };
+        state.progress = Progress::Routed { reason, need };
+        if logged {
+            // Written again: all shards have it. They may forget the id when their young log does.
+            let id = state.id;
+            self.append(Record::InboundBegin { queue, tag, id });
+            self.mark_dirty(index); // a retirement in between has stored the first record only
+        }
+    }
+
+    /// Some shard has refused it, others may have taken it. A PUBREC with an error frees the tag `[MQTT-4.3.3-9]`. A client
+    /// that can't be told (MQTT 3), or is gone, will send it again: its tag keeps the id, and those who have it
+    /// don't take it again. It hears nothing before they all remember.
+    fn inbound_refused(&mut self, index: SessionIndex, tag: Tag, reason: ReasonCode, mut pending: Box<Pending>) {
+        if self.hears_refusal(&pending) {
+            let need = self.free_inbound(index, tag);
+            return self.answer_confirmed(&pending, reason, need);
+        }
+        let token = self.mesh.next_token();
+        let Some(state) = self.sessions[index as usize].inbound_mut(tag) else {
+            return self.answer_confirmed(&pending, reason, Sequence(0));
+        };
+        (state.progress, state.recovered) = (Progress::Routing(token), true);
+        let (id, before) = (state.id, self.gate.appended());
+        for (shard, group) in std::mem::take(&mut pending.taken) {
+            if shard == self.config.shard || group.is_some() {
+                self.remember(id, group.clone());
+            }
+            if shard != self.config.shard {
+                pending.left += 1;
+                let message = MeshMessage::Remember { id, group: group.as_deref().cloned(), token };
+                self.effects.push_back(Effect::Mesh { to: shard, message });
+            }
+        }
+        pending.need = if self.gate.appended() > before { self.gate.appended() } else { Sequence(0) };
+        if pending.left == 0 {
+            return self.refusal_remembered(token, reason, &pending);
+        }
+        self.mesh.tokens.insert(token, Token::Publish(pending));
+    }
+
+    /// A shard remembers what it has of a refused publish.
+    pub(crate) fn remembered(&mut self, token: u64) {
+        let Some(Token::Publish(pending)) = self.mesh.tokens.get_mut(&token) else { return };
+        pending.left -= 1;
+        if pending.left > 0 {
+            return;
+        }
+        if let Some(Token::Publish(pending)) = self.mesh.tokens.remove(&token)
+            && let Some(reason) = pending.refusal
+        {
+            self.refusal_remembered(token, reason, &pending);
+        }
+    }
+
+    /// The client may have come back meanwhile, by a version that can be told.
+    fn refusal_remembered(&mut self, token: u64, reason: ReasonCode, pending: &Pending) {
+        let mut need = pending.need;
+        let hears = self.hears_refusal(pending);
+        if let Some((index, tag)) = self.inbound_of(pending)
+            && let Some(state) = self.sessions[index as usize].inbound_mut(tag)
+            && state.progress == Progress::Routing(token)
+        {
+            state.progress = Progress::Unknown;
+            if hears {
+                need = need.max(self.free_inbound(index, tag));
+            }
+        }
+        self.answer_confirmed(pending, reason, need);
+    }
+
+    /// Whether anybody who waits for the answer can be told of a refusal.
+    fn hears_refusal(&self, pending: &Pending) -> bool {
+        let hears = |(connection, _): &(ConnectionId, u64)| {
+            self.place_of(*connection).is_some_and(|place| self.connections[place as usize].hears_refusals)
+        };
+        pending.answer.iter().chain(&pending.answers_more).any(hears)
+    }
+}

@@ -21,3 +21,20 @@ fn nothing_acknowledged_is_lost() {
         daemon.restart();
     });
 }
+
+/// Each life with another number of shards, and a young generation so small that much is in the old one.
+#[test]
+fn nothing_is_lost_or_doubled_with_another_number_of_shards() {
+    let mut random = Random::seeded("kill9-shards");
+    let mut daemon = Daemon::start_with(&["shards=2", "log.segment_bytes=64KiB", "log.young_bytes=1MiB"]);
+    let kills = if daemon.is_foreign() { 0 } else { KILLS };
+    let mut shards = 2;
+    storm::run(&mut daemon, kills, |daemon, traffic| {
+        let messages = if random.below(3) == 0 { 1 } else { MESSAGES_PER_LIFE + random.below(MESSAGES_PER_LIFE) };
+        traffic.wait_for(messages);
+        daemon.kill();
+        shards = (shards + random.below(4)) % 5 + 1;
+        daemon.set(&format!("shards={shards}"));
+        daemon.restart();
+    });
+}

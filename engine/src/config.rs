@@ -157,8 +157,8 @@ pub struct Config {
     pub mqtt: Mqtt,
     /// Connections of all shards together at most; 0: what the file limit allows. Live.
     pub connections_max: usize,
-    /// Live. How long a busy shard lets input gather before it looks; zero: it is woken by each. See `gather`.
-    pub gather: Duration,
+    /// Live. How long a busy shard lets wake-ups coalesce; zero: it is woken by each packet. See `crate::coalesce`.
+    pub coalesce: Duration,
     /// Live. Unsent output of one connection, in bytes, above which nothing more is delivered to it.
     pub output_bytes_max: usize,
     /// Live, for connections made after the change. Bytes that the kernel holds unsent for one connection; what is
@@ -249,7 +249,7 @@ impl Default for Config {
             partitions: NON_ZERO_256,
             mqtt: Mqtt::default(),
             connections_max: 0,
-            gather: Duration::from_micros(100),
+            coalesce: Duration::from_micros(100),
             output_bytes_max: 256 << 10,
             not_sent_bytes_max: 16 << 10,
             stall_timeout: Duration::from_secs(120),

@@ -388,7 +388,7 @@ fn turn_until_stopped(shard: &mut Shard) -> std::io::Result<()> {
     loop {
         match shard.turn() {
             Next::Turn => {}
-            Next::Gather(time) => std::thread::sleep(time),
+            Next::Coalesce(time) => std::thread::sleep(time),
             Next::Sleep => shard.sleep()?,
             Next::Stop => return Ok(()),
         }

@@ -12,18 +12,18 @@
 //! | from accept to session, across shards | `shard::arriving` |
 //! | bytes in, bytes out | `shard::reading`, `shard::writing` |
 //! | commits, retirement | `log` |
-//! | when a shard waits, and for what | `gather`, `poller` |
+//! | when a shard waits, and for what | `coalesce`, `poller` |
 //! | who may come in | [`auth`] |
 
 pub mod auth;
 mod clock;
+mod coalesce;
 pub mod config;
 mod connection;
 mod counters;
 mod crash;
 mod engine;
 mod fault;
-mod gather;
 mod input;
 mod listener;
 mod log;

@@ -38,10 +38,11 @@ pub fn probe(data_dir: &Path) -> Vec<Finding> {
     vec![io_uring(), memlock(), open_files(), disk_sync(data_dir)]
 }
 
-/// Whether an executor can be made; its error says what is missing.
+/// Whether an executor and the ring of a log can be made; the error says what is missing.
 fn io_uring() -> Finding {
     let made = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound).io_memory(64 << 10).spawn(|| async {});
-    let outcome = made.and_then(glommio::ExecutorJoinHandle::join);
+    let executor = made.and_then(glommio::ExecutorJoinHandle::join).map_err(|error| error.to_string());
+    let outcome = executor.and_then(|()| crate::log::probe_ring().map_err(|error| error.to_string()));
     let (state, text) = match outcome {
         Ok(()) => (State::Good, "available".to_owned()),
         Err(error) => (State::Missing, format!("{error}; {}", io_uring_advice())),

@@ -19,6 +19,8 @@ pub(crate) struct Carrier {
     syncs: bool,
     ring: CommitRing,
     open: Option<(SegmentNumber, File)>,
+    /// The file that was open before, if nobody has taken it yet.
+    done_with: Option<File>,
     under_way: Option<(Commit, Instant)>,
 }
 
@@ -35,7 +37,8 @@ impl Carrier {
     /// # Errors
     /// When the kernel gives no ring.
     pub(crate) fn new(directory: PathBuf, syncs: bool) -> io::Result<Self> {
-        Ok(Self { directory, syncs, ring: CommitRing::new()?, open: None, under_way: None })
+        let ring = CommitRing::new().map_err(|error| io::Error::new(error.kind(), format!("the log's io_uring: {error}")))?;
+        Ok(Self { directory, syncs, ring, open: None, done_with: None, under_way: None })
     }
 
     /// Begins to write a commit whose file is there and long enough.
@@ -51,13 +54,19 @@ impl Carrier {
     fn write(&mut self, commit: Commit) -> io::Result<()> {
         crate::fault::disk("write-fails")?;
         if self.open.as_ref().is_none_or(|(open, _)| *open != commit.segment) {
-            self.open = Some((commit.segment, open(&self.directory.join(commit.segment.file_name()))?));
+            let opened = open(&self.directory.join(commit.segment.file_name()))?;
+            self.done_with = self.open.replace((commit.segment, opened)).map(|(_, file)| file);
         }
         let (_, file) = self.open.as_ref().expect("opened above");
         let begun = Instant::now();
         self.ring.begin(file, &commit.bytes, commit.offset, self.syncs)?;
         self.under_way = Some((commit, begun));
         Ok(())
+    }
+
+    /// A file that needs to be closed: not here, since one that was deleted is truncated by it.
+    pub(super) fn take_done_with(&mut self) -> Option<File> {
+        self.done_with.take()
     }
 
     /// The commit that has reached the disk meanwhile, if it has.

@@ -32,6 +32,7 @@ use crate::shard::{Order, Shard};
 
 use carrier::Carried;
 pub(crate) use carrier::Carrier;
+pub(crate) use ring::probe as probe_ring;
 use worker::FileWork;
 pub(crate) use worker::Worker;
 
@@ -142,7 +143,6 @@ impl ShardLog {
         if self.ages.back().is_none_or(|(segment, _)| *segment != commit.segment) {
             self.ages.push_back((commit.segment, now.mono));
         }
-        self.prepare_ahead();
         Some(commit)
     }
 
@@ -163,15 +163,25 @@ impl ShardLog {
         if commit.new_segment {
             self.worker.files(FileWork::Prepare(commit.segment, commit.file_bytes));
             self.without_file = Some(commit);
-            return Ok(());
+        } else {
+            self.write(commit)?;
         }
-        self.carrier.begin(commit)
+        self.prepare_ahead(); // behind the file that somebody waits for
+        Ok(())
+    }
+
+    fn write(&mut self, commit: Commit) -> io::Result<()> {
+        self.carrier.begin(commit)?;
+        if let Some(file) = self.carrier.take_done_with() {
+            self.worker.files(FileWork::Close(file));
+        }
+        Ok(())
     }
 
     /// A file is made: that of the commit that waits for it, or a spare.
     fn prepared(&mut self, segment: SegmentNumber) -> io::Result<()> {
         if let Some(commit) = self.without_file.take_if(|commit| commit.segment == segment) {
-            return self.carrier.begin(commit);
+            return self.write(commit);
         }
         self.writer.spare_ready(segment);
         self.prepare_ahead();
@@ -323,8 +333,11 @@ impl Shard {
         }
     }
 
-    /// Does something with the log's disk; what fails there poisons the log.
+    /// Does something with the log's disk, unless the shard has stopped; what fails there poisons the log.
     fn with_disk<T>(&mut self, act: impl FnOnce(&mut ShardLog) -> io::Result<T>) -> Option<T> {
+        if self.is_stopped() {
+            return None;
+        }
         match act(self.log.as_mut()?) {
             Ok(done) => Some(done),
             Err(error) => {
@@ -337,9 +350,7 @@ impl Shard {
     /// Begins to write what is gathered, unless a commit is under way: at the end of each turn.
     pub(crate) fn carry_commit(&mut self) {
         let now = self.now;
-        if !self.is_stopped() {
-            self.with_disk(|log| log.carry(now));
-        }
+        self.with_disk(|log| log.carry(now));
     }
 
     /// The disk has something to say: what waited for the commit goes out.
@@ -433,12 +444,14 @@ mod tests {
         /// Writes the next commit; `None` if there is none. Files are made in no time.
         fn commit(&mut self) -> Option<Commit> {
             let commit = self.log.begin_commit(self.now)?;
+            self.log.prepare_ahead();
             let shown = Commit { bytes: Vec::new(), ..commit };
             self.log.finish_commit(commit);
             for work in self.files.try_iter().collect::<Vec<_>>() {
                 match work {
                     FileWork::Prepare(segment, _) => self.log.prepared(segment).expect("a spare"),
                     FileWork::Remove(_) => self.removed += 1,
+                    FileWork::Close(_) => panic!("no file was opened"),
                 }
             }
             Some(shown)
@@ -475,6 +488,18 @@ mod tests {
         }
         let most = YOUNG_BYTES + 2 * ROUND_TRIP * COMMIT_BYTES + SEGMENT_BYTES;
         assert!(highest > YOUNG_BYTES && highest <= most, "{highest} bytes, {most} allowed");
+    }
+
+    /// The worker makes one file after the other, each with a sync.
+    #[test]
+    fn the_file_that_a_commit_waits_for_is_made_before_any_spare() {
+        let mut bench = Bench::new();
+        bench.append();
+        bench.log.carry(bench.now).expect("waits for its file");
+        let waiting = bench.log.without_file.as_ref().expect("there was no file").segment;
+        let made: Vec<_> = bench.files.try_iter().collect();
+        assert!(matches!(made[..], [FileWork::Prepare(first, _), FileWork::Prepare(spare, _)] if first == waiting && spare != waiting));
+        assert!(!bench.log.is_idle());
     }
 
     /// The worker does nothing at all: commits stop at the bound, and go on when it has done its work.

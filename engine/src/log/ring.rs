@@ -15,6 +15,8 @@ use io_uring::{IoUring, opcode, squeue, types};
 const ENTRIES: u32 = 2;
 const WRITE: u64 = 0;
 const SYNC: u64 = 1;
+/// `IORING_ENTER_GETEVENTS` of `io_uring_enter`.
+const ENTER_GETEVENTS: u32 = 1;
 /// What direct I/O wants memory to be aligned to, on every disk that we know.
 const ALIGNMENT: usize = 4096;
 /// Room that is kept for the next commit; a larger one's is given back.
@@ -30,9 +32,18 @@ pub(super) struct CommitRing {
 
 struct UnderWay {
     bytes: usize,
-    /// Operations that have not ended.
-    operations: u32,
+    /// What has not ended.
+    writes: bool,
+    syncs: bool,
     failure: Option<io::Error>,
+}
+
+/// Whether the kernel gives such a ring.
+///
+/// # Errors
+/// Its reason if not.
+pub(crate) fn probe() -> io::Result<()> {
+    CommitRing::new().map(drop)
 }
 
 impl CommitRing {
@@ -64,18 +75,26 @@ impl CommitRing {
         // SAFETY: `memory` is neither changed nor moved nor freed before all operations have ended: `fill` is reached only
         // with nothing under way, and `drop` waits. The caller keeps the file open.
         unsafe { self.ring.submission().push_multiple(entries) }.map_err(io::Error::other)?;
-        let operations = u32::try_from(entries.len()).expect("two at most");
-        self.under_way = Some(UnderWay { bytes: bytes.len(), operations, failure: None });
-        self.submit().inspect_err(|_| self.forget_what_was_not_taken())
+        let count = entries.len();
+        self.under_way = Some(UnderWay { bytes: bytes.len(), writes: true, syncs, failure: None });
+        self.submit(count)
     }
 
-    /// What the kernel has not taken never ends.
-    fn forget_what_was_not_taken(&mut self) {
-        let left = u32::try_from(self.ring.submission().len()).expect("two at most");
-        self.under_way = self.under_way.take().filter(|under_way| under_way.operations > left);
-        if let Some(under_way) = &mut self.under_way {
-            under_way.operations -= left;
+    /// Once: a kernel that took the write alone has unlinked the sync, which may then end before the write does.
+    fn submit(&mut self, count: usize) -> io::Result<()> {
+        let taken = loop {
+            match self.ring.submit() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => break outcome,
+            }
+        };
+        let taken_count = *taken.as_ref().unwrap_or(&0);
+        if taken_count == count {
+            return Ok(());
         }
+        // What was not taken never ends. They are taken in order, the write first.
+        self.under_way = self.under_way.take().filter(|_| taken_count > 0).map(|all| UnderWay { syncs: false, ..all });
+        taken.and_then(|taken| Err(io::Error::other(format!("the kernel took {taken} of {count} operations"))))
     }
 
     /// Copies to aligned memory; returns where it begins in `memory`.
@@ -107,16 +126,29 @@ impl CommitRing {
     pub(super) fn reap(&mut self) -> Option<io::Result<()>> {
         let under_way = self.under_way.as_mut()?;
         for ended in self.ring.completion() {
-            under_way.operations = under_way.operations.saturating_sub(1);
+            match ended.user_data() {
+                WRITE => under_way.writes = false,
+                _ => under_way.syncs = false,
+            }
             // The first failure is the reason: a sync is cancelled because the write before it has failed.
             if let Err(error) = judge(ended.user_data(), ended.result(), under_way.bytes) {
                 under_way.failure.get_or_insert(error);
             }
         }
-        if under_way.operations > 0 {
+        if under_way.writes || under_way.syncs {
             return None;
         }
         self.under_way.take().map(|ended| ended.failure.map_or(Ok(()), Err))
+    }
+
+    /// Until something has ended, submitting nothing: not what the kernel has refused before.
+    fn wait(&self) -> io::Result<()> {
+        // SAFETY: no signal mask is passed, and nothing is submitted.
+        let waited = unsafe { self.ring.submitter().enter::<libc::sigset_t>(0, 1, ENTER_GETEVENTS, None) };
+        match waited {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            outcome => outcome.map(drop),
+        }
     }
 }
 
@@ -141,9 +173,7 @@ impl AsFd for CommitRing {
 impl Drop for CommitRing {
     fn drop(&mut self) {
         while self.under_way.is_some() && self.reap().is_none() {
-            if let Err(error) = self.ring.submit_and_wait(1)
-                && error.kind() != io::ErrorKind::Interrupted
-            {
+            if let Err(error) = self.wait() {
                 tracing::error!(%error, "a ring with a commit under way can't be waited for: its memory is left to the kernel");
                 std::mem::forget(std::mem::take(&mut self.memory));
                 return;
@@ -186,8 +216,8 @@ mod tests {
 
     #[test]
     fn commits_stand_where_they_were_written() {
-        let dir = tempfile::tempdir_in(".").expect("a directory");
-        let file = file(&dir, libc::O_DIRECT).expect("direct I/O on the disk of the build");
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = direct_file(&dir);
         let mut ring = CommitRing::new().expect("a ring");
         for (offset, syncs) in [(0, true), (8192, false), (4096, true)] {
             let byte = u8::try_from(offset / 4096 + 1).expect("small");

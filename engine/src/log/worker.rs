@@ -1,5 +1,6 @@
 //! The threads that do for the log what blocks: the old generation, and deleting files.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -25,13 +26,14 @@ pub(super) enum FileWork {
     /// Make this segment ready to be written: so many bytes long, synced, with a name that stays.
     Prepare(SegmentNumber, u64),
     Remove(SegmentNumber),
+    Close(File),
 }
 
 /// Three threads of one shard: one writes the old generation, one reads it, so that no drain waits for an ingestion, and
 /// one makes and deletes segments, so that no commit waits for either. They end when this is dropped.
 ///
-/// The channels have no bound of their own: there is one retirement and one segment in preparation at a time, and one
-/// read per queue.
+/// The channels have no bound of their own: there is one retirement at a time, one read per queue, and one spare in
+/// preparation beside the file of one commit.
 pub(crate) struct Worker {
     writes: Option<flume::Sender<Box<Retirement>>>,
     reads: Option<flume::Sender<Read>>,
@@ -69,7 +71,7 @@ impl Worker {
                 "files",
                 Box::new(move || {
                     let mut directory = FileDirectory::new(young);
-                    let answers = to_do.iter().filter_map(|work| do_file_work(&mut directory, &work));
+                    let answers = to_do.iter().filter_map(|work| do_file_work(&mut directory, work));
                     answers.for_each(|answer| done(&inbox_to_do, answer));
                 }),
             )?,
@@ -120,8 +122,8 @@ fn ingest(old: &Old, batch: Retirement) -> WorkDone {
 
 /// A spare that can't be made for want of room or descriptors is tried again later: nothing is in it, and the commit that
 /// needs a file makes one or fails itself. Any other failure poisons the log, since a sync that has failed is not tried again.
-fn do_file_work(directory: &mut FileDirectory, work: &FileWork) -> Option<WorkDone> {
-    match *work {
+fn do_file_work(directory: &mut FileDirectory, work: FileWork) -> Option<WorkDone> {
+    match work {
         FileWork::Prepare(segment, bytes) => {
             crate::fault::planted("panic-prepare", b"");
             Some(match directory.prepare(segment, bytes) {
@@ -134,6 +136,10 @@ fn do_file_work(directory: &mut FileDirectory, work: &FileWork) -> Option<WorkDo
             if let Err(error) = directory.remove(segment) {
                 tracing::warn!(?segment, %error, "a segment that is not needed any more stays");
             }
+            None
+        }
+        FileWork::Close(file) => {
+            drop(file);
             None
         }
     }

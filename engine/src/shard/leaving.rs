@@ -139,8 +139,9 @@ impl Shard {
     /// other members get it first, as far as the time for draining allows.
     pub(super) fn advance_drain(&mut self) {
         let is_late = self.now.mono >= self.drain_until;
-        if is_late {
+        if is_late && !self.connections.is_empty() {
             self.remove_all();
+            self.settle(); // what that brings about is in the log before it is asked whether it is idle
         }
         let has_left = self.connections.is_empty() && (is_late || !self.broker.is_giving_back());
         let log_is_idle = self.log.as_ref().is_none_or(crate::log::ShardLog::is_idle);

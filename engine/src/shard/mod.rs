@@ -38,11 +38,11 @@ use slab::Slab;
 
 use crate::auth::{Auth, CheckOutcome, Pool, Registration};
 use crate::clock::Clock;
+use crate::coalesce::{Coalescing, Inputs};
 use crate::config::Config;
 use crate::connection::{Connection, Flags, connection_index};
 use crate::counters::Counters;
 use crate::crash::Verdict;
-use crate::gather::{Gather, Inputs};
 use crate::log::{ShardLog, WorkDone};
 use crate::mesh::Mesh;
 use crate::poller::{Alarm, Doorbell, Poller, Ready};
@@ -211,7 +211,7 @@ pub(crate) struct Shard {
     buffer: Vec<u8>,
     ready: Vec<Ready>,
     fired: Vec<u64>,
-    gather: Gather,
+    coalescing: Coalescing,
     /// What this turn has taken in.
     inputs: Inputs,
     counters: Counters,
@@ -262,7 +262,7 @@ impl Shard {
         }
         let now = common.clock.now();
         let counters = Counters::new(&live.config);
-        let gather = Gather::new(live.config.gather);
+        let coalescing = Coalescing::new(live.config.coalesce);
         let doors = listeners.into_iter().map(|listener| Door { listener, paused: false }).collect();
         let mut shard = Self {
             id,
@@ -290,7 +290,7 @@ impl Shard {
             buffer: vec![0; BUFFER_BYTES],
             ready: Vec::new(),
             fired: Vec::new(),
-            gather,
+            coalescing,
             inputs: Inputs::default(),
             counters,
             panics_by_message: AHashMap::new(),

@@ -7,8 +7,8 @@ use postroad_base::ShardId;
 use postroad_broker::api::{Event, MeshMessage};
 
 use super::{DOORS_MAX, Order, Phase, Shard, TOKEN_ALARM, TOKEN_DOOR, TOKEN_DOORBELL, TOKEN_LOG};
+use crate::coalesce::Inputs;
 use crate::config::Config;
-use crate::gather::Inputs;
 use crate::listener::{self, SocketOptions};
 use crate::log::ShardLog;
 use crate::poller::Ready;
@@ -21,7 +21,7 @@ pub(crate) enum Next {
     /// Wait in [`Shard::sleep`].
     Sleep,
     /// Do nothing for so long, whoever comes meanwhile.
-    Gather(Duration),
+    Coalesce(Duration),
     /// The shard's life is over.
     Stop,
 }
@@ -61,7 +61,7 @@ impl Shard {
         self.settle();
         self.advance_phase();
         self.counters.turns += 1;
-        self.gather.found(self.inputs);
+        self.coalescing.found(self.inputs);
         self.watch_stall();
         self.next()
     }
@@ -73,24 +73,26 @@ impl Shard {
         if self.has_work() {
             return Next::Turn;
         }
-        if let Some(time) = self.gather_time() {
-            return Next::Gather(time);
+        if let Some(time) = self.coalescing_time() {
+            return Next::Coalesce(time);
         }
         self.inbox.doorbell.will_sleep();
         if self.has_work() { Next::Turn } else { Next::Sleep }
     }
 
     /// Not while a commit is under way: many wait for its end.
-    fn gather_time(&mut self) -> Option<Duration> {
+    fn coalescing_time(&mut self) -> Option<Duration> {
         let may = self.phase == Phase::Serving && self.log.as_ref().is_none_or(ShardLog::is_idle);
-        if may { self.gather.begin() } else { None }
+        if may { self.coalescing.begin() } else { None }
     }
 
     /// Waits for the descriptors, on this thread.
     pub(crate) fn sleep(&mut self) -> std::io::Result<()> {
+        let beside_commit = self.log.as_ref().is_some_and(|log| !log.is_idle());
         let begin = Instant::now();
         self.poller.wait()?;
-        self.gather.waited(begin.elapsed());
+        // The end of a commit says nothing of how soon the next packet comes.
+        self.coalescing.waited(if beside_commit { Duration::MAX } else { begin.elapsed() });
         Ok(())
     }
 
@@ -160,7 +162,7 @@ impl Shard {
     fn reload(&mut self, live: Arc<super::Live>) {
         self.broker.set_access(Arc::clone(&live.acl));
         self.broker.set_limits(live.broker);
-        self.gather.set_time(live.config.gather);
+        self.coalescing.set_time(live.config.coalesce);
         self.live = live;
         for door in &self.doors {
             if let Err(error) = socket_options(&self.live.config).apply(&door.listener) {
@@ -236,9 +238,12 @@ impl Shard {
                 self.drain_effects();
             }
         }
-        self.settle();
-        self.phase = Phase::Serving;
         self.schedule_housekeeping();
+        self.settle();
+        if self.is_stopped() {
+            return; // the log can't be written
+        }
+        self.phase = Phase::Serving;
         if let Err(error) = self.open_doors() {
             self.poison(format!("can't listen: {error}"));
             return;

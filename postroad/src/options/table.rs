@@ -272,12 +272,12 @@ pub const ROWS: &[Row] = &[
         usize
     ),
     Row {
-        key: "gather_micros",
+        key: "coalesce_micros",
         kind: Kind::Count { min: 0, max: 10_000, unit: "µs" },
         effect: Live,
-        doc: "How long a busy shard lets input gather before it looks, instead of being woken by each packet. More saves CPU and delays what comes meanwhile by as much. A shard with little to do, and one whose client sends its next request after each answer, does not gather. The kernel may add 50 µs. 0: never.",
-        get: |s| Value::Number(u64::try_from(s.engine.gather.as_micros()).expect("a time fits")),
-        set: |s, v| s.engine.gather = Duration::from_micros(v.number()),
+        doc: "How long a busy shard lets wake-ups coalesce: it sleeps and then looks, instead of being woken by each packet. More saves CPU and delays what comes meanwhile by as much. Not on a shard with little to do, nor for one client that sends its next request after each answer; with several such clients each of their rounds may take as much longer. The kernel may add 50 µs. 0: never.",
+        get: |s| Value::Number(u64::try_from(s.engine.coalesce.as_micros()).expect("a time fits")),
+        set: |s, v| s.engine.coalesce = Duration::from_micros(v.number()),
     },
     bytes!(
         "connections.output_bytes_max",
@@ -594,7 +594,7 @@ mod tests {
             partitions: _,
             mqtt,
             connections_max: _,
-            gather: _,
+            coalesce: _,
             output_bytes_max: _,
             not_sent_bytes_max: _,
             stall_timeout: _,

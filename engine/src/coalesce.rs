@@ -1,9 +1,8 @@
-//! When a shard that has nothing left to do lets input gather, instead of waiting to be woken by the next packet.
+//! When a shard that has nothing left to do lets wake-ups coalesce, instead of waiting to be woken by the next packet.
 //!
 //! A wake-up costs some 20 µs of CPU whatever it is for: the switch to the shard's thread and back, a call to read and one
-//! to write. A publisher that sends packet by packet causes one for each. So a shard whose last
-//! wait was brief sleeps for a set time and then looks, once for all that has come: what network cards call interrupt
-//! moderation. Two things end it:
+//! to write. A publisher that sends packet by packet causes one for each. So a shard whose last wait was brief sleeps for a
+//! set time and then looks, once for all that has come, as network cards do with their interrupts. Two things end it:
 //! - nothing had come: the next wait is for the signal again, so an idle shard has no timer and its first packet no delay;
 //! - one packet had come from each of one or two sources: then the time was lost, as for a client that sends its next
 //!   request when it has the answer to this one, and for the other that receives it. The shard waits for signals a
@@ -11,7 +10,7 @@
 
 use std::time::Duration;
 
-/// Waits without gathering after so many failures that doubled, at most.
+/// Waits without it after one failure, at most.
 const SKIPS_MAX: u32 = 512;
 
 /// What a turn has taken in.
@@ -25,20 +24,20 @@ pub(crate) struct Inputs {
 
 /// Decides for one shard.
 #[derive(Debug, Default)]
-pub(crate) struct Gather {
-    /// `gather_micros`; zero: never.
+pub(crate) struct Coalescing {
+    /// `coalesce_micros`; zero: never.
     time: Duration,
     /// The last wait for a signal was short enough that another packet is to be expected within `time`.
     brief: bool,
-    /// Waits that are still to be made without gathering.
+    /// Waits that are still to be made without it.
     skips: u32,
     /// The number of those after the last failure.
     penalty: u32,
-    /// It was let gather, and nobody has looked yet.
-    gathering: bool,
+    /// The shard has slept for it, and not looked yet.
+    slept: bool,
 }
 
-impl Gather {
+impl Coalescing {
     pub(crate) fn new(time: Duration) -> Self {
         Self { time, ..Self::default() }
     }
@@ -62,13 +61,13 @@ impl Gather {
             self.skips -= 1;
             return None;
         }
-        self.gathering = true;
+        self.slept = true;
         Some(self.time)
     }
 
     /// A turn found this.
     pub(crate) fn found(&mut self, inputs: Inputs) {
-        if !std::mem::take(&mut self.gathering) {
+        if !std::mem::take(&mut self.slept) {
             return;
         }
         let Inputs { packets, sources } = inputs;
@@ -90,54 +89,54 @@ mod tests {
     const TIME: Duration = Duration::from_micros(50);
     const PIPELINED: Inputs = Inputs { packets: 2, sources: 1 };
 
-    fn busy() -> Gather {
-        let mut gather = Gather::new(TIME);
-        gather.waited(Duration::from_micros(30));
-        gather
+    fn busy() -> Coalescing {
+        let mut coalescing = Coalescing::new(TIME);
+        coalescing.waited(Duration::from_micros(30));
+        coalescing
     }
 
     #[test]
-    fn a_shard_gathers_as_long_as_it_finds_several() {
-        let mut gather = busy();
+    fn a_shard_coalesces_as_long_as_it_finds_several() {
+        let mut coalescing = busy();
         for _ in 0..100 {
-            assert_eq!(gather.begin(), Some(TIME));
-            gather.found(PIPELINED);
+            assert_eq!(coalescing.begin(), Some(TIME));
+            coalescing.found(PIPELINED);
         }
     }
 
     #[test]
     fn the_first_packet_after_a_pause_is_not_kept_waiting() {
-        let mut gather = busy();
-        gather.waited(Duration::from_millis(1));
-        assert_eq!(gather.begin(), None, "the wait was long");
-        gather.waited(Duration::from_micros(30));
-        assert_eq!(gather.begin(), Some(TIME));
-        gather.found(Inputs::default());
-        assert_eq!(gather.begin(), None, "nothing had come: it waits until it is woken");
+        let mut coalescing = busy();
+        coalescing.waited(Duration::from_millis(1));
+        assert_eq!(coalescing.begin(), None, "the wait was long");
+        coalescing.waited(Duration::from_micros(30));
+        assert_eq!(coalescing.begin(), Some(TIME));
+        coalescing.found(Inputs::default());
+        assert_eq!(coalescing.begin(), None, "nothing had come: it waits until it is woken");
     }
 
     /// A client that waits for each answer before it asks again, and the one that it is in talk with.
     #[test]
-    fn where_one_comes_at_a_time_gathering_is_given_up_and_tried_again_seldom() {
-        let mut gather = busy();
+    fn where_one_comes_at_a_time_it_is_given_up_and_tried_again_seldom() {
+        let mut coalescing = busy();
         let mut tried = 0;
         for _ in 0..10_000 {
-            if gather.begin().is_some() {
+            if coalescing.begin().is_some() {
                 tried += 1;
-                gather.found(Inputs { packets: 2, sources: 2 });
+                coalescing.found(Inputs { packets: 2, sources: 2 });
             }
-            gather.waited(Duration::from_micros(30));
+            coalescing.waited(Duration::from_micros(30));
         }
         assert!((10..30).contains(&tried), "{tried} of 10,000");
-        while gather.begin().is_none() {}
-        gather.found(PIPELINED);
-        assert_eq!(gather.begin(), Some(TIME), "it pays again: no more skips");
+        while coalescing.begin().is_none() {}
+        coalescing.found(PIPELINED);
+        assert_eq!(coalescing.begin(), Some(TIME), "it pays again: no more skips");
     }
 
     #[test]
     fn zero_is_never() {
-        let mut gather = Gather::new(Duration::ZERO);
-        gather.waited(Duration::ZERO);
-        assert_eq!(gather.begin(), None);
+        let mut coalescing = Coalescing::new(Duration::ZERO);
+        coalescing.waited(Duration::ZERO);
+        assert_eq!(coalescing.begin(), None);
     }
 }

@@ -37,7 +37,8 @@ impl Carrier {
     /// # Errors
     /// When the kernel gives no ring.
     pub(crate) fn new(directory: PathBuf, syncs: bool) -> io::Result<Self> {
-        let ring = CommitRing::new().map_err(|error| io::Error::new(error.kind(), format!("the log's io_uring: {error}")))?;
+        let ring =
+            CommitRing::new().map_err(|error| io::Error::new(error.kind(), format!("the log's io_uring: {error}")))?;
         Ok(Self { directory, syncs, ring, open: None, done_with: None, under_way: None })
     }
 

@@ -498,7 +498,9 @@ mod tests {
         bench.log.carry(bench.now).expect("waits for its file");
         let waiting = bench.log.without_file.as_ref().expect("there was no file").segment;
         let made: Vec<_> = bench.files.try_iter().collect();
-        assert!(matches!(made[..], [FileWork::Prepare(first, _), FileWork::Prepare(spare, _)] if first == waiting && spare != waiting));
+        assert!(
+            matches!(made[..], [FileWork::Prepare(first, _), FileWork::Prepare(spare, _)] if first == waiting && spare != waiting)
+        );
         assert!(!bench.log.is_idle());
     }
 

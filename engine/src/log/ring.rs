@@ -110,17 +110,6 @@ impl CommitRing {
         at
     }
 
-    fn submit(&mut self) -> io::Result<()> {
-        loop {
-            match self.ring.submit() {
-                Ok(_) if self.ring.submission().is_empty() => return Ok(()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
     /// Takes in what has ended. `Some` once all of a commit has, with its outcome; after an error nothing is known of
     /// what the disk holds.
     pub(super) fn reap(&mut self) -> Option<io::Result<()>> {
@@ -205,13 +194,14 @@ mod tests {
     }
 
     fn file(dir: &tempfile::TempDir, flags: i32) -> io::Result<File> {
-        File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .custom_flags(flags)
-            .open(dir.path().join("f"))
+        let mut options = File::options();
+        options.create(true).truncate(false).read(true).write(true).custom_flags(flags);
+        options.open(dir.path().join("f"))
+    }
+
+    /// By direct I/O where the file system of temporary files has it.
+    fn direct_file(dir: &tempfile::TempDir) -> File {
+        file(dir, libc::O_DIRECT).or_else(|_| file(dir, 0)).expect("made")
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! to write. A publisher that sends packet by packet causes one for each. So a shard whose last wait was brief sleeps for a
 //! set time and then looks, once for all that has come, as network cards do with their interrupts. Two things end it:
 //! - nothing had come: the next wait is for the signal again, so an idle shard has no timer and its first packet no delay;
-//! - one packet had come from each of one or two sources: then the time was lost, as for a client that sends its next
-//!   request when it has the answer to this one, and for the other that receives it. The shard waits for signals a
-//!   number of times before it tries again, twice as often after each failure.
+//! - fewer than two packets had come for each of those who had sent some: then the time was lost, as for clients that send
+//!   their next request when they have the answer to this one. Four of them did a quarter of their work with it. The
+//!   shard waits for signals a number of times before it tries again, twice as often after each failure.
 
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ impl Coalescing {
         let Inputs { packets, sources } = inputs;
         if packets == 0 {
             self.brief = false;
-        } else if packets > 2 || packets > sources.max(1) {
+        } else if packets >= 2 * sources.max(1) {
             self.penalty = 0;
         } else {
             self.penalty = (2 * self.penalty).clamp(1, SKIPS_MAX);
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(coalescing.begin(), None, "nothing had come: it waits until it is woken");
     }
 
-    /// A client that waits for each answer before it asks again, and the one that it is in talk with.
+    /// Clients that wait for each answer before they ask again, and those that they are in talk with.
     #[test]
     fn where_one_comes_at_a_time_it_is_given_up_and_tried_again_seldom() {
         let mut coalescing = busy();
@@ -123,7 +123,7 @@ mod tests {
         for _ in 0..10_000 {
             if coalescing.begin().is_some() {
                 tried += 1;
-                coalescing.found(Inputs { packets: 2, sources: 2 });
+                coalescing.found(Inputs { packets: 17, sources: 16 });
             }
             coalescing.waited(Duration::from_micros(30));
         }

@@ -275,7 +275,7 @@ pub const ROWS: &[Row] = &[
         key: "coalesce_micros",
         kind: Kind::Count { min: 0, max: 10_000, unit: "µs" },
         effect: Live,
-        doc: "How long a busy shard lets wake-ups coalesce: it sleeps and then looks, instead of being woken by each packet. More saves CPU and delays what comes meanwhile by as much. Not on a shard with little to do, nor for one client that sends its next request after each answer; with several such clients each of their rounds may take as much longer. The kernel may add 50 µs. 0: never.",
+        doc: "How long a busy shard lets wake-ups coalesce: it sleeps and then looks, instead of being woken by each packet. More saves CPU and delays what comes meanwhile by as much. A shard with little to do, or whose clients send their next request after each answer, does not. The kernel may add 50 µs. 0: never.",
         get: |s| Value::Number(u64::try_from(s.engine.coalesce.as_micros()).expect("a time fits")),
         set: |s, v| s.engine.coalesce = Duration::from_micros(v.number()),
     },

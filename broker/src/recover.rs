@@ -161,7 +161,8 @@ impl Broker {
         for mut recipient in recipients {
             recipient.group = recipient.group.map(|name| self.groups.replayed_name(name));
             if message.qos == Qos::ExactlyOnce {
-                self.mesh.known.know(message.id, recipient.group.clone());
+                // A retirement before all shards have told what may be repeated keeps them all.
+                self.retiring.known_dirty |= self.mesh.known.know(message.id, recipient.group.clone());
             }
             let Some(index) = self.session_of_queue(recipient.queue) else { continue };
             let session = &mut self.sessions[index as usize];

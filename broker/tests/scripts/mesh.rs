@@ -434,6 +434,56 @@ fn qos_2_is_exactly_once_across_shards_and_crashes() {
     );
 }
 
+/// A shard that had taken a QoS 2 message retires after a crash, before its publisher's shard has told that it may be
+/// repeated: that the message was taken is remembered all the same, beyond the next crash. (It was forgotten with the
+/// segment, and the repeat was delivered again.)
+#[test]
+fn a_retirement_before_all_shards_have_recovered_forgets_nothing() {
+    let mut world = World::new(2, true, |_| {});
+    let [a, p] = ["a", "b"].map(|name| world.home(name));
+    assert_ne!(a, p);
+    world.run(&format!(
+        "
+        connect 1 a expiry=60
+        connect 2 b expiry=60
+        sub 1 1 t:2 $share/g/t:2
+        stop {a}
+        pub 2 t once qos=2 tag=1
+        rec 1 1
+        comp 1 1
+        rec 1 2
+        comp 1 2
+        stop {p}
+        "
+    ));
+    check(
+        world,
+        "
+        crash
+        retire
+        crash
+        go
+        connect 3 a expiry=60
+        connect 4 b expiry=60
+        pub 4 t once qos=2 tag=1 dup
+        ",
+        expect![[r#"
+            crash
+            retire
+                ingest: 0 pending, 0 settled
+                ingest: 0 pending, 0 settled
+            crash
+            go
+            connect 3 a expiry=60
+                3: connected present=true
+            connect 4 b expiry=60
+                4: connected present=true inbound=[1]
+            pub 4 t once qos=2 tag=1 dup
+                4: published 1 success
+        "#]],
+    );
+}
+
 /// With another number of shards a shard has subscribers who had a QoS 2 message at the crash, and others who had not: a
 /// repeat goes to these only, and then to nobody, also after a retirement and one more crash.
 #[test]

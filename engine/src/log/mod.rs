@@ -65,6 +65,8 @@ pub(crate) struct ShardLog {
     young_age_millis: u64,
     /// Segments in use, in order, with the time of their first commit.
     ages: VecDeque<(SegmentNumber, MonoMillis)>,
+    /// Recovery is over, see [`ShardLog::recovered`].
+    may_retire: bool,
     /// The last of the segments that the broker was asked to let go.
     retiring: Option<SegmentNumber>,
     /// Their contents are with the worker, which needs nothing more of this log to finish.
@@ -99,6 +101,7 @@ impl ShardLog {
             young_bytes,
             young_age_millis,
             ages,
+            may_retire: false,
             retiring: None,
             ingesting: false,
             in_flight: false,
@@ -106,6 +109,12 @@ impl ShardLog {
             disk_full: false,
             figures: LogReport::default(),
         }
+    }
+
+    /// All shards have told which QoS 2 messages may be repeated. Before that every one in the young log would have to be
+    /// remembered when its segment goes.
+    pub(crate) fn recovered(&mut self) {
+        self.may_retire = true;
     }
 
     /// Whether everything appended is safe.
@@ -209,7 +218,7 @@ impl ShardLog {
     /// in it. All at once: each retirement costs a round trip through broker, commit and worker, and one segment per
     /// round trip fell behind a burst (seen: 218 MB with a bound of 64).
     fn due_for_retirement(&mut self, now: Now) -> Option<(SegmentNumber, Sequence)> {
-        if self.retiring.is_some() || self.writer.window_bytes() == 0 {
+        if !self.may_retire || self.retiring.is_some() || self.writer.window_bytes() == 0 {
             return None;
         }
         let is_old = |since: &MonoMillis| now.mono.since(*since) >= self.young_age_millis;
@@ -424,7 +433,9 @@ mod tests {
             };
             let now = Now { mono: opened, ..Now::default() };
             let carrier = Carrier::new(PathBuf::new(), true).expect("a ring");
-            Self { log: ShardLog::new(writer, worker, carrier, options), files, now, removed: 0 }
+            let mut log = ShardLog::new(writer, worker, carrier, options);
+            log.recovered();
+            Self { log, files, now, removed: 0 }
         }
 
         fn append(&mut self) {
@@ -548,6 +559,22 @@ mod tests {
         bench.commit().expect("written");
         assert_eq!(bench.log.due_for_retirement(bench.now), None);
         bench.now.mono = started.after(YOUNG_AGE_MILLIS);
+        assert!(bench.log.due_for_retirement(bench.now).is_some());
+    }
+
+    /// The commit of what recovery had written let segments go, whose QoS 2 messages publishers on other shards could
+    /// repeat, as these had not told yet.
+    #[test]
+    fn nothing_is_let_go_before_all_shards_have_told_what_may_be_repeated() {
+        let mut bench = Bench::new();
+        bench.log.may_retire = false;
+        while bench.window() <= 2 * YOUNG_BYTES {
+            bench.append();
+            bench.commit().expect("not held");
+        }
+        bench.now.mono = MonoMillis(YOUNG_AGE_MILLIS);
+        assert_eq!(bench.log.due_for_retirement(bench.now), None, "large and old");
+        bench.log.recovered();
         assert!(bench.log.due_for_retirement(bench.now).is_some());
     }
 

@@ -230,7 +230,8 @@ impl Shard {
         }
     }
 
-    /// All filters of the others are in our queues: take them in, then let clients come.
+    /// All filters of the others are in our queues, and what their publishers may repeat: take them in, then let clients
+    /// come.
     fn open(&mut self) {
         for from in self.mesh.peers() {
             while let Some(message) = self.mesh.receive(from) {
@@ -238,6 +239,10 @@ impl Shard {
                 self.drain_effects();
             }
         }
+        if let Some(log) = &mut self.log {
+            log.recovered();
+        }
+        self.retire_if_due();
         self.schedule_housekeeping();
         self.settle();
         if self.is_stopped() {

@@ -91,6 +91,8 @@ pub struct Recipient {
     pub qos: Qos,
     /// The retain flag that the recipient will see.
     pub retain: bool,
+    /// The message was retained, and is given to a new subscription: the others of this shard may not have got it.
+    pub given: bool,
     /// Identifiers of all matching subscriptions, in ascending order.
     pub identifiers: SmallVec<[SubscriptionIdentifier; 1]>,
     /// The share group (`$share/<name>/<filter>`) by which it came: if the session ends, another member gets it.

@@ -29,8 +29,8 @@ fn record() -> Record {
         expires_at: None,
         publisher: QueueId::NONE,
     };
-    let recipient =
-        Recipient { queue, qos: Qos::AtLeastOnce, retain: false, identifiers: Default::default(), group: None };
+    let (qos, identifiers) = (Qos::AtLeastOnce, Default::default());
+    let recipient = Recipient { queue, qos, retain: false, given: false, identifiers, group: None };
     Record::Publish { message: Arc::new(message), recipients: vec![recipient] }
 }
 

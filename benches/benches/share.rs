@@ -239,7 +239,7 @@ fn deliveries(criterion: &mut Criterion) {
     }
     let (mut log, message, queue) = (Log::new(), Arc::new(message()), QueueId::new(PartitionId(17), 4711));
     let (qos, retain, identifiers, group_name) = (Qos::AtLeastOnce, false, Default::default(), None);
-    let recipient = Recipient { queue, qos, retain, identifiers, group: group_name };
+    let recipient = Recipient { queue, qos, retain, given: false, identifiers, group: group_name };
     let publish = Record::Publish { message, recipients: vec![recipient] };
     group.bench_function("records", |bencher| {
         bencher.iter(|| {

@@ -22,7 +22,7 @@
 
 use std::sync::Arc;
 
-use base::{Message, QueueId, Record, ShardId, SubscriptionOptions, TopicFilter, TopicName};
+use base::{Message, QueueId, Recipient, Record, ShardId, SubscriptionOptions, TopicFilter, TopicName};
 use postroad_base as base;
 
 use crate::api::{Counted, Effect, MeshMessage};
@@ -402,7 +402,7 @@ impl Broker {
             }
         }
         if logged && entry.qos.is_acknowledged() {
-            let recipients = vec![entry.recipient(queue)];
+            let recipients = vec![Recipient { given: true, ..entry.recipient(queue) }];
             entry.sequence = self.append(Record::Publish { message: Arc::clone(message), recipients });
         }
         self.take_delivery(index, entry);

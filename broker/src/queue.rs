@@ -43,10 +43,10 @@ impl Entry {
         message_size(&self.message)
     }
 
-    /// As the log and the old generation hold it.
+    /// As the log and the old generation hold it, unless it is `given`.
     pub fn recipient(&self, queue: base::QueueId) -> Recipient {
         let (identifiers, group) = (self.identifiers.clone(), self.group.clone());
-        Recipient { queue, qos: self.qos, retain: self.retain, identifiers, group }
+        Recipient { queue, qos: self.qos, retain: self.retain, given: false, identifiers, group }
     }
 }
 

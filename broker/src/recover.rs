@@ -160,7 +160,7 @@ impl Broker {
         let is_poison = self.poison.has(message.id);
         for mut recipient in recipients {
             recipient.group = recipient.group.map(|name| self.groups.replayed_name(name));
-            if message.qos == Qos::ExactlyOnce {
+            if message.qos == Qos::ExactlyOnce && !recipient.given {
                 // A retirement before all shards have told what may be repeated keeps them all.
                 self.retiring.known_dirty |= self.mesh.known.know(message.id, recipient.group.clone());
             }

@@ -232,6 +232,7 @@ impl Broker {
                 queue: self.sessions[m.session as usize].id,
                 qos: m.qos,
                 retain: m.retain,
+                given: false,
                 identifiers: m.identifiers.clone(),
                 group: m.group.clone(),
             })

@@ -73,7 +73,8 @@ impl State {
     fn apply_deliveries(&mut self, sequence: Sequence, record: &Record) {
         match record {
             Record::Publish { message, recipients } => {
-                for recipient in recipients.iter().filter(|_| message.qos == Qos::ExactlyOnce) {
+                let taken = |recipient: &&Recipient| message.qos == Qos::ExactlyOnce && !recipient.given;
+                for recipient in recipients.iter().filter(taken) {
                     self.known.know(message.id, recipient.group.clone());
                 }
                 let deliveries =

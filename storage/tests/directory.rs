@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use postroad_base::{
-    ClientId, Message, MessageId, Qos, QueueId, Record, RegisteredBy, Sequence, ShardId, SubscriptionOptions, Tag,
-    TopicFilter, TopicName, WallMillis,
+    ClientId, Message, MessageId, Qos, QueueId, Recipient, Record, RegisteredBy, Sequence, ShardId,
+    SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis,
 };
 use postroad_storage::directory::{DataDirectory, DirectoryError, DirectoryOptions};
 use support::{begin, life, message, publish, queue, recipient, settle};
@@ -213,17 +213,18 @@ fn who_has_a_qos_2_message_is_known_with_any_number_of_shards() {
     let directory = TempDir::new().unwrap();
     let (data, mut shards) = life::open(directory.path(), 3);
     let (publisher, subscriber) = (queue(3, 1), queue(4, 1)); // on shard 0 and 1
-    let [in_part, by_all, refused, released, by_group] = [1, 2, 3, 4, 5].map(|n| MessageId(n << 64 | 7));
+    let [in_part, by_all, refused, released, by_group, given] = [1, 2, 3, 4, 5, 6].map(|n| MessageId(n << 64 | 7));
     shards[0].write(begin(publisher, "publisher"));
-    for (id, n) in [in_part, by_all, refused, released, by_group].into_iter().zip(1..) {
+    for (id, n) in [in_part, by_all, refused, released, by_group, given].into_iter().zip(1..) {
         shards[0].write(inbound(publisher, n, id));
     }
     shards[0].write(inbound(publisher, 2, by_all));
     shards[0].write(Record::InboundEnd { queue: publisher, tag: Tag::new(4).unwrap() });
     shards[1].write(begin(subscriber, "subscriber"));
-    for n in [1, 2, 4] {
+    for n in [1, 2, 4, 6] {
         let message = Arc::new(Message { qos: Qos::ExactlyOnce, ..(*message(n, 10)).clone() });
-        let sequence = shards[1].write(Record::Publish { message, recipients: vec![recipient(subscriber)] });
+        let recipients = vec![Recipient { given: n == 6, ..recipient(subscriber) }];
+        let sequence = shards[1].write(Record::Publish { message, recipients });
         shards[1].write(settle(subscriber, sequence));
     }
     let known_ids = QueueId::of_known_ids(ShardId(2));
@@ -241,6 +242,7 @@ fn who_has_a_qos_2_message_is_known_with_any_number_of_shards() {
             assert_eq!(takers(shard, by_all), (of_shard_1, vec![]));
             assert_eq!(takers(shard, refused), (of_shard_2, vec![]));
             assert_eq!(takers(shard, released), (vec![], vec![]));
+            assert_eq!(takers(shard, given), (vec![], vec![]), "one subscriber was given it as retained");
             assert_eq!(takers(shard, by_group), (vec![], vec!["$share/g/a"]));
         }
         let records: Vec<_> = shards.iter().flat_map(life::Shard::records).collect();

@@ -3,11 +3,11 @@
 
 mod support;
 
-use postroad_base::{Record, Sequence};
+use postroad_base::{Recipient, Record, Sequence};
 use postroad_storage::record::{RecordError, decode, encode};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use support::{any_record, publish, queue, settle};
+use support::{any_record, message, publish, queue, recipient, settle};
 
 fn encoded(record: &Record) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -79,4 +79,7 @@ fn the_bytes_of_version_1() {
             + "2101"
             + "010100"
     );
+    let given = Recipient { given: true, ..recipient(queue(0, 1)) };
+    let given = Record::Publish { message: message(1, 8), recipients: vec![given] };
+    assert_eq!(&hex(&given)[70..], "01810001");
 }

@@ -618,6 +618,43 @@ fn a_publisher_of_a_former_run_is_nobody() {
     );
 }
 
+/// A shard refuses a QoS 2 message that its home retains, and a new subscriber there is given it. After a crash the repeat
+/// goes to those who had no room. (The one delivery stood for the whole shard: the publisher heard of success, and they got
+/// nothing.)
+#[test]
+fn what_one_is_given_the_others_have_not_taken() {
+    let mut world = World::new(2, true, |config| config.queue_messages_max = 1);
+    let new = ["c", "d", "e", "f", "g", "h"].into_iter().find(|name| world.home(name) == world.home("b"));
+    let new = new.expect("some client lives there");
+    assert!(world.home("a") == world.home("r/1") && world.home("a") != world.home("b"));
+    let came = world.run(&format!(
+        "
+        connect 1 a expiry=60 v3
+        connect 2 b expiry=60
+        sub 2 1 r/1:2 full:1
+        pub 1 full x qos=1 tag=1
+        pub 1 r/1 once qos=2 tag=2 retain
+        connect 3 {new} expiry=60
+        sub 3 1 r/1:2
+        rec 3 1
+        comp 3 1
+        "
+    ));
+    assert!(came.contains("1: published 2 quota_exceeded"), "{came}");
+    assert!(came.contains("3: deliver r/1 \"once\" qos=2 tag=1 retain"), "{came}");
+    let came = world.run(
+        "
+        crash
+        connect 4 a expiry=60 v3
+        connect 5 b expiry=60
+        ack 5 1
+        pub 4 r/1 once qos=2 tag=2 retain dup
+        ",
+    );
+    assert!(came.contains("5: deliver r/1 \"once\" qos=2 tag=2"), "{came}");
+    assert!(came.contains("4: published 2 success"), "{came}");
+}
+
 /// As many bytes as all retained messages may have; a newer one of the same size fits, a larger one does not, and the
 /// older one stays. The publisher is told, also by another shard; what is cleared makes room.
 #[test]

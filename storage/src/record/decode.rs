@@ -213,7 +213,7 @@ fn recipients(r: &mut Reader<'_>) -> Result<Vec<Recipient>, RecordError> {
 }
 
 pub(crate) fn recipient(r: &mut Reader<'_>, before: Option<QueueId>) -> Result<Recipient, RecordError> {
-    let flags = check_flags(r.u8()?, 0b0111_1111)?;
+    let flags = r.u8()?; // all have a meaning
     let queue = if flags & flag::NEAR == 0 { r.queue()? } else { near(r, before)? };
     let identifiers = match flags >> flag::IDENTIFIERS_SHIFT & 0b11 {
         flag::IDENTIFIERS_MANY => r.count()?,
@@ -223,6 +223,7 @@ pub(crate) fn recipient(r: &mut Reader<'_>, before: Option<QueueId>) -> Result<R
         queue,
         qos: qos(flags)?,
         retain: flags & flag::RETAIN != 0,
+        given: flags & flag::GIVEN != 0,
         identifiers: (0..identifiers).map(|_| identifier(r)).collect::<Result<SmallVec<_>, _>>()?,
         group: if flags & flag::GROUP == 0 { None } else { Some(Arc::new(group(r)?)) },
     })

@@ -216,7 +216,8 @@ pub(crate) fn recipient(out: &mut Vec<u8>, recipient: &Recipient, before: Option
             | flag_if(recipient.retain, flag::RETAIN)
             | identifier_bits << flag::IDENTIFIERS_SHIFT
             | flag_if(near.is_some(), flag::NEAR)
-            | flag_if(recipient.group.is_some(), flag::GROUP),
+            | flag_if(recipient.group.is_some(), flag::GROUP)
+            | flag_if(recipient.given, flag::GIVEN),
     );
     match near {
         Some(before) => put_varint(out, recipient.queue.ordinal() - before.ordinal() - 1),

@@ -51,6 +51,7 @@ mod flag {
     pub const IDENTIFIERS_MANY: u8 = 3;
     pub const NEAR: u8 = 1 << 5;
     pub const GROUP: u8 = 1 << 6;
+    pub const GIVEN: u8 = 1 << 7;
 
     pub const NO_LOCAL: u8 = 1 << 2;
     pub const RETAIN_AS_PUBLISHED: u8 = 1 << 3;

@@ -23,7 +23,8 @@ pub fn queue(partition: u16, ordinal: u64) -> QueueId {
 
 /// A QoS 1 recipient.
 pub fn recipient(queue: QueueId) -> Recipient {
-    Recipient { queue, qos: Qos::AtLeastOnce, retain: false, identifiers: Default::default(), group: None }
+    let (qos, identifiers) = (Qos::AtLeastOnce, Default::default());
+    Recipient { queue, qos, retain: false, given: false, identifiers, group: None }
 }
 
 /// A message told apart by `n`, with a payload of `bytes`.
@@ -156,11 +157,13 @@ fn any_owner() -> impl Strategy<Value = QueueOwner> {
 pub fn any_recipient() -> impl Strategy<Value = Recipient> {
     let group = option::of("\\$share/[a-z]{1,3}/[a-z]{1,8}(/[a-z+]|/#)?")
         .prop_map(|text| text.map(|text| Arc::new(TopicFilter::new(text).expect("a share group"))));
-    (any_queue(), any_qos(), any::<bool>(), vec(any_identifier(), 0..6), group).prop_map(
-        |(queue, qos, retain, identifiers, group)| Recipient {
+    let flags = (any_qos(), any::<bool>(), any::<bool>());
+    (any_queue(), flags, vec(any_identifier(), 0..6), group).prop_map(
+        |(queue, (qos, retain, given), identifiers, group)| Recipient {
             queue,
             qos,
             retain,
+            given,
             identifiers: identifiers.into(),
             group,
         },

@@ -6,7 +6,7 @@
 //!             └► it can't: it will repeat ───► Remember … Remembered ─► its tag keeps the id, those who have it leave it out
 //! ```
 
-use base::{ConnectionId, QueueId, ReasonCode, Record, Sequence, Tag};
+use base::{ConnectionId, ReasonCode, Record, Sequence, Tag};
 use postroad_base as base;
 
 use crate::api::{Counted, Effect, MeshMessage};
@@ -17,28 +17,32 @@ use crate::route::reason_for;
 use crate::session::{Progress, SessionIndex};
 
 impl Broker {
-    /// All shards have confirmed a publish.
-    pub(crate) fn publish_confirmed(&mut self, pending: Box<Pending>) {
+    /// All shards have confirmed the publish that this token names.
+    pub(crate) fn publish_confirmed(&mut self, token: u64, pending: Box<Pending>) {
+        let inbound = self.inbound_of(token, &pending);
         let Some(reason) = pending.refusal else {
             let reason = reason_for(pending.matched);
             if !pending.matched {
                 self.count(Counted::NoSubscriber);
             }
-            if let Some((index, queue, tag)) = pending.inbound {
-                self.inbound_routed(index, queue, tag, reason, pending.need);
+            if let Some((index, tag)) = inbound {
+                self.inbound_routed(index, tag, reason, pending.need);
             }
             return self.answer_confirmed(&pending, reason, Sequence(0));
         };
-        match self.inbound_of(&pending) {
+        match inbound {
             Some((index, tag)) => self.inbound_refused(index, tag, reason, pending),
             None => self.answer_confirmed(&pending, reason, Sequence(0)),
         }
     }
 
-    /// The session that it came from, if it is still there, and the tag.
-    fn inbound_of(&self, pending: &Pending) -> Option<(SessionIndex, Tag)> {
+    /// The session that it came from and the tag, if that still holds this publish: the client may have released it before
+    /// it was answered, and used its tag again.
+    fn inbound_of(&mut self, token: u64, pending: &Pending) -> Option<(SessionIndex, Tag)> {
         let (index, queue, tag) = pending.inbound?;
-        self.sessions.get(index as usize).filter(|session| session.id == queue).map(|_| (index, tag))
+        let session = self.sessions.get_mut(index as usize).filter(|session| session.id == queue)?;
+        let holds_it = session.inbound_mut(tag)?.progress == Progress::Routing(token);
+        holds_it.then_some((index, tag))
     }
 
     fn answer_confirmed(&mut self, pending: &Pending, reason: ReasonCode, need: Sequence) {
@@ -58,9 +62,9 @@ impl Broker {
         }
     }
 
-    fn inbound_routed(&mut self, index: SessionIndex, queue: QueueId, tag: Tag, reason: ReasonCode, need: Sequence) {
-        let Some(session) = self.sessions.get_mut(index as usize).filter(|session| session.id == queue) else { return };
-        let logged = session.logged;
+    fn inbound_routed(&mut self, index: SessionIndex, tag: Tag, reason: ReasonCode, need: Sequence) {
+        let session = &mut self.sessions[index as usize];
+        let (queue, logged) = (session.id, session.logged);
         let Some(state) = session.inbound_mut(tag) else { return };
         state.progress = Progress::Routed { reason, need };
         if logged {
@@ -120,9 +124,8 @@ impl Broker {
     fn refusal_remembered(&mut self, token: u64, reason: ReasonCode, pending: &Pending) {
         let mut need = pending.need;
         let hears = self.hears_refusal(pending);
-        if let Some((index, tag)) = self.inbound_of(pending)
+        if let Some((index, tag)) = self.inbound_of(token, pending)
             && let Some(state) = self.sessions[index as usize].inbound_mut(tag)
-            && state.progress == Progress::Routing(token)
         {
             state.progress = Progress::Unknown;
             if hears {

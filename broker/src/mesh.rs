@@ -371,7 +371,7 @@ impl Broker {
         if pending.left == 0
             && let Some(Token::Publish(pending)) = self.mesh.tokens.remove(&token)
         {
-            self.publish_confirmed(pending);
+            self.publish_confirmed(token, pending);
         }
     }
 

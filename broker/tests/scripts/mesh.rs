@@ -1784,6 +1784,35 @@ fn a_refusal_is_told_to_who_has_come_back() {
     assert!(other.contains("3: deliver t \"other\" qos=2 tag=2"), "{other}");
 }
 
+/// A client uses a tag again before its first publish is answered, against the protocol. The refusal of the first says
+/// nothing of the second, which goes to all others. (Those who had the first were told to remember the second.)
+#[test]
+fn a_refusal_is_not_that_of_the_tags_next_publish() {
+    let mut world = World::new(3, true, |config| config.queue_messages_max = 1);
+    let [b, c, p] = ["b", "c", "p"].map(|name| world.home(name));
+    assert!(b != p && c != p && b != c);
+    world.run(&format!(
+        "
+        connect 2 b expiry=60
+        connect 3 c expiry=60
+        sub 2 1 t:1 full:1
+        sub 3 1 t:2
+        connect 5 p expiry=60 v3
+        pub 5 full x qos=1 tag=1
+        stop {b}
+        pub 5 t one qos=2 tag=2
+        rec 3 1
+        comp 3 1
+        rel 5 2
+        hold
+        pub 5 t two qos=2 tag=2
+        "
+    ));
+    let came = world.run("go \n flow");
+    assert!(came.contains("3: deliver t \"two\" qos=2 tag=2"), "{came}");
+    assert!(came.contains("5: published 2 quota_exceeded"), "{came}");
+}
+
 /// What waits for one shard's credit holds up nothing for another one, and goes in its order when credit comes back.
 #[test]
 fn what_is_given_back_waits_for_its_own_shard_only() {

@@ -188,6 +188,11 @@ impl State {
         &self.known
     }
 
+    /// These need not be known any more.
+    pub fn forget_known(&mut self, is_over: impl Fn(MessageId) -> bool) {
+        self.known.retain(|id| !is_over(id));
+    }
+
     /// QoS 2 messages that publishers of this shard may repeat.
     pub fn repeatable(&self) -> impl Iterator<Item = MessageId> {
         self.queues.values().flat_map(|queue| queue.inbound.values()).map(|inbound| inbound.id)

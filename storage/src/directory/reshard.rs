@@ -34,7 +34,7 @@ impl DataDirectory {
         sources.iter_mut().for_each(|source| source.state.set_watermarks(last));
         prepare_generation(&self.path, &next)?;
         let placement = next.placement();
-        let known = known(&sources);
+        let known = known(&mut sources);
         for shard in (0..shards).map(ShardId) {
             let path = shard_path(&self.path, next.generation, shard).join("old");
             let target = Target { shard, placement: &placement, sources: &sources, known: &known };
@@ -63,13 +63,14 @@ impl DataDirectory {
 }
 
 /// QoS 2 messages that may be repeated, and on which of the old shards they were taken.
-fn known(sources: &[Source]) -> KnownIds {
-    let mut known = KnownIds::default();
-    for (source, number) in sources.iter().zip(0..) {
-        known.know_former(source.state.known(), FormerShard { shard: ShardId(number), shards: sources.len() as u16 });
-    }
+fn known(sources: &mut [Source]) -> KnownIds {
     let repeatable: BTreeSet<_> = sources.iter().flat_map(|source| source.state.repeatable()).collect();
-    known.retain(|id| repeatable.contains(&id));
+    let (mut known, shards) = (KnownIds::default(), sources.len() as u16);
+    for (source, number) in sources.iter_mut().zip(0..) {
+        // First: a young log names all QoS 2 messages of its time, of which hardly any may be repeated.
+        source.state.forget_known(|id| !repeatable.contains(&id));
+        known.know_former(source.state.known(), FormerShard { shard: ShardId(number), shards });
+    }
     known
 }
 

@@ -12,7 +12,7 @@ use postroad_base::{
     SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis,
 };
 use postroad_storage::directory::{DataDirectory, DirectoryError, DirectoryOptions};
-use support::{begin, life, message, publish, queue, recipient, settle};
+use support::{begin, inbound, life, message, publish, publish_once, queue, recipient, settle};
 use tempfile::TempDir;
 
 const ONE: DirectoryOptions = DirectoryOptions { shards: 1, partitions: 16 };
@@ -93,8 +93,9 @@ fn a_newer_format_is_refused_and_a_damaged_manifest_named() {
     DataDirectory::open(directory.path(), ONE).unwrap();
 }
 
-/// Everything that clients could miss: what waits (queue and message, in order), and the state.
-type Everything = (BTreeMap<(QueueId, Sequence), u128>, Vec<String>);
+/// Everything that clients could miss or get twice: what waits (queue and message, in order), the state, and who has what
+/// may be repeated.
+type Everything = (BTreeMap<(QueueId, Sequence), u128>, Vec<String>, BTreeMap<MessageId, life::Takers>);
 
 fn everything(shards: &[life::Shard]) -> Everything {
     let waiting = shards.iter().flat_map(|shard| shard.waiting());
@@ -102,7 +103,40 @@ fn everything(shards: &[life::Shard]) -> Everything {
     let records = shards.iter().flat_map(|shard| shard.lasting_records());
     let mut records: Vec<_> = records.map(|record| format!("{record:?}")).collect();
     records.sort();
-    (waiting, records)
+    (waiting, records, life::taken(shards))
+}
+
+/// The session that publishes at QoS 2.
+fn publisher() -> QueueId {
+    queue(0, 1)
+}
+
+/// The number of the QoS 2 message of a round.
+fn once(n: u64) -> u64 {
+    1_000 + n
+}
+
+/// A QoS 2 message on its way out, each delivery as far as another one.
+fn live_once(shard: &mut life::Shard, n: u64, queues: &[QueueId]) {
+    let sequence = shard.write(publish_once(once(n), 40, queues));
+    for (&queue, progress) in queues.iter().zip((0..3).cycle()) {
+        if progress > 0 {
+            shard.write(Record::Tagged { queue, sequence, tag: Tag::new(n as u16).unwrap() });
+        }
+        if progress > 1 {
+            shard.write(Record::Received { queue, sequence });
+        }
+    }
+}
+
+/// It may be repeated. All shards have confirmed every second one, every third one is over.
+fn live_inbound(shard: &mut life::Shard, n: u64) {
+    for _ in 0..1 + n % 2 {
+        shard.write(inbound(publisher(), n as u16, message(once(n), 0).id));
+    }
+    if n.is_multiple_of(3) {
+        shard.write(Record::InboundEnd { queue: publisher(), tag: Tag::new(n as u16).unwrap() });
+    }
 }
 
 /// Clients with subscriptions, retained messages, registrations and messages in both generations.
@@ -114,6 +148,12 @@ fn live(directory: &DataDirectory, shards: &mut [life::Shard], rounds: std::ops:
         for shard in shards.iter_mut() {
             let ours: Vec<_> =
                 targets.iter().copied().filter(|queue| placement.shard_of(queue.partition()) == shard.id).collect();
+            if n % 7 == 4 {
+                live_once(shard, n, &ours);
+            }
+            if n % 7 == 4 && placement.shard_of(publisher().partition()) == shard.id {
+                live_inbound(shard, n);
+            }
             let sequence = shard.write(publish(n, 700, &ours));
             if let Some(first) = ours.first().filter(|_| n % 2 == 0) {
                 shard.write(settle(*first, sequence));
@@ -160,6 +200,7 @@ fn one_shard_to_eight_and_back_keeps_everything() {
     live(&data, &mut shards, 0..60);
     let before = everything(&shards);
     assert!(before.0.len() > 200 && shards[0].old.upto() > Sequence(0), "both generations hold something");
+    assert!(before.2.len() > 3 && before.2.values().all(|(partitions, _)| !partitions.is_empty()), "{:?}", before.2);
     let last = shards[0].log.writer().last_sequence();
     drop((data, shards));
 
@@ -192,10 +233,6 @@ fn one_shard_to_eight_and_back_keeps_everything() {
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("generation-"));
     assert_eq!(sets.count(), 1, "old sets are removed");
-}
-
-fn inbound(queue: QueueId, n: u16, id: MessageId) -> Record {
-    Record::InboundBegin { queue, tag: Tag::new(n).unwrap(), id }
 }
 
 /// What a shard knows of this message: the partitions whose subscribers have it, and the groups.

@@ -7,16 +7,16 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use postroad_base::{Placement, Record, Sequence};
+use postroad_base::{MessageId, Placement, Record, Sequence, Tag};
 use postroad_storage::directory::{DataDirectory, DirectoryOptions};
 use postroad_storage::old::{IngestBatch, Old, OldConfig, Pending, StateKey};
-use support::{begin, life, message, queue, recipient};
+use support::{begin, inbound, life, message, publish_once, queue, recipient};
 use tempfile::TempDir;
 
 const DIRECTORY: &str = "POWER_CUT_DIRECTORY";
@@ -122,13 +122,18 @@ fn restore(shadow: &Path, inode: &str, to: &Path) {
         let target = to.join(name);
         match (kind, std::fs::metadata(shadow.join(inode))) {
             ("d", _) => restore(shadow, inode, &target),
-            // fjall's journal is 64 MiB of nothing.
-            (_, Ok(copy)) if copy.len() > 16 << 20 => {
-                std::fs::File::create(target).unwrap().set_len(copy.len()).unwrap();
-            }
-            (_, Ok(_)) => _ = std::fs::copy(shadow.join(inode), target).unwrap(),
+            (_, Ok(copy)) => copy_file(&shadow.join(inode), copy.len(), &target),
             (_, Err(_)) => _ = std::fs::File::create(target).unwrap(),
         }
+    }
+}
+
+fn copy_file(from: &Path, bytes: u64, to: &Path) {
+    // fjall's journal is 64 MiB of nothing.
+    if bytes > 16 << 20 {
+        std::fs::File::create(to).unwrap().set_len(bytes).unwrap();
+    } else {
+        std::fs::copy(from, to).unwrap();
     }
 }
 
@@ -180,9 +185,9 @@ fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => _ = std::fs::copy(entry.path(), target).unwrap(),
+        match entry.metadata().unwrap() {
+            metadata if metadata.is_dir() => copy(&entry.path(), &target),
+            metadata => copy_file(&entry.path(), metadata.len(), &target),
         }
     }
 }
@@ -198,29 +203,43 @@ fn sync_tree(path: &Path) -> usize {
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/format-1");
 
-fn prepare_move(path: &Path) -> usize {
+/// The fixture, and QoS 2 messages on their way in and out.
+fn prepare_move(path: &Path) {
     copy(Path::new(FIXTURE), path);
-    sync_tree(path)
+    let (_directory, mut shards) = life::open(path, 1);
+    let (publisher, subscriber, shard) = (queue(0, 1), queue(1, 1), &mut shards[0]);
+    for n in 101..105 {
+        let sequence = shard.write(publish_once(n, 40, &[subscriber, queue(2, 1)]));
+        shard.write(inbound(publisher, n as u16, message(n, 0).id));
+        shard.write(Record::Tagged { queue: subscriber, sequence, tag: Tag::new(n as u16).unwrap() });
+        if n == 103 {
+            shard.write(Record::Received { queue: subscriber, sequence });
+            shard.retire();
+        }
+    }
 }
 
-/// Everything that waits and the state, of a directory with so many shards.
-fn everything(path: &Path, shards: u16) -> (Vec<String>, Vec<String>) {
+/// Everything that waits, the state, and who has what may be repeated, of a directory with so many shards.
+fn everything(path: &Path, shards: u16) -> (Vec<String>, Vec<String>, BTreeMap<MessageId, life::Takers>) {
     let (_directory, shards) = life::open(path, shards);
     let mut waiting: Vec<_> = shards.iter().flat_map(|shard| shard.waiting()).map(|one| format!("{one:?}")).collect();
     let state = shards.iter().flat_map(|shard| shard.lasting_records());
     let mut state: Vec<_> = state.map(|one| format!("{one:?}")).collect();
     waiting.sort();
     state.sort();
-    (waiting, state)
+    (waiting, state, life::taken(&shards))
 }
 
-/// Moves a directory from one shard to two. Under the preloaded library it ends somewhere in it.
+/// Moves a directory from one shard to two. Under the preloaded library, where one is given, it ends somewhere in it.
 #[test]
 fn move_to_two_shards() {
     let _alone = alone();
     let own = TempDir::new().unwrap();
-    let directory = std::env::var_os(DIRECTORY).map_or_else(|| own.path().to_owned(), PathBuf::from);
-    prepare_move(&directory);
+    let directory = std::env::var_os(DIRECTORY).map(PathBuf::from).unwrap_or_else(|| {
+        prepare_move(own.path());
+        own.path().to_owned()
+    });
+    sync_tree(&directory);
     let moved = DataDirectory::open(&directory, DirectoryOptions { shards: 2, partitions: 16 }).unwrap();
     assert_eq!(moved.manifest().shards(), 2);
 }
@@ -229,14 +248,17 @@ fn move_to_two_shards() {
 #[test]
 fn the_power_goes_at_every_sync_of_a_change_of_shards() {
     let _alone = alone();
-    let (build, whole) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (build, source, whole) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
     let library = build_library(build.path());
-    let prepared = prepare_move(whole.path());
+    prepare_move(source.path());
+    let prepared = sync_tree(source.path());
+    copy(source.path(), whole.path());
     let expected = everything(whole.path(), 1);
-    assert!(expected.0.len() > 30);
+    assert!(expected.0.len() > 30 && expected.2.len() == 4);
     let mut seen = BTreeSet::new();
     for cut_at in prepared.. {
         let run = TempDir::new().unwrap();
+        copy(source.path(), run.path());
         let (after, finished) = cut(&library, "move_to_two_shards", run.path(), cut_at);
         let shards = DataDirectory::open_existing(after.path()).unwrap().manifest().shards();
         seen.insert(shards);

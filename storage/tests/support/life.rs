@@ -1,13 +1,13 @@
 //! One shard's store lived through by hand: both generations, with retirements, as `engine` and `broker` do it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use postroad_base::{Message, QueueId, Record, Sequence, ShardId};
+use postroad_base::{Message, MessageId, PartitionId, Placement, QueueId, Record, Sequence, ShardId};
 use postroad_storage::directory::{DataDirectory, DirectoryOptions};
 use postroad_storage::log::{FileLog, Log, SegmentLog, Sync};
-use postroad_storage::old::{IngestBatch, Old, Pending};
+use postroad_storage::old::{IngestBatch, Old, Pending, StateKey};
 use postroad_storage::snapshot::State;
 use postroad_storage::young::{FileDirectory, WriterConfig};
 
@@ -53,10 +53,15 @@ impl Shard {
         let Some((_, upto)) = self.log.oldest() else { return };
         let before = self.old.upto();
         let pending = self.state.pending().iter().filter(|((_, sequence), _)| *sequence <= upto && *sequence > before);
+        let known = StateKey::Queue(QueueId::of_known_ids(self.id));
+        let known = (known, self.state.known().records(self.id));
+        let pieces = self.state.pieces().chain([known].into_iter().filter(|(_, records)| !records.is_empty()));
+        let mut state: Vec<_> = pieces.map(|(key, records)| (key, Some(records))).collect();
+        state.sort_by(|a, b| a.0.cmp(&b.0));
         let batch = IngestBatch {
             as_of: self.log.last_sequence(),
             upto,
-            state: self.state.pieces().map(|(key, records)| (key, Some(records))).collect(),
+            state,
             pending: pending
                 .map(|(&(queue, sequence), (recipient, message))| Pending {
                     queue,
@@ -107,4 +112,23 @@ impl Shard {
         records.retain(|record| !matches!(record, Record::Watermark { .. }));
         records
     }
+}
+
+/// Who has a message: partitions, by their subscribers, and groups.
+pub type Takers = (Vec<u16>, BTreeSet<String>);
+
+/// The QoS 2 messages that may be repeated, and who has them. Another number of shards does not change that.
+pub fn taken(shards: &[Shard]) -> BTreeMap<MessageId, Takers> {
+    let repeatable: BTreeSet<_> = shards.iter().flat_map(|shard| shard.state.repeatable()).collect();
+    repeatable.into_iter().map(|id| (id, takers(shards, id))).collect()
+}
+
+fn takers(shards: &[Shard], id: MessageId) -> Takers {
+    let of = |shard: &ShardId| shards[usize::from(shard.0)].state.known().get(id);
+    let has = |partition: &u16| {
+        let queue = QueueId::new(PartitionId(*partition), 1);
+        of(&Placement::shard_among(queue.partition(), shards.len() as u16)).is_some_and(|takers| takers.has(queue))
+    };
+    let groups = shards.iter().filter_map(|shard| of(&shard.id)).flat_map(|takers| &takers.groups);
+    ((0..16).filter(has).collect(), groups.map(|group| group.as_str().to_owned()).collect())
 }

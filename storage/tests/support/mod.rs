@@ -49,6 +49,17 @@ pub fn publish(n: u64, bytes: usize, queues: &[QueueId]) -> Record {
     Record::Publish { message: message(n, bytes), recipients: queues.iter().map(|&q| recipient(q)).collect() }
 }
 
+/// The same at QoS 2.
+pub fn publish_once(n: u64, bytes: usize, queues: &[QueueId]) -> Record {
+    let message = Arc::new(Message { qos: Qos::ExactlyOnce, ..(*message(n, bytes)).clone() });
+    Record::Publish { message, recipients: queues.iter().map(|&q| recipient(q)).collect() }
+}
+
+/// A publisher has sent a QoS 2 message under this tag, and may repeat it.
+pub fn inbound(queue: QueueId, tag: u16, id: MessageId) -> Record {
+    Record::InboundBegin { queue, tag: Tag::new(tag).unwrap(), id }
+}
+
 /// The session of a client begins.
 pub fn begin(queue: QueueId, client: &str) -> Record {
     let owner = QueueOwner::Session(ClientId::from(client));

@@ -303,9 +303,10 @@ pub enum MeshMessage {
     /// `taken`: QoS 2 messages that share groups have taken by members of this shard.
     Repeatable { ids: Vec<MessageId>, taken: Vec<(MessageId, TopicFilter)> },
     /// QoS 2: you have taken this (for this share group, or for ordinary subscribers), but others have refused it, and
-    /// its publisher will send it again: don't take it again, also after a crash, until `Forget`.
+    /// its publisher will send it again: don't take it again, also after a crash, until `Forget`. The token comes back with
+    /// `Remembered`; it names the publish from its refusal on.
     Remember { id: MessageId, group: Option<TopicFilter>, token: u64 },
-    /// Answer to `Remember`: that is safe, its publisher may hear of the refusal.
+    /// Answer to `Remember`: that is safe. Once all of this token have come, its publisher may hear of the refusal.
     Remembered { token: u64 },
     /// QoS 2: one of these ids has been released, nobody will repeat it.
     Forget { id: MessageId },

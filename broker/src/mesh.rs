@@ -74,6 +74,7 @@ pub(crate) struct Interest {
 /// What an answer with this token is about.
 #[derive(Debug)]
 pub(crate) enum Token {
+    /// For `Confirm` and `Retained`; once one has refused, for `Remembered`.
     Publish(Box<Pending>),
     Interest(ByteString),
     /// A portion of retained messages, for this session.
@@ -81,9 +82,11 @@ pub(crate) enum Token {
     Share(Box<Placing>),
 }
 
-/// A publish that other shards have to confirm.
+/// A publish that other shards have to confirm. If one of them refuses it and its publisher can't be told, it stands once
+/// more, for those who have taken it and have to remember that (`confirmed.rs`).
 #[derive(Debug)]
 pub(crate) struct Pending {
+    /// Answers that have not come yet.
     pub left: usize,
     /// Somebody has it.
     pub matched: bool,
@@ -112,6 +115,12 @@ impl Pending {
             inbound: None,
             taken,
         }
+    }
+
+    /// It was repeated: that waits for the same answer. A session has one connection, so nobody hears those of another.
+    pub fn answer_also(&mut self, connection: ConnectionId, number: u64) {
+        self.answers_more.extend(self.answer.replace((connection, number)));
+        self.answers_more.retain(|(of, _)| *of == connection);
     }
 }
 
@@ -470,6 +479,23 @@ impl Broker {
         for to in self.mesh.others() {
             let message = MeshMessage::Interest { filter: filter.clone(), wanted, token };
             self.effects.push_back(Effect::Mesh { to, message });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shard does not answer, and the client comes back again and again with the same QoS 2 publish.
+    #[test]
+    fn only_the_connection_that_is_there_waits_for_an_answer() {
+        let mut pending = Pending::new(1, true, SmallVec::new());
+        for connection in 1..100 {
+            pending.answer_also(ConnectionId(connection), 7);
+            pending.answer_also(ConnectionId(connection), 8);
+            assert_eq!(pending.answers_more, [(ConnectionId(connection), 7)]);
+            assert_eq!(pending.answer, Some((ConnectionId(connection), 8)));
         }
     }
 }

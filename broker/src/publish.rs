@@ -168,7 +168,7 @@ impl Broker {
                 let number = self.answer(place, tag, AnswerKind::Published, ReasonCode::Success, Sequence(0), true);
                 let connection = self.connections[place as usize].id;
                 if let Some(Token::Publish(pending)) = self.mesh.tokens.get_mut(&token) {
-                    pending.answers_more.extend(pending.answer.replace((connection, number)));
+                    pending.answer_also(connection, number);
                 }
             }
             Progress::Unknown => {}

@@ -146,7 +146,7 @@ pub(crate) struct InboundState {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Other shards have to confirm it; the token names it.
+    /// Other shards have to confirm it, or, if one has refused it, to remember that they have it; the token names it.
     Routing(u64),
     /// It can be answered once this is committed.
     Routed { reason: ReasonCode, need: Sequence },

@@ -3,6 +3,11 @@
 //! Crash story of QoS 2: `InboundBegin` with the message's id is committed before the message goes to
 //! other shards; a repeat after a crash is routed again with the same id, and shards ignore an id that they
 //! have committed. So each shard gets it once, and the publisher gets its PUBREC `[MQTT-4.3.3-10]`.
+//!
+//! The gap: a shard looks for the id in its young log, and elsewhere only once a refusal or a recovery has said that it may
+//! be repeated. If it retires the message while another shard's answer is still out, and the server crashes then, it takes
+//! the repeat again. To close it, each `Forward` would name the oldest QoS 2 id that its sender still routes, and what is
+//! newer would be remembered when it leaves the young log.
 
 use std::sync::Arc;
 

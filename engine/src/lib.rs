@@ -12,6 +12,7 @@
 //! | from accept to session, across shards | `shard::arriving` |
 //! | bytes in, bytes out | `shard::reading`, `shard::writing` |
 //! | commits, retirement | `log` |
+//! | what is brought back at a start | `replay` |
 //! | when a shard waits, and for what | `coalesce`, `poller` |
 //! | who may come in | [`auth`] |
 
@@ -31,6 +32,7 @@ mod mesh;
 mod poller;
 pub mod probe;
 mod random;
+mod replay;
 mod shard;
 mod wheel;
 

@@ -15,8 +15,9 @@
 //! sends and reads, patches one prepared PUBLISH instead of encoding each, and does not share a mistake with the
 //! broker that it measures.
 //!
-//! Beside the loads stand three tools: [`sync_probe`] (what the disk alone takes; with `--sync-probe` in a thread of its
-//! own), [`disturb`] (clients that misbehave) and [`summary`] (medians of repeated runs).
+//! Beside the loads stand four tools: [`sync_probe`] (what the disk alone takes; with `--sync-probe` in a thread of its
+//! own), [`stalls`] (what the machine withholds), [`disturb`] (clients that misbehave) and [`summary`] (medians of repeated
+//! runs).
 
 pub mod clock;
 pub mod disturb;
@@ -28,6 +29,7 @@ pub mod probe;
 pub mod report;
 pub mod scenario;
 pub mod schedule;
+pub mod stalls;
 pub mod summary;
 pub mod sync_probe;
 pub mod wire;

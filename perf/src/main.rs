@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use postroad_perf::options::{Cli, Options, Tool};
 use postroad_perf::report::Report;
-use postroad_perf::{disturb, scenario, summary, sync_probe};
+use postroad_perf::{disturb, scenario, stalls, summary, sync_probe};
 use serde::Serialize;
 
 fn main() -> ExitCode {
@@ -47,6 +47,10 @@ fn run_tool(tool: &Tool) -> Result<bool> {
         Tool::SyncProbe(options) => {
             options.check()?;
             hand_out(&sync_probe::run(options)?, options.json.as_deref())?;
+        }
+        Tool::Stalls(options) => {
+            options.check()?;
+            hand_out(&stalls::run(options), options.json.as_deref())?;
         }
         Tool::Disturb(options) => {
             options.check()?;

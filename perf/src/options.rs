@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::disturb::DisturbOptions;
 use crate::payload::STAMP_BYTES;
+use crate::stalls::StallsOptions;
 use crate::summary::SummarizeOptions;
 use crate::sync_probe::{SyncProbeOptions, check_bytes};
 use crate::wire::Version;
@@ -30,6 +31,8 @@ pub struct Cli {
 pub enum Tool {
     /// Measure an append with its fdatasync on a disk, without any broker.
     SyncProbe(SyncProbeOptions),
+    /// Measure what the machine withholds from a thread that only reads the clock.
+    Stalls(StallsOptions),
     /// Misbehave towards a broker, beside a load of another process.
     Disturb(DisturbOptions),
     /// Medians of repeated runs, as a Markdown table.
@@ -224,6 +227,7 @@ mod tests {
         let tool = Cli::try_parse_from(words).map_err(|error| error.to_string())?.tool.ok_or("no tool")?;
         match &tool {
             Tool::SyncProbe(options) => options.check(),
+            Tool::Stalls(options) => options.check(),
             Tool::Disturb(options) => options.check(),
             Tool::Summarize(options) => options.check(),
         }

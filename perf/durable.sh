@@ -51,8 +51,10 @@ fi
 echo "== the disk alone"
 taskset -c "$bench_cpu" "$bench" sync-probe --dir "$work" --seconds 5 --json "$results/durable-disk-alone.1.json"
 
-echo "== the machine alone"
+echo "== the machine alone, both cores busy"
+taskset -c "$bench_cpu" "$bench" stalls --seconds 20 >/dev/null &
 taskset -c "$broker_cpu" "$bench" stalls --seconds 20 --json "$results/durable-stalls.1.json"
+wait
 
 start_postroad 1 --set durability=memory
 load durable-no-log.1 "${pairs[@]}" --rate "$rate" --duration $((seconds < 120 ? seconds : 120)) --sync-probe "$work"
@@ -106,6 +108,6 @@ columns+=,/disk_mb_then="disk MB at $from s",/disk_mb_most_after=disk\ MB\ at\ m
 table --columns "$columns" "$results/durable-checks.1.json"
 table --columns "/append/p50_us=append + fdatasync alone p50 µs,/append/p99_us=p99 µs,/append/max_us=max µs,/direct=O_DIRECT" \
   "$results/durable-disk-alone.1.json"
-table --columns "/gaps=gaps of 1 ms and more on an idle core,/percent=percent of the time,/max_us=longest µs" \
+table --columns "/gaps=gaps of 1 ms and more on the core of the broker,/percent=percent of the time,/max_us=longest µs" \
   "$results/durable-stalls.1.json"
 done_with_faults

@@ -1,7 +1,8 @@
 //! What the machine withholds from a thread that only reads the clock: the floor of every tail that is measured on it.
 //!
 //! On an idle core of a machine of one's own there are gaps of microseconds. On a shared one the host takes the core away
-//! for milliseconds, without a trace in the accounts of the guest; no server answers during that.
+//! for milliseconds, most of all while the others are busy, too, without a trace in the accounts of the guest; no server
+//! answers during that.
 
 use std::fmt;
 use std::path::PathBuf;

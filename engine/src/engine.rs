@@ -320,7 +320,7 @@ impl Starter {
         match spawned {
             Ok(thread) => {
                 self.shards.push(thread);
-                self.lines.push(Line::new(request, move || inbox.doorbell.ring()));
+                self.lines.push(Line::new(request, move || inbox.order(Order::Asked)));
                 Ok(())
             }
             Err(error) => Err(self.give_up(system(&error))),

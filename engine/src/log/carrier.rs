@@ -19,8 +19,6 @@ pub(crate) struct Carrier {
     syncs: bool,
     ring: CommitRing,
     open: Option<(SegmentNumber, File)>,
-    /// The file that was open before, if nobody has taken it yet.
-    done_with: Option<File>,
     under_way: Option<(Commit, Instant)>,
 }
 
@@ -39,35 +37,32 @@ impl Carrier {
     pub(crate) fn new(directory: PathBuf, syncs: bool) -> io::Result<Self> {
         let ring =
             CommitRing::new().map_err(|error| io::Error::new(error.kind(), format!("the log's io_uring: {error}")))?;
-        Ok(Self { directory, syncs, ring, open: None, done_with: None, under_way: None })
+        Ok(Self { directory, syncs, ring, open: None, under_way: None })
     }
 
-    /// Begins to write a commit whose file is there and long enough.
+    /// Begins to write a commit whose file is there and long enough. Returns the file that was open before, if another one
+    /// is now.
     ///
     /// # Errors
     /// As the file system says.
-    pub(super) fn begin(&mut self, commit: Commit) -> io::Result<()> {
+    pub(super) fn begin(&mut self, commit: Commit) -> io::Result<Option<File>> {
         crate::fault::point("commit-before");
         let segment = commit.segment;
         self.write(commit).map_err(|error| in_segment(segment, &error))
     }
 
-    fn write(&mut self, commit: Commit) -> io::Result<()> {
+    fn write(&mut self, commit: Commit) -> io::Result<Option<File>> {
         crate::fault::disk("write-fails")?;
+        let mut before = None;
         if self.open.as_ref().is_none_or(|(open, _)| *open != commit.segment) {
             let opened = open(&self.directory.join(commit.segment.file_name()))?;
-            self.done_with = self.open.replace((commit.segment, opened)).map(|(_, file)| file);
+            before = self.open.replace((commit.segment, opened)).map(|(_, file)| file);
         }
         let (_, file) = self.open.as_ref().expect("opened above");
         let begun = Instant::now();
         self.ring.begin(file, &commit.bytes, commit.offset, self.syncs)?;
         self.under_way = Some((commit, begun));
-        Ok(())
-    }
-
-    /// A file that needs to be closed: not here, since one that was deleted is truncated by it.
-    pub(super) fn take_done_with(&mut self) -> Option<File> {
-        self.done_with.take()
+        Ok(before)
     }
 
     /// The commit that has reached the disk meanwhile, if it has.
@@ -94,7 +89,8 @@ impl Carrier {
     }
 }
 
-fn in_segment(segment: SegmentNumber, error: &io::Error) -> io::Error {
+/// An error with the name of the segment that it is about.
+pub(super) fn in_segment(segment: SegmentNumber, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("segment {}: {error}", segment.file_name()))
 }
 

@@ -30,8 +30,8 @@ use postroad_storage::young::{Commit, Retired, SegmentDirectory, SegmentNumber, 
 
 use crate::shard::{Order, Shard};
 
-use carrier::Carried;
 pub(crate) use carrier::Carrier;
+use carrier::{Carried, in_segment};
 pub(crate) use ring::probe as probe_ring;
 use worker::FileWork;
 pub(crate) use worker::Worker;
@@ -71,7 +71,6 @@ pub(crate) struct ShardLog {
     retiring: Option<SegmentNumber>,
     /// Their contents are with the worker, which needs nothing more of this log to finish.
     ingesting: bool,
-    in_flight: bool,
     /// The commit in flight, while its file is made: it is larger than a segment, or segments fill faster than they are made.
     without_file: Option<Commit>,
     disk_full: bool,
@@ -104,7 +103,6 @@ impl ShardLog {
             may_retire: false,
             retiring: None,
             ingesting: false,
-            in_flight: false,
             without_file: None,
             disk_full: false,
             figures: LogReport::default(),
@@ -119,7 +117,7 @@ impl ShardLog {
 
     /// Whether everything appended is safe.
     pub(crate) fn is_idle(&self) -> bool {
-        !self.in_flight && !self.writer.has_pending()
+        self.writer.is_idle()
     }
 
     /// Readable when a commit may have reached the disk.
@@ -148,7 +146,6 @@ impl ShardLog {
             return None;
         }
         let commit = self.writer.begin_commit()?;
-        self.in_flight = true;
         if self.ages.back().is_none_or(|(segment, _)| *segment != commit.segment) {
             self.ages.push_back((commit.segment, now.mono));
         }
@@ -180,9 +177,8 @@ impl ShardLog {
     }
 
     fn write(&mut self, commit: Commit) -> io::Result<()> {
-        self.carrier.begin(commit)?;
-        if let Some(file) = self.carrier.take_done_with() {
-            self.worker.files(FileWork::Close(file));
+        if let Some(before) = self.carrier.begin(commit)? {
+            self.worker.files(FileWork::Close(before)); // not here: one that was deleted is truncated by it
         }
         Ok(())
     }
@@ -200,7 +196,7 @@ impl ShardLog {
     /// There was no room for a file: a spare is made later, a commit fails.
     fn unprepared(&mut self, segment: SegmentNumber, error: io::Error) -> io::Result<()> {
         if self.without_file.as_ref().is_some_and(|commit| commit.segment == segment) {
-            return Err(io::Error::new(error.kind(), format!("segment {}: {error}", segment.file_name())));
+            return Err(in_segment(segment, &error));
         }
         tracing::warn!(segment = %segment.file_name(), %error, "a segment can't be made ahead of need now");
         self.writer.spare_failed(segment);
@@ -211,7 +207,6 @@ impl ShardLog {
         self.figures.commits += 1;
         self.figures.bytes += commit.bytes.len() as u64;
         self.writer.finish_commit(commit);
-        self.in_flight = false;
     }
 
     /// The segments that it is time to let go, too many bytes or too old, named by the last of them and the last record
@@ -364,8 +359,8 @@ impl Shard {
 
     /// The disk has something to say: what waited for the commit goes out.
     pub(crate) fn commit_ended(&mut self) {
-        let finished = self.with_disk(|log| log.carrier.finished());
-        let Some(Some(Carried { commit, micros })) = finished else { return };
+        let finished = self.with_disk(|log| log.carrier.finished()).flatten();
+        let Some(Carried { commit, micros }) = finished else { return };
         let upto = commit.last;
         let Some(log) = &mut self.log else { return };
         log.figures.commit.observe(micros);

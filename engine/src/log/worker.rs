@@ -10,6 +10,7 @@ use postroad_broker::api::{BacklogEntry, Retirement, StateKey};
 use postroad_storage::old::{self, IngestBatch, Old, Pending};
 use postroad_storage::young::{FileDirectory, SegmentDirectory, SegmentNumber};
 
+use super::carrier::in_segment;
 use super::{WorkDone, done};
 use crate::shard::Inbox;
 
@@ -129,7 +130,7 @@ fn do_file_work(directory: &mut FileDirectory, work: FileWork) -> Option<WorkDon
             Some(match directory.prepare(segment, bytes) {
                 Ok(()) => WorkDone::Prepared(segment),
                 Err(error) if is_for_want(&error) => WorkDone::Unprepared(segment, error),
-                Err(error) => WorkDone::Failed(format!("segment {}: {error}", segment.file_name())),
+                Err(error) => WorkDone::Failed(in_segment(segment, &error).to_string()),
             })
         }
         FileWork::Remove(segment) => {

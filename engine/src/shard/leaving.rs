@@ -144,7 +144,7 @@ impl Shard {
             self.settle(); // what that brings about is in the log before it is asked whether it is idle
         }
         let has_left = self.connections.is_empty() && (is_late || !self.broker.is_giving_back());
-        let log_is_idle = self.log.as_ref().is_none_or(crate::log::ShardLog::is_idle);
+        let log_is_idle = self.log_is_idle();
         if self.phase == (Phase::Draining { gone: false }) && has_left && log_is_idle {
             self.phase = Phase::Draining { gone: true };
             let common = Arc::clone(&self.common);

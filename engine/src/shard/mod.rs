@@ -85,6 +85,8 @@ pub(crate) enum Order {
     Work(WorkDone),
     /// Another shard can't go on: stop at once, acknowledging nothing more.
     Abort,
+    /// The control plane has a question in `requests`.
+    Asked,
     /// The pool has checked a password.
     Checked { connection: ConnectionId, client: ClientId, outcome: CheckOutcome },
     /// Another shard has panicked over a message of this queue's client, and waits a moment for the name.
@@ -315,6 +317,11 @@ impl Shard {
     /// Why it stopped, if not because it was asked to.
     pub(crate) fn take_failure(&mut self) -> Option<String> {
         self.failure.take()
+    }
+
+    /// Whether everything that was logged is safe.
+    fn log_is_idle(&self) -> bool {
+        self.log.as_ref().is_none_or(ShardLog::is_idle)
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

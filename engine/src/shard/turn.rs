@@ -10,7 +10,6 @@ use super::{DOORS_MAX, Order, Phase, Shard, TOKEN_ALARM, TOKEN_DOOR, TOKEN_DOORB
 use crate::coalesce::Inputs;
 use crate::config::Config;
 use crate::listener::{self, SocketOptions};
-use crate::log::ShardLog;
 use crate::poller::Ready;
 
 /// What the loop does after a turn.
@@ -54,7 +53,6 @@ impl Shard {
         }
         self.read_those_again();
         self.take_orders();
-        self.take_requests();
         self.take_arrivals();
         self.take_mesh();
         self.expire();
@@ -82,13 +80,12 @@ impl Shard {
 
     /// Not while a commit is under way: many wait for its end.
     fn coalescing_time(&mut self) -> Option<Duration> {
-        let may = self.phase == Phase::Serving && self.log.as_ref().is_none_or(ShardLog::is_idle);
-        if may { self.coalescing.begin() } else { None }
+        if self.phase == Phase::Serving && self.log_is_idle() { self.coalescing.begin() } else { None }
     }
 
     /// Waits for the descriptors, on this thread.
     pub(crate) fn sleep(&mut self) -> std::io::Result<()> {
-        let beside_commit = self.log.as_ref().is_some_and(|log| !log.is_idle());
+        let beside_commit = !self.log_is_idle();
         let begin = Instant::now();
         self.poller.wait()?;
         // The end of a commit says nothing of how soon the next packet comes.
@@ -98,7 +95,7 @@ impl Shard {
 
     pub(super) fn has_work(&self) -> bool {
         let io = !self.again.is_empty() || !self.doors_again.is_empty() || !self.inbox.is_empty();
-        io || self.mesh.has_work() || self.broker.has_steps() || !self.requests.is_empty()
+        io || self.mesh.has_work() || self.broker.has_steps()
     }
 
     fn handle_ready(&mut self, ready: Ready) {
@@ -146,6 +143,7 @@ impl Shard {
                 Order::Reload(live) => self.reload(live),
                 Order::Drain => self.begin_drain(),
                 Order::Work(done) => self.work_done(done),
+                Order::Asked => self.take_requests(),
                 Order::Checked { connection, client, outcome } => self.checked(connection, client, outcome),
                 Order::Abort => self.phase = Phase::Stopped,
                 Order::WhoIs { queue, answer } => self.tell_who(queue, &answer),

@@ -193,6 +193,11 @@ impl Writer {
         closed + self.gathering.body_bytes()
     }
 
+    /// Whether every record appended stands in a commit that is finished.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && !self.has_pending()
+    }
+
     /// Whether there are records that no commit has taken yet.
     pub fn has_pending(&self) -> bool {
         self.gathering.records > 0 || !self.closed.is_empty()

@@ -41,7 +41,7 @@ impl Filters {
         }
     }
 
-    /// Adds or replaces; the old options if it was there.
+    /// Adds or replaces; the old options if it was there `[MQTT-3.8.4-3]`.
     pub fn insert(&mut self, filter: &TopicFilter, options: SubscriptionOptions) -> Option<SubscriptionOptions> {
         let few = match self {
             Self::Few(few) => few,

@@ -160,7 +160,7 @@ impl Broker {
         let Some(watch) = &mut session.watch else { return };
         watch.subscribing -= 1;
         for filter in filters {
-            if self.sessions[index as usize].subscription(&filter).is_some() {
+            if self.sessions[index as usize].subscriptions.get(&filter).is_some() {
                 self.due(index, &filter); // again, if an earlier giving has ended meanwhile
                 if self.nothing_is_retained_for(&filter) {
                     self.given(index, &filter);
@@ -334,7 +334,7 @@ impl Broker {
         let Some(session) = self.sessions.get(index as usize).filter(|session| session.id == queue) else { return };
         let Some(watch) = session.watch.as_ref().filter(|watch| watch.asked == Some(token)) else { return };
         let Some(job) = watch.jobs.front() else { return };
-        let options = session.subscription(&job.filter).copied();
+        let options = session.subscriptions.get(&job.filter).copied();
         let is_stale = watch.is_stale || self.ready(index).is_none();
         let mut cursor = None;
         if let Some(options) = options.filter(|_| !is_stale) {

@@ -72,9 +72,9 @@ impl Broker {
                 session.ending = !expiry.outlives_connection(); // the mark of `begin_ending`
             }
             Record::WillSet { will, .. } => session.will = will,
-            Record::Subscribe { filter, options, .. } => drop(session.set_subscription(&filter, options)),
+            Record::Subscribe { filter, options, .. } => drop(session.subscriptions.insert(&filter, options)),
             Record::Unsubscribe { filter, .. } => {
-                session.remove_subscription(&filter);
+                session.subscriptions.remove(&filter);
                 session.retained_given(&filter);
             }
             Record::RetainedDue { filter, .. } => session.retained_due(filter),
@@ -273,7 +273,6 @@ impl Broker {
         let (ending, mut places): (Vec<_>, Vec<_>) =
             self.session_places().into_iter().partition(|index| self.sessions[*index as usize].ending);
         ending.into_iter().for_each(|index| self.resume_ending(index));
-        places.sort_unstable();
         for &index in &places {
             self.mark_maybe_sent(index);
             self.give_due(index);

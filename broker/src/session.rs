@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use base::{
-    ClientId, ConnectionId, MessageId, QueueId, ReasonCode, Sequence, SessionExpiry, SubscriptionOptions, Tag,
-    TopicFilter, TopicName, WallMillis, Will,
+    ClientId, ConnectionId, MessageId, QueueId, ReasonCode, Sequence, SessionExpiry, Tag, TopicFilter, TopicName,
+    WallMillis, Will,
 };
 use postroad_base as base;
 
@@ -200,15 +200,6 @@ impl Session {
         Some(self.inbound.remove(place).1)
     }
 
-    /// Makes or replaces a subscription; the old options if there was one `[MQTT-3.8.4-3]`.
-    pub fn set_subscription(
-        &mut self,
-        filter: &TopicFilter,
-        options: SubscriptionOptions,
-    ) -> Option<SubscriptionOptions> {
-        self.subscriptions.insert(filter, options)
-    }
-
     /// This subscription is to be given retained messages.
     pub fn retained_due(&mut self, filter: TopicFilter) {
         self.watch.get_or_insert_default().due.entry(filter).or_insert(0);
@@ -219,14 +210,6 @@ impl Session {
         if let Some(watch) = &mut self.watch {
             watch.due.remove(filter);
         }
-    }
-
-    pub fn subscription(&self, filter: &TopicFilter) -> Option<&SubscriptionOptions> {
-        self.subscriptions.get(filter)
-    }
-
-    pub fn remove_subscription(&mut self, filter: &TopicFilter) -> bool {
-        self.subscriptions.remove(filter)
     }
 }
 

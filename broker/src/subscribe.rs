@@ -107,7 +107,7 @@ impl Broker {
             self.count(why);
             return reason;
         }
-        let is_new = self.sessions[index as usize].set_subscription(&filter, options).is_none();
+        let is_new = self.sessions[index as usize].subscriptions.insert(&filter, options).is_none();
         let waits = if is_new { self.want(&filter, Some(name)) } else { self.still_waits(&filter, name) };
         operation.missing += usize::from(waits);
         self.index_subscription(index, &filter, options);
@@ -139,7 +139,7 @@ impl Broker {
             return Some((ReasonCode::NotAuthorized, Counted::NotAuthorized));
         }
         let full = session.subscriptions.len() >= self.config.subscriptions_max;
-        if full && session.subscription(filter).is_none() {
+        if full && session.subscriptions.get(filter).is_none() {
             return Some((ReasonCode::QuotaExceeded, Counted::SubscriptionLimit));
         }
         None
@@ -255,7 +255,7 @@ impl Broker {
     /// Ends a subscription; whether there was one `[MQTT-3.10.4-1]`, `[MQTT-3.10.4-2]`.
     pub(crate) fn drop_subscription(&mut self, index: SessionIndex, filter: &TopicFilter) -> bool {
         let session = &mut self.sessions[index as usize];
-        if !session.remove_subscription(filter) {
+        if !session.subscriptions.remove(filter) {
             return false;
         }
         if session.logged {

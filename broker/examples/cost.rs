@@ -2,15 +2,13 @@
 
 use std::time::Instant;
 
-use base::{
-    ConnectionId, Message, MessageId, MonoMillis, Now, Placement, Qos, QueueId, ReasonCode, Sequence, SessionExpiry,
-    ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis,
-};
+use base::{ConnectionId, Placement, Qos, Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter};
 use postroad_base as base;
-use postroad_broker::api::{ClientName, Connect, Effect, Event, Inbound, Principal, Subscribe};
+use postroad_broker::api::{Event, Inbound, Subscribe};
 use postroad_broker::{Broker, Config};
+use support::{NOW, connect, message, settle};
 
-const NOW: Now = Now { mono: MonoMillis(1), wall: WallMillis(1_000_000) };
+mod support;
 
 struct Case {
     name: &'static str,
@@ -33,26 +31,13 @@ fn main() {
     }
 }
 
-fn connect(number: u64, durable: bool) -> Event {
-    Event::Connect(Box::new(Connect {
-        connection: ConnectionId(number),
-        name: ClientName::Chosen,
-        client: format!("client-{number}").as_str().into(),
-        principal: Principal::default(),
-        clean_start: false,
-        expiry: if durable { SessionExpiry::NEVER } else { SessionExpiry(0) },
-        receive_maximum: 100,
-        will: None,
-        hears_refusals: true,
-    }))
-}
-
 fn measure(case: &Case) {
     let placement = Placement::new(256, 1, [0; 16]);
     let mut broker = Broker::new(Config::new(ShardId(0), placement, case.durable, 1), Sequence(1));
     let mut appended = 0;
+    let expiry = if case.durable { SessionExpiry::NEVER } else { SessionExpiry(0) };
     for number in 0..=case.subscribers {
-        drive(&mut broker, connect(number, case.durable), &mut appended);
+        drive(&mut broker, connect(number, expiry), &mut appended);
         let options = SubscriptionOptions { qos: Qos::ExactlyOnce, ..SubscriptionOptions::default() };
         let filters = vec![Subscribe { filter: Ok(TopicFilter::new("a/b").expect("a filter")), options }];
         if number > 0 {
@@ -60,16 +45,7 @@ fn measure(case: &Case) {
             drive(&mut broker, Event::Subscribe { connection, tag, filters }, &mut appended);
         }
     }
-    let message = Message {
-        id: MessageId(0),
-        topic: TopicName::new("a/b").expect("a topic"),
-        payload: vec![7; 64].into(),
-        properties: Default::default(),
-        qos: case.qos,
-        retain: false,
-        expires_at: None,
-        publisher: QueueId::NONE,
-    };
+    let message = message("a/b", case.qos);
     let rounds = 2_000_000 / case.subscribers.max(4);
     let mut delivered = 0;
     let begin = Instant::now();
@@ -87,42 +63,9 @@ fn measure(case: &Case) {
     );
 }
 
-/// Handles an event, commits, acknowledges what is delivered; how much that was.
+/// Handles an event and all that follows; how much was delivered.
 fn drive(broker: &mut Broker, event: Event, appended: &mut u64) -> u64 {
-    let exactly_once = matches!(&event, Event::Publish { message, .. } if message.message.qos == Qos::ExactlyOnce);
+    let releases = matches!(&event, Event::Publish { message, .. } if message.message.qos == Qos::ExactlyOnce);
     broker.handle(NOW, event);
-    let mut delivered = 0;
-    let reason = ReasonCode::Success;
-    loop {
-        let before = *appended;
-        while let Some(effect) = broker.poll() {
-            match effect {
-                Effect::Append { record } => {
-                    drop(std::hint::black_box(record));
-                    *appended += 1;
-                }
-                Effect::Deliver { connection, delivery } => {
-                    delivered += 1;
-                    match (delivery.tag, delivery.qos) {
-                        (Some(tag), Qos::AtLeastOnce) => {
-                            broker.handle(NOW, Event::Acknowledge { connection, tag, reason });
-                        }
-                        (Some(tag), _) => broker.handle(NOW, Event::Receive { connection, tag, reason }),
-                        _ => drop(std::hint::black_box(delivery)),
-                    }
-                }
-                Effect::ReleaseDelivery { connection, tag, .. } => {
-                    broker.handle(NOW, Event::Complete { connection, tag });
-                }
-                Effect::Published { connection, tag, .. } if exactly_once => {
-                    broker.handle(NOW, Event::Release { connection, tag });
-                }
-                _ => {}
-            }
-        }
-        if *appended == before {
-            return delivered;
-        }
-        broker.handle(NOW, Event::Committed { upto: Sequence(*appended) });
-    }
+    settle(broker, appended, releases)
 }

@@ -3,16 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use base::{
-    ConnectionId, Message, MessageId, MonoMillis, Now, Placement, Qos, QueueId, ReasonCode, Sequence, SessionExpiry,
-    ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis,
-};
+use base::{ConnectionId, Placement, Qos, Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter};
 use postroad_base as base;
 use postroad_broker::access::Acl;
-use postroad_broker::api::{ClientName, Connect, Effect, Event, Inbound, Principal, Subscribe};
+use postroad_broker::api::{Event, Inbound, Subscribe};
 use postroad_broker::{Broker, Config};
+use support::{NOW, connect, message, settle};
 
-const NOW: Now = Now { mono: MonoMillis(1), wall: WallMillis(1_000_000) };
+mod support;
+
 const EVERYTHING: &str =
     "[[rule]]\nprincipal = \"*\"\naction = [\"connect\", \"publish\", \"subscribe\"]\neffect = \"allow\"\n";
 
@@ -35,7 +34,7 @@ fn main() {
 
 fn subscribe(lines: u64, order: &str) {
     let mut shard = Shard::new();
-    shard.handle(connect(1));
+    shard.handle(connect(1, SessionExpiry::NEVER));
     let line = |n: u64| {
         let number = match order {
             "in order" => n,
@@ -58,37 +57,13 @@ fn subscribe(lines: u64, order: &str) {
 
 fn push_to_all(clients: u64) {
     let mut shard = Shard::new();
-    (0..clients).for_each(|number| _ = shard.handle(connect(number)));
+    (0..clients).for_each(|number| _ = shard.handle(connect(number, SessionExpiry::NEVER)));
     let push = |tag| {
-        let message = Message {
-            id: MessageId(0),
-            topic: TopicName::new("$all/news").expect("a topic"),
-            payload: vec![7; 64].into(),
-            properties: Default::default(),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            expires_at: None,
-            publisher: QueueId::NONE,
-        };
-        let message = Inbound { message, tag: Tag::new(tag), dup: false };
+        let message = Inbound { message: message("$all/news", Qos::AtLeastOnce), tag: Tag::new(tag), dup: false };
         Event::Publish { connection: ConnectionId(0), message }
     };
     let (first, second) = (shard.handle(push(1)), shard.handle(push(2)));
     println!("$all/ to {clients:6} clients: {first:7.2} ms, the next {second:7.2} ms");
-}
-
-fn connect(number: u64) -> Event {
-    Event::Connect(Box::new(Connect {
-        connection: ConnectionId(number),
-        name: ClientName::Chosen,
-        client: format!("client-{number}").as_str().into(),
-        principal: Principal::default(),
-        clean_start: false,
-        expiry: SessionExpiry::NEVER,
-        receive_maximum: 100,
-        will: None,
-        hears_refusals: true,
-    }))
 }
 
 impl Shard {
@@ -105,22 +80,7 @@ impl Shard {
         let begin = Instant::now();
         self.broker.handle(NOW, event);
         let took = begin.elapsed().as_secs_f64() * 1e3;
-        loop {
-            let before = self.appended;
-            while let Some(effect) = self.broker.poll() {
-                match effect {
-                    Effect::Append { .. } => self.appended += 1,
-                    Effect::Deliver { connection, delivery } => {
-                        let Some(tag) = delivery.tag else { continue };
-                        self.broker.handle(NOW, Event::Acknowledge { connection, tag, reason: ReasonCode::Success });
-                    }
-                    _ => {}
-                }
-            }
-            if self.appended == before {
-                return took;
-            }
-            self.broker.handle(NOW, Event::Committed { upto: Sequence(self.appended) });
-        }
+        settle(&mut self.broker, &mut self.appended, false);
+        took
     }
 }

@@ -53,8 +53,10 @@ taskset -c "$bench_cpu" "$bench" sync-probe --dir "$work" --seconds 5 --json "$r
 
 echo "== the machine alone, both cores busy"
 taskset -c "$bench_cpu" "$bench" stalls --seconds 20 >/dev/null &
+others+=($!)
 taskset -c "$broker_cpu" "$bench" stalls --seconds 20 --json "$results/durable-stalls.1.json"
-wait
+wait "${others[@]}"
+others=()
 
 start_postroad 1 --set durability=memory
 load durable-no-log.1 "${pairs[@]}" --rate "$rate" --duration $((seconds < 120 ? seconds : 120)) --sync-probe "$work"

@@ -96,6 +96,11 @@ impl fmt::Debug for QueueId {
 pub struct MessageId(pub u128);
 
 impl MessageId {
+    /// The shard that took it in, among as many as there were then.
+    pub fn shard(self) -> ShardId {
+        ShardId((self.0 >> 32) as u16)
+    }
+
     /// When the message was published, by the clock of the server that took it in.
     pub fn published_at(self) -> WallMillis {
         WallMillis((self.0 >> 80) as u64)
@@ -169,6 +174,7 @@ mod tests {
     fn ids_of_two_shards_and_two_starts_differ() {
         let id = |shard, boot| MessageIdGenerator::new(ShardId(shard), boot).next(WallMillis(1));
         assert_ne!(id(0, 1), id(1, 1));
+        assert_eq!(id(513, u32::MAX).shard(), ShardId(513));
         assert_ne!(id(0, 1), id(0, 2));
     }
 }

@@ -95,6 +95,16 @@ impl QueueId {
 }
 
 impl KnownIds {
+    /// How many messages.
+    pub fn len(&self) -> usize {
+        self.takers.len()
+    }
+
+    /// Whether nothing is known of any message.
+    pub fn is_empty(&self) -> bool {
+        self.takers.is_empty()
+    }
+
     /// Who has this message, if anybody.
     pub fn get(&self, id: MessageId) -> Option<&Takers> {
         if self.takers.is_empty() { None } else { self.takers.get(&id) }

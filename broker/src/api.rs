@@ -270,8 +270,9 @@ pub enum StateKey {
 #[derive(Clone, Debug)]
 pub enum MeshMessage {
     /// Deliver this to your subscribers; confirm once it is as safe as `durability` asks. `token` 0: no
-    /// confirmation is wanted (QoS 0), only the credit comes back.
-    Forward { message: Arc<Message>, token: u64 },
+    /// confirmation is wanted (QoS 0), only the credit comes back. `oldest`: QoS 2; the oldest such publish that this shard
+    /// still routes, maybe this one. What is older will not be repeated, but for what you were told of.
+    Forward { message: Arc<Message>, token: u64, oldest: Option<MessageId> },
     /// Answer to `Forward`: one credit back, and what became of it here.
     Confirm { token: u64, outcome: Forwarded },
     /// This shard wants (or no longer wants) messages for the filter; `token` comes back in `InterestSet`.
@@ -297,18 +298,15 @@ pub enum MeshMessage {
     ShareMembers { filter: TopicFilter, connected: u32 },
     /// As `Forward` (credit, `Confirm`), but for one member of this group on your shard, whom you choose;
     /// nobody else there gets it by this.
-    ShareForward { filter: TopicFilter, message: Arc<Message>, token: u64 },
+    ShareForward { filter: TopicFilter, message: Arc<Message>, token: u64, oldest: Option<MessageId> },
     /// After a recovery: QoS 2 ids that publishers of your peer may repeat, for want of an answer. All other
     /// ids may be forgotten once every shard has spoken.
     /// `taken`: QoS 2 messages that share groups have taken by members of this shard.
     Repeatable { ids: Vec<MessageId>, taken: Vec<(MessageId, TopicFilter)> },
-    /// QoS 2: you have taken this (for this share group, or for ordinary subscribers), but others have refused it, and
-    /// its publisher will send it again: don't take it again, also after a crash, until `Forget`. The token comes back with
-    /// `Remembered`; it names the publish from its refusal on.
-    Remember { id: MessageId, group: Option<TopicFilter>, token: u64 },
-    /// Answer to `Remember`: that is safe. Once all of this token have come, its publisher may hear of the refusal.
-    Remembered { token: u64 },
-    /// QoS 2: one of these ids has been released, nobody will repeat it.
+    /// QoS 2: publishers may repeat these, if a crash comes: they have been routed for long; or, in any case: some shard has
+    /// refused it. Remember who has taken them, or will, until `Forget`. They rise.
+    MayRepeat { ids: Vec<MessageId> },
+    /// QoS 2: an id that you were told of has been released, or its session has ended: nobody will repeat it.
     Forget { id: MessageId },
 }
 

@@ -18,6 +18,7 @@ use crate::mesh::Mesh;
 use crate::places::Places;
 use crate::poison::Poison;
 use crate::registration::Registrations;
+use crate::repeats::Repeats;
 use crate::retained::Kept;
 use crate::retire::Retiring;
 use crate::route::Scratch;
@@ -54,6 +55,7 @@ pub struct Broker {
     pub(crate) registrations: Registrations,
     pub(crate) operations: AHashMap<u64, Operation>,
     pub(crate) mesh: Mesh,
+    pub(crate) repeats: Repeats,
     pub(crate) fences: Fences,
     /// Pieces of long work, for turns to come.
     pub(crate) later: VecDeque<Step>,
@@ -93,6 +95,7 @@ impl Broker {
             registrations: Registrations::default(),
             operations: AHashMap::new(),
             mesh: Mesh::new(&config),
+            repeats: Repeats::new(&config),
             fences: Fences::default(),
             later: VecDeque::new(),
             judged: None,
@@ -147,7 +150,7 @@ impl Broker {
     /// Whether sessions that have ended still hold what other members of their groups are to get. After a recovery
     /// those that the log holds wait for the other shards first: nothing goes out meanwhile.
     pub fn is_giving_back(&self) -> bool {
-        self.groups.ending > 0 && !self.mesh.recovering
+        self.groups.ending > 0 && !self.repeats.recovering
     }
 
     /// The shard in one line. Walks all sessions: for a report, not for each message.

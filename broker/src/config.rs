@@ -68,6 +68,9 @@ pub struct Config {
     pub session_expiry_max: SessionExpiry,
     /// Publishes that may be under way to one other shard.
     pub mesh_credits: u32,
+    /// QoS 2 publishes that are newer than one which another shard owes its answer for: above that, all shards are told to
+    /// remember the oldest, instead of all newer ones.
+    pub routing_max: usize,
     /// Publishes of clients that are gone (wills, QoS 0 of a parked connection) that wait for credit.
     pub deferred_max: usize,
     /// How long a SUBSCRIBE waits for the other shards, in milliseconds.
@@ -164,6 +167,7 @@ impl Config {
             unknown_client: UnknownClient::default(),
             session_expiry_max: SessionExpiry::NEVER,
             mesh_credits: 1024,
+            routing_max: 16_384,
             deferred_max: 10_000,
             subscribe_timeout_ms: 5_000,
             backlog_messages_max: 256,

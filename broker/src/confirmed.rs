@@ -3,23 +3,31 @@
 //! ```text
 //! all have it ─► InboundBegin again (QoS 2) ─► success
 //! one refused ─► the publisher can be told ──► its tag is free
-//!             └► it can't: it will repeat ───► Remember … Remembered ─► its tag keeps the id, those who have it leave it out
+//!             └► it can't: it will repeat ───► its tag keeps the id, those who have it leave it out (`repeats.rs`)
 //! ```
 
 use base::{ConnectionId, ReasonCode, Record, Sequence, Tag};
 use postroad_base as base;
 
-use crate::api::{Counted, Effect, MeshMessage};
+use crate::api::Counted;
 use crate::broker::Broker;
 use crate::gate::Waiter;
-use crate::mesh::{Pending, Token};
+use crate::mesh::Pending;
 use crate::route::reason_for;
-use crate::session::{Progress, SessionIndex};
+use crate::session::{InboundName, Progress, SessionIndex};
 
 impl Broker {
     /// All shards have confirmed the publish that this token names.
     pub(crate) fn publish_confirmed(&mut self, token: u64, pending: Box<Pending>) {
-        let inbound = self.inbound_of(token, &pending);
+        let inbound = pending.inbound;
+        self.conclude(token, &pending);
+        if let Some(inbound) = inbound {
+            self.routing_ends(inbound.id);
+        }
+    }
+
+    fn conclude(&mut self, token: u64, pending: &Pending) {
+        let inbound = self.inbound_of(token, pending);
         let Some(reason) = pending.refusal else {
             let reason = reason_for(pending.matched);
             if !pending.matched {
@@ -28,18 +36,18 @@ impl Broker {
             if let Some((index, tag)) = inbound {
                 self.inbound_routed(index, tag, reason, pending.need);
             }
-            return self.answer_confirmed(&pending, reason, Sequence(0));
+            return self.answer_confirmed(pending, reason, Sequence(0));
         };
         match inbound {
             Some((index, tag)) => self.inbound_refused(index, tag, reason, pending),
-            None => self.answer_confirmed(&pending, reason, Sequence(0)),
+            None => self.answer_confirmed(pending, reason, Sequence(0)),
         }
     }
 
     /// The session that it came from and the tag, if that still holds this publish: the client may have released it before
     /// it was answered, and used its tag again.
     fn inbound_of(&mut self, token: u64, pending: &Pending) -> Option<(SessionIndex, Tag)> {
-        let (index, queue, tag) = pending.inbound?;
+        let InboundName { session: index, queue, tag, .. } = pending.inbound?;
         let session = self.sessions.get_mut(index as usize).filter(|session| session.id == queue)?;
         let holds_it = session.inbound_mut(tag)?.progress == Progress::Routing(token);
         holds_it.then_some((index, tag))
@@ -77,60 +85,18 @@ impl Broker {
 
     /// Some shard has refused it, others may have taken it. A PUBREC with an error frees the tag `[MQTT-4.3.3-9]`. A client
     /// that can't be told (MQTT 3), or is gone, will send it again: its tag keeps the id, and those who have it
-    /// don't take it again. It hears nothing before they all remember.
-    fn inbound_refused(&mut self, index: SessionIndex, tag: Tag, reason: ReasonCode, mut pending: Box<Pending>) {
-        if self.hears_refusal(&pending) {
-            let need = self.free_inbound(index, tag);
-            return self.answer_confirmed(&pending, reason, need);
-        }
-        let token = self.mesh.next_token();
-        let Some(state) = self.sessions[index as usize].inbound_mut(tag) else {
-            return self.answer_confirmed(&pending, reason, Sequence(0));
-        };
-        (state.progress, state.recovered) = (Progress::Routing(token), true);
-        let (id, before) = (state.id, self.gate.appended());
-        for (shard, group) in std::mem::take(&mut pending.taken) {
-            if shard == self.config.shard || group.is_some() {
-                self.remember(id, group.clone());
-            }
-            if shard != self.config.shard {
-                pending.left += 1;
-                let message = MeshMessage::Remember { id, group: group.as_deref().cloned(), token };
-                self.effects.push_back(Effect::Mesh { to: shard, message });
-            }
-        }
-        pending.need = if self.gate.appended() > before { self.gate.appended() } else { Sequence(0) };
-        if pending.left == 0 {
-            return self.refusal_remembered(token, reason, &pending);
-        }
-        self.mesh.tokens.insert(token, Token::Publish(pending));
-    }
-
-    /// A shard remembers what it has of a refused publish.
-    pub(crate) fn remembered(&mut self, token: u64) {
-        let Some(Token::Publish(pending)) = self.mesh.tokens.get_mut(&token) else { return };
-        pending.left -= 1;
-        if pending.left > 0 {
-            return;
-        }
-        if let Some(Token::Publish(pending)) = self.mesh.tokens.remove(&token)
-            && let Some(reason) = pending.refusal
-        {
-            self.refusal_remembered(token, reason, &pending);
-        }
-    }
-
-    /// The client may have come back meanwhile, by a version that can be told.
-    fn refusal_remembered(&mut self, token: u64, reason: ReasonCode, pending: &Pending) {
-        let mut need = pending.need;
-        let hears = self.hears_refusal(pending);
-        if let Some((index, tag)) = self.inbound_of(token, pending)
-            && let Some(state) = self.sessions[index as usize].inbound_mut(tag)
-        {
+    /// don't take it again.
+    fn inbound_refused(&mut self, index: SessionIndex, tag: Tag, reason: ReasonCode, pending: &Pending) {
+        let mut need = Sequence(0);
+        if self.hears_refusal(pending) {
+            need = self.free_inbound(index, tag);
+        } else if let Some(state) = self.sessions[index as usize].inbound_mut(tag) {
             state.progress = Progress::Unknown;
-            if hears {
-                need = need.max(self.free_inbound(index, tag));
+            let (id, is_known) = (state.id, std::mem::replace(&mut state.told, true));
+            if !is_known {
+                self.tell_may_repeat(vec![id]);
             }
+            self.know_groups(id, &pending.groups);
         }
         self.answer_confirmed(pending, reason, need);
     }

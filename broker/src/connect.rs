@@ -284,7 +284,7 @@ impl Broker {
         self.clients.remove(&self.sessions, index);
         self.registration_left(&client);
         self.begin_ending(index);
-        for (_, state) in inbound.iter().filter(|(_, state)| state.recovered) {
+        for (_, state) in inbound.iter().filter(|(_, state)| state.told) {
             self.forget_everywhere(state.id);
         }
     }

@@ -81,7 +81,7 @@ impl Broker {
 
     /// Goes on giving back, as far as it may.
     pub(crate) fn give_back(&mut self, index: SessionIndex) {
-        if self.mesh.recovering {
+        if self.repeats.recovering {
             return;
         }
         while let Some((tag, entry)) = self.next_given_back(index) {

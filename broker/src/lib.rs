@@ -7,9 +7,9 @@
 //! | the flat `match` over events | `broker` |
 //! | what waits for a commit | `gate` |
 //! | sessions: begin, take-over, end | `connect`, `session` |
-//! | publishes on their way in | `publish`, `route`, `mesh`, `confirmed` |
+//! | publishes on their way in | `publish`, `route`, `mesh`, `confirmed`, `repeats` |
 //! | deliveries on their way out | `queue`, `deliver` |
-//! | subscriptions, retained messages, wills | `subscribe`, `filters`, `retained`, `will` |
+//! | subscriptions, retained messages, wills | `subscribe`, `interests`, `filters`, `retained`, `will` |
 //! | share groups, and what a member that ends gives back | `share`, `give_back` |
 //! | directed pushes and who can be pushed to | `directed`, `registration` |
 //! | retained messages for new subscribers, access rules applied to what exists, work of many turns | `giving`, `fence`, `judge`, `turns` |
@@ -30,6 +30,7 @@ mod gate;
 mod give_back;
 mod giving;
 pub mod index;
+mod interests;
 mod judge;
 mod mesh;
 mod places;
@@ -38,6 +39,7 @@ mod publish;
 mod queue;
 mod recover;
 mod registration;
+mod repeats;
 mod retained;
 mod retire;
 mod route;

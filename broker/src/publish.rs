@@ -2,27 +2,21 @@
 //!
 //! Crash story of QoS 2: `InboundBegin` with the message's id is committed before the message goes to
 //! other shards; a repeat after a crash is routed again with the same id, and shards ignore an id that they
-//! have committed. So each shard gets it once, and the publisher gets its PUBREC `[MQTT-4.3.3-10]`.
-//!
-//! The gap: a shard looks for the id in its young log, and elsewhere only once a refusal or a recovery has said that it may
-//! be repeated. If it retires the message while another shard's answer is still out, and the server crashes then, it takes
-//! the repeat again. To close it, each `Forward` would name the oldest QoS 2 id that its sender still routes, and what is
-//! newer would be remembered when it leaves the young log.
+//! have committed (`repeats.rs`). So each shard gets it once, and the publisher gets its PUBREC `[MQTT-4.3.3-10]`.
 
 use std::sync::Arc;
 
 use base::{ConnectionId, Message, Qos, QueueId, ReasonCode, Record, Sequence, ShardId, Tag};
 use postroad_base as base;
-use smallvec::SmallVec;
 
 use crate::access::Action;
 use crate::api::{Counted, Effect, Inbound, MeshMessage};
 use crate::broker::Broker;
 use crate::directed::is_directed;
 use crate::gate::Waiter;
-use crate::mesh::{Pending, Taken, Token};
+use crate::mesh::{Pending, Token};
 use crate::route::{Origin, reason_for};
-use crate::session::{Answer, AnswerKind, ConnectionIndex, InboundState, Progress, SessionIndex};
+use crate::session::{Answer, AnswerKind, ConnectionIndex, InboundName, InboundState, Progress, SessionIndex};
 use crate::share::{Cause, Placing};
 
 /// Longer topics are judged each time.
@@ -129,12 +123,16 @@ impl Broker {
         let id = message.id;
         let exactly_once = tag.filter(|_| message.qos == Qos::ExactlyOnce);
         let before = self.gate.appended();
-        if let (Some(tag), true, None) = (exactly_once, logged, earlier) {
-            self.append(Record::InboundBegin { queue, tag, id });
-            self.mark_dirty(index);
+        let inbound = exactly_once.map(|tag| InboundName { session: index, queue, tag, id });
+        let outlives_crash = logged && inbound.is_some();
+        if let (Some(inbound), None) = (inbound, earlier) {
+            if logged {
+                self.append(Record::InboundBegin { queue, tag: inbound.tag, id });
+                self.mark_dirty(index);
+            }
+            self.repeats.begin(inbound);
         }
-        let hold_forward = logged && exactly_once.is_some();
-        let mut routed = self.route(message, hold_forward);
+        let mut routed = self.route(message, outlives_crash);
         let Some(tag) = tag else { return };
         if self.gate.appended() > before {
             routed.need = self.gate.appended();
@@ -144,10 +142,14 @@ impl Broker {
                 Some(token) => Progress::Routing(token),
                 None => Progress::Routed { reason: routed.reason, need: routed.need },
             };
-            self.note_inbound(index, tag, InboundState { id, progress, recovered: earlier.is_some() });
+            self.note_inbound(index, tag, InboundState { id, progress, told: earlier.is_some() });
+            if routed.token.is_some() {
+                self.tell_long_routed();
+            } else {
+                self.repeats.ends_at_once(id);
+            }
         }
         let answer = self.answer(place, tag, AnswerKind::Published, routed.reason, routed.need, routed.token.is_some());
-        let inbound = exactly_once.map(|tag| (index, queue, tag));
         if let Some(Token::Publish(pending)) = routed.token.and_then(|token| self.mesh.tokens.get_mut(&token)) {
             pending.answer = Some((self.connections[place as usize].id, answer));
             pending.inbound = inbound;
@@ -237,34 +239,33 @@ impl Broker {
         } else {
             Sequence(0)
         };
-        if state.recovered {
+        if state.told {
             self.forget_everywhere(state.id);
         }
         need
     }
 
     /// Hands a message to everyone who wants it. `collect` has just been called for it, and credit is there.
-    pub(crate) fn route(&mut self, message: Message, hold_forward: bool) -> Routed {
+    pub(crate) fn route(&mut self, message: Message, outlives_crash: bool) -> Routed {
         let message = Arc::new(message);
         let before = self.gate.appended();
         let shards = std::mem::take(&mut self.scratch.shards);
         let share_forwards = std::mem::take(&mut self.scratch.share_forwards);
-        let taken = self.taken_here(&message);
-        self.know_if_repeatable(&message);
         let matched = self.spread(&message) || self.scratch.known;
         let mut left = 0;
         let token = if message.qos.is_acknowledged() { self.mesh.next_token() } else { 0 };
+        let oldest = self.oldest_routed(&message);
         for shard in &shards {
-            let forward = MeshMessage::Forward { message: Arc::clone(&message), token };
+            let forward = MeshMessage::Forward { message: Arc::clone(&message), token, oldest };
             self.mesh.take_credit(ShardId(*shard));
-            self.send_mesh(ShardId(*shard), forward, hold_forward);
+            self.send_mesh(ShardId(*shard), forward, outlives_crash);
             left += 1;
         }
         for (shard, group) in share_forwards {
             let placing = Placing::new(group, Arc::clone(&message), Cause::Publish(token));
             let forward = self.share_forward(placing);
             self.mesh.take_credit(ShardId(shard));
-            self.send_mesh(ShardId(shard), forward, hold_forward);
+            self.send_mesh(ShardId(shard), forward, outlives_crash);
             left += 1;
         }
         if message.retain {
@@ -273,7 +274,7 @@ impl Broker {
                 self.retain(&message); // `refusal` has looked for room
             } else {
                 self.mesh.take_credit(home);
-                self.send_mesh(home, MeshMessage::Retain { message: Arc::clone(&message), token }, hold_forward);
+                self.send_mesh(home, MeshMessage::Retain { message: Arc::clone(&message), token }, outlives_crash);
                 left += 1;
             }
         }
@@ -284,20 +285,11 @@ impl Broker {
         let need = if self.gate.appended() > before { self.gate.appended() } else { Sequence(0) };
         let awaited = token != 0 && left > 0;
         if awaited {
-            let pending = Pending::new(left, matched_here, taken);
+            let pending = Pending::new(left, matched_here);
             self.mesh.tokens.insert(token, Token::Publish(Box::new(pending)));
         }
         self.scratch.shards = shards;
         Routed { reason: reason_for(matched_here), need, token: awaited.then_some(token) }
-    }
-
-    /// QoS 2: who is about to get it on this shard.
-    fn taken_here(&self, message: &Message) -> SmallVec<[Taken; 2]> {
-        let own = self.config.shard;
-        let all = self.scratch.matches.iter().filter(|m| message.qos == Qos::ExactlyOnce && !m.full);
-        let (groups, ordinary): (SmallVec<_>, SmallVec<[_; 2]>) =
-            all.map(|m| (own, m.group.clone())).partition(|(_, group)| group.is_some());
-        groups.into_iter().chain(ordinary.into_iter().next()).collect()
     }
 
     fn send_mesh(&mut self, to: ShardId, message: MeshMessage, hold: bool) {

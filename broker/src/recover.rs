@@ -9,7 +9,7 @@ use std::sync::Arc;
 use base::{Message, Now, Qos, QueueId, QueueOwner, Recipient, Record, Sequence, Tag};
 use postroad_base as base;
 
-use crate::api::{Counted, Effect, MeshMessage, Principal, StateKey};
+use crate::api::{Counted, Principal, StateKey};
 use crate::broker::Broker;
 use crate::queue::{Backlog, Entry, Queue, Slot, State, Window};
 use crate::session::{InboundState, Progress, Role, Session, SessionIndex};
@@ -51,8 +51,8 @@ impl Broker {
             _ => return self.replay_global(record),
         };
         if queue.holds_known_ids() {
-            self.retiring.known_dirty |= !is_snapshot;
-            return self.mesh.known.replay(record);
+            self.repeats.known_dirty |= !is_snapshot;
+            return self.repeats.known.replay(record);
         }
         if let Record::QueueBegin { owner, expiry, at, .. } = record {
             return self.replay_begin(queue, owner, expiry, at, is_snapshot);
@@ -85,7 +85,7 @@ impl Broker {
                 let routed = Progress::Routed { reason, need: Sequence(0) };
                 let known = session.remove_inbound(tag).is_some_and(|earlier| earlier.id == id);
                 let progress = if known { routed } else { Progress::Unknown };
-                session.inbound.push((tag, InboundState { id, progress, recovered: true }));
+                session.inbound.push((tag, InboundState { id, progress, told: true }));
             }
             Record::InboundEnd { tag, .. } => drop(session.remove_inbound(tag)),
             Record::Watermark { upto, .. } => replay_watermark(session, upto),
@@ -162,7 +162,7 @@ impl Broker {
             recipient.group = recipient.group.map(|name| self.groups.replayed_name(name));
             if message.qos == Qos::ExactlyOnce && !recipient.given {
                 // A retirement before all shards have told what may be repeated keeps them all.
-                self.retiring.known_dirty |= self.mesh.known.know(message.id, recipient.group.clone());
+                self.repeats.know(message.id, recipient.group.clone());
             }
             let Some(index) = self.session_of_queue(recipient.queue) else { continue };
             let session = &mut self.sessions[index as usize];
@@ -265,7 +265,6 @@ impl Broker {
         for message in std::mem::take(&mut self.retiring.replayed_retained).into_values() {
             self.keep_replayed(message);
         }
-        self.mesh.recovering = true;
         for (_, session) in &mut self.sessions {
             // A session that could not end before its will was published: it ends as others do.
             session.ending &= session.will.is_none();
@@ -287,17 +286,6 @@ impl Broker {
         for index in places {
             self.begin_absence(index);
         }
-    }
-
-    fn tell_repeatable(&mut self) {
-        let inbound = self.sessions.iter().flat_map(|(_, session)| &session.inbound);
-        let ids: Vec<_> = inbound.map(|(_, state)| state.id).collect();
-        let taken = self.mesh.known.taken_by_groups();
-        for to in self.mesh.others() {
-            let message = MeshMessage::Repeatable { ids: ids.clone(), taken: taken.clone() };
-            self.effects.push_back(Effect::Mesh { to, message });
-        }
-        self.repeatable(ids, Vec::new());
     }
 
     /// What may have been sent before the crash is sent with DUP `[MQTT-3.3.1-1]`; QoS 2 only with its tag.

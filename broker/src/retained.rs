@@ -44,7 +44,7 @@ impl Broker {
     /// A QoS 2 publication of a former run that its publisher repeats: what has been retained since is newer.
     fn is_overtaken(&self, message: &Message) -> bool {
         let kept = self.retained.get(message.topic.as_str());
-        self.mesh.is_repeatable(message.id) && kept.is_some_and(|kept| kept.message.id > message.id)
+        self.repeats.is_told(message.id) && kept.is_some_and(|kept| kept.message.id > message.id)
     }
 
     /// Whether the message, whose topic lives here, is to be kept and can't be.

@@ -28,8 +28,6 @@ pub(crate) struct Retiring {
     pub ended: Vec<QueueId>,
     /// Recovery: kept once the clock is known, which their expiry needs.
     pub replayed_retained: AHashMap<TopicName, Arc<Message>>,
-    /// The ids of QoS 2 messages to be remembered have changed.
-    pub known_dirty: bool,
     /// Stored deliveries that are over.
     pub settled: Vec<(QueueId, Sequence)>,
 }
@@ -110,11 +108,12 @@ impl Broker {
 
     /// Ids that publishers may repeat outlive the records that hold them, as if a queue of ours had taken them in.
     fn known_ids_into(&mut self, batch: &mut Retirement) {
-        if !std::mem::take(&mut self.retiring.known_dirty) {
+        self.repeats.outlive(self.config.shard, batch.upto);
+        if !std::mem::take(&mut self.repeats.known_dirty) {
             return;
         }
         let queue = QueueId::of_known_ids(self.config.shard);
-        let records = self.mesh.known.records(self.config.shard);
+        let records = self.repeats.known.records(self.config.shard);
         batch.state.push((StateKey::Queue(queue), Some(records).filter(|records| !records.is_empty())));
     }
 

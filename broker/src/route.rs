@@ -60,6 +60,8 @@ pub(crate) struct Scratch {
     pub refusal: Option<(Counted, Forwarded)>,
     /// A repeat: somebody who wants it has it already.
     pub known: bool,
+    /// QoS 2 from another shard: its publisher may repeat it.
+    pub may_be_repeated: bool,
     walk: u64,
 }
 
@@ -83,6 +85,7 @@ impl Scratch {
         self.absent = 0;
         self.refusal = None;
         self.known = false;
+        self.may_be_repeated = false;
         self.walk += 1;
     }
 }
@@ -125,7 +128,7 @@ impl Broker {
 
     /// A repeat of a QoS 2 publish does not go to those who have it.
     fn leave_out_known(&mut self, id: MessageId) {
-        let Some(takers) = self.mesh.known.get(id) else { return };
+        let Some(takers) = self.repeats.known.get(id) else { return };
         let Self { scratch, sessions, .. } = self;
         let before = scratch.matches.len();
         scratch.matches.retain(|m| !takers.has(sessions[m.session as usize].id));
@@ -133,7 +136,7 @@ impl Broker {
     }
 
     fn leave_out_known_groups(&mut self, id: MessageId) {
-        let Some(takers) = self.mesh.known.get(id) else { return };
+        let Some(takers) = self.repeats.known.get(id) else { return };
         let Self { scratch, groups, .. } = self;
         let before = scratch.groups.len();
         scratch.groups.retain(|index| !takers.groups.contains(groups.name_of(*index)));
@@ -183,7 +186,7 @@ impl Broker {
             }
             !m.full
         });
-        self.know_groups_if_repeatable(message.id, &matches);
+        self.note_taken(message, &matches);
         let mut again = take_repeated(&mut matches);
         self.spread_once(message, &mut matches);
         while !again.is_empty() {

@@ -135,18 +135,28 @@ pub(crate) struct Watch {
     pub seen: ahash::AHashMap<TopicName, MessageId>,
 }
 
+/// A QoS 2 publication on its way in: whose, and under which tag. The tag may have been released since, and used again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InboundName {
+    pub session: SessionIndex,
+    pub queue: QueueId,
+    pub tag: Tag,
+    pub id: MessageId,
+}
+
 /// What became of a QoS 2 publication whose tag is not released yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InboundState {
     pub id: MessageId,
     pub progress: Progress,
-    /// It comes from a former run, or was refused by some shard: other shards remember its id until it is released.
-    pub recovered: bool,
+    /// Other shards have been told that it may be repeated: they are told of its end, too. It comes from a former run, was
+    /// refused by some shard, or has been under way for long.
+    pub told: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Other shards have to confirm it, or, if one has refused it, to remember that they have it; the token names it.
+    /// Other shards have to confirm it; the token names it.
     Routing(u64),
     /// It can be answered once this is committed.
     Routed { reason: ReasonCode, need: Sequence },

@@ -22,7 +22,7 @@
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use base::{Message, ShardId, SubscriptionOptions, TopicFilter};
+use base::{Message, MessageId, ShardId, SubscriptionOptions, TopicFilter};
 use bytestring::ByteString;
 use postroad_base as base;
 use slab::Slab;
@@ -296,6 +296,7 @@ impl Broker {
         filter: &TopicFilter,
         message: &Arc<Message>,
         token: u64,
+        oldest: Option<MessageId>,
     ) {
         self.scratch.clear();
         let index = self.groups.places.get(filter.as_str()).copied();
@@ -306,7 +307,7 @@ impl Broker {
             return self.confirm(from, token, Forwarded::Full);
         };
         self.match_member(index, place, message);
-        self.take_forwarded(from, message, token);
+        self.take_forwarded(from, message, token, oldest);
     }
 
     /// Brings a message to a member of its group, wherever one is.
@@ -340,8 +341,9 @@ impl Broker {
     pub(crate) fn share_forward(&mut self, placing: Box<Placing>) -> MeshMessage {
         let token = self.mesh.next_token();
         let (filter, message) = ((*placing.group).clone(), Arc::clone(&placing.message));
+        let oldest = self.oldest_routed(&message);
         self.mesh.tokens.insert(token, Token::Share(placing));
-        MeshMessage::ShareForward { filter, message, token }
+        MeshMessage::ShareForward { filter, message, token, oldest }
     }
 
     /// The member stands in `scratch.matches`.
@@ -389,7 +391,7 @@ impl Broker {
                 placing.full.push(from.0);
                 self.place_again(placing);
             }
-            _ => self.placed_by(from, *placing, outcome),
+            _ => self.placed(*placing, outcome),
         }
     }
 
@@ -401,16 +403,12 @@ impl Broker {
     }
 
     fn placed(&mut self, placing: Placing, outcome: Forwarded) {
-        self.placed_by(self.config.shard, placing, outcome);
-    }
-
-    fn placed_by(&mut self, shard: ShardId, placing: Placing, outcome: Forwarded) {
         match placing.cause {
             Cause::Publish(0) if outcome == Forwarded::NoneHere => self.count(Counted::NoSubscriber),
             Cause::Publish(0) => {}
             Cause::Publish(token) => {
                 let outcome = self.outcome_for_publisher(&placing, outcome);
-                self.publish_confirmed_by(token, (shard, Some(placing.group)), outcome);
+                self.publish_confirmed_by(token, Some(placing.group), outcome);
             }
             Cause::GiveBack(given) => self.given_back_later(given, outcome),
         }

@@ -11,6 +11,7 @@ use crate::access::Action;
 use crate::api::{Counted, Effect, Subscribe};
 use crate::broker::Broker;
 use crate::gate::Waiter;
+use crate::interests::Asker;
 use crate::session::{ConnectionIndex, SessionIndex};
 use crate::timers::{Timer, TimerKey};
 
@@ -108,7 +109,8 @@ impl Broker {
             return reason;
         }
         let is_new = self.sessions[index as usize].subscriptions.insert(&filter, options).is_none();
-        let waits = if is_new { self.want(&filter, Some(name)) } else { self.still_waits(&filter, name) };
+        let asker = Asker { operation: name, session: index };
+        let waits = if is_new { self.want(&filter, Some(asker)) } else { self.want_still(&filter, asker) };
         operation.missing += usize::from(waits);
         self.index_subscription(index, &filter, options);
         let session = &self.sessions[index as usize];
@@ -118,15 +120,6 @@ impl Broker {
         }
         operation.granted.push(Granted { place: place_of_line, filter, options, is_new });
         granted(options.qos)
-    }
-
-    /// A replaced subscription waits as well if its filter is not known everywhere yet.
-    fn still_waits(&mut self, filter: &TopicFilter, name: u64) -> bool {
-        let Some(interest) = self.mesh.interests.get_mut(filter.as_str()) else { return false };
-        if interest.missing > 0 {
-            interest.operations.push(name);
-        }
-        interest.missing > 0
     }
 
     fn subscription_refusal(&self, place: ConnectionIndex, filter: &TopicFilter) -> Option<(ReasonCode, Counted)> {
@@ -198,7 +191,8 @@ impl Broker {
         }
     }
 
-    /// Some shard has not answered in time: what waits for it is undone and refused (DESIGN 3).
+    /// Some shard has not answered in time: what waits for it is undone and refused (DESIGN 3), but for what a later SUBSCRIBE
+    /// of the session has asked for again. (That one was told that it had been granted what was undone.)
     pub(crate) fn subscribe_timeout(&mut self, name: u64) {
         let Some(operation) = self.operations.get_mut(&name) else { return };
         operation.timer = None;
@@ -207,12 +201,7 @@ impl Broker {
         let granted = std::mem::take(&mut operation.granted);
         let (mut kept, mut undone) = (Vec::new(), Vec::new());
         for item in granted {
-            let interest = self.mesh.interests.get(item.filter.as_str());
-            if interest.is_some_and(|interest| interest.missing > 0) {
-                undone.push(item);
-            } else {
-                kept.push(item);
-            }
+            if self.is_unconfirmed(&item.filter) { undone.push(item) } else { kept.push(item) }
         }
         if let Some(operation) = self.operations.get_mut(&name) {
             operation.granted = kept;
@@ -220,8 +209,10 @@ impl Broker {
                 operation.reasons[item.place] = ReasonCode::UnspecifiedError;
             }
         }
-        for item in undone {
-            if self.sessions.get(session as usize).is_some_and(|session| session.id == queue) {
+        let asker = Asker { operation: name, session };
+        let is_there = self.sessions.get(session as usize).is_some_and(|session| session.id == queue);
+        for item in undone.into_iter().filter(|_| is_there) {
+            if !self.is_superseded(&item.filter, asker) {
                 self.drop_subscription(session, &item.filter);
             }
         }

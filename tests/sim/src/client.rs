@@ -56,7 +56,7 @@ pub struct Publisher {
 }
 
 /// Publishes under way at once.
-const WINDOW: usize = 4;
+const WINDOW: usize = 8;
 
 impl Publisher {
     pub fn has_room(&self) -> bool {

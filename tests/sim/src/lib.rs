@@ -43,6 +43,10 @@ pub enum Canary {
     QueueEndsFirst,
     /// A publisher that can't be told of a refusal is treated as one that can.
     RefusalTold,
+    /// A retirement does not store who has taken QoS 2 messages that may be repeated.
+    RetirementForgets,
+    /// Shards are not told what publishers may repeat because a slow shard has not answered.
+    NobodyTold,
 }
 
 /// What a run saw, so that a test can assert that it was not idle.
@@ -70,4 +74,6 @@ pub struct Report {
     pub moved: usize,
     /// Publishes that were refused for a full queue.
     pub refused: usize,
+    /// Times that a shard was told what may be repeated because another one is slow.
+    pub told: usize,
 }

@@ -10,7 +10,8 @@ use base::{
 use postroad_base as base;
 use postroad_broker::access::Acl;
 use postroad_broker::api::{
-    ClientName, Connect, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal, Retirement, Subscribe,
+    ClientName, Connect, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal, Retirement, StateKey,
+    Subscribe,
 };
 use postroad_broker::{Broker, Config, UnknownClient};
 
@@ -89,6 +90,8 @@ struct World {
     subscribers: Vec<Subscriber>,
     /// Steps until a crash: soon after a member's session ended, while it gives back.
     crash_in: Option<usize>,
+    /// A shard that answers no other and commits nothing, for so many steps.
+    slow: Option<(usize, usize)>,
     /// Some member's session is in memory only.
     memory_members: bool,
     /// Which client a connection belongs to.
@@ -112,6 +115,7 @@ impl World {
             publishers: (0..PUBLISHERS).map(|_| Publisher::default()).collect(),
             subscribers: (0..SUBSCRIBERS + MEMBERS).map(|_| Subscriber::default()).collect(),
             crash_in: None,
+            slow: None,
             memory_members: false,
             clients: BTreeMap::new(),
             connection_last: 0,
@@ -139,6 +143,7 @@ impl World {
     fn config(&self, shard: u16) -> Config {
         let mut config = Config::new(ShardId(shard), self.placement(), true, self.boots);
         config.mesh_credits = self.options.credits;
+        config.routing_max = 1 + self.options.seed as usize % 4;
         config.backlog_messages_max = 2;
         config.inflight_max = 3;
         config.unknown_client = UnknownClient::Queue;
@@ -158,6 +163,7 @@ impl World {
                 self.crash();
             }
         }
+        self.slow = self.slow.and_then(|(shard, left)| Some((shard, left.checked_sub(1)?)));
         if self.options.queue_max.is_none() && self.random.chance(25) {
             self.member_step();
             return Ok(());
@@ -177,6 +183,7 @@ impl World {
             993..=996 => self.retire_step(),
             997 if self.random.chance(500) => self.crash(),
             998 if self.random.chance(500) => self.reload_file(),
+            999 if self.random.chance(500) => self.slow_step(),
             _ => self.clock += 1,
         }
         Ok(())
@@ -211,7 +218,13 @@ impl World {
             Effect::ReadBacklog { queue, after, messages_max, .. } => {
                 self.shards[shard].jobs.push_back(Job::Read { queue, after, messages_max });
             }
-            Effect::Ingest { batch } => self.shards[shard].jobs.push_back(Job::Ingest(batch)),
+            Effect::Ingest { mut batch } => {
+                if self.options.canary == Some(Canary::RetirementForgets) {
+                    let holds_ids = |key: &StateKey| matches!(key, StateKey::Queue(queue) if queue.holds_known_ids());
+                    batch.state.retain(|(key, _)| !holds_ids(key));
+                }
+                self.shards[shard].jobs.push_back(Job::Ingest(batch));
+            }
             Effect::Count { .. } => {}
             Effect::SetAside { .. } => unreachable!("nothing is named as poison here"),
             Effect::Close { connection, .. } => self.cut(connection),
@@ -272,7 +285,9 @@ impl World {
     }
 
     fn mesh_step(&mut self) {
-        let busy: Vec<_> = self.mesh.iter().filter(|(_, queue)| !queue.is_empty()).map(|(pair, _)| *pair).collect();
+        let slow = self.slow.map(|(shard, _)| shard as u16);
+        let busy = self.mesh.iter().filter(|((_, to), queue)| !queue.is_empty() && Some(*to) != slow);
+        let busy: Vec<_> = busy.map(|(pair, _)| *pair).collect();
         if busy.is_empty() {
             return;
         }
@@ -282,6 +297,12 @@ impl World {
             self.report.missed += 1;
             if self.options.canary == Some(Canary::GroupLeftIsNobody) {
                 *outcome = Forwarded::NoneHere;
+            }
+        }
+        if matches!(message, MeshMessage::MayRepeat { .. }) {
+            self.report.told += 1;
+            if self.options.canary == Some(Canary::NobodyTold) {
+                return;
             }
         }
         if self.options.canary == Some(Canary::LostForward)
@@ -296,6 +317,9 @@ impl World {
 
     fn commit_step(&mut self) {
         let shard = self.random.below(self.shards.len());
+        if self.slow.is_some_and(|(slow, _)| slow == shard) {
+            return;
+        }
         if self.options.canary == Some(Canary::CommitTooEarly)
             && let Some(upto) = self.shards[shard].disk.last()
             && self.random.chance(500)
@@ -347,28 +371,30 @@ impl World {
         }
     }
 
-    /// A segment retires when it is old: what was said between shards when it was written has arrived long ago.
+    /// A segment retires whatever another shard has not answered yet: it may be slow.
     fn retire_step(&mut self) {
         let shard = self.random.below(self.shards.len());
         let Some(upto) = self.shards[shard].disk.last_committed() else { return };
         if self.shards[shard].jobs.iter().any(|job| matches!(job, Job::Ingest(_))) {
             return;
         }
-        let is_busy = |world: &Self| {
-            let uncommitted = world.shards.iter().any(|shard| shard.disk.uncommitted() > 0);
-            uncommitted || world.mesh.values().any(|queue| !queue.is_empty())
-        };
-        while is_busy(self) {
-            self.mesh_step();
-            self.commit_all();
-        }
         self.report.retirements += 1;
         self.handle(shard, Event::Retire { upto });
+    }
+
+    /// A shard gets slow, and now and then the crash comes before it is fast again.
+    fn slow_step(&mut self) {
+        let steps = self.random.below(800);
+        self.slow = Some((self.random.below(self.shards.len()), steps));
+        if self.random.chance(500) {
+            self.crash_in = Some(steps);
+        }
     }
 
     /// The process dies and begins again from the disk.
     fn crash(&mut self) {
         self.report.crashes += 1;
+        self.slow = None;
         if self.options.trace {
             println!("crash");
         }
@@ -728,6 +754,7 @@ impl World {
 
     /// Everybody connects, everything flows, until nothing is left to do; then the oracle judges.
     fn finish(&mut self) -> Result<(), String> {
+        self.slow = None;
         self.members_end();
         for _ in 0..200_000 {
             for client in 0..PUBLISHERS + SUBSCRIBERS {

@@ -1,0 +1,303 @@
+//! QoS 2 publishes that their publishers may repeat, and who has taken them: a repeat goes to the others only.
+//!
+//! ```text
+//! publisher's shard   routing ── all have taken it, committed ──► over
+//!                        └── refused, or one of very many ──► MayRepeat to all ── PUBREL ──► Forget
+//! a shard that took it   taken (young log) ── retired, not over ──► known ── over, or Forget ──► forgotten
+//! ```
+//!
+//! After a crash a repeat is routed again, under the same id, unless the log says that all shards had answered. Who took it
+//! is read from the young log. When its record leaves that log, another shard may still owe its answer: then the id is
+//! kept. Each QoS 2 forward says what else its shard still routes, by the oldest id: what is older needs not be kept.
+//!
+//! Invariants
+//! - When a shard learns of an oldest id, each older one is over in the publisher's log, or the shard was told of it by
+//!   `MayRepeat` and keeps it until `Forget`. (Between two shards everything arrives in the order of sending.)
+//! - What is kept without having been told of is bounded, by `Config::routing_max` for each shard of publishers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ahash::AHashSet;
+use base::{KnownIds, Message, MessageId, Qos, Sequence, ShardId, TopicFilter};
+use postroad_base as base;
+
+use crate::api::{Effect, MeshMessage};
+use crate::broker::Broker;
+use crate::config::Config;
+use crate::gate::Waiter;
+use crate::route::Match;
+use crate::session::InboundName;
+
+#[derive(Debug)]
+pub(crate) struct Repeats {
+    /// Who has taken what, beyond what the young log says.
+    pub known: KnownIds,
+    /// They are not stored yet as they are now.
+    pub known_dirty: bool,
+    /// Not all shards have told yet, after a recovery, what may be repeated and who is in which share group.
+    pub recovering: bool,
+    /// Ids that this shard was told of: kept until `Forget`.
+    told: AHashSet<MessageId>,
+    /// Shards that have not told theirs yet.
+    missing: usize,
+    /// Publishes of this shard's clients that other shards have to answer, or whose end is not committed; oldest first.
+    routing: VecDeque<Routing>,
+    /// What was taken here and is not retired, oldest first. What is over is dropped from the front only.
+    taken: VecDeque<Taken>,
+    /// By shard: the oldest id that it routed when it was last heard of.
+    oldest: Vec<Option<MessageId>>,
+}
+
+#[derive(Debug)]
+struct Routing {
+    inbound: InboundName,
+    /// All shards have answered: it is over once this is committed.
+    end: Option<Sequence>,
+}
+
+#[derive(Debug)]
+struct Taken {
+    /// Its records have this or a higher one.
+    sequence: Sequence,
+    id: MessageId,
+    /// By this share group; `None`: by ordinary subscribers.
+    group: Option<Arc<TopicFilter>>,
+}
+
+impl Repeats {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            known: KnownIds::default(),
+            known_dirty: false,
+            recovering: false,
+            told: AHashSet::new(),
+            missing: usize::from(config.placement.shards()),
+            routing: VecDeque::new(),
+            taken: VecDeque::new(),
+            oldest: vec![None; usize::from(config.placement.shards())],
+        }
+    }
+
+    /// Whether its publisher may repeat it, after a recovery or a refusal, or if a crash comes before a slow shard answers.
+    pub fn is_told(&self, id: MessageId) -> bool {
+        !self.told.is_empty() && self.told.contains(&id)
+    }
+
+    /// Another shard has said what it still routes.
+    pub fn heard(&mut self, from: ShardId, oldest: MessageId) {
+        let known = &mut self.oldest[usize::from(from.0)];
+        *known = Some(oldest).max(*known);
+    }
+
+    /// Whether a publish of this shard is not over, and no shard has been told of it.
+    fn is_routing(&self, id: MessageId) -> bool {
+        self.place_of(id).is_some()
+    }
+
+    fn place_of(&self, id: MessageId) -> Option<usize> {
+        self.routing.binary_search_by_key(&id, |routing| routing.inbound.id).ok()
+    }
+
+    /// It begins. Ids come in order.
+    pub fn begin(&mut self, inbound: InboundName) {
+        debug_assert!(self.routing.back().is_none_or(|newest| newest.inbound.id < inbound.id), "ids come in order");
+        self.routing.push_back(Routing { inbound, end: None });
+    }
+
+    /// No other shard had to be asked about what began last.
+    pub fn ends_at_once(&mut self, id: MessageId) {
+        self.routing.pop_back_if(|newest| newest.inbound.id == id);
+    }
+
+    /// All shards have answered; that is committed with `end`.
+    pub fn ends(&mut self, id: MessageId, end: Sequence) {
+        if let Some(place) = self.place_of(id) {
+            self.routing[place].end = Some(end);
+        }
+    }
+
+    /// Whether an id that was taken here has to be remembered for its own sake, told of or not.
+    fn is_under_way(&self, own: ShardId, id: MessageId) -> bool {
+        if id.shard() == own {
+            return self.is_routing(id);
+        }
+        // A shard that has not been heard of, or is none any more: it is an id of a former run.
+        let oldest = self.oldest.get(usize::from(id.shard().0)).copied().flatten();
+        oldest.is_some_and(|oldest| id >= oldest)
+    }
+
+    /// What was taken up to this record leaves the young log.
+    pub fn outlive(&mut self, own: ShardId, upto: Sequence) {
+        while let Some(taken) = self.taken.pop_front_if(|taken| taken.sequence <= upto) {
+            if self.is_under_way(own, taken.id) {
+                self.know(taken.id, taken.group);
+            }
+        }
+        self.forget_what_is_over(own);
+    }
+
+    /// Ordinary subscribers here, or a share group, have it.
+    pub fn know(&mut self, id: MessageId, group: Option<Arc<TopicFilter>>) {
+        self.known_dirty |= self.known.know(id, group);
+    }
+
+    fn drop_what_is_over(&mut self, own: ShardId) {
+        while self.taken.front().is_some_and(|oldest| !self.is_under_way(own, oldest.id)) {
+            self.taken.pop_front();
+        }
+    }
+
+    fn forget_what_is_over(&mut self, own: ShardId) {
+        if self.recovering || self.known.is_empty() {
+            return;
+        }
+        let mut known = std::mem::take(&mut self.known);
+        let before = known.len();
+        known.retain(|id| self.is_told(id) || self.is_under_way(own, id));
+        self.known_dirty |= known.len() < before;
+        self.known = known;
+    }
+}
+
+impl Broker {
+    /// What to say with a forward of this message: the oldest that this shard still routes, if it is one of these.
+    pub(crate) fn oldest_routed(&self, message: &Message) -> Option<MessageId> {
+        let is_routing = message.qos == Qos::ExactlyOnce && self.repeats.is_routing(message.id);
+        self.repeats.routing.front().filter(|_| is_routing).map(|oldest| oldest.inbound.id)
+    }
+
+    /// A message is about to be given to these.
+    pub(crate) fn note_taken(&mut self, message: &Message, matches: &[Match]) {
+        if message.qos != Qos::ExactlyOnce || matches.is_empty() {
+            return;
+        }
+        let Self { repeats, scratch, config, gate, .. } = self;
+        let (own, id, sequence) = (config.shard, message.id, gate.appended().next());
+        let is_told = repeats.is_told(id);
+        if !is_told && !scratch.may_be_repeated && !repeats.is_routing(id) {
+            return;
+        }
+        repeats.drop_what_is_over(own);
+        let ordinary = matches.iter().any(|m| m.group.is_none()).then_some(None);
+        let groups = matches.iter().filter_map(|m| m.group.clone()).map(Some);
+        for group in ordinary.into_iter().chain(groups) {
+            if is_told {
+                repeats.know(id, group);
+            } else {
+                repeats.taken.push_back(Taken { sequence, id, group });
+            }
+        }
+    }
+
+    /// All shards have answered: a publish is over once what has been appended so far is committed.
+    pub(crate) fn routing_ends(&mut self, id: MessageId) {
+        self.repeats.ends(id, self.gate.appended());
+        self.drop_routed();
+    }
+
+    fn drop_routed(&mut self) {
+        let Self { repeats, gate, .. } = self;
+        while repeats.routing.front().and_then(|oldest| oldest.end).is_some_and(|end| gate.is_committed(end)) {
+            repeats.routing.pop_front();
+        }
+    }
+
+    /// A shard is slow to answer while very many others do: instead of keeping all that is newer than what it owes, the
+    /// others keep that alone. Half of the line at once, so that what they have taken is looked through seldom.
+    pub(crate) fn tell_long_routed(&mut self) {
+        self.drop_routed();
+        let (most, routing) = (self.config.routing_max, &mut self.repeats.routing);
+        if routing.len() <= most || routing.front().is_some_and(|oldest| oldest.end.is_some()) {
+            return; // what waits for a commit here holds nothing up elsewhere: nothing newer leaves before it
+        }
+        let newer = routing.split_off(most.div_ceil(2));
+        let (mut line, mut ids) = (VecDeque::new(), Vec::new());
+        for routing in std::mem::replace(routing, newer) {
+            match routing.end {
+                Some(end) if self.gate.is_committed(end) => {}
+                Some(_) => line.push_back(routing),
+                None if self.will_be_forgotten(routing.inbound) => ids.push(routing.inbound.id),
+                None => {} // released already
+            }
+        }
+        line.append(&mut self.repeats.routing);
+        self.repeats.routing = line;
+        self.tell_may_repeat(ids);
+    }
+
+    /// Notes that shards have to be told of its end. `false`: it was released already, nobody will repeat it.
+    fn will_be_forgotten(&mut self, inbound: InboundName) -> bool {
+        let InboundName { session, queue, tag, id } = inbound;
+        let session = self.sessions.get_mut(session as usize).filter(|session| session.id == queue);
+        let state = session.and_then(|session| session.inbound_mut(tag)).filter(|state| state.id == id);
+        state.map(|state| state.told = true).is_some()
+    }
+
+    /// Tells all shards, this one too. The ids rise.
+    pub(crate) fn tell_may_repeat(&mut self, ids: Vec<MessageId>) {
+        if ids.is_empty() {
+            return;
+        }
+        self.may_repeat(&ids);
+        for to in self.mesh.others() {
+            self.effects.push_back(Effect::Mesh { to, message: MeshMessage::MayRepeat { ids: ids.clone() } });
+        }
+    }
+
+    /// Who has taken these, or will, is kept until `Forget`. They rise.
+    pub(crate) fn may_repeat(&mut self, ids: &[MessageId]) {
+        let Repeats { told, taken, known, known_dirty, .. } = &mut self.repeats;
+        told.extend(ids);
+        for taken in taken.iter().filter(|taken| ids.binary_search(&taken.id).is_ok()) {
+            *known_dirty |= known.know(taken.id, taken.group.clone());
+        }
+    }
+
+    /// Share groups have taken a message, by members on whatever shard.
+    pub(crate) fn know_groups(&mut self, id: MessageId, groups: &[Arc<TopicFilter>]) {
+        groups.iter().for_each(|group| self.repeats.know(id, Some(Arc::clone(group))));
+    }
+
+    /// Tells the other shards, after a recovery, what publishers of this one may repeat.
+    pub(crate) fn tell_repeatable(&mut self) {
+        self.repeats.recovering = true;
+        let inbound = self.sessions.iter().flat_map(|(_, session)| &session.inbound);
+        let ids: Vec<_> = inbound.map(|(_, state)| state.id).collect();
+        let taken = self.repeats.known.taken_by_groups();
+        for to in self.mesh.others() {
+            let message = MeshMessage::Repeatable { ids: ids.clone(), taken: taken.clone() };
+            self.effects.push_back(Effect::Mesh { to, message });
+        }
+        self.repeatable(ids, Vec::new());
+    }
+
+    /// A shard has told which ids its publishers may repeat; once all have, the others are forgotten.
+    /// That shard's members are known by then, too: ending queues may go on.
+    pub(crate) fn repeatable(&mut self, ids: Vec<MessageId>, taken: Vec<(MessageId, TopicFilter)>) {
+        let repeats = &mut self.repeats;
+        repeats.told.extend(ids);
+        taken.into_iter().for_each(|(id, group)| repeats.know(id, Some(Arc::new(group))));
+        repeats.missing = repeats.missing.saturating_sub(1);
+        if repeats.missing == 0 {
+            repeats.recovering = false;
+            repeats.forget_what_is_over(self.config.shard);
+            self.give_back_all();
+        }
+    }
+
+    /// Nobody will repeat it.
+    pub(crate) fn forget(&mut self, id: MessageId) {
+        self.repeats.told.remove(&id);
+        self.repeats.known_dirty |= self.repeats.known.forget(id);
+    }
+
+    /// A publish that other shards were told of is over.
+    pub(crate) fn forget_everywhere(&mut self, id: MessageId) {
+        self.forget(id);
+        for to in self.mesh.others() {
+            let effect = Effect::Mesh { to, message: MeshMessage::Forget { id } };
+            self.after_commit(Waiter::Emit(Box::new(effect)));
+        }
+    }
+}

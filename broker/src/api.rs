@@ -13,6 +13,7 @@
 //! when `Event::Committed` has covered the records that make it so (DESIGN 4). With `durable == false` no
 //! record is appended and everything counts as committed at once.
 
+use std::num::NonZeroU128;
 use std::sync::Arc;
 
 use base::{
@@ -272,7 +273,7 @@ pub enum MeshMessage {
     /// Deliver this to your subscribers; confirm once it is as safe as `durability` asks. `token` 0: no
     /// confirmation is wanted (QoS 0), only the credit comes back. `oldest`: QoS 2; the oldest such publish that this shard
     /// still routes, maybe this one. What is older will not be repeated, but for what you were told of.
-    Forward { message: Arc<Message>, token: u64, oldest: Option<MessageId> },
+    Forward { message: Arc<Message>, token: u64, oldest: OldestRouted },
     /// Answer to `Forward`: one credit back, and what became of it here.
     Confirm { token: u64, outcome: Forwarded },
     /// This shard wants (or no longer wants) messages for the filter; `token` comes back in `InterestSet`.
@@ -298,16 +299,33 @@ pub enum MeshMessage {
     ShareMembers { filter: TopicFilter, connected: u32 },
     /// As `Forward` (credit, `Confirm`), but for one member of this group on your shard, whom you choose;
     /// nobody else there gets it by this.
-    ShareForward { filter: TopicFilter, message: Arc<Message>, token: u64, oldest: Option<MessageId> },
+    ShareForward { filter: TopicFilter, message: Arc<Message>, token: u64, oldest: OldestRouted },
     /// After a recovery: QoS 2 ids that publishers of your peer may repeat, for want of an answer. All other
     /// ids may be forgotten once every shard has spoken.
     /// `taken`: QoS 2 messages that share groups have taken by members of this shard.
     Repeatable { ids: Vec<MessageId>, taken: Vec<(MessageId, TopicFilter)> },
     /// QoS 2: publishers may repeat these, if a crash comes: they have been routed for long; or, in any case: some shard has
-    /// refused it. Remember who has taken them, or will, until `Forget`. They rise.
+    /// refused it. Remember who has taken them, or will, until `Forget`.
     MayRepeat { ids: Vec<MessageId> },
     /// QoS 2: an id that you were told of has been released, or its session has ended: nobody will repeat it.
     Forget { id: MessageId },
+}
+
+/// The oldest QoS 2 publish that a shard still routes, if it says so. (An `Option` of the id takes twice the room in each
+/// effect.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OldestRouted(Option<NonZeroU128>);
+
+impl From<Option<MessageId>> for OldestRouted {
+    fn from(id: Option<MessageId>) -> Self {
+        Self(id.and_then(|id| NonZeroU128::new(id.0)))
+    }
+}
+
+impl OldestRouted {
+    pub(crate) fn id(self) -> Option<MessageId> {
+        self.0.map(|id| MessageId(id.get()))
+    }
 }
 
 /// What a shard did with a message from another one.
@@ -383,3 +401,5 @@ pub enum Counted {
     /// A delivery that was set aside: handling it makes the server panic.
     Poison,
 }
+
+const _: () = assert!(size_of::<Effect>() <= 112, "each is moved some times");

@@ -68,8 +68,8 @@ pub struct Config {
     pub session_expiry_max: SessionExpiry,
     /// Publishes that may be under way to one other shard.
     pub mesh_credits: u32,
-    /// QoS 2 publishes that are newer than one which another shard owes its answer for: above that, all shards are told to
-    /// remember the oldest, instead of all newer ones.
+    /// QoS 2 publishes from the oldest one on whose end is not committed, be it for want of another shard's answer: above that
+    /// all shards are told of the oldest, to remember these instead of all newer ones.
     pub routing_max: usize,
     /// Publishes of clients that are gone (wills, QoS 0 of a parked connection) that wait for credit.
     pub deferred_max: usize,

@@ -92,8 +92,8 @@ impl Broker {
             need = self.free_inbound(index, tag);
         } else if let Some(state) = self.sessions[index as usize].inbound_mut(tag) {
             state.progress = Progress::Unknown;
-            let (id, is_known) = (state.id, std::mem::replace(&mut state.told, true));
-            if !is_known {
+            let (id, was_told) = (state.id, std::mem::replace(&mut state.told, true));
+            if !was_told {
                 self.tell_may_repeat(vec![id]);
             }
             self.know_groups(id, &pending.groups);

@@ -144,7 +144,7 @@ impl Broker {
     }
 
     /// All that is retained has been given for this subscription.
-    fn given(&mut self, index: SessionIndex, filter: &TopicFilter) {
+    pub(crate) fn given(&mut self, index: SessionIndex, filter: &TopicFilter) {
         let session = &mut self.sessions[index as usize];
         session.retained_given(filter);
         if session.logged {

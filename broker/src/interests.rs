@@ -134,11 +134,10 @@ impl Broker {
         self.mesh.interests.get(filter.as_str()).is_some_and(|interest| interest.waiting.is_some())
     }
 
-    /// Whether a later SUBSCRIBE of the same session waits for `filter`, too: the subscription is that one's.
-    pub(crate) fn is_superseded(&self, filter: &TopicFilter, asker: Asker) -> bool {
-        let waiting = self.mesh.interests.get(filter.as_str()).and_then(|interest| interest.waiting.as_ref());
-        let newest = waiting.and_then(|waiting| waiting.newest.get(&asker.session));
-        newest.is_some_and(|newest| *newest > asker.operation)
+    /// The last SUBSCRIBE of the same session that waits for `filter`, if it is a later one: the subscription is that one's.
+    pub(crate) fn superseded_by(&self, filter: &TopicFilter, asker: Asker) -> Option<u64> {
+        let waiting = self.mesh.interests.get(filter.as_str())?.waiting.as_ref()?;
+        waiting.newest.get(&asker.session).copied().filter(|newest| *newest > asker.operation)
     }
 
     /// Filters that some shard has not confirmed yet: no listener opens before there are none (DESIGN 3).

@@ -10,12 +10,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use base::{ConnectionId, Message, MessageId, QueueId, ReasonCode, Sequence, ShardId, TopicFilter};
+use base::{ConnectionId, Message, QueueId, ReasonCode, Sequence, ShardId, TopicFilter};
 use bytestring::ByteString;
 use postroad_base as base;
 use smallvec::SmallVec;
 
-use crate::api::{Effect, Forwarded, MeshMessage};
+use crate::api::{Effect, Forwarded, MeshMessage, OldestRouted};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::gate::Waiter;
@@ -210,7 +210,7 @@ impl Broker {
     }
 
     /// Another shard's publisher: the same as our own, except that the answer goes to the shard.
-    fn forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64, oldest: Option<MessageId>) {
+    fn forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64, oldest: OldestRouted) {
         if message.qos == base::Qos::ExactlyOnce && self.repeats.known.get(message.id).is_some_and(|takers| takers.here)
         {
             return self.confirm_committed(from, token, Forwarded::Taken);
@@ -232,14 +232,8 @@ impl Broker {
 
     /// `scratch.matches` holds who gets it. A group's message is not held against the known ids:
     /// it may have come here for others only.
-    pub(crate) fn take_forwarded(
-        &mut self,
-        from: ShardId,
-        message: &Arc<Message>,
-        token: u64,
-        oldest: Option<MessageId>,
-    ) {
-        if let Some(oldest) = oldest {
+    pub(crate) fn take_forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64, oldest: OldestRouted) {
+        if let Some(oldest) = oldest.id() {
             self.repeats.heard(from, oldest);
             self.scratch.may_be_repeated = true;
         }

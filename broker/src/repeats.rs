@@ -13,7 +13,7 @@
 //! Invariants
 //! - When a shard learns of an oldest id, each older one is over in the publisher's log, or the shard was told of it by
 //!   `MayRepeat` and keeps it until `Forget`. (Between two shards everything arrives in the order of sending.)
-//! - What is kept without having been told of is bounded, by `Config::routing_max` for each shard of publishers.
+//! - What is kept without having been told of, taken or known, is bounded: by `Config::routing_max` publishes of each shard.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use ahash::AHashSet;
 use base::{KnownIds, Message, MessageId, Qos, Sequence, ShardId, TopicFilter};
 use postroad_base as base;
 
-use crate::api::{Effect, MeshMessage};
+use crate::api::{Effect, MeshMessage, OldestRouted};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::gate::Waiter;
@@ -43,10 +43,17 @@ pub(crate) struct Repeats {
     missing: usize,
     /// Publishes of this shard's clients that other shards have to answer, or whose end is not committed; oldest first.
     routing: VecDeque<Routing>,
-    /// What was taken here and is not retired, oldest first. What is over is dropped from the front only.
+    /// By the shard that took the message in.
+    sources: Vec<Source>,
+}
+
+/// A shard whose clients publish, this one or another.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    /// The oldest id that it routed when it was last heard of; none of this shard itself, and before it was heard of.
+    oldest: Option<MessageId>,
+    /// What of it was taken here and is not retired, by id. What is over is dropped from the front.
     taken: VecDeque<Taken>,
-    /// By shard: the oldest id that it routed when it was last heard of.
-    oldest: Vec<Option<MessageId>>,
 }
 
 #[derive(Debug)]
@@ -56,7 +63,7 @@ struct Routing {
     end: Option<Sequence>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Taken {
     /// Its records have this or a higher one.
     sequence: Sequence,
@@ -74,8 +81,7 @@ impl Repeats {
             told: AHashSet::new(),
             missing: usize::from(config.placement.shards()),
             routing: VecDeque::new(),
-            taken: VecDeque::new(),
-            oldest: vec![None; usize::from(config.placement.shards())],
+            sources: vec![Source::default(); usize::from(config.placement.shards())],
         }
     }
 
@@ -86,8 +92,8 @@ impl Repeats {
 
     /// Another shard has said what it still routes.
     pub fn heard(&mut self, from: ShardId, oldest: MessageId) {
-        let known = &mut self.oldest[usize::from(from.0)];
-        *known = Some(oldest).max(*known);
+        let source = &mut self.sources[usize::from(from.0)];
+        source.oldest = Some(oldest).max(source.oldest);
     }
 
     /// Whether a publish of this shard is not over, and no shard has been told of it.
@@ -108,6 +114,13 @@ impl Repeats {
     /// No other shard had to be asked about what began last.
     pub fn ends_at_once(&mut self, id: MessageId) {
         self.routing.pop_back_if(|newest| newest.inbound.id == id);
+        if let Some(source) = self.source_of(id) {
+            while source.taken.pop_back_if(|newest| newest.id == id).is_some() {}
+        }
+    }
+
+    fn source_of(&mut self, id: MessageId) -> Option<&mut Source> {
+        self.sources.get_mut(usize::from(id.shard().0))
     }
 
     /// All shards have answered; that is committed with `end`.
@@ -123,15 +136,20 @@ impl Repeats {
             return self.is_routing(id);
         }
         // A shard that has not been heard of, or is none any more: it is an id of a former run.
-        let oldest = self.oldest.get(usize::from(id.shard().0)).copied().flatten();
+        let oldest = self.sources.get(usize::from(id.shard().0)).and_then(|source| source.oldest);
         oldest.is_some_and(|oldest| id >= oldest)
     }
 
     /// What was taken up to this record leaves the young log.
     pub fn outlive(&mut self, own: ShardId, upto: Sequence) {
-        while let Some(taken) = self.taken.pop_front_if(|taken| taken.sequence <= upto) {
-            if self.is_under_way(own, taken.id) {
-                self.know(taken.id, taken.group);
+        for source in 0..self.sources.len() {
+            let (gone, stay): (VecDeque<_>, _) =
+                std::mem::take(&mut self.sources[source].taken).into_iter().partition(|taken| taken.sequence <= upto);
+            self.sources[source].taken = stay;
+            for taken in gone {
+                if self.is_under_way(own, taken.id) {
+                    self.know(taken.id, taken.group);
+                }
             }
         }
         self.forget_what_is_over(own);
@@ -142,10 +160,21 @@ impl Repeats {
         self.known_dirty |= self.known.know(id, group);
     }
 
-    fn drop_what_is_over(&mut self, own: ShardId) {
-        while self.taken.front().is_some_and(|oldest| !self.is_under_way(own, oldest.id)) {
-            self.taken.pop_front();
+    /// It was taken here: remembered as long as it is under way.
+    fn take(&mut self, own: ShardId, taken: Taken) {
+        let source = usize::from(taken.id.shard().0);
+        while let Some(oldest) = self.sources.get(source).and_then(|source| source.taken.front())
+            && !self.is_under_way(own, oldest.id)
+        {
+            self.sources[source].taken.pop_front();
         }
+        let Some(Source { taken: all, .. }) = self.sources.get_mut(source) else { return };
+        if all.back().is_none_or(|newest| newest.id <= taken.id) {
+            return all.push_back(taken);
+        }
+        // A share group's message that was refused elsewhere first.
+        let place = all.partition_point(|older| older.id <= taken.id);
+        all.insert(place, taken);
     }
 
     fn forget_what_is_over(&mut self, own: ShardId) {
@@ -161,10 +190,17 @@ impl Repeats {
 }
 
 impl Broker {
+    /// QoS 2 publishes that are remembered in case they are repeated: what this shard was told of, and what it keeps of its
+    /// own accord.
+    pub fn remembered(&self) -> (usize, usize) {
+        let taken = self.repeats.sources.iter().map(|source| source.taken.len());
+        (self.repeats.told.len(), self.repeats.known.len() + self.repeats.routing.len() + taken.sum::<usize>())
+    }
+
     /// What to say with a forward of this message: the oldest that this shard still routes, if it is one of these.
-    pub(crate) fn oldest_routed(&self, message: &Message) -> Option<MessageId> {
+    pub(crate) fn oldest_routed(&self, message: &Message) -> OldestRouted {
         let is_routing = message.qos == Qos::ExactlyOnce && self.repeats.is_routing(message.id);
-        self.repeats.routing.front().filter(|_| is_routing).map(|oldest| oldest.inbound.id)
+        self.repeats.routing.front().filter(|_| is_routing).map(|oldest| oldest.inbound.id).into()
     }
 
     /// A message is about to be given to these.
@@ -178,14 +214,13 @@ impl Broker {
         if !is_told && !scratch.may_be_repeated && !repeats.is_routing(id) {
             return;
         }
-        repeats.drop_what_is_over(own);
         let ordinary = matches.iter().any(|m| m.group.is_none()).then_some(None);
         let groups = matches.iter().filter_map(|m| m.group.clone()).map(Some);
         for group in ordinary.into_iter().chain(groups) {
             if is_told {
                 repeats.know(id, group);
             } else {
-                repeats.taken.push_back(Taken { sequence, id, group });
+                repeats.take(own, Taken { sequence, id, group });
             }
         }
     }
@@ -204,25 +239,20 @@ impl Broker {
     }
 
     /// A shard is slow to answer while very many others do: instead of keeping all that is newer than what it owes, the
-    /// others keep that alone. Half of the line at once, so that what they have taken is looked through seldom.
+    /// others keep that alone. Half of the line at once, so that each goes through it once.
     pub(crate) fn tell_long_routed(&mut self) {
         self.drop_routed();
         let (most, routing) = (self.config.routing_max, &mut self.repeats.routing);
-        if routing.len() <= most || routing.front().is_some_and(|oldest| oldest.end.is_some()) {
-            return; // what waits for a commit here holds nothing up elsewhere: nothing newer leaves before it
+        if routing.len() <= most {
+            return;
         }
         let newer = routing.split_off(most.div_ceil(2));
-        let (mut line, mut ids) = (VecDeque::new(), Vec::new());
-        for routing in std::mem::replace(routing, newer) {
-            match routing.end {
-                Some(end) if self.gate.is_committed(end) => {}
-                Some(_) => line.push_back(routing),
-                None if self.will_be_forgotten(routing.inbound) => ids.push(routing.inbound.id),
-                None => {} // released already
-            }
-        }
-        line.append(&mut self.repeats.routing);
-        self.repeats.routing = line;
+        let older = std::mem::replace(routing, newer);
+        let is_over = |routing: &Routing| routing.end.is_some_and(|end| self.gate.is_committed(end));
+        let long: Vec<_> = older.iter().filter(|routing| !is_over(routing)).map(|routing| routing.inbound).collect();
+        // What is released already nobody will repeat.
+        let ids =
+            long.into_iter().filter(|inbound| self.will_be_forgotten(*inbound)).map(|inbound| inbound.id).collect();
         self.tell_may_repeat(ids);
     }
 
@@ -234,7 +264,7 @@ impl Broker {
         state.map(|state| state.told = true).is_some()
     }
 
-    /// Tells all shards, this one too. The ids rise.
+    /// Tells all shards, this one too.
     pub(crate) fn tell_may_repeat(&mut self, ids: Vec<MessageId>) {
         if ids.is_empty() {
             return;
@@ -245,12 +275,16 @@ impl Broker {
         }
     }
 
-    /// Who has taken these, or will, is kept until `Forget`. They rise.
+    /// Who has taken these, or will, is kept until `Forget`.
     pub(crate) fn may_repeat(&mut self, ids: &[MessageId]) {
-        let Repeats { told, taken, known, known_dirty, .. } = &mut self.repeats;
+        let Repeats { told, sources, known, known_dirty, .. } = &mut self.repeats;
         told.extend(ids);
-        for taken in taken.iter().filter(|taken| ids.binary_search(&taken.id).is_ok()) {
-            *known_dirty |= known.know(taken.id, taken.group.clone());
+        for id in ids {
+            let Some(Source { taken, .. }) = sources.get(usize::from(id.shard().0)) else { continue };
+            let first = taken.partition_point(|older| older.id < *id);
+            for taken in taken.range(first..).take_while(|taken| taken.id == *id) {
+                *known_dirty |= known.know(taken.id, taken.group.clone());
+            }
         }
     }
 

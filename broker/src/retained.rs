@@ -41,7 +41,7 @@ impl Broker {
         true
     }
 
-    /// A QoS 2 publication of a former run that its publisher repeats: what has been retained since is newer.
+    /// A QoS 2 publication that its publisher may have repeated: what has been retained since is newer.
     fn is_overtaken(&self, message: &Message) -> bool {
         let kept = self.retained.get(message.topic.as_str());
         self.repeats.is_told(message.id) && kept.is_some_and(|kept| kept.message.id > message.id)

@@ -119,28 +119,24 @@ impl Broker {
         if message.topic.is_reserved() {
             self.collect_directed(message, origin);
         }
-        self.leave_out_known(message.id);
+        if message.qos == Qos::ExactlyOnce {
+            self.leave_out_known(message.id, origin);
+        }
         if origin == Origin::Here {
-            self.leave_out_known_groups(message.id);
             self.collect_groups(message);
         }
     }
 
-    /// A repeat of a QoS 2 publish does not go to those who have it.
-    fn leave_out_known(&mut self, id: MessageId) {
-        let Some(takers) = self.repeats.known.get(id) else { return };
-        let Self { scratch, sessions, .. } = self;
-        let before = scratch.matches.len();
+    /// A repeat of a QoS 2 publish does not go to those who have it. Share groups are the publisher's shard's.
+    fn leave_out_known(&mut self, id: MessageId, origin: Origin) {
+        let Self { scratch, sessions, groups, repeats, .. } = self;
+        let Some(takers) = repeats.known.get(id) else { return };
+        let before = scratch.matches.len() + scratch.groups.len();
         scratch.matches.retain(|m| !takers.has(sessions[m.session as usize].id));
-        scratch.known |= scratch.matches.len() < before;
-    }
-
-    fn leave_out_known_groups(&mut self, id: MessageId) {
-        let Some(takers) = self.repeats.known.get(id) else { return };
-        let Self { scratch, groups, .. } = self;
-        let before = scratch.groups.len();
-        scratch.groups.retain(|index| !takers.groups.contains(groups.name_of(*index)));
-        scratch.known |= scratch.groups.len() < before;
+        if origin == Origin::Here {
+            scratch.groups.retain(|index| !takers.groups.contains(groups.name_of(*index)));
+        }
+        scratch.known |= scratch.matches.len() + scratch.groups.len() < before;
     }
 
     /// Whether a recipient's queue is full and the policy is to tell the publisher. Who pushes to many is not told: one

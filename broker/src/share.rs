@@ -22,13 +22,13 @@
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use base::{Message, MessageId, ShardId, SubscriptionOptions, TopicFilter};
+use base::{Message, ShardId, SubscriptionOptions, TopicFilter};
 use bytestring::ByteString;
 use postroad_base as base;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::api::{Counted, Effect, Forwarded, MeshMessage};
+use crate::api::{Counted, Effect, Forwarded, MeshMessage, OldestRouted};
 use crate::broker::{Broker, Interested};
 use crate::config::{Config, QueuePolicy};
 use crate::gate::Waiter;
@@ -296,7 +296,7 @@ impl Broker {
         filter: &TopicFilter,
         message: &Arc<Message>,
         token: u64,
-        oldest: Option<MessageId>,
+        oldest: OldestRouted,
     ) {
         self.scratch.clear();
         let index = self.groups.places.get(filter.as_str()).copied();

@@ -3,6 +3,7 @@
 //! A subscription works on this shard at once. SUBACK waits until its record is committed and every other
 //! shard sends us what matches; retained messages are asked for after that, so that nothing falls between.
 
+use ahash::{AHashMap, AHashSet};
 use base::{ConnectionId, Qos, QueueId, ReasonCode, Record, RetainHandling, SubscriptionOptions, Tag, TopicFilter};
 use postroad_base as base;
 use smallvec::SmallVec;
@@ -197,26 +198,51 @@ impl Broker {
         let Some(operation) = self.operations.get_mut(&name) else { return };
         operation.timer = None;
         operation.missing = 0;
-        let (session, queue) = (operation.session, operation.queue);
-        let granted = std::mem::take(&mut operation.granted);
-        let (mut kept, mut undone) = (Vec::new(), Vec::new());
-        for item in granted {
-            if self.is_unconfirmed(&item.filter) { undone.push(item) } else { kept.push(item) }
-        }
+        let asker = Asker { operation: name, session: operation.session };
+        let (queue, granted) = (operation.queue, std::mem::take(&mut operation.granted));
+        let (undone, kept): (Vec<_>, _) = granted.into_iter().partition(|item| self.is_unconfirmed(&item.filter));
         if let Some(operation) = self.operations.get_mut(&name) {
             operation.granted = kept;
             for item in &undone {
                 operation.reasons[item.place] = ReasonCode::UnspecifiedError;
             }
         }
-        let asker = Asker { operation: name, session };
-        let is_there = self.sessions.get(session as usize).is_some_and(|session| session.id == queue);
-        for item in undone.into_iter().filter(|_| is_there) {
-            if !self.is_superseded(&item.filter, asker) {
-                self.drop_subscription(session, &item.filter);
-            }
+        if self.sessions.get(asker.session as usize).is_some_and(|session| session.id == queue) {
+            self.undo(asker, undone);
         }
         self.subscribe_done(name);
+    }
+
+    fn undo(&mut self, asker: Asker, undone: Vec<Granted>) {
+        let mut inherited: AHashMap<u64, AHashSet<TopicFilter>> = AHashMap::new();
+        for item in undone {
+            match self.superseded_by(&item.filter, asker) {
+                None => drop(self.drop_subscription(asker.session, &item.filter)),
+                Some(heir) if item.is_new => drop(inherited.entry(heir).or_default().insert(item.filter)),
+                Some(_) => {}
+            }
+        }
+        for (heir, filters) in inherited {
+            self.inherit(asker.session, heir, &filters);
+        }
+    }
+
+    /// These subscriptions are new with this SUBSCRIBE, since an earlier one is refused: what is retained comes with it.
+    fn inherit(&mut self, session: SessionIndex, heir: u64, filters: &AHashSet<TopicFilter>) {
+        let Some(operation) = self.operations.get_mut(&heir) else { return };
+        let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
+        for item in operation.granted.iter_mut().filter(|item| filters.contains(&item.filter)) {
+            item.is_new = true;
+            if item.wants_retained() { wanted.push(item.filter.clone()) } else { unwanted.push(item.filter.clone()) }
+        }
+        let begins = !operation.watches && !wanted.is_empty();
+        operation.watches |= begins;
+        if begins {
+            self.begin_watch(session, wanted.iter());
+        }
+        for filter in unwanted {
+            self.given(session, &filter);
+        }
     }
 
     pub(crate) fn unsubscribe(

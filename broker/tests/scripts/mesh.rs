@@ -1817,6 +1817,42 @@ fn what_is_retired_before_all_have_answered_is_known_after_a_crash() {
     }
 }
 
+/// A shard that has fallen silent after a publish holds nothing up: what others take is forgotten when it is over. (They
+/// kept all that they took behind its last one.)
+#[test]
+fn what_is_over_is_forgotten_whoever_has_fallen_silent() {
+    for durable in [false, true] {
+        let mut world = World::new(3, durable, |_| {});
+        let [a, b, p] = ["a", "b", "p"].map(|name| world.home(name));
+        assert!(a == p && b != p);
+        world.run(
+            "
+            connect 1 a
+            connect 2 b
+            sub 1 1 t:2
+            sub 2 1 t:2 u:2
+            connect 5 p expiry=60
+            connect 6 b-too expiry=60
+            ",
+        );
+        let mut once = |publisher: u64, topic: &str, tag: u64| {
+            world.run(&format!("pub {publisher} {topic} x qos=2 tag=1 \n rel {publisher} 1"));
+            let receivers: &[u64] = if topic == "t" { &[1, 2] } else { &[2] };
+            for receiver in receivers {
+                world.run(&format!("rec {receiver} {tag} \n comp {receiver} {tag}"));
+            }
+        };
+        once(5, "t", 1);
+        for _ in 0..200 {
+            once(6, "u", 1);
+        }
+        for shard in [a, b, world.home("b-too")] {
+            let (told, kept) = world.remembered(shard);
+            assert!(told == 0 && kept <= 2, "shard {shard} was told of {told} and keeps {kept}");
+        }
+    }
+}
+
 /// A shard does not answer a SUBSCRIBE; its client comes back and subscribes again. The first one's time is up: what the
 /// second one is granted stays. (It was undone with the first one, and granted.)
 #[test]
@@ -1842,18 +1878,34 @@ fn a_subscription_that_is_asked_for_again_outlives_the_first_ones_timeout() {
     let came = world.run("connect 5 b \n pub 5 t x qos=1 tag=1");
     assert!(came.contains("2: deliver t \"x\" qos=1"), "{came}");
 
+    // What is retained comes once, although the second one asks for it if the subscription is new only.
+    let retained = world.run(&format!(
+        "
+        pub 5 r kept qos=1 tag=1 retain
+        cut {a} {b}
+        sub 2 5 r:1
+        at 6000
+        sub 2 6 r:1,rh1
+        at 10700
+        "
+    ));
+    assert!(retained.contains("2: subscribed 5 unspecified_error") && !retained.contains("deliver r"), "{retained}");
+    let given = world.run(&format!("join {a} {b}"));
+    assert!(given.contains("2: subscribed 6 granted_qos_1"), "{given}");
+    assert_eq!(given.matches("2: deliver r \"kept\"").count(), 1, "{given}");
+
     // By one connection: each hears of its own.
     let refused = world.run(&format!(
         "
         cut {a} {b}
         sub 2 3 u:1
-        at 7000
+        at 12000
         sub 2 4 u:1
-        at 10600
+        at 15800
         "
     ));
     assert!(refused.contains("2: subscribed 3 unspecified_error") && !refused.contains("subscribed 4"), "{refused}");
-    let refused = world.run("at 12100");
+    let refused = world.run("at 17100");
     assert!(refused.contains("2: subscribed 4 unspecified_error"), "{refused}");
     let came = world.run(&format!("join {a} {b} \n pub 5 u x qos=1 tag=1"));
     assert!(came.contains("5: published 1 no_matching_subscribers"), "{came}");

@@ -366,6 +366,11 @@ impl World {
         }
     }
 
+    /// QoS 2 publishes that a shard was told of, and that it keeps beyond these.
+    pub fn remembered(&self, shard: usize) -> (usize, usize) {
+        self.shards[shard].broker.remembered()
+    }
+
     fn advance(&mut self, to: u64) {
         self.now = to;
         for shard in 0..self.shards.len() {

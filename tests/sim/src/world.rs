@@ -780,6 +780,14 @@ impl World {
             while !self.shards[shard].jobs.is_empty() {
                 self.job_step();
             }
+            // What was said last of each shard's publishes may be left over.
+            let (told, kept) = self.shards[shard].broker.remembered();
+            let most = self.shards.len() * (1 + self.options.seed as usize % 4 + GROUPS);
+            if told > 0 || kept > most {
+                return Err(format!(
+                    "all is released, but shard {shard} was told of {told} publishes and keeps {kept}"
+                ));
+            }
             let orphans = self.shards[shard].disk.orphans();
             if orphans > 0 {
                 return Err(format!("{orphans} deliveries of ended queues are stored on shard {shard}"));

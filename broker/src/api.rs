@@ -13,7 +13,7 @@
 //! when `Event::Committed` has covered the records that make it so (DESIGN 4). With `durable == false` no
 //! record is appended and everything counts as committed at once.
 
-use std::num::NonZeroU128;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use base::{
@@ -314,17 +314,18 @@ pub enum MeshMessage {
 /// The oldest QoS 2 publish that a shard still routes, if it says so. (An `Option` of the id takes twice the room in each
 /// effect.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OldestRouted(Option<NonZeroU128>);
+pub struct OldestRouted(Option<(NonZeroU64, u64)>);
 
 impl From<Option<MessageId>> for OldestRouted {
     fn from(id: Option<MessageId>) -> Self {
-        Self(id.and_then(|id| NonZeroU128::new(id.0)))
+        let halves = |MessageId(id)| Some((NonZeroU64::new((id >> 64) as u64)?, id as u64)); // the upper one is a time
+        Self(id.and_then(halves))
     }
 }
 
 impl OldestRouted {
     pub(crate) fn id(self) -> Option<MessageId> {
-        self.0.map(|id| MessageId(id.get()))
+        self.0.map(|(upper, lower)| MessageId(u128::from(upper.get()) << 64 | u128::from(lower)))
     }
 }
 

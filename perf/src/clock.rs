@@ -12,6 +12,11 @@ pub fn cpu() -> u64 {
     read(ClockId::ProcessCPUTime)
 }
 
+/// CPU nanoseconds that this thread has used, user and system.
+pub fn thread_cpu() -> u64 {
+    read(ClockId::ThreadCPUTime)
+}
+
 fn read(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64

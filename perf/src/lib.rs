@@ -15,16 +15,21 @@
 //! sends and reads, patches one prepared PUBLISH instead of encoding each, and does not share a mistake with the
 //! broker that it measures.
 //!
-//! Beside the loads stand four tools: [`sync_probe`] (what the disk alone takes; with `--sync-probe` in a thread of its
-//! own), [`stalls`] (what the machine withholds), [`disturb`] (clients that misbehave) and [`summary`] (medians of repeated
-//! runs).
+//! Beside the loads stand tools: the floors of what can be reached, [`sync_probe`] (the disk alone; with `--sync-probe` in a
+//! thread of its own), [`loopback`] (the kernel's part of each message), [`stalls`] (what the machine withholds) and
+//! [`null_server`] (what the generator takes itself); [`disturb`] (clients that misbehave); [`summary`] (medians of repeated
+//! runs) and [`plot`] (pictures of them), and [`flamegraph`].
 
 pub mod clock;
 pub mod disturb;
+pub mod flamegraph;
 pub mod latency;
 pub mod links;
+pub mod loopback;
+pub mod null_server;
 pub mod options;
 pub mod payload;
+pub mod plot;
 pub mod probe;
 pub mod report;
 pub mod scenario;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use postroad_perf::options::{Cli, Options, Tool};
 use postroad_perf::report::Report;
-use postroad_perf::{disturb, scenario, stalls, summary, sync_probe};
+use postroad_perf::{disturb, flamegraph, loopback, null_server, plot, scenario, stalls, summary, sync_probe};
 use serde::Serialize;
 
 fn main() -> ExitCode {
@@ -51,6 +51,16 @@ fn run_tool(tool: &Tool) -> Result<bool> {
         Tool::Stalls(options) => {
             options.check()?;
             hand_out(&stalls::run(options), options.json.as_deref())?;
+        }
+        Tool::Loopback(options) => {
+            options.check()?;
+            hand_out(&loopback::run(options)?, options.json.as_deref())?;
+        }
+        Tool::NullServer(options) => null_server::run(options)?,
+        Tool::Flamegraph(options) => flamegraph::run(options)?,
+        Tool::Plot(options) => {
+            options.check()?;
+            plot::run(options)?;
         }
         Tool::Disturb(options) => {
             options.check()?;

@@ -7,7 +7,11 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::disturb::DisturbOptions;
+use crate::flamegraph::FlamegraphOptions;
+use crate::loopback::LoopbackOptions;
+use crate::null_server::NullServerOptions;
 use crate::payload::STAMP_BYTES;
+use crate::plot::PlotOptions;
 use crate::stalls::StallsOptions;
 use crate::summary::SummarizeOptions;
 use crate::sync_probe::{SyncProbeOptions, check_bytes};
@@ -33,11 +37,22 @@ pub enum Tool {
     SyncProbe(SyncProbeOptions),
     /// Measure what the machine withholds from a thread that only reads the clock.
     Stalls(StallsOptions),
+    /// Measure what the kernel takes for bursts over the loopback, without any broker.
+    Loopback(LoopbackOptions),
+    /// Serve as little as MQTT allows, to see what a load costs the generator itself.
+    NullServer(NullServerOptions),
     /// Misbehave towards a broker, beside a load of another process.
     Disturb(DisturbOptions),
+    /// Draw figures as SVG.
+    Plot(PlotOptions),
+    /// Draw a flame graph of what `perf script` has printed.
+    Flamegraph(FlamegraphOptions),
     /// Medians of repeated runs, as a Markdown table.
     Summarize(SummarizeOptions),
 }
+
+/// Topics of the scenario `retained`: each has a prepared packet.
+const RETAINED_MAX: u64 = 1_000_000;
 
 /// The first address of that name.
 pub fn resolve(host: &str, port: u16) -> Result<SocketAddr> {
@@ -62,10 +77,13 @@ pub struct Options {
     /// Speak MQTT 5 instead of 3.1.1.
     #[arg(long)]
     pub v5: bool,
-    /// Connections, pairs, subscribers (fanout, offline), publishers (fanin).
+    /// Connections, pairs, subscribers (fanout, offline, retained), publishers (fanin, share).
     #[arg(long, default_value_t = 1)]
     pub count: u32,
-    /// Bytes of a payload, of which 24 are the stamp.
+    /// share: members of the subscription. Default: as many as publishers.
+    #[arg(long)]
+    pub members: Option<u32>,
+    /// Bytes of a payload, of which 24 are the stamp. mixed: each fifth pair has eight times as many.
     #[arg(long, default_value_t = 256)]
     pub payload: usize,
     /// Open loop: messages per second of all publishers together.
@@ -86,7 +104,7 @@ pub struct Options {
     /// Seconds at the start whose latencies are not counted.
     #[arg(long, default_value_t = 0.0)]
     pub warmup: f64,
-    /// Stop after this many messages, all publishers together (rounded up to the same number for each).
+    /// Stop after this many messages, all publishers together (rounded up to the same number for each). retained: topics.
     #[arg(long)]
     pub messages: Option<u64>,
     /// Subscribers (connect: all clients) have sessions that outlive their connections, under stable ids.
@@ -152,6 +170,12 @@ pub enum Scenario {
     Fanin,
     /// N publishers to N offline persistent sessions, which then come back and drain.
     Offline,
+    /// N publishers to the members of one shared subscription: each message to one of them.
+    Share,
+    /// N subscribers that come at once to what is retained: each gets all of it.
+    Retained,
+    /// N publishers to N subscribers, QoS 0, 1 and 2 in turn, small and large payloads.
+    Mixed,
 }
 
 /// Part of the offline scenario.
@@ -195,6 +219,15 @@ impl Options {
         if self.scenario == Scenario::Offline && (self.messages.is_none() || self.qos == 0) {
             bail!("offline needs --messages, and --qos 1 or 2: a broker need not store QoS 0");
         }
+        let retains = self.scenario == Scenario::Retained;
+        if retains
+            && (self.messages.is_none_or(|topics| topics > RETAINED_MAX) || self.inflight.is_none() || self.qos == 0)
+        {
+            bail!("retained needs --messages (topics, up to {RETAINED_MAX}), --inflight, and --qos 1 or 2");
+        }
+        if self.members.is_some() && self.scenario != Scenario::Share || self.members == Some(0) {
+            bail!("--members is for the scenario share, and at least 1");
+        }
         if self.phase != Phase::All && self.scenario != Scenario::Offline {
             bail!("--phase is for the scenario offline");
         }
@@ -228,7 +261,10 @@ mod tests {
         match &tool {
             Tool::SyncProbe(options) => options.check(),
             Tool::Stalls(options) => options.check(),
+            Tool::Loopback(options) => options.check(),
+            Tool::NullServer(_) | Tool::Flamegraph(_) => Ok(()),
             Tool::Disturb(options) => options.check(),
+            Tool::Plot(options) => options.check(),
             Tool::Summarize(options) => options.check(),
         }
         .map_err(|error| format!("{error:#}"))?;
@@ -245,6 +281,9 @@ mod tests {
             "fanin --count 50 --qos 2 --rate 1000 --messages 5000 --json out.json",
             "offline --count 1000 --qos 1 --messages 1000000 --inflight 100 --phase fill",
             "offline --count 1000 --qos 1 --messages 1000000 --phase drain",
+            "share --count 10 --members 100 --qos 1 --inflight 50",
+            "retained --count 100 --messages 10000 --qos 1 --inflight 100",
+            "mixed --count 30 --rate 10000",
             "pairs --count 50 --qos 1 --rate 1000 --sync-probe target --sync-probe-bytes 16384",
             "--duration 3 pairs --rate 1000 --port 1884 --duration 5",
         ] {
@@ -265,6 +304,10 @@ mod tests {
             ("pairs --rate 1 --phase fill", "for the scenario offline"),
             ("offline --rate 1 --messages 5", "need not store QoS 0"),
             ("fanout --rate 1 --client-prefix a/+", "valid start of a topic"),
+            ("pairs --rate 1 --members 2", "for the scenario share"),
+            ("share --rate 1 --members 0", "at least 1"),
+            ("retained --inflight 1 --qos 1", "needs --messages"),
+            ("retained --rate 1 --messages 5 --qos 1", "--inflight, and"),
             ("pairs --rate 1 --sync-probe . --sync-probe-bytes 100", "multiple of 4096"),
             ("dance", "invalid value"),
             ("", "required"),

@@ -64,8 +64,12 @@ pub struct Traffic {
     pub received: u64,
     /// Not received.
     pub missing: u64,
+    /// Of these, of QoS 1 and 2.
+    pub missing_acknowledged: u64,
     /// Received again.
     pub repeated: u64,
+    /// Of these, at QoS 2.
+    pub repeated_exactly_once: u64,
     /// Received after a later one of the same publisher.
     pub out_of_order: u64,
     /// Payloads of another run.

@@ -120,7 +120,8 @@ fn property_bytes(identifier: u8, value: &[u8]) -> Option<usize> {
     }
 }
 
-fn fixed_header(input: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
+/// Sizes of the fixed header at the front of `input` and of what follows it; `None` while the header is incomplete.
+pub(crate) fn fixed_header(input: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
     let Some(rest) = input.get(1..) else { return Ok(None) };
     Ok(variable(rest)?.map(|(bytes, at)| (at + 1, bytes)))
 }
@@ -224,10 +225,19 @@ pub struct Template {
 impl Template {
     /// A PUBLISH to `topic` with `payload_bytes` of filler.
     pub fn new(version: Version, topic: &str, qos: u8, payload_bytes: usize) -> Self {
+        Self::with_flags(version, topic, qos << 1, payload_bytes)
+    }
+
+    /// The same, to be retained; without payload: what is retained goes.
+    pub fn retained(version: Version, topic: &str, qos: u8, payload_bytes: usize) -> Self {
+        Self::with_flags(version, topic, qos << 1 | 1, payload_bytes)
+    }
+
+    fn with_flags(version: Version, topic: &str, flags: u8, payload_bytes: usize) -> Self {
         let mut body = Vec::with_capacity(topic.len() + payload_bytes + 5);
         put_text(&mut body, topic);
         let mut id_at = 0;
-        if qos > 0 {
+        if flags & 6 > 0 {
             id_at = body.len();
             body.extend([0, 0]);
         }
@@ -237,12 +247,17 @@ impl Template {
         let payload_at = body.len();
         body.resize(payload_at + payload_bytes, 0xA5);
         let mut bytes = Vec::new();
-        put_packet(&mut bytes, 0x30 | qos << 1, &body);
+        put_packet(&mut bytes, 0x30 | flags, &body);
         let head = bytes.len() - body.len();
         Self { bytes, id_at: id_at + head, payload_at: payload_at + head }
     }
 
-    /// Appends one message; `id` is ignored at QoS 0.
+    /// QoS of its messages.
+    pub fn qos(&self) -> u8 {
+        self.bytes[0] >> 1 & 3
+    }
+
+    /// Appends one message; `id` is ignored at QoS 0. `stamp` is given the payload, if there is one.
     pub fn append(&self, out: &mut Vec<u8>, id: u16, stamp: impl FnOnce(&mut [u8])) {
         let at = out.len();
         out.extend_from_slice(&self.bytes);
@@ -250,7 +265,9 @@ impl Template {
         if packet[0] & 0x06 != 0 {
             packet[self.id_at..self.id_at + 2].copy_from_slice(&id.to_be_bytes());
         }
-        stamp(&mut packet[self.payload_at..]);
+        if packet.len() > self.payload_at {
+            stamp(&mut packet[self.payload_at..]);
+        }
     }
 }
 

@@ -18,8 +18,6 @@ use crate::wire::{self, Acknowledge, Connect, Packet, Template, Version};
 pub struct Common {
     /// Protocol version.
     pub version: Version,
-    /// QoS of messages and subscriptions.
-    pub qos: u8,
     /// Marks payloads.
     pub run: u32,
     /// Client ids begin so.
@@ -53,25 +51,44 @@ enum Stage {
 pub struct Receiver {
     /// Its subscription.
     pub filter: Option<String>,
+    /// QoS of that.
+    pub qos: u8,
     /// Number of the publisher of `tracks[0]`.
     pub first_publisher: u32,
     /// By publisher.
     pub tracks: Vec<Track>,
+    /// What comes after a later message is in order: it is retained, under another topic.
+    any_order: bool,
+    /// It is a member of the fleet's share group: by publisher, one more than the highest sequence that has come here. Its tracks are
+    /// the group's.
+    newest: Vec<u64>,
     unreleased: HashSet<u16>,
 }
 
 impl Receiver {
     /// A client subscribed to `filter`, which hears `publishers` of them from number `first_publisher` on.
-    pub fn new(filter: Option<String>, first_publisher: u32, publishers: u32) -> Self {
+    pub fn new(filter: Option<String>, qos: u8, first_publisher: u32, publishers: u32) -> Self {
         let tracks = vec![Track::default(); publishers as usize];
-        Self { filter, first_publisher, tracks, unreleased: HashSet::new() }
+        Self { filter, qos, first_publisher, tracks, any_order: false, newest: Vec::new(), unreleased: HashSet::new() }
+    }
+
+    /// A client that comes for what the only publisher has retained.
+    pub fn of_retained(filter: String, qos: u8) -> Self {
+        Self { any_order: true, ..Self::new(Some(filter), qos, 0, 1) }
+    }
+
+    /// A member of a share group, to which each message of `publishers` goes once.
+    pub fn member(filter: String, qos: u8, publishers: u32) -> Self {
+        Self { newest: vec![0; publishers as usize], ..Self::new(Some(filter), qos, 0, 0) }
     }
 }
 
 /// A client that sends.
 #[derive(Debug)]
 pub struct Publisher {
-    template: Template,
+    /// Messages go to these in turn. All of one QoS.
+    templates: Vec<Template>,
+    qos: u8,
     number: u32,
     /// Messages sent.
     pub sent: u64,
@@ -85,11 +102,21 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Publisher `number` on the topic of `template`, with at most `window` packet ids in use.
-    pub fn new(template: Template, number: u32, window: u16) -> Self {
+    /// Publisher `number` on the topics of `templates`, of which there is one at least, with at most `window` packet ids in use.
+    pub fn new(templates: Vec<Template>, number: u32, window: u16) -> Self {
         let slots = vec![0; usize::from(window)];
-        let window = u64::from(window);
-        Self { template, number, sent: 0, due: 0, slots, window, in_flight: 0, delivered: 0, seen: (0, 0) }
+        let (window, qos) = (u64::from(window), templates[0].qos());
+        Self { templates, qos, number, sent: 0, due: 0, slots, window, in_flight: 0, delivered: 0, seen: (0, 0) }
+    }
+
+    /// QoS of its messages.
+    pub fn qos(&self) -> u8 {
+        self.qos
+    }
+
+    /// Begins anew with these, as if it had sent nothing; all that was sent is acknowledged.
+    pub fn restart(&mut self, templates: Vec<Template>) {
+        *self = Self { window: self.window, ..Self::new(templates, self.number, self.slots.len() as u16) };
     }
 }
 
@@ -106,11 +133,15 @@ pub struct Counts {
     pub closed_here: u64,
     pub subscribe_failed: u64,
     pub sent: u64,
+    /// Of these, at QoS 1 and 2.
+    pub to_complete: u64,
     pub acknowledged: u64,
     pub acknowledged_with_error: u64,
     pub completed: u64,
     pub received: u64,
     pub repeated: u64,
+    /// Of these, at QoS 2.
+    pub repeated_exactly_once: u64,
     pub late: u64,
     pub foreign: u64,
     pub written_off: u64,
@@ -121,6 +152,10 @@ pub struct Fleet {
     pub common: Common,
     pub receivers: Vec<Receiver>,
     pub publishers: Vec<Publisher>,
+    /// The share group's work, by publisher; empty if there is none.
+    pub group: Vec<Track>,
+    /// Receivers that get each message.
+    pub copies: u64,
     stages: Vec<Stage>,
     turn_at: Vec<u64>,
     pub pace: Option<Pace>,
@@ -157,6 +192,8 @@ impl Fleet {
             common,
             receivers,
             publishers,
+            group: Vec::new(),
+            copies: 1,
             stages: vec![Stage::Offline; links],
             turn_at: vec![0; links],
             pace: None,
@@ -200,7 +237,7 @@ impl Fleet {
     pub fn write_off_stalled(&mut self) {
         for (number, publisher) in self.publishers.iter_mut().enumerate() {
             let seen = (publisher.sent, publisher.delivered);
-            if publisher.seen == seen && publisher.in_flight > 0 {
+            if publisher.qos == 0 && publisher.seen == seen && publisher.in_flight > 0 {
                 self.counts.written_off += publisher.in_flight;
                 publisher.in_flight = 0;
                 self.hungry.push(number);
@@ -228,7 +265,7 @@ impl Fleet {
                 if free < burst || !link.is_drained() { 0 } else { burst.min(quota) }
             }
         };
-        if self.common.qos > 0 {
+        if publisher.qos > 0 {
             count = count.min(room);
         }
         for _ in 0..count {
@@ -243,8 +280,8 @@ impl Fleet {
 
     /// Appends one message; false if its packet id is still taken.
     fn send_one(&mut self, number: usize, link: &mut Link, pace: Pace, now: u64) -> bool {
-        let qos = self.common.qos;
         let publisher = &mut self.publishers[number];
+        let qos = publisher.qos;
         let slot = (publisher.sent % publisher.window) as usize;
         if qos > 0 && publisher.slots[slot] != 0 {
             return false;
@@ -255,7 +292,8 @@ impl Fleet {
         };
         let (run, sequence) = (self.common.run, publisher.sent);
         let stamp = Stamp { run, publisher: publisher.number, sequence, sent: intended };
-        publisher.template.append(&mut link.out, slot as u16 + 1, |payload| stamp.write(payload));
+        let template = &publisher.templates[(sequence % publisher.templates.len() as u64) as usize];
+        template.append(&mut link.out, slot as u16 + 1, |payload| stamp.write(payload));
         if qos > 0 {
             publisher.slots[slot] = intended.max(1);
         }
@@ -264,6 +302,7 @@ impl Fleet {
         }
         publisher.sent += 1;
         self.counts.sent += 1;
+        self.counts.to_complete += u64::from(qos > 0);
         if intended >= self.warm_at {
             self.send_lag.record(now, intended);
         }
@@ -281,10 +320,11 @@ impl Fleet {
         self.counts.session_present += u64::from(session_present);
         self.connack.record(now, self.turn_at[id]);
         self.last_connack = now;
-        let filter = self.receivers.get(id).and_then(|receiver| receiver.filter.as_deref());
-        match filter {
-            Some(filter) if self.subscribe => {
-                wire::subscribe(&mut link.out, self.common.version, filter, self.common.qos);
+        let subscription =
+            self.receivers.get(id).and_then(|receiver| Some((receiver.filter.as_deref()?, receiver.qos)));
+        match subscription {
+            Some((filter, qos)) if self.subscribe => {
+                wire::subscribe(&mut link.out, self.common.version, filter, qos);
                 self.stages[id] = Stage::Subscribing;
             }
             _ => self.up(id),
@@ -314,21 +354,35 @@ impl Fleet {
             self.counts.foreign += 1;
             return;
         };
-        let track = stamp.publisher.checked_sub(receiver.first_publisher).map(|index| index as usize);
-        let Some(track) = track.and_then(|index| receiver.tracks.get_mut(index)) else {
+        let index = stamp.publisher.wrapping_sub(receiver.first_publisher) as usize;
+        let is_member = !receiver.newest.is_empty();
+        let track = if is_member { self.group.get_mut(index) } else { receiver.tracks.get_mut(index) };
+        let Some(track) = track else {
             self.counts.foreign += 1;
             return;
         };
-        match track.arrive(stamp.sequence) {
-            Arrival::Repeated => {
-                self.counts.repeated += 1;
-                return;
-            }
-            Arrival::Late => self.counts.late += 1,
-            Arrival::New => {}
+        let arrival = track.arrive(stamp.sequence);
+        if arrival == Arrival::Repeated {
+            self.counts.repeated += 1;
+            self.counts.repeated_exactly_once += u64::from(qos == 2);
+            return;
         }
+        let is_late = if is_member {
+            // What other members have got is no gap.
+            let newest = std::mem::replace(&mut receiver.newest[index], stamp.sequence + 1);
+            receiver.newest[index] = receiver.newest[index].max(newest);
+            newest > stamp.sequence
+        } else {
+            arrival == Arrival::Late && !receiver.any_order
+        };
+        self.counts.late += u64::from(is_late);
         self.counts.received += 1;
-        if stamp.sent >= self.warm_at {
+        if receiver.any_order {
+            // Each time is that of a whole set, from the connection's turn on.
+            if receiver.tracks[index].received == self.quota {
+                self.end_to_end.record(now, self.turn_at[id]);
+            }
+        } else if stamp.sent >= self.warm_at {
             self.end_to_end.record(now, stamp.sent);
         }
         self.arrival_gap_max = self.arrival_gap_max.max(now - self.last_arrival.min(now));
@@ -340,13 +394,9 @@ impl Fleet {
 
     /// QoS 0, closed loop: a message counts as done when every receiver has it, on average.
     fn feed_back(&mut self, number: usize) {
-        let receivers = match self.publishers.len() {
-            1 => self.receivers.len() as u64,
-            _ => 1,
-        };
         let Some(publisher) = self.publishers.get_mut(number) else { return };
         publisher.delivered += 1;
-        if publisher.delivered % receivers == 0 {
+        if publisher.delivered % self.copies == 0 {
             publisher.in_flight = publisher.in_flight.saturating_sub(1);
             if self.hungry.last() != Some(&number) {
                 self.hungry.push(number);
@@ -456,9 +506,8 @@ mod tests {
     use super::*;
 
     fn closed_loop(burst: u64, limit: u64, quota: u64) -> Fleet {
-        let common =
-            Common { version: Version::V4, qos: 1, run: 1, prefix: "t".to_owned(), keep_alive: 0, login: None };
-        let publisher = Publisher::new(Template::new(Version::V4, "t/0", 1, 64), 0, 100);
+        let common = Common { version: Version::V4, run: 1, prefix: "t".to_owned(), keep_alive: 0, login: None };
+        let publisher = Publisher::new(vec![Template::new(Version::V4, "t/0", 1, 64)], 0, 100);
         let mut fleet = Fleet::new(common, Vec::new(), vec![publisher]);
         (fleet.burst, fleet.quota, fleet.pace) = (burst, quota, Some(Pace::Closed(limit)));
         fleet.stages[0] = Stage::Up;
@@ -485,6 +534,41 @@ mod tests {
         assert_eq!(writes(&mut closed_loop(1, 3, 1_000)), [1, 1, 1, 0]);
         assert_eq!(writes(&mut closed_loop(50, 20, 1_000)), [20, 0], "a window below the burst is the burst");
         assert_eq!(writes(&mut closed_loop(8, 20, 11)), [8, 3, 0], "the rest of the quota");
+    }
+
+    fn arrives(fleet: &mut Fleet, member: usize, sequence: u64) {
+        let mut payload = vec![0; 64];
+        Stamp { run: 1, publisher: 0, sequence, sent: 1 }.write(&mut payload);
+        fleet.arrive(member, &mut Link::default(), (1, 1, &payload), 2);
+    }
+
+    /// Two members: what the other one gets is neither missing nor late.
+    #[test]
+    fn a_share_group_is_verified_as_one() {
+        let mut fleet = closed_loop(1, 1, 1_000);
+        fleet.receivers = (0..2).map(|_| Receiver::member("$share/g/t/0".to_owned(), 1, 1)).collect();
+        fleet.group = vec![Track::default()];
+        for (member, sequence) in [(0, 0), (1, 1), (1, 2), (0, 3), (1, 5)] {
+            arrives(&mut fleet, member, sequence);
+        }
+        assert_eq!((fleet.counts.received, fleet.counts.late, fleet.group[0].missing(6)), (5, 0, 1));
+        arrives(&mut fleet, 1, 4);
+        assert_eq!((fleet.counts.late, fleet.group[0].missing(6)), (1, 0), "4 after 5 at one member");
+        arrives(&mut fleet, 0, 5);
+        assert_eq!((fleet.counts.repeated, fleet.counts.repeated_exactly_once), (1, 0), "two members got it");
+    }
+
+    /// Retained messages come in any order; what is timed is the whole.
+    #[test]
+    fn a_retained_set_is_whole_or_not() {
+        let mut fleet = closed_loop(1, 1, 3);
+        fleet.receivers = vec![Receiver::of_retained("t/#".to_owned(), 1)];
+        for sequence in [2, 0] {
+            arrives(&mut fleet, 0, sequence);
+        }
+        assert_eq!((fleet.counts.late, fleet.end_to_end.summary().count), (0, 0));
+        arrives(&mut fleet, 0, 1);
+        assert_eq!((fleet.counts.received, fleet.counts.late, fleet.end_to_end.summary().count), (3, 0, 1));
     }
 
     #[test]

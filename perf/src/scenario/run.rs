@@ -1,11 +1,14 @@
 //! Drives a fleet through the phases of a scenario: open, (go offline), publish, drain.
 
+use std::io::IsTerminal;
+
 use anyhow::{Context, Result, bail};
 
 use crate::clock::{self, seconds};
 use crate::latency::{Latency, Summary};
 use crate::links::Links;
 use crate::options::{Options, Phase, Scenario, resolve};
+use crate::payload::Track;
 use crate::probe::{self, Sample};
 use crate::report::{Broker, Connections, Report, Sync, Traffic};
 use crate::scenario::fleet::{Common, Counts, Fleet, Pace, Publisher, Receiver};
@@ -27,7 +30,8 @@ pub fn run(options: &Options, print: &mut dyn FnMut(&mut Report) -> Result<()>) 
     match options.scenario {
         Scenario::Connect => run.connect()?,
         Scenario::Idle => run.idle()?,
-        Scenario::Pairs | Scenario::Fanout | Scenario::Fanin => run.live()?,
+        Scenario::Pairs | Scenario::Fanout | Scenario::Fanin | Scenario::Share | Scenario::Mixed => run.live()?,
+        Scenario::Retained => run.retained()?,
         Scenario::Offline => run.offline()?,
     }
     let mut report = run.report()?;
@@ -35,6 +39,7 @@ pub fn run(options: &Options, print: &mut dyn FnMut(&mut Report) -> Result<()>) 
     match options.scenario {
         Scenario::Connect => run.hold(options.hold)?,
         Scenario::Idle => run.hold(options.duration)?,
+        Scenario::Retained => run.clear_retained()?,
         _ => {}
     }
     run.disconnect()?;
@@ -107,6 +112,44 @@ impl<'a> Run<'a> {
         self.sample_connected()?;
         self.publish()?;
         self.drain()
+    }
+
+    /// All is retained, then the subscribers come.
+    fn retained(&mut self) -> Result<()> {
+        let receivers = 0..self.fleet.receivers.len();
+        let rate = self.options.connect_rate.unwrap_or(0.0);
+        self.open(receivers.len()..self.links.all.len(), rate)?;
+        self.expect_all_up()?;
+        self.sample_connected()?;
+        self.publish()?;
+        self.await_acknowledgements()?;
+        self.fleet.last_arrival = clock::now();
+        self.fleet.arrival_gap_max = 0;
+        self.publishing.start = clock::now();
+        self.open(receivers, self.options.connect_rate.unwrap_or(f64::INFINITY))?;
+        self.drain()
+    }
+
+    /// What a run has retained goes with it.
+    fn clear_retained(&mut self) -> Result<()> {
+        let topics = 0..self.fleet.quota;
+        let empty =
+            topics.map(|topic| Template::retained(self.options.version(), &retained_topic(self.options, topic), 1, 0));
+        self.fleet.publishers[0].restart(empty.collect());
+        self.fleet.receivers.iter_mut().for_each(|receiver| receiver.tracks.clear()); // what comes is another story
+        let sent = self.fleet.counts.sent;
+        self.fleet.pace = Some(Pace::Closed(u64::from(self.options.inflight.unwrap_or(1).max(100))));
+        self.fleet.stop_at = u64::MAX;
+        self.fleet.hungry = vec![0];
+        while !self.fleet.all_sent() {
+            self.feed_hungry();
+            self.links.turn(clock::now() + seconds(0.01), &mut self.fleet)?;
+            if self.fleet.counts.lost_after > 0 {
+                bail!("{} of {} topics were cleared", self.fleet.counts.sent - sent, self.fleet.quota);
+            }
+        }
+        self.fleet.pace = None;
+        self.await_acknowledgements()
     }
 
     fn offline(&mut self) -> Result<()> {
@@ -240,6 +283,9 @@ impl<'a> Run<'a> {
                 break; // the verdict is clear, and nobody would send the rest
             }
         }
+        if std::io::stderr().is_terminal() {
+            eprint!("\r\x1b[K");
+        }
         self.publishing.end = clock::now();
         self.publishing.cpu = clock::cpu() - cpu;
         self.sync_probe = self.sampler.take().map(Sampler::stop).transpose()?;
@@ -307,9 +353,26 @@ impl<'a> Run<'a> {
     fn tick(&mut self) {
         self.publishing.seconds.push(self.progress());
         self.ping();
-        if self.options.qos == 0 && self.options.inflight.is_some() {
+        if self.options.inflight.is_some() {
             self.fleet.write_off_stalled();
         }
+        self.show_progress();
+    }
+
+    /// A line that replaces the last one, where somebody looks.
+    fn show_progress(&self) {
+        if !std::io::stderr().is_terminal() {
+            return;
+        }
+        let counts = &self.fleet.counts;
+        let passed = clock::now().saturating_sub(self.publishing.start) as f64 / 1e9;
+        let part = match self.options.messages {
+            Some(messages) => counts.sent as f64 / messages.max(1) as f64,
+            None => passed / self.options.duration.max(0.1),
+        };
+        let filled = (part.clamp(0.0, 1.0) * 30.0) as usize;
+        let (sent, received) = (counts.sent, counts.received);
+        eprint!("\r[{:30}] {passed:4.0} s  sent {sent}, received {received}\x1b[K", "#".repeat(filled));
     }
 
     fn ping(&mut self) {
@@ -322,21 +385,20 @@ impl<'a> Run<'a> {
     /// Acknowledged (QoS 0: sent) and received so far.
     fn progress(&self) -> (u64, u64) {
         let counts = &self.fleet.counts;
-        (if self.options.qos == 0 { counts.sent } else { counts.acknowledged }, counts.received)
+        (counts.acknowledged + counts.sent - counts.to_complete, counts.received)
     }
 
     fn await_acknowledgements(&mut self) -> Result<()> {
-        self.wait_while(|fleet| fleet.counts.completed < fleet.counts.sent, |fleet| fleet.counts.completed)
+        self.wait_while(|fleet| fleet.counts.completed < fleet.counts.to_complete, |fleet| fleet.counts.completed)
     }
 
     /// Waits until everybody has everything, or nothing has come for too long.
     fn drain(&mut self) -> Result<()> {
         let cpu = clock::cpu();
         self.fleet.pace = None;
-        let target: u64 = self.fleet.receivers.iter().map(|receiver| expected(&self.fleet, receiver)).sum();
-        let qos = self.options.qos;
+        let target = expected(&self.fleet);
         self.wait_while(
-            |fleet| fleet.counts.received < target || (qos > 0 && fleet.counts.completed < fleet.counts.sent),
+            |fleet| fleet.counts.received < target || fleet.counts.completed < fleet.counts.to_complete,
             |fleet| fleet.counts.received + fleet.counts.completed,
         )?;
         self.publishing.cpu += clock::cpu() - cpu;
@@ -344,7 +406,8 @@ impl<'a> Run<'a> {
     }
 
     fn wait_while(&mut self, unfinished: impl Fn(&Fleet) -> bool, progress: impl Fn(&Fleet) -> u64) -> Result<()> {
-        let patience = if self.options.qos == 0 { self.options.timeout.min(2.0) } else { self.options.timeout };
+        let all_may_be_lost = self.fleet.counts.to_complete == 0;
+        let patience = if all_may_be_lost { self.options.timeout.min(2.0) } else { self.options.timeout };
         let mut last = (progress(&self.fleet), clock::now());
         while unfinished(&self.fleet) {
             let now = clock::now();
@@ -404,7 +467,7 @@ impl<'a> Run<'a> {
                 probe,
             }
         });
-        report.faults = faults(&report, self.options.qos);
+        report.faults = faults(&report);
         Ok(report)
     }
 
@@ -436,8 +499,10 @@ impl<'a> Run<'a> {
             acknowledged: counts.acknowledged,
             acknowledged_with_error: counts.acknowledged_with_error,
             received: counts.received,
-            missing: if filling { 0 } else { missing(fleet) },
+            missing: if filling { 0 } else { missing(fleet, 0) },
+            missing_acknowledged: if filling { 0 } else { missing(fleet, 1) },
             repeated: counts.repeated,
+            repeated_exactly_once: counts.repeated_exactly_once,
             out_of_order: counts.late,
             foreign: counts.foreign,
             written_off: counts.written_off,
@@ -476,26 +541,41 @@ fn build_fleet(options: &Options) -> Fleet {
     let count = options.count;
     let (receivers, publishers) = match options.scenario {
         Scenario::Connect | Scenario::Idle => (count, 0),
-        Scenario::Pairs | Scenario::Offline => (count, count),
-        Scenario::Fanout => (count, 1),
+        Scenario::Pairs | Scenario::Offline | Scenario::Mixed => (count, count),
+        Scenario::Fanout | Scenario::Retained => (count, 1),
         Scenario::Fanin => (1, count),
+        Scenario::Share => (options.members.unwrap_or(count), count),
     };
+    let qos_of = |number: u32| if options.scenario == Scenario::Mixed { (number % 3) as u8 } else { options.qos };
     let prefix = &options.client_prefix;
     let topic = |number: u32| format!("{prefix}/{number}");
     let receiver = |number: u32| match options.scenario {
-        Scenario::Connect if !options.subscribe => Receiver::new(None, 0, 0),
-        Scenario::Connect | Scenario::Idle => Receiver::new(Some(topic(number)), 0, 0),
-        Scenario::Pairs | Scenario::Offline => Receiver::new(Some(topic(number)), number, 1),
-        Scenario::Fanout => Receiver::new(Some(topic(0)), 0, 1),
-        Scenario::Fanin => Receiver::new(Some(format!("{prefix}/+")), 0, count),
+        Scenario::Connect if !options.subscribe => Receiver::new(None, options.qos, 0, 0),
+        Scenario::Connect | Scenario::Idle => Receiver::new(Some(topic(number)), options.qos, 0, 0),
+        Scenario::Pairs | Scenario::Offline | Scenario::Mixed => {
+            Receiver::new(Some(topic(number)), qos_of(number), number, 1)
+        }
+        Scenario::Fanout => Receiver::new(Some(topic(0)), options.qos, 0, 1),
+        Scenario::Fanin => Receiver::new(Some(format!("{prefix}/+")), options.qos, 0, count),
+        Scenario::Share => Receiver::member(format!("$share/{prefix}/{prefix}/+"), options.qos, count),
+        Scenario::Retained => Receiver::of_retained(format!("{prefix}/retained/#"), options.qos),
     };
     let publisher = |number: u32| {
-        let template = Template::new(options.version(), &topic(number), options.qos, options.payload);
-        Publisher::new(template, number, options.inflight.unwrap_or(options.window))
+        let large = options.scenario == Scenario::Mixed && number % 5 == 4;
+        let payload = if large { 8 * options.payload } else { options.payload };
+        let templates = match (options.scenario, options.messages) {
+            (Scenario::Retained, Some(topics)) => {
+                let of = |number| {
+                    Template::retained(options.version(), &retained_topic(options, number), options.qos, payload)
+                };
+                (0..topics).map(of).collect()
+            }
+            _ => vec![Template::new(options.version(), &topic(number), qos_of(number), payload)],
+        };
+        Publisher::new(templates, number, options.inflight.unwrap_or(options.window))
     };
     let common = Common {
         version: options.version(),
-        qos: options.qos,
         run: run_id(options),
         prefix: prefix.clone(),
         keep_alive: options.keep_alive,
@@ -503,10 +583,19 @@ fn build_fleet(options: &Options) -> Fleet {
     };
     let mut fleet =
         Fleet::new(common, (0..receivers).map(receiver).collect(), (0..publishers).map(publisher).collect());
+    match options.scenario {
+        Scenario::Share => fleet.group = vec![Track::default(); count as usize],
+        Scenario::Fanout => fleet.copies = u64::from(count),
+        _ => {}
+    }
     if let Some(messages) = options.messages {
         fleet.quota = messages.div_ceil(u64::from(publishers.max(1)));
     }
     fleet
+}
+
+fn retained_topic(options: &Options, number: u64) -> String {
+    format!("{}/retained/{number}", options.client_prefix)
 }
 
 fn run_id(options: &Options) -> u32 {
@@ -524,23 +613,27 @@ fn settled(counts: &Counts) -> u64 {
     counts.up + counts.refused.values().sum::<u64>() + counts.tcp_refused + counts.lost_before + counts.lost_after
 }
 
-/// Messages that `receiver` should have by now.
-fn expected(fleet: &Fleet, receiver: &Receiver) -> u64 {
-    let first = receiver.first_publisher as usize;
-    let heard = fleet.publishers.iter().skip(first).take(receiver.tracks.len());
-    heard.map(|publisher| publisher.sent).sum()
+/// Who should have got whose messages: each track with its publisher.
+fn tracks(fleet: &Fleet) -> impl Iterator<Item = (&Track, &Publisher)> {
+    let of = |receiver: &'_ Receiver| (receiver.first_publisher as usize).min(fleet.publishers.len());
+    let heard =
+        fleet.receivers.iter().flat_map(move |receiver| receiver.tracks.iter().zip(&fleet.publishers[of(receiver)..]));
+    heard.chain(fleet.group.iter().zip(&fleet.publishers))
 }
 
-fn missing(fleet: &Fleet) -> u64 {
-    let of = |receiver: &Receiver| -> u64 {
-        let heard = &fleet.publishers[(receiver.first_publisher as usize).min(fleet.publishers.len())..];
-        receiver.tracks.iter().zip(heard).map(|(track, publisher)| track.missing(publisher.sent)).sum()
-    };
-    fleet.receivers.iter().map(of).sum()
+/// Messages that receivers should have by now, all together.
+fn expected(fleet: &Fleet) -> u64 {
+    tracks(fleet).map(|(_, publisher)| publisher.sent).sum()
+}
+
+/// Those that have not come, of publishers of this QoS or above.
+fn missing(fleet: &Fleet, qos: u8) -> u64 {
+    let counts = tracks(fleet).filter(|(_, publisher)| publisher.qos() >= qos);
+    counts.map(|(track, publisher)| track.missing(publisher.sent)).sum()
 }
 
 /// What makes the exit code 1. At QoS 0 loss is allowed; at QoS 1 repeats are.
-fn faults(report: &Report, qos: u8) -> Vec<String> {
+fn faults(report: &Report) -> Vec<String> {
     let mut faults = Vec::new();
     let mut check = |count: u64, what: &str| {
         if count > 0 {
@@ -551,13 +644,9 @@ fn faults(report: &Report, qos: u8) -> Vec<String> {
     check(connections.wanted - connections.accepted, "connections without CONNACK 0");
     check(connections.lost_after_connack, "connections lost after CONNACK");
     if let Some(traffic) = &report.traffic {
-        if qos > 0 {
-            check(traffic.missing, "messages missing");
-            check(traffic.acknowledged_with_error, "messages refused");
-        }
-        if qos == 2 {
-            check(traffic.repeated, "messages repeated at QoS 2");
-        }
+        check(traffic.missing_acknowledged, "messages missing");
+        check(traffic.acknowledged_with_error, "messages refused");
+        check(traffic.repeated_exactly_once, "messages repeated at QoS 2");
         check(traffic.out_of_order, "messages out of order");
     }
     faults
@@ -567,26 +656,34 @@ fn faults(report: &Report, qos: u8) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn report(missing: u64, repeated: u64, out_of_order: u64) -> Report {
-        let traffic = Traffic { missing, repeated, out_of_order, ..Traffic::default() };
+    /// As after a run of this QoS.
+    fn report(qos: u8, missing: u64, repeated: u64, out_of_order: u64) -> Report {
+        let traffic = Traffic {
+            missing,
+            missing_acknowledged: if qos > 0 { missing } else { 0 },
+            repeated,
+            repeated_exactly_once: if qos == 2 { repeated } else { 0 },
+            out_of_order,
+            ..Traffic::default()
+        };
         let connections = Connections { wanted: 2, accepted: 2, ..Connections::default() };
         Report { traffic: Some(traffic), connections, ..Report::default() }
     }
 
     #[test]
     fn each_qos_has_its_faults() {
-        assert!(faults(&report(5, 5, 0), 0).is_empty());
-        assert_eq!(faults(&report(5, 5, 0), 1), ["5 messages missing"]);
-        assert_eq!(faults(&report(0, 5, 0), 2), ["5 messages repeated at QoS 2"]);
+        assert!(faults(&report(0, 5, 5, 0)).is_empty());
+        assert_eq!(faults(&report(1, 5, 5, 0)), ["5 messages missing"]);
+        assert_eq!(faults(&report(2, 0, 5, 0)), ["5 messages repeated at QoS 2"]);
         for qos in 0..=2 {
-            assert_eq!(faults(&report(0, 0, 1), qos), ["1 messages out of order"]);
+            assert_eq!(faults(&report(qos, 0, 0, 1)), ["1 messages out of order"]);
         }
     }
 
     #[test]
     fn a_refused_connection_is_a_fault() {
-        let mut report = report(0, 0, 0);
+        let mut report = report(0, 0, 0, 0);
         report.connections.accepted = 1;
-        assert_eq!(faults(&report, 0), ["1 connections without CONNACK 0"]);
+        assert_eq!(faults(&report), ["1 connections without CONNACK 0"]);
     }
 }

@@ -3,6 +3,7 @@
 #   make run     build the release binary and start the server on ./postroad-data
 #   make test    every test: unit, property, golden, simulation, crash, end to end with real clients
 #   make bench   criterion benches
+#   make profile a flame graph of the server under a load (SCENARIO=qos0|qos1|fanout|idle-connect, DURABILITY=fsync|os|memory)
 #   make lint    rustfmt, clippy, the generated files
 #   make fuzz    each fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz (cargo install cargo-fuzz --locked)
 #   make deny    licences, sources and banned crates; needs cargo-deny (cargo install cargo-deny --locked)
@@ -14,7 +15,7 @@ DATA ?= postroad-data
 FUZZ_SECONDS ?= 60
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: run build test test-rust test-e2e bench lint fuzz deny clean toolchain
+.PHONY: run build test bench profile lint fuzz deny clean toolchain
 
 run: build
 	exec $(TARGET)/release/postroad serve --data $(DATA)
@@ -37,6 +38,12 @@ test: toolchain
 
 bench: toolchain
 	$(CARGO) bench -p postroad-benches
+
+SCENARIO ?= qos1
+DURABILITY ?= fsync
+profile: build
+	$(CARGO) build --release -p postroad-perf
+	perf/profile.sh $(SCENARIO) $(DURABILITY)
 
 lint: toolchain
 	$(CARGO) fmt --all --check

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Postroad and its peers under the same load, in turn and interleaved, each alone on one core; a floor beside each figure.
 #
-#   perf/compare.sh [--contenders "postroad-memory mosquitto …"] [scenario …]        default: all
+#   perf/compare.sh [--contenders "postroad-memory mosquitto …"] [scenario …]        default: all; pictures in perf/results/
 #
 # SECONDS_EACH (8) is the time of each run, REPETITIONS (3) how often all of it is done. Peers: perf/peers.sh. A contender that can't
 # do a scenario, or loses what it must not, is in the table with what happened. MQTT 3.1.1, which all of them speak.
@@ -43,9 +43,34 @@ takes_part() {
   esac
 }
 
-declare -A files
+# The kernel's part of each delivered message, over the same number of sockets by the same bursts: SOCKETS BYTES BURST of what
+# comes in and of what goes out, the acknowledgements too. On the loopback one core sends and the other reads, here as there.
+declare -A floors=(
+  [qos0-pair-b1]="read 1 75 1, send 1 75 1"
+  [qos0-pair-b32]="read 1 75 32, send 1 75 32"
+  [qos1-50pairs]="read 50 270 10, send 50 4 10, send 50 270 10, read 50 4 10"
+  [qos0-fanout1000-b1]="send 1000 75 1"
+  [qos0-fanout1000-b8]="send 1000 75 8"
+  [qos0-fanout1000-b32]="send 1000 75 32"
+)
+
+# floor NAME: microseconds, as they are now; nothing where there is none.
+floor() {
+  local part direction sockets bytes burst sum=0 us
+  [ -n "${floors[$1]:-}" ] || return 0
+  while read -r direction sockets bytes burst; do
+    "$bench" loopback --sockets "$sockets" --bytes "$bytes" --burst "$burst" --seconds 1 --json "$work/floor.json" \
+      --sender-cpu "$broker_cpu" --reader-cpu "$bench_cpu" >/dev/null
+    us=$(figure "$work/floor.json" "${direction}_us_per_message")
+    sum=$(awk -v a="$sum" -v b="$us" 'BEGIN { print a + b }')
+  done < <(tr ',' '\n' <<<"${floors[$1]}")
+  echo "$sum"
+}
+
+declare -A files floor_us
 for repetition in $(seq "$repetitions"); do
   for name in "${order[@]}"; do
+    floor_us[$name]+=" $(floor "$name")"
     for contender in "${contenders[@]}"; do
       takes_part "$contender" "$name" || continue
       measured_pid=''
@@ -58,6 +83,32 @@ for repetition in $(seq "$repetitions"); do
   done
 done
 
+# Medians, and what they are of the floor: costs NAME FLOORS FILE…; the bars into costs.tsv.
+costs() {
+  python3 - "$work/costs.tsv" "$@" <<'PYTHON'
+import json, statistics, sys
+out, name, floors, files = sys.argv[1], sys.argv[2], [float(text) for text in sys.argv[3].split()], sys.argv[4:]
+floor = statistics.median(floors) if floors else None
+costs = {}
+for file in files:
+    report = json.load(open(file))
+    traffic, broker = report.get("traffic"), report.get("broker")
+    if traffic and broker and broker["cpu_us_per_delivered"]:
+        contender = file.split("/")[-1].removeprefix(f"compare-{name}-").rsplit(".", 2)[0]
+        costs.setdefault(contender, []).append(broker["cpu_us_per_delivered"])
+medians = sorted((statistics.median(values), contender) for contender, values in costs.items())
+if floor:
+    print(f"The loopback alone takes {floor:.2f} µs. In it: " + ", ".join(f"{c} {m / floor:.1f}" for m, c in medians) + "\n")
+with open(out, "w") as bars:
+    if floor:
+        bars.write(f"the loopback alone\t{floor:.3f}\n")
+    for median, contender in medians:
+        bars.write(f"{contender}\t{median:.3f}\n")
+PYTHON
+}
+
+pictures=perf/results
+mkdir -p "$pictures"
 columns=/broker/cpu_us_per_delivered=broker\ CPU\ µs\ per\ delivery,/traffic/received_per_second=received/s
 columns+=,/traffic/acknowledge/p50_us=PUBACK\ p50\ µs,/traffic/acknowledge/p99_us=PUBACK\ p99\ µs
 columns+=,/traffic/end_to_end/p50_us=end\ to\ end\ p50\ µs,/traffic/end_to_end/p99_us=p99\ µs,/traffic/missing=missing
@@ -69,6 +120,9 @@ for name in "${order[@]}"; do
     summarize "compare: $name" --columns "/broker/rss_per_connection=resident bytes per connection" "${present[@]}"
   else
     summarize "compare: $name" --columns "$columns" "${present[@]}"
+    costs "$name" "${floor_us[$name]}" "${present[@]}" | tee -a "$results/summary.md"
+    "$bench" plot bars "$work/costs.tsv" --out "$pictures/compare-$name.svg" --log-x \
+      --title "$name: CPU of the broker for each delivered message" --x-label "µs (logarithmic)"
   fi
 done
 {

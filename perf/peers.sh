@@ -12,10 +12,12 @@ package() {
   command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ] && return
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get update -qq
-    # Packages start their services; these are run by hand.
-    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" || { rm -f /usr/sbin/policy-rc.d && return 1; }
-    rm -f /usr/sbin/policy-rc.d
+    # Packages start their services, which would stand in the way: not while this file says so.
+    local policy=/usr/sbin/policy-rc.d ours=no outcome=0
+    [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && ours=yes; }
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${@:2}" >/dev/null || outcome=1
+    [ $ours = no ] || rm -f $policy
+    return $outcome
   else
     echo "$1 is missing: install the package $2" >&2
     return 1
@@ -33,7 +35,8 @@ install_nats() {
 }
 
 install_rumqttd() {
-  [ -x "$peers/bin/rumqttd" ] || cargo install --quiet --locked --root "$peers" --version "$RUMQTTD" rumqttd
+  # Not --locked: a dependency that it was published with does not build with later compilers.
+  [ -x "$peers/bin/rumqttd" ] || cargo install --quiet --root "$peers" --version "$RUMQTTD" rumqttd
 }
 
 [ $# -gt 0 ] || set -- mosquitto rabbitmq nats rumqttd

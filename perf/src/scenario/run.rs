@@ -65,6 +65,8 @@ struct Publishing {
     ran: bool,
     start: u64,
     end: u64,
+    /// The receivers come after that, from here on; else 0.
+    drain_start: u64,
     cpu: u64,
     seconds: Vec<(u64, u64)>,
 }
@@ -125,7 +127,7 @@ impl<'a> Run<'a> {
         self.await_acknowledgements()?;
         self.fleet.last_arrival = clock::now();
         self.fleet.arrival_gap_max = 0;
-        self.publishing.start = clock::now();
+        self.publishing.drain_start = clock::now();
         self.open(receivers, self.options.connect_rate.unwrap_or(f64::INFINITY))?;
         self.drain()
     }
@@ -507,7 +509,8 @@ impl<'a> Run<'a> {
             foreign: counts.foreign,
             written_off: counts.written_off,
             sent_per_second: counts.sent as f64 / seconds_of(publishing.start, publishing.end),
-            received_per_second: counts.received as f64 / seconds_of(publishing.start, fleet.last_arrival),
+            received_per_second: counts.received as f64
+                / seconds_of(publishing.start.max(publishing.drain_start), fleet.last_arrival),
             second_min_acknowledged: least(|&(acknowledged, _)| acknowledged),
             second_min_received: least(|&(_, received)| received),
             arrival_gap_max_ms: fleet.arrival_gap_max as f64 / 1e6,

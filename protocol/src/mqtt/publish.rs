@@ -104,6 +104,9 @@ fn first_byte(dup: bool, qos: Qos, retain: bool) -> u8 {
 
 impl<'a> PublishProperties<'a> {
     fn read(reader: &mut Reader<'a>) -> Result<Self> {
+        if reader.skip_zero() {
+            return Ok(Self::default()); // most messages have none
+        }
         let mut block = Block::open(reader, Set::PUBLISH)?.of_publish();
         let mut properties = Self::default();
         let mut span = ForwardedSpan::default();

@@ -71,6 +71,13 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 
+    /// Skips a byte that is 0; whether there was one.
+    pub(crate) fn skip_zero(&mut self) -> bool {
+        let is_zero = self.rest.first() == Some(&0);
+        self.rest = &self.rest[usize::from(is_zero)..];
+        is_zero
+    }
+
     /// Refuses bytes behind the last field.
     pub(crate) fn end(&self) -> Result<()> {
         if self.is_empty() { Ok(()) } else { Err(DecodeError::malformed("bytes behind the last field of the packet")) }

@@ -91,3 +91,6 @@ start_rabbitmq() {
   machine=$(pgrep -P "$broker_pid" -x beam.smp || true)
   [ -z "$machine" ] || measured_pid=$machine
 }
+
+# What a peer leaves running.
+after_rabbitmq() { ERL_EPMD_PORT=$((peer_port + 3)) epmd -kill >/dev/null 2>&1 || true; }

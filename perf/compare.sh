@@ -79,6 +79,7 @@ for repetition in $(seq "$repetitions"); do
       may_fail=1 load "compare-$name-$contender.$repetition" --tolerate-loss --timeout 20 --duration "$seconds_each" ${scenarios[$name]}
       files[$name]+=" $results/compare-$name-$contender.$repetition.json"
       stop_broker
+      ! declare -F "after_$contender" >/dev/null || "after_$contender"
     done
   done
 done

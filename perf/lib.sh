@@ -46,7 +46,7 @@ done
 machine() {
   local commit dirty=''
   commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
-  [ -z "$(git status --porcelain 2>/dev/null)" ] || dirty=' and changes'
+  [ -z "$(git status --porcelain -- . ':!perf/results' ':!perf/RESULTS.md' 2>/dev/null)" ] || dirty=' and changes'
   echo "$(date -u +%F), commit $commit$dirty; $(nproc) cores ($(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1))," \
     "$(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r);" \
     "load average before $load_before; broker on core $broker_cpu, generator on core $bench_cpu"

@@ -3,7 +3,7 @@
 #
 #   perf/all.sh
 #
-# It takes, with the defaults: about an hour and a half; 2 cores that do nothing else; 4 GB of memory; 10 GB of disk under target/ (no
+# It takes, with the defaults: about two hours and a half; 2 cores that do nothing else; 4 GB of memory; 10 GB of disk under target/ (no
 # tmpfs); an open file limit of 16,000 (ulimit -Hn); bash, taskset, python3, mosquitto; release builds of both binaries.
 # REPETITIONS, SECONDS_EACH, MINUTES and CRITERION_OPTIONS (--quick) make it shorter, and worth less.
 set -uo pipefail
@@ -37,6 +37,10 @@ step perf/disturbances.sh
 step perf/shards.sh
 step perf/fanout.sh
 step perf/side-by-side.sh
+step perf/limits.sh
+step perf/peers.sh
+step perf/compare.sh
+step perf/growth.sh
 step perf/durable.sh --minutes "${MINUTES:-10}" --search
 step criterion
 echo "tables: $results/summary.md"

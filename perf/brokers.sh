@@ -80,13 +80,13 @@ start_rabbitmq() {
     "vm_memory_high_watermark.absolute = 4GB" >"$work/rabbitmq.conf"
   echo '[rabbitmq_mqtt].' >"$work/rabbitmq.plugins"
   chmod -R a+rX "$work"
-  # The server without the wrapper that changes the user; distribution off, so that no port mapper stays behind.
+  # The server without the wrapper that changes the user. It starts a port mapper of its own: see after_rabbitmq.
   run_peer rabbitmq env HOME="$work/data/rabbit" RABBITMQ_NODENAME=bench@localhost RABBITMQ_CONFIG_FILE="$work/rabbitmq.conf" \
     RABBITMQ_ENABLED_PLUGINS_FILE="$work/rabbitmq.plugins" RABBITMQ_MNESIA_BASE="$work/data/rabbit" \
     RABBITMQ_LOG_BASE="$work/data/rabbit" RABBITMQ_PID_FILE="$work/data/rabbit/pid" \
     ERL_EPMD_PORT=$((peer_port + 3)) RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-start_epmd false -erl_epmd_port $((peer_port + 4))" \
     /usr/lib/rabbitmq/bin/rabbitmq-server
-  # The scripts that start it exec the machine, which is what costs.
+  # What costs is the machine that the script starts.
   local machine
   machine=$(pgrep -P "$broker_pid" -x beam.smp || true)
   [ -z "$machine" ] || measured_pid=$machine

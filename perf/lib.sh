@@ -24,7 +24,7 @@ others=() # processes beside the broker that are to be ended
 finish() {
   local pid
   [ ${#others[@]} -eq 0 ] || kill "${others[@]}" 2>/dev/null || true
-  [ -z "$broker_pid" ] || kill -9 "$broker_pid" 2>/dev/null || true
+  [ -z "$broker_pid" ] || kill -9 "$broker_pid" ${measured_pid:-} 2>/dev/null || true
   for pid in "${others[@]}" $broker_pid; do
     wait "$pid" 2>/dev/null || true
   done
@@ -129,7 +129,7 @@ start_mosquitto() {
 }
 
 end_broker() {
-  kill "-$1" "$broker_pid"
+  kill "-$1" "$broker_pid" || echo "the broker had ended by itself" >&2
   wait "$broker_pid" 2>/dev/null || true
   broker_pid=''
 }

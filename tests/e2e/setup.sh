@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the clients that the end-to-end tests drive and that we did not write: mosquitto_pub/sub from the
-# distribution, paho-mqtt into target/e2e-venv, MQTT.js into target/e2e-node; and what tries packaging/. Run by
+# distribution, paho-mqtt into target/e2e-venv, MQTT.js into target/e2e-node; what tries packaging/, and valgrind. Run by
 # `make test`; cheap when all is there. Versions are pinned here and nowhere else.
 set -euo pipefail
 
@@ -17,6 +17,8 @@ command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
 # For packaging/: the module is of the distribution's own Python, whatever other one is in the path.
 /usr/bin/python3 -c 'import seccomp' 2>/dev/null || missing+=(python3 python3-seccomp)
 command -v systemd-analyze >/dev/null || missing+=(systemd)
+# Counts instructions: benches/tests/instructions.rs.
+command -v valgrind >/dev/null || missing+=(valgrind)
 if [ "${#missing[@]}" -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get update -qq

@@ -140,8 +140,10 @@ pub struct Counts {
     pub completed: u64,
     pub received: u64,
     pub repeated: u64,
-    /// Of these, at QoS 2.
+    /// Of these, published and subscribed to at QoS 2.
     pub repeated_exactly_once: u64,
+    /// Received at a lower QoS than that of publisher and subscription.
+    pub downgraded: u64,
     pub late: u64,
     pub foreign: u64,
     pub written_off: u64,
@@ -361,10 +363,12 @@ impl Fleet {
             self.counts.foreign += 1;
             return;
         };
+        let asked = self.publishers.get(stamp.publisher as usize).map_or(0, Publisher::qos).min(receiver.qos);
+        self.counts.downgraded += u64::from(qos < asked);
         let arrival = track.arrive(stamp.sequence);
         if arrival == Arrival::Repeated {
             self.counts.repeated += 1;
-            self.counts.repeated_exactly_once += u64::from(qos == 2);
+            self.counts.repeated_exactly_once += u64::from(asked == 2);
             return;
         }
         let is_late = if is_member {

@@ -122,13 +122,15 @@ impl<'a> Run<'a> {
         let rate = self.options.connect_rate.unwrap_or(0.0);
         self.open(receivers.len()..self.links.all.len(), rate)?;
         self.expect_all_up()?;
-        self.sample_connected()?;
         self.publish()?;
         self.await_acknowledgements()?;
+        self.sample_connected()?; // what it took to retain them is another story
+        let cpu = clock::cpu();
         self.fleet.last_arrival = clock::now();
         self.fleet.arrival_gap_max = 0;
         self.publishing.drain_start = clock::now();
         self.open(receivers, self.options.connect_rate.unwrap_or(f64::INFINITY))?;
+        self.publishing.cpu = clock::cpu() - cpu;
         self.drain()
     }
 
@@ -143,10 +145,15 @@ impl<'a> Run<'a> {
         self.fleet.pace = Some(Pace::Closed(u64::from(self.options.inflight.unwrap_or(1).max(100))));
         self.fleet.stop_at = u64::MAX;
         self.fleet.hungry = vec![0];
+        let publisher = self.fleet.publisher_link(0);
+        let mut last = (sent, clock::now());
         while !self.fleet.all_sent() {
             self.feed_hungry();
             self.links.turn(clock::now() + seconds(0.01), &mut self.fleet)?;
-            if self.fleet.counts.lost_after > 0 {
+            if self.fleet.counts.sent > last.0 {
+                last = (self.fleet.counts.sent, clock::now());
+            }
+            if !self.links.all[publisher].is_open() || clock::now() > last.1 + seconds(self.options.timeout) {
                 bail!("{} of {} topics were cleared", self.fleet.counts.sent - sent, self.fleet.quota);
             }
         }
@@ -408,7 +415,7 @@ impl<'a> Run<'a> {
     }
 
     fn wait_while(&mut self, unfinished: impl Fn(&Fleet) -> bool, progress: impl Fn(&Fleet) -> u64) -> Result<()> {
-        let all_may_be_lost = self.fleet.counts.to_complete == 0;
+        let all_may_be_lost = self.fleet.publishers.iter().all(|publisher| publisher.qos() == 0);
         let patience = if all_may_be_lost { self.options.timeout.min(2.0) } else { self.options.timeout };
         let mut last = (progress(&self.fleet), clock::now());
         while unfinished(&self.fleet) {
@@ -505,6 +512,7 @@ impl<'a> Run<'a> {
             missing_acknowledged: if filling { 0 } else { missing(fleet, 1) },
             repeated: counts.repeated,
             repeated_exactly_once: counts.repeated_exactly_once,
+            downgraded: counts.downgraded,
             out_of_order: counts.late,
             foreign: counts.foreign,
             written_off: counts.written_off,
@@ -531,7 +539,8 @@ impl<'a> Run<'a> {
             before,
             connected: self.connected,
             after,
-            rss_per_connection: Some(growth / connections),
+            // Retained: one connection is up when it is looked at.
+            rss_per_connection: (self.options.scenario != Scenario::Retained).then_some(growth / connections),
             cpu_us_per_connection: Some((up.cpu_seconds - before.cpu_seconds) * 1e6 / connections),
             cpu_us_per_delivered: (delivered > 0)
                 .then(|| (after.cpu_seconds - up.cpu_seconds) * 1e6 / delivered as f64),
@@ -560,7 +569,7 @@ fn build_fleet(options: &Options) -> Fleet {
         }
         Scenario::Fanout => Receiver::new(Some(topic(0)), options.qos, 0, 1),
         Scenario::Fanin => Receiver::new(Some(format!("{prefix}/+")), options.qos, 0, count),
-        Scenario::Share => Receiver::member(format!("$share/{prefix}/{prefix}/+"), options.qos, count),
+        Scenario::Share => Receiver::member(format!("$share/bench/{prefix}/+"), options.qos, count),
         Scenario::Retained => Receiver::of_retained(format!("{prefix}/retained/#"), options.qos),
     };
     let publisher = |number: u32| {
@@ -650,6 +659,7 @@ fn faults(report: &Report) -> Vec<String> {
         check(traffic.missing_acknowledged, "messages missing");
         check(traffic.acknowledged_with_error, "messages refused");
         check(traffic.repeated_exactly_once, "messages repeated at QoS 2");
+        check(traffic.downgraded, "messages at a lower QoS than asked for");
         check(traffic.out_of_order, "messages out of order");
     }
     faults
@@ -678,6 +688,8 @@ mod tests {
         assert!(faults(&report(0, 5, 5, 0)).is_empty());
         assert_eq!(faults(&report(1, 5, 5, 0)), ["5 messages missing"]);
         assert_eq!(faults(&report(2, 0, 5, 0)), ["5 messages repeated at QoS 2"]);
+        let traffic = Some(Traffic { downgraded: 1, ..Traffic::default() });
+        assert_eq!(faults(&Report { traffic, ..report(1, 0, 0, 0) }), ["1 messages at a lower QoS than asked for"]);
         for qos in 0..=2 {
             assert_eq!(faults(&report(qos, 0, 0, 1)), ["1 messages out of order"]);
         }

@@ -3,6 +3,7 @@
 # kernel takes for its bytes, where that can be said.
 #
 #   perf/compare.sh [--contenders "postroad-memory mosquitto …"] [scenario …]        default: all; pictures in perf/results/
+#   perf/compare.sh --redraw [scenario …]       tables and pictures of what the last run left in target/perf-results
 #
 # SECONDS_EACH (8) is the time of each run, REPETITIONS (3) how often all of it is done. Peers: perf/peers.sh. A peer that loses what
 # it must not is in the table with it, one that can't do a scenario in a line below; Postroad may do neither. MQTT 3.1.1, which all
@@ -11,7 +12,11 @@ source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/brokers.sh"
 seconds_each=${SECONDS_EACH:-8}
 contenders=(postroad-memory postroad-fsync mosquitto rumqttd rabbitmq nats nats-fsync)
-if [ "${1:-}" = --contenders ]; then
+redraw=no
+if [ "${1:-}" = --redraw ]; then
+  redraw=yes
+  shift
+elif [ "${1:-}" = --contenders ]; then
   read -ra contenders <<<"$2"
   shift 2
 fi
@@ -40,7 +45,8 @@ done
 # What a contender has no promise for says nothing: only those that write are run twice over.
 takes_part() {
   case $1:$2 in
-    *-fsync:qos0* | *-fsync:idle | *-os:qos0*) return 1 ;; # nothing of it is written
+    *-fsync:qos0* | *-fsync:idle | *-os:qos0*) return 1 ;;    # nothing of it is written
+    nats*:*share* | rabbitmq:*share*) return 1 ;; # they have no shared subscriptions for MQTT 3.1.1
     *) return 0 ;;
   esac
 }
@@ -71,6 +77,15 @@ floor() {
 }
 
 declare -A files floor_us failed
+if [ $redraw = yes ]; then
+  repetitions=0
+  for name in "${order[@]}"; do
+    for contender in "${contenders[@]}"; do
+      takes_part "$contender" "$name" || continue
+      files[$name]+=" $(echo "$results/compare-$name-$contender".*.json)"
+    done
+  done
+fi
 for repetition in $(seq "$repetitions"); do
   for name in "${order[@]}"; do
     floor_us[$name]+=" $(floor "$name")"
@@ -134,7 +149,7 @@ for name in "${order[@]}"; do
     summarize "compare: $name" --columns "/broker/rss_per_connection=resident bytes per connection" "${present[@]}"
   else
     summarize "compare: $name" --columns "$columns" "${present[@]}"
-    costs "$name" "${floor_us[$name]}" "${present[@]}" | tee -a "$results/summary.md"
+    costs "$name" "${floor_us[$name]:-}" "${present[@]}" | tee -a "$results/summary.md"
     "$bench" plot bars "$work/costs.tsv" --out "$pictures/compare-$name.svg" --log-x \
       --title "$name: CPU of the broker for each delivered message" --x-label "µs (logarithmic)"
   fi

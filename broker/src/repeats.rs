@@ -10,6 +10,8 @@
 //! is read from the young log. When its record leaves that log, another shard may still owe its answer: then the id is
 //! kept. Each QoS 2 forward says what else its shard still routes, by the oldest id: what is older needs not be kept.
 //!
+//! Why so: `docs/adr/0016-who-has-a-qos-2-message-and-until-when.md`.
+//!
 //! Invariants
 //! - When a shard learns of an oldest id, each older one is over in the publisher's log, or the shard was told of it by
 //!   `MayRepeat` and keeps it until `Forget`. (Between two shards everything arrives in the order of sending.)

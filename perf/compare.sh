@@ -23,12 +23,13 @@ fi
 for contender in "${contenders[@]}"; do promise_of "$contender" >/dev/null; done
 
 # Options of each scenario; a burst is the messages of one write, equal for all. Closed loops say what a message costs at the broker's
-# best; `rated` is an open loop that all of them keep.
+# best; `rated` is an open loop that all of them keep, `half` one at about half of what the slowest of those that matter can do (NATS).
 declare -A scenarios=(
   [qos0-pair-b1]="pairs --count 1 --qos 0 --payload 64 --inflight 2000 --burst 1"
   [qos0-pair-b32]="pairs --count 1 --qos 0 --payload 64 --inflight 2000 --burst 32"
   [qos1-50pairs]="pairs --count 50 --qos 1 --payload 256 --inflight 100 --burst 10 --persistent"
   [qos1-50pairs-rated]="pairs --count 50 --qos 1 --payload 256 --rate 5000 --persistent --warmup 2"
+  [qos1-50pairs-half]="pairs --count 50 --qos 1 --payload 256 --rate 10000 --persistent --warmup 2"
   [qos0-fanout1000-b1]="fanout --count 1000 --qos 0 --payload 64 --inflight 100 --burst 1"
   [qos0-fanout1000-b8]="fanout --count 1000 --qos 0 --payload 64 --inflight 100 --burst 8"
   [qos0-fanout1000-b32]="fanout --count 1000 --qos 0 --payload 64 --inflight 100 --burst 32"
@@ -36,7 +37,7 @@ declare -A scenarios=(
   [qos1-fanin]="fanin --count 50 --qos 1 --payload 256 --inflight 20 --burst 10 --persistent"
   [idle]="idle --count 10000 --duration 0"
 )
-order=(qos0-pair-b1 qos0-pair-b32 qos1-50pairs qos1-50pairs-rated qos0-fanout1000-b1 qos0-fanout1000-b8 qos0-fanout1000-b32 qos1-share10 qos1-fanin idle)
+order=(qos0-pair-b1 qos0-pair-b32 qos1-50pairs qos1-50pairs-rated qos1-50pairs-half qos0-fanout1000-b1 qos0-fanout1000-b8 qos0-fanout1000-b32 qos1-share10 qos1-fanin idle)
 [ $# -eq 0 ] || order=("$@")
 for name in "${order[@]}"; do
   [ -n "${scenarios[$name]:-}" ] || fail "no scenario $name; there are: ${!scenarios[*]}"

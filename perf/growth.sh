@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # How cost grows with what is there: connections, shards, sessions with a subscription each, stored messages.
 #
-#   perf/growth.sh [connections] [sessions] [stored]        default: all; pictures in perf/results/
+#   perf/growth.sh [connections] [sessions] [stored] [idle]        default: all; pictures in perf/results/
 #
 # SECONDS_EACH (8) is the time of each load, MOST (1000000) the largest number of sessions and stored messages. What must grow:
 # memory with sessions and their subscriptions; the disk with stored messages; the time of a restart with both, but for what is
@@ -10,7 +10,7 @@ source "$(dirname "$0")/lib.sh"
 seconds_each=${SECONDS_EACH:-8} most=${MOST:-1000000}
 pictures=perf/results
 mkdir -p "$pictures"
-[ $# -gt 0 ] || set -- connections sessions stored
+[ $# -gt 0 ] || set -- connections sessions stored idle
 
 # A point of a picture: point PICTURE SERIES X Y
 point() { printf '%s\t%s\t%s\n' "$2" "$3" "$4" >>"$work/$1.tsv"; }
@@ -102,6 +102,23 @@ grow_stored() {
   draw_both stored "beside stored messages" "stored messages of 1,000 sessions"
   draw stored-memory --title "Resident memory" --x-label "stored messages" --y-label MB
   draw stored-drain --title "Drain of 1,000 sessions that come back" --x-label "stored messages" --y-label "1/s" --log-y
+}
+
+# CPU of connections that only keep alive: a PINGREQ of each in 30 s.
+grow_idle() {
+  local before after
+  start_postroad 1
+  taskset -c "$bench_cpu" "$bench" idle --count 15000 --keep-alive 60 --duration 50 --port "$port" >/dev/null &
+  others+=($!)
+  sleep 10
+  before=$(awk '{ print $14 + $15 }' "/proc/$broker_pid/stat")
+  sleep 30
+  after=$(awk '{ print $14 + $15 }' "/proc/$broker_pid/stat")
+  wait "${others[@]}"
+  others=()
+  awk -v ticks=$((after - before)) 'BEGIN { printf "15,000 idle connections, keep alive 60 s: %.2f %% of a core\n\n", ticks / 30 }' |
+    tee -a "$results/summary.md"
+  stop_broker
 }
 
 for what in "$@"; do "grow_$what"; done

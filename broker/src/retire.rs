@@ -25,6 +25,10 @@ pub(crate) struct Retiring {
     pub dirty: AHashSet<StateKey>,
     /// Sessions; each marks itself `dirty`, so that it is here once.
     pub dirty_queues: Vec<QueueId>,
+    /// Sessions, not all of them dirty, with deliveries that were too young for the last batch.
+    too_young: Vec<QueueId>,
+    /// Sessions in memory with deliveries that the last batch holds.
+    leaving: Vec<QueueId>,
     pub ended: Vec<QueueId>,
     /// Recovery: kept once the clock is known, which their expiry needs.
     pub replayed_retained: AHashMap<TopicName, Arc<Message>>,
@@ -61,15 +65,20 @@ impl Broker {
         self.after_commit(Waiter::Emit(Box::new(effect)));
     }
 
-    /// What is pending in the segments that go, and not stored yet.
+    /// What is pending in the segments that go, and not stored yet. Whoever got something since the last batch is dirty, so
+    /// the others are not looked at: there may be a million.
     fn pending_into(&mut self, batch: &mut Retirement) {
-        for index in self.session_places() {
+        let mut candidates = std::mem::take(&mut self.retiring.too_young);
+        candidates.extend(&self.retiring.dirty_queues);
+        candidates.sort_unstable();
+        candidates.dedup();
+        for queue in candidates {
+            let Some(index) = self.session_of_queue(queue) else { continue };
             let session = &mut self.sessions[index as usize];
-            if !session.logged {
-                continue;
-            }
-            let (queue, before, upto) = (session.id, batch.pending.len(), batch.upto);
+            let (before, upto) = (batch.pending.len(), batch.upto);
+            let mut too_young = false;
             let mut take = |entry: &mut Entry| {
+                too_young |= entry.sequence > upto;
                 if !entry.stored && entry.sequence <= upto {
                     entry.stored = true;
                     batch.pending.push((queue, backlog_entry(entry, queue)));
@@ -82,10 +91,16 @@ impl Broker {
                 }
             }
             for entry in &mut session.queue.young {
+                take(entry);
                 if entry.sequence > upto {
                     break;
                 }
-                take(entry);
+            }
+            if too_young {
+                self.retiring.too_young.push(queue);
+            }
+            if session.queue.young.front().is_some_and(|entry| entry.stored) {
+                self.retiring.leaving.push(queue);
             }
             if batch.pending.len() > before {
                 self.mark_dirty(index);
@@ -134,8 +149,10 @@ impl Broker {
 
     /// What is stored and waits leaves memory: it is read back in portions when its turn comes.
     pub(crate) fn ingested(&mut self, upto: Sequence) {
-        for (_, session) in &mut self.sessions {
-            let queue = &mut session.queue;
+        let leaving: Vec<_> = std::mem::take(&mut self.retiring.leaving);
+        let places: Vec<_> = leaving.into_iter().filter_map(|queue| self.session_of_queue(queue)).collect();
+        for &index in &places {
+            let queue = &mut self.sessions[index as usize].queue;
             let is_old = |entry: &Entry| entry.stored && entry.sequence <= upto;
             let count = queue.young.iter().take_while(|entry| is_old(entry)).count();
             let Some(first) = queue.young.front().map(|entry| entry.sequence).filter(|_| count > 0) else { continue };
@@ -158,7 +175,7 @@ impl Broker {
             backlog.ended = false;
             backlog.extended = backlog.reading;
         }
-        for index in self.session_places() {
+        for index in places {
             self.read_backlog(index);
         }
     }

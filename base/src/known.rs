@@ -54,7 +54,7 @@ impl Takers {
     }
 
     /// The records that say so of a message, as `shard` writes them.
-    pub fn records(&self, shard: ShardId, id: MessageId) -> Vec<Record> {
+    fn records(&self, shard: ShardId, id: MessageId) -> Vec<Record> {
         let queue = QueueId::of_known_ids(shard);
         let begin = |queue, number| Record::InboundBegin { queue, tag: tag(number), id };
         let options = SubscriptionOptions::default();

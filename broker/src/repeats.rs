@@ -33,6 +33,7 @@ use crate::session::InboundName;
 
 #[derive(Debug)]
 pub(crate) struct Repeats {
+    own: ShardId,
     /// Who has taken what, beyond what the young log says.
     pub known: KnownIds,
     /// They are not stored yet as they are now.
@@ -77,6 +78,7 @@ struct Taken {
 impl Repeats {
     pub fn new(config: &Config) -> Self {
         Self {
+            own: config.shard,
             known: KnownIds::default(),
             known_dirty: false,
             recovering: false,
@@ -133,8 +135,8 @@ impl Repeats {
     }
 
     /// Whether an id that was taken here has to be remembered for its own sake, told of or not.
-    fn is_under_way(&self, own: ShardId, id: MessageId) -> bool {
-        if id.shard() == own {
+    fn is_under_way(&self, id: MessageId) -> bool {
+        if id.shard() == self.own {
             return self.is_routing(id);
         }
         // A shard that has not been heard of, or is none any more: it is an id of a former run.
@@ -143,18 +145,18 @@ impl Repeats {
     }
 
     /// What was taken up to this record leaves the young log.
-    pub fn outlive(&mut self, own: ShardId, upto: Sequence) {
+    pub fn outlive(&mut self, upto: Sequence) {
         for source in 0..self.sources.len() {
             let (gone, stay): (VecDeque<_>, _) =
                 std::mem::take(&mut self.sources[source].taken).into_iter().partition(|taken| taken.sequence <= upto);
             self.sources[source].taken = stay;
             for taken in gone {
-                if self.is_under_way(own, taken.id) {
+                if self.is_under_way(taken.id) {
                     self.know(taken.id, taken.group);
                 }
             }
         }
-        self.forget_what_is_over(own);
+        self.forget_what_is_over();
     }
 
     /// Ordinary subscribers here, or a share group, have it.
@@ -163,10 +165,10 @@ impl Repeats {
     }
 
     /// It was taken here: remembered as long as it is under way.
-    fn take(&mut self, own: ShardId, taken: Taken) {
+    fn take(&mut self, taken: Taken) {
         let source = usize::from(taken.id.shard().0);
         while let Some(oldest) = self.sources.get(source).and_then(|source| source.taken.front())
-            && !self.is_under_way(own, oldest.id)
+            && !self.is_under_way(oldest.id)
         {
             self.sources[source].taken.pop_front();
         }
@@ -179,13 +181,13 @@ impl Repeats {
         all.insert(place, taken);
     }
 
-    fn forget_what_is_over(&mut self, own: ShardId) {
+    fn forget_what_is_over(&mut self) {
         if self.recovering || self.known.is_empty() {
             return;
         }
         let mut known = std::mem::take(&mut self.known);
         let before = known.len();
-        known.retain(|id| self.is_told(id) || self.is_under_way(own, id));
+        known.retain(|id| self.is_told(id) || self.is_under_way(id));
         self.known_dirty |= known.len() < before;
         self.known = known;
     }
@@ -210,8 +212,8 @@ impl Broker {
         if message.qos != Qos::ExactlyOnce || matches.is_empty() {
             return;
         }
-        let Self { repeats, scratch, config, gate, .. } = self;
-        let (own, id, sequence) = (config.shard, message.id, gate.appended().next());
+        let Self { repeats, scratch, gate, .. } = self;
+        let (id, sequence) = (message.id, gate.appended().next());
         let is_told = repeats.is_told(id);
         if !is_told && !scratch.may_be_repeated && !repeats.is_routing(id) {
             return;
@@ -222,7 +224,7 @@ impl Broker {
             if is_told {
                 repeats.know(id, group);
             } else {
-                repeats.take(own, Taken { sequence, id, group });
+                repeats.take(Taken { sequence, id, group });
             }
         }
     }
@@ -317,7 +319,7 @@ impl Broker {
         repeats.missing = repeats.missing.saturating_sub(1);
         if repeats.missing == 0 {
             repeats.recovering = false;
-            repeats.forget_what_is_over(self.config.shard);
+            repeats.forget_what_is_over();
             self.give_back_all();
         }
     }

@@ -123,7 +123,7 @@ impl Broker {
 
     /// Ids that publishers may repeat outlive the records that hold them, as if a queue of ours had taken them in.
     fn known_ids_into(&mut self, batch: &mut Retirement) {
-        self.repeats.outlive(self.config.shard, batch.upto);
+        self.repeats.outlive(batch.upto);
         if !std::mem::take(&mut self.repeats.known_dirty) {
             return;
         }

@@ -1682,20 +1682,25 @@ fn a_late_refusal_of_qos_2_outlives_a_crash() {
     );
 }
 
-/// Who can't be told why is refused at once: it will send the message again, perhaps after a crash, and those who have it
-/// know it by their logs, although nothing of the refusal is in one.
-#[test]
-fn what_is_known_at_a_refusal_outlives_a_crash() {
-    let mut world = World::new(3, true, |config| config.queue_messages_max = 1);
-    assert!(world.home("b") != world.home("p") && world.home("c") != world.home("p"));
-    world.run(&format!(
-        "
+/// Clients b, whose queue is full, and c want what p publishes, which can't be told of a refusal.
+const B_IS_FULL: &str = "
         connect 2 b expiry=60
         connect 3 c expiry=60
         sub 2 1 t:1 full:1
         sub 3 1 t:2
         connect 5 p expiry=60 v3
         pub 5 full x qos=1 tag=1
+";
+
+/// Who can't be told why is refused at once: it will send the message again, perhaps after a crash, and those who have it
+/// know it by their logs, although nothing of the refusal is in one.
+#[test]
+fn what_is_known_at_a_refusal_outlives_a_crash() {
+    let mut world = World::new(3, true, |config| config.queue_messages_max = 1);
+    assert!(world.home("b") != world.home("p") && world.home("c") != world.home("p"));
+    world.run(B_IS_FULL);
+    world.run(&format!(
+        "
         stop {}
         pub 5 t once qos=2 tag=2
         rec 3 1
@@ -1747,14 +1752,9 @@ fn what_is_known_at_a_refusal_outlives_a_crash() {
 #[test]
 fn a_refusal_is_told_to_who_has_come_back() {
     let mut world = World::new(3, true, |config| config.queue_messages_max = 1);
+    world.run(B_IS_FULL);
     world.run(
         "
-        connect 2 b expiry=60
-        connect 3 c expiry=60
-        sub 2 1 t:1 full:1
-        sub 3 1 t:2
-        connect 5 p expiry=60 v3
-        pub 5 full x qos=1 tag=1
         pub 5 t once qos=2 tag=2
         rec 3 1
         comp 3 1
@@ -1918,14 +1918,9 @@ fn a_refusal_is_not_that_of_the_tags_next_publish() {
     let mut world = World::new(3, true, |config| config.queue_messages_max = 1);
     let [b, c, p] = ["b", "c", "p"].map(|name| world.home(name));
     assert!(b != p && c != p && b != c);
+    world.run(B_IS_FULL);
     world.run(&format!(
         "
-        connect 2 b expiry=60
-        connect 3 c expiry=60
-        sub 2 1 t:1 full:1
-        sub 3 1 t:2
-        connect 5 p expiry=60 v3
-        pub 5 full x qos=1 tag=1
         stop {b}
         pub 5 t one qos=2 tag=2
         rec 3 1

@@ -84,6 +84,8 @@ impl Shard {
             } else if self.committed < self.appended {
                 self.committed = self.appended;
                 self.handle(Event::Committed { upto: self.committed });
+            } else if self.broker.has_steps() {
+                self.handle(Event::Tick);
             } else if self.committed.0 > self.retired.0 + RETIRE_EVERY {
                 self.retired = self.committed;
                 self.handle(Event::Retire { upto: self.retired });

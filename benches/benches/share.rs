@@ -140,6 +140,8 @@ impl World {
                 self.handle(shard, event);
             } else if let Some((from, to, message)) = self.mesh.pop_front() {
                 self.handle(usize::from(to.0), Event::Mesh { from: ShardId(from as u16), message });
+            } else if let Some(shard) = self.shards.iter().position(|shard| shard.broker.has_steps()) {
+                self.handle(shard, Event::Tick);
             } else if let Some(shard) = self.shards.iter().position(|shard| shard.log.committed < shard.log.appended) {
                 self.shards[shard].log.commit();
                 let upto = Sequence(self.shards[shard].log.committed);

@@ -59,7 +59,8 @@ pub enum Event {
     Mesh { from: ShardId, message: MeshMessage },
     /// The answer to `Effect::ReadBacklog`: deliveries after the requested sequence, in order.
     Backlog { queue: QueueId, entries: Vec<BacklogEntry>, end: bool },
-    /// The log wants its oldest segment back: answer with `Effect::Ingest`, covering records up to `upto`.
+    /// The log wants its oldest segment back: answer with `Effect::Ingest`, covering records up to `upto`. Again only after
+    /// `Ingested`.
     Retire { upto: Sequence },
     /// That ingestion is done: what it covered may leave memory.
     Ingested { upto: Sequence },

@@ -79,6 +79,8 @@ pub struct Config {
     pub backlog_messages_max: usize,
     /// Bytes of one such portion.
     pub backlog_bytes_max: usize,
+    /// Pieces of state and deliveries that one step of a retirement puts together.
+    pub retired_per_step: usize,
 }
 
 /// The bounds that can be changed while a shard runs. They hold for what comes: nothing that is queued, retained or
@@ -172,6 +174,7 @@ impl Config {
             subscribe_timeout_ms: 5_000,
             backlog_messages_max: 256,
             backlog_bytes_max: 1 << 20,
+            retired_per_step: 512,
         }
     }
 }

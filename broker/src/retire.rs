@@ -1,10 +1,13 @@
 //! The young log gives its oldest segments back: what is still pending in them moves to the old generation.
 //!
-//! Order: `Retire` → the batch is put together as of the last record → it leaves as `Ingest` once that record is
+//! Order: `Retire` → the batch is put together → it leaves as `Ingest` once the last record that it knows of is
 //! committed (a state that the log might forget must not be stored) → `Ingested` → bodies that wait leave memory.
 //!
-//! A delivery counts as stored from the moment at which it is in a batch: if it is settled while the batch is
-//! being ingested, the next batch removes it.
+//! A crowd may have changed hundreds of thousands of sessions, so the batch is put together in steps. What changes in
+//! between is put into it again, behind what it has of it, which replaces that: all of it is as of the last step.
+//!
+//! A delivery counts as stored from the moment at which it is in a batch: if it is settled later, that batch or the next
+//! one removes it.
 
 use std::sync::Arc;
 
@@ -17,6 +20,7 @@ use crate::broker::Broker;
 use crate::gate::Waiter;
 use crate::queue::{Backlog, Entry, Queue, State, message_size};
 use crate::session::{Connection, Progress, Role, Session, SessionIndex};
+use crate::turns::Step;
 
 /// What changed since the last retirement.
 #[derive(Debug, Default)]
@@ -29,6 +33,10 @@ pub(crate) struct Retiring {
     too_young: Vec<QueueId>,
     /// Sessions in memory with deliveries that the last batch holds.
     leaving: Vec<QueueId>,
+    /// The batch that is being put together.
+    assembly: Option<Box<Assembly>>,
+    /// Retirements so far.
+    number: u32,
     pub ended: Vec<QueueId>,
     /// Recovery: kept once the clock is known, which their expiry needs.
     pub replayed_retained: AHashMap<TopicName, Arc<Message>>,
@@ -36,8 +44,30 @@ pub(crate) struct Retiring {
     pub settled: Vec<(QueueId, Sequence)>,
 }
 
+/// A batch in the making, with what is still to be put into it.
+#[derive(Debug)]
+struct Assembly {
+    batch: Retirement,
+    queues: Vec<QueueId>,
+    keys: Vec<StateKey>,
+    /// Over what has changed during the one before.
+    rounds: usize,
+}
+
 /// Stored deliveries that are read at once to be dropped.
 const TRIMMED_MAX: usize = 8;
+/// Rounds over what has changed. A round lasts as long as what changed in the one before takes, so a few leave little.
+const ROUNDS_MAX: usize = 4;
+
+impl Retiring {
+    /// What has changed goes into the batch, too. Whether there is any.
+    fn take_changed(&mut self, assembly: &mut Assembly) -> bool {
+        let any = !self.dirty_queues.is_empty() || !self.dirty.is_empty();
+        assembly.queues.append(&mut self.dirty_queues);
+        assembly.keys.extend(self.dirty.drain());
+        any
+    }
+}
 
 impl Broker {
     /// The session's state has changed.
@@ -49,75 +79,109 @@ impl Broker {
         }
     }
 
+    /// One retirement at a time: the next one begins after `Ingested`.
     pub(crate) fn retire(&mut self, upto: Sequence) {
-        let mut batch = Box::new(Retirement { as_of: self.gate.appended(), upto, ..Retirement::default() });
-        self.pending_into(&mut batch);
-        self.queues_into(&mut batch);
-        for key in std::mem::take(&mut self.retiring.dirty) {
-            let state = self.state_of(&key);
-            batch.state.push((key, state));
+        debug_assert!(self.retiring.assembly.is_none(), "one retirement at a time");
+        self.retiring.number += 1;
+        // Whoever got something since the last batch is dirty, or was too young for it: the others, of which there may be a
+        // million, are not looked at.
+        let queues = std::mem::take(&mut self.retiring.too_young);
+        let batch = Retirement { upto, ..Retirement::default() };
+        let mut assembly = Box::new(Assembly { batch, queues, keys: Vec::new(), rounds: 1 });
+        self.retiring.take_changed(&mut assembly);
+        self.retiring.assembly = Some(assembly);
+        self.assemble_some();
+    }
+
+    /// The next step of the batch; the last one, if little is left.
+    pub(crate) fn assemble_some(&mut self) {
+        let Some(mut assembly) = self.retiring.assembly.take() else { return };
+        let mut left = self.config.retired_per_step;
+        loop {
+            let Assembly { batch, queues, keys, .. } = &mut *assembly;
+            while left > 0
+                && let Some(queue) = queues.pop()
+            {
+                left = left.saturating_sub(self.queue_into(queue, batch));
+            }
+            while left > 0
+                && let Some(key) = keys.pop()
+            {
+                let state = self.state_of(&key);
+                batch.state.push((key, state));
+                left -= 1;
+            }
+            if !queues.is_empty() || !keys.is_empty() {
+                break;
+            }
+            if !self.retiring.take_changed(&mut assembly) {
+                return self.give_to_old(assembly.batch);
+            }
+            assembly.rounds += 1;
+            if assembly.rounds == ROUNDS_MAX {
+                left = usize::MAX;
+            }
         }
+        self.retiring.assembly = Some(assembly);
+        self.later.push_back(Step::Assemble);
+    }
+
+    /// Nothing has changed that is not in it.
+    fn give_to_old(&mut self, mut batch: Retirement) {
         self.known_ids_into(&mut batch);
-        batch.state.sort_by(|a, b| a.0.cmp(&b.0));
+        batch.as_of = self.gate.appended();
         batch.settled = std::mem::take(&mut self.retiring.settled);
         batch.ended = std::mem::take(&mut self.retiring.ended);
-        let effect = Effect::Ingest { batch };
+        let effect = Effect::Ingest { batch: Box::new(batch) };
         self.after_commit(Waiter::Emit(Box::new(effect)));
     }
 
-    /// What is pending in the segments that go, and not stored yet. Whoever got something since the last batch is dirty, so
-    /// the others are not looked at: there may be a million.
-    fn pending_into(&mut self, batch: &mut Retirement) {
-        let mut candidates = std::mem::take(&mut self.retiring.too_young);
-        candidates.extend(&self.retiring.dirty_queues);
-        candidates.sort_unstable();
-        candidates.dedup();
-        for queue in candidates {
-            let Some(index) = self.session_of_queue(queue) else { continue };
-            let session = &mut self.sessions[index as usize];
-            let (before, upto) = (batch.pending.len(), batch.upto);
-            let mut too_young = false;
-            let mut take = |entry: &mut Entry| {
-                too_young |= entry.sequence > upto;
-                if !entry.stored && entry.sequence <= upto {
-                    entry.stored = true;
-                    batch.pending.push((queue, backlog_entry(entry, queue)));
-                }
-                entry.stored
-            };
-            for (_, slot) in session.queue.window.iter_mut() {
-                if let Some(entry) = &mut slot.entry {
-                    slot.stored |= take(entry);
-                }
-            }
-            for entry in &mut session.queue.young {
-                take(entry);
-                if entry.sequence > upto {
-                    break;
-                }
-            }
-            if too_young {
-                self.retiring.too_young.push(queue);
-            }
-            if session.queue.young.front().is_some_and(|entry| entry.stored) {
-                self.retiring.leaving.push(queue);
-            }
-            if batch.pending.len() > before {
-                self.mark_dirty(index);
-            }
+    /// What is pending of this queue in the segments that go, and its state, if either has changed; what it took, in pieces.
+    fn queue_into(&mut self, queue: QueueId, batch: &mut Retirement) -> usize {
+        let Some(index) = self.session_of_queue(queue) else {
+            batch.state.push((StateKey::Queue(queue), None));
+            return 1;
+        };
+        let before = batch.pending.len();
+        self.pending_into(index, batch);
+        let added = batch.pending.len() - before;
+        let session = &mut self.sessions[index as usize];
+        if std::mem::take(&mut session.dirty) || added > 0 {
+            session.watermark = session.watermark.max(batch.upto);
+            batch.state.push((StateKey::Queue(queue), Some(session_records(session))));
         }
-        batch.pending.sort_by_key(|(queue, entry)| (*queue, entry.sequence));
+        added + 1
     }
 
-    fn queues_into(&mut self, batch: &mut Retirement) {
-        for queue in std::mem::take(&mut self.retiring.dirty_queues) {
-            let state = self.session_of_queue(queue).map(|index| {
-                let session = &mut self.sessions[index as usize];
-                session.dirty = false;
-                session.watermark = session.watermark.max(batch.upto);
-                session_records(session)
-            });
-            batch.state.push((StateKey::Queue(queue), state));
+    fn pending_into(&mut self, index: SessionIndex, batch: &mut Retirement) {
+        let session = &mut self.sessions[index as usize];
+        let (queue, upto) = (session.id, batch.upto);
+        let mut too_young = false;
+        let mut take = |entry: &mut Entry| {
+            too_young |= entry.sequence > upto;
+            if !entry.stored && entry.sequence <= upto {
+                entry.stored = true;
+                batch.pending.push((queue, backlog_entry(entry, queue)));
+            }
+            entry.stored
+        };
+        for (_, slot) in session.queue.window.iter_mut() {
+            if let Some(entry) = &mut slot.entry {
+                slot.stored |= take(entry);
+            }
+        }
+        for entry in &mut session.queue.young {
+            take(entry);
+            if entry.sequence > upto {
+                break;
+            }
+        }
+        let number = self.retiring.number;
+        if too_young && std::mem::replace(&mut session.too_young, number) != number {
+            self.retiring.too_young.push(queue);
+        }
+        if session.queue.young.front().is_some_and(|entry| entry.stored) {
+            self.retiring.leaving.push(queue);
         }
     }
 

@@ -105,6 +105,8 @@ pub(crate) struct Session {
     pub watch: Option<Box<Watch>>,
     /// Changed since the last retirement.
     pub dirty: bool,
+    /// The last retirement that found deliveries which were too young for it.
+    pub too_young: u32,
     /// Everything up to here is settled or stored (see `recover`).
     pub watermark: Sequence,
     pub has_watermark: bool,
@@ -188,6 +190,7 @@ impl Session {
             will_timer: None,
             watch: None,
             dirty: false,
+            too_young: 0,
             watermark: Sequence(0),
             has_watermark: false,
             mark: 0,

@@ -26,6 +26,8 @@ pub(crate) enum Step {
     Deliver(Portion),
     /// Judge the subscriptions of the next sessions by the access rules.
     Judge,
+    /// Put more into the batch that the old generation gets.
+    Assemble,
 }
 
 impl Broker {
@@ -48,6 +50,7 @@ impl Broker {
                 Step::Answer(question) => self.answer_question(question),
                 Step::Deliver(portion) => self.give_portion(portion),
                 Step::Judge => self.judge_some(),
+                Step::Assemble => self.assemble_some(),
             }
         }
         if self.later.is_empty() && self.later.capacity() > ROOM_KEPT_MAX {

@@ -8,6 +8,7 @@
 //! unsub 1 6 a/+      disc 1 [lost|will|shutdown] [expiry=0]
 //! congested 1        writable 1      at 5000 (advances the clock, ticks)
 //! commit             hold / flow (commits by hand / after each line)
+//! rest / work        steps of long work wait / go on
 //! stop 1 / go        mesh messages from shard 1 wait / go on
 //! cut 1 0 / join 1 0 those from shard 1 to shard 0 only
 //! allow a/# [to=user:u] the access rules: this, and nothing else, may be subscribed to
@@ -79,6 +80,8 @@ pub struct World {
     config: Config,
     now: u64,
     hold: bool,
+    /// Steps of long work wait.
+    rest: bool,
     /// Pairs of shards whose messages wait.
     cuts: BTreeSet<(u16, u16)>,
     connections: BTreeMap<u64, usize>,
@@ -120,6 +123,7 @@ impl World {
             config,
             now: 1_000,
             hold: false,
+            rest: false,
             cuts: BTreeSet::new(),
             connections: BTreeMap::new(),
             out: String::new(),
@@ -207,6 +211,8 @@ impl World {
             "commit" => self.commit(),
             "hold" => self.hold = true,
             "flow" => self.hold = false,
+            "rest" => self.rest = true,
+            "work" => self.rest = false,
             "at" => self.advance(arguments.number(0)),
             "crash" => self.crash(),
             "retire" => self.retire(),
@@ -331,7 +337,7 @@ impl World {
             let is_due = |shard: &Shard| shard.broker.next_deadline().is_some_and(|at| at <= now);
             if let Some((place, (from, message))) = self.next_message() {
                 self.handle(place, Event::Mesh { from, message });
-            } else if let Some(place) = self.shards.iter().position(is_due) {
+            } else if let Some(place) = self.shards.iter().position(is_due).filter(|_| !self.rest) {
                 self.ticks += 1;
                 self.handle(place, Event::Tick);
             } else if !self.hold && self.shards.iter().any(|s| s.disk.committed < s.disk.records.len()) {

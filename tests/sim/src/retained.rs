@@ -68,6 +68,7 @@ struct Shard {
     broker: Broker,
     disk: Disk,
     jobs: VecDeque<Job>,
+    retiring: bool,
     told: Sequence,
 }
 
@@ -144,7 +145,13 @@ impl World {
         };
         for shard in 0..options.shards {
             let broker = Broker::new(world.config(shard), Sequence(1));
-            world.shards.push(Shard { broker, disk: Disk::new(), jobs: VecDeque::new(), told: Sequence(0) });
+            world.shards.push(Shard {
+                broker,
+                disk: Disk::new(),
+                jobs: VecDeque::new(),
+                retiring: false,
+                told: Sequence(0),
+            });
         }
         world
     }
@@ -160,6 +167,7 @@ impl World {
         config.mesh_credits = 1;
         config.inflight_max = 2;
         config.retained_portion_max = 1 + self.options.seed as usize % 3;
+        config.retired_per_step = 1 + self.options.seed as usize % 3;
         config
     }
 
@@ -284,7 +292,9 @@ impl World {
     fn retire_step(&mut self) -> Result<(), String> {
         let shard = self.random.below(self.shards.len());
         match self.shards[shard].disk.last_committed() {
-            Some(upto) if self.shards[shard].jobs.is_empty() => self.handle(shard, Event::Retire { upto }),
+            Some(upto) if !std::mem::replace(&mut self.shards[shard].retiring, true) => {
+                self.handle(shard, Event::Retire { upto })
+            }
             _ => Ok(()),
         }
     }
@@ -300,6 +310,7 @@ impl World {
             Some(Job::Ingest(batch)) => {
                 self.shards[shard].disk.ingest(&batch);
                 self.shards[shard].disk.recycle(batch.upto);
+                self.shards[shard].retiring = false;
                 self.handle(shard, Event::Ingested { upto: batch.upto })
             }
         }
@@ -319,6 +330,7 @@ impl World {
             let shard = &mut self.shards[number];
             shard.broker = Broker::new(config, Sequence(1));
             shard.jobs.clear();
+            shard.retiring = false;
             for (sequence, as_of, record) in shard.disk.crash() {
                 shard.broker.replay(sequence, as_of, record);
             }

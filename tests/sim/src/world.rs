@@ -77,6 +77,8 @@ struct Shard {
     broker: Broker,
     disk: Disk,
     jobs: VecDeque<Job>,
+    /// A retirement is under way.
+    retiring: bool,
     /// What the broker was told is committed (differs from the disk only for the canary).
     told: Sequence,
 }
@@ -129,7 +131,13 @@ impl World {
         for shard in 0..options.shards {
             let mut broker = Broker::new(world.config(shard), Sequence(1));
             broker.set_access(everybody_everything());
-            world.shards.push(Shard { broker, disk: Disk::new(), jobs: VecDeque::new(), told: Sequence(0) });
+            world.shards.push(Shard {
+                broker,
+                disk: Disk::new(),
+                jobs: VecDeque::new(),
+                retiring: false,
+                told: Sequence(0),
+            });
         }
         world
     }
@@ -145,6 +153,7 @@ impl World {
         config.mesh_credits = self.options.credits;
         config.routing_max = 1 + self.options.seed as usize % 4;
         config.backlog_messages_max = 2;
+        config.retired_per_step = [1, 3, 100][self.options.seed as usize % 3];
         config.inflight_max = 3;
         config.unknown_client = UnknownClient::Queue;
         config.queue_messages_max = self.options.queue_max.unwrap_or(config.queue_messages_max);
@@ -155,8 +164,17 @@ impl World {
         Now { mono: MonoMillis(self.clock), wall: WallMillis(self.clock + 1_000_000) }
     }
 
+    /// Long work goes on soon, but not at once.
+    fn take_steps(&mut self) {
+        let shard = self.random.below(self.shards.len());
+        if self.shards[shard].broker.has_steps() {
+            self.handle(shard, Event::Tick);
+        }
+    }
+
     /// One thing happens.
     fn step(&mut self) -> Result<(), String> {
+        self.take_steps();
         if let Some(left) = self.crash_in {
             self.crash_in = left.checked_sub(1);
             if left == 0 {
@@ -366,6 +384,7 @@ impl World {
                 if self.random.chance(700) {
                     self.shards[shard].disk.recycle(batch.upto);
                 }
+                self.shards[shard].retiring = false;
                 self.handle(shard, Event::Ingested { upto: batch.upto });
             }
         }
@@ -375,7 +394,7 @@ impl World {
     fn retire_step(&mut self) {
         let shard = self.random.below(self.shards.len());
         let Some(upto) = self.shards[shard].disk.last_committed() else { return };
-        if self.shards[shard].jobs.iter().any(|job| matches!(job, Job::Ingest(_))) {
+        if std::mem::replace(&mut self.shards[shard].retiring, true) {
             return;
         }
         self.report.retirements += 1;
@@ -416,6 +435,7 @@ impl World {
             shard.broker = Broker::new(config, Sequence(1));
             shard.broker.set_access(everybody_everything());
             shard.jobs.clear();
+            shard.retiring = false;
             for (sequence, as_of, record) in shard.disk.crash() {
                 shard.broker.replay(sequence, as_of, record);
             }
@@ -775,9 +795,11 @@ impl World {
     fn check_space(&mut self) -> Result<(), String> {
         for shard in 0..self.shards.len() {
             let Some(upto) = self.shards[shard].disk.last_committed() else { continue };
+            self.shards[shard].retiring = true;
             self.handle(shard, Event::Retire { upto });
-            self.commit_all();
-            while !self.shards[shard].jobs.is_empty() {
+            while self.shards[shard].retiring {
+                self.take_steps();
+                self.commit_all();
                 self.job_step();
             }
             // What was said last of each shard's publishes may be left over.
@@ -797,6 +819,7 @@ impl World {
     }
 
     fn flow_step(&mut self) -> Result<(), String> {
+        self.take_steps();
         self.mesh_step();
         self.commit_step();
         self.commit_all();
@@ -810,7 +833,7 @@ impl World {
     fn is_at_rest(&self) -> bool {
         let quiet = |link: &Link| link.open && link.to_server.is_empty() && link.from_server.is_empty();
         self.mesh.values().all(VecDeque::is_empty)
-            && self.shards.iter().all(|shard| shard.disk.uncommitted() == 0 && shard.jobs.is_empty())
+            && self.shards.iter().all(|shard| shard.disk.uncommitted() == 0 && shard.jobs.is_empty() && !shard.retiring)
             && self.publishers.iter().all(|publisher| quiet(&publisher.link) && publisher.is_idle())
             && self.subscribers[..SUBSCRIBERS]
                 .iter()

@@ -175,8 +175,8 @@ impl Principal {
 /// A message on its way in, before it has an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inbound {
-    /// The message; `id` and `publisher` are filled in by the broker (any value on entry).
-    pub message: Message,
+    /// The message; `id` and `publisher` are filled in by the broker (any value on entry), so nobody else should share it.
+    pub message: Arc<Message>,
     /// The publisher's tag; `None` for QoS 0.
     pub tag: Option<Tag>,
     /// The publisher says that it may have sent this before.

@@ -1,5 +1,7 @@
 //! Sessions begin, are taken up, taken over, and end.
 
+use std::sync::Arc;
+
 use base::{ClientId, ConnectionId, Outcome, Qos, QueueId, QueueOwner, ReasonCode, Record, SessionExpiry};
 use postroad_base as base;
 
@@ -226,7 +228,7 @@ impl Broker {
         // QoS 0 has no second chance; what expects an answer is sent again by the client.
         for inbound in connection.parked.into_iter().filter(|inbound| inbound.message.qos == Qos::AtMostOnce) {
             let mut message = inbound.message;
-            message.publisher = publisher;
+            Arc::make_mut(&mut message).publisher = publisher;
             self.publish_orphan(message);
         }
         match cause {

@@ -34,7 +34,7 @@ pub(crate) struct Mesh {
     token_last: u64,
     pub interests: Interests,
     /// Publishes of clients that are gone, waiting for credit.
-    pub deferred: VecDeque<Message>,
+    pub deferred: VecDeque<Arc<Message>>,
 }
 
 #[derive(Debug)]

@@ -86,11 +86,11 @@ impl Broker {
             self.refuse(place, &inbound, reason, why);
             return Ok(());
         }
-        inbound.message.publisher = self.sessions[index as usize].id;
-        inbound.message.retain &= !is_directed(&inbound.message.topic);
-        if let Some(state) = earlier {
-            inbound.message.id = state.id; // whoever has it is left out
-        }
+        let message = Arc::make_mut(&mut inbound.message);
+        message.publisher = self.sessions[index as usize].id;
+        message.retain &= !is_directed(&message.topic);
+        // Whoever has a repeat is left out.
+        message.id = earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id);
         self.collect(&inbound.message, Origin::Here);
         if let Some((why, outcome)) = self.scratch.refusal {
             let reason = outcome.refusal().expect("it is refused");
@@ -116,10 +116,9 @@ impl Broker {
         earlier: Option<InboundState>,
     ) {
         self.stats.received += 1;
-        let Inbound { mut message, tag, .. } = inbound;
+        let Inbound { message, tag, .. } = inbound;
         let session = &self.sessions[index as usize];
         let (queue, logged) = (session.id, session.logged);
-        message.id = earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id);
         let id = message.id;
         let exactly_once = tag.filter(|_| message.qos == Qos::ExactlyOnce);
         let before = self.gate.appended();
@@ -246,8 +245,7 @@ impl Broker {
     }
 
     /// Hands a message to everyone who wants it. `collect` has just been called for it, and credit is there.
-    pub(crate) fn route(&mut self, message: Message, outlives_crash: bool) -> Routed {
-        let message = Arc::new(message);
+    pub(crate) fn route(&mut self, message: Arc<Message>, outlives_crash: bool) -> Routed {
         let before = self.gate.appended();
         let shards = std::mem::take(&mut self.scratch.shards);
         let share_forwards = std::mem::take(&mut self.scratch.share_forwards);
@@ -371,9 +369,10 @@ impl Broker {
     }
 
     /// The server publishes (`$SYS`): what finds no credit is dropped.
-    pub(crate) fn publish_internal(&mut self, mut message: Message) {
-        message.publisher = QueueId::NONE;
-        message.id = self.ids.next(self.now.wall);
+    pub(crate) fn publish_internal(&mut self, mut message: Arc<Message>) {
+        let named = Arc::make_mut(&mut message);
+        named.publisher = QueueId::NONE;
+        named.id = self.ids.next(self.now.wall);
         self.collect(&message, Origin::Here);
         if self.lacking_credit(&message).is_some() || self.must_reject(&message) {
             return self.count(Counted::DroppedQos0Congested);
@@ -382,18 +381,19 @@ impl Broker {
     }
 
     /// Publishes for a client that is gone (will, parked QoS 0): waits for credit if need be.
-    pub(crate) fn publish_orphan(&mut self, mut message: Message) {
-        message.id = self.ids.next(self.now.wall);
-        message.retain &= !is_directed(&message.topic);
+    pub(crate) fn publish_orphan(&mut self, mut message: Arc<Message>) {
+        let named = Arc::make_mut(&mut message);
+        named.id = self.ids.next(self.now.wall);
+        named.retain &= !is_directed(&named.topic);
         if !self.mesh.deferred.is_empty() {
             return self.defer(message);
         }
-        if let Err(message) = self.try_orphan(Box::new(message)) {
-            self.defer(*message);
+        if let Err(message) = self.try_orphan(message) {
+            self.defer(message);
         }
     }
 
-    fn try_orphan(&mut self, message: Box<Message>) -> Result<(), Box<Message>> {
+    fn try_orphan(&mut self, message: Arc<Message>) -> Result<(), Arc<Message>> {
         self.collect(&message, Origin::Here);
         if self.lacking_credit(&message).is_some() {
             return Err(message);
@@ -403,12 +403,12 @@ impl Broker {
         } else if self.must_reject(&message) {
             self.count(Counted::QueueOverflow);
         } else {
-            self.route(*message, false);
+            self.route(message, false);
         }
         Ok(())
     }
 
-    fn defer(&mut self, message: Message) {
+    fn defer(&mut self, message: Arc<Message>) {
         if self.mesh.deferred.len() >= self.config.deferred_max {
             return self.count(Counted::QueueOverflow);
         }
@@ -418,8 +418,8 @@ impl Broker {
     /// Credit has come back.
     pub(crate) fn publish_deferred(&mut self) {
         while let Some(message) = self.mesh.deferred.pop_front() {
-            if let Err(message) = self.try_orphan(Box::new(message)) {
-                return self.mesh.deferred.push_front(*message);
+            if let Err(message) = self.try_orphan(message) {
+                return self.mesh.deferred.push_front(message);
             }
         }
     }

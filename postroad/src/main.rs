@@ -22,6 +22,10 @@ use clap::Parser;
 use cli::{CheckConfigArgs, Cli, Command, ConfigArgs};
 use options::Sources;
 
+/// See ADR 17: messages are small pieces that are born and die by the hundred thousand a second.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Exit code for a configuration that can't be used.
 const EXIT_CONFIG: u8 = 2;
 

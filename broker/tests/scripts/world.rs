@@ -562,7 +562,7 @@ impl Arguments<'_> {
             expires_at: self.option("expires").map(|ms| now.wall.after(ms)),
             publisher: QueueId::NONE,
         };
-        Inbound { message, tag: self.option("tag").and_then(Tag::new), dup: self.has("dup") }
+        Inbound { message: message.into(), tag: self.option("tag").and_then(Tag::new), dup: self.has("dup") }
     }
 }
 

@@ -84,7 +84,7 @@ impl Shard {
             expires_at: None,
             publisher: QueueId::NONE,
         };
-        self.handle(Event::PublishInternal { message: Inbound { message, tag: None, dup: false } });
+        self.handle(Event::PublishInternal { message: Inbound { message: message.into(), tag: None, dup: false } });
         self.drain_effects();
     }
 

@@ -1,6 +1,7 @@
 //! From the client: packets to events.
 
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
@@ -8,6 +9,7 @@ use postroad_base::{Message, MessageId, Now, QueueId, ReasonCode, SessionExpiry,
 use postroad_broker::api::{DisconnectCause, Event, Inbound, Subscribe as SubscribeLine};
 use postroad_protocol::gather::Gather;
 use postroad_protocol::mqtt::{Ack, Decoded, Disconnect, Packet, Publish, Subscribe, Unsubscribe, Version, decode};
+use smallvec::SmallVec;
 
 use super::{Closing, Connection, Limits};
 
@@ -143,7 +145,7 @@ impl Connection {
             expires_at: lifetime.map(|seconds| now.wall.after(u64::from(seconds) * 1000)),
             publisher: QueueId::NONE,
         };
-        let message = Inbound { message, tag: publish.tag, dup: publish.dup };
+        let message = Inbound { message: Arc::new(message), tag: publish.tag, dup: publish.dup };
         Ok(Some(Event::Publish { connection: self.id, message }))
     }
 
@@ -225,12 +227,31 @@ fn check_alias(alias: NonZeroU16, limits: &Limits) -> Result<(), Closing> {
 /// One allocation for all parts: no slice may pin the receive buffer.
 fn copied(parts: &[&[u8]]) -> Bytes {
     let size = parts.iter().map(|part| part.len()).sum();
-    if size == 0 {
-        return Bytes::new();
+    match size {
+        0 => Bytes::new(),
+        1..=64 => in_one::<64>(parts),
+        65..=128 => in_one::<128>(parts),
+        129..=192 => in_one::<192>(parts),
+        193..=256 => in_one::<256>(parts),
+        257..=320 => in_one::<320>(parts),
+        321..=384 => in_one::<384>(parts),
+        385..=512 => in_one::<512>(parts),
+        513..=768 => in_one::<768>(parts),
+        769..=1024 => in_one::<1024>(parts),
+        _ => {
+            let mut all = BytesMut::with_capacity(size);
+            parts.iter().for_each(|part| all.put_slice(part));
+            all.freeze()
+        }
     }
-    let mut all = BytesMut::with_capacity(size);
-    parts.iter().for_each(|part| all.put_slice(part));
-    all.freeze()
+}
+
+/// At most `N` bytes, in one piece of memory with the count of those who share them. A `Bytes` made of a vector takes a
+/// second piece for the count as soon as topic and payload part.
+fn in_one<const N: usize>(parts: &[&[u8]]) -> Bytes {
+    let mut all = SmallVec::<[u8; N]>::new();
+    parts.iter().for_each(|part| all.extend_from_slice(part));
+    Bytes::from_owner(all)
 }
 
 fn topic_name(text: ByteString) -> Result<TopicName, Closing> {

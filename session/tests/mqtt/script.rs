@@ -231,7 +231,7 @@ impl Player<'_> {
 
 fn shown(event: &Event) -> String {
     if let Event::Publish { message, .. } = event {
-        let (message, tag, dup) = (&message.message, message.tag.map(|tag| tag.get()), message.dup);
+        let (message, tag, dup) = (&*message.message, message.tag.map(|tag| tag.get()), message.dup);
         let Message { topic, payload, properties, qos, retain, expires_at, .. } = message;
         let text = format!(
             "Publish {topic} {payload:?} {qos:?} tag {tag:?} dup {dup} retain {retain} expires {expires_at:?} {properties:x}"

@@ -101,7 +101,7 @@ impl Publisher {
             expires_at: None,
             publisher: QueueId::NONE,
         };
-        let message = Inbound { message, tag: Some(tag), dup };
+        let message = Inbound { message: message.into(), tag: Some(tag), dup };
         self.link.to_server.push_back(Event::Publish { connection, message });
     }
 

@@ -435,7 +435,7 @@ impl World {
             expires_at: None,
             publisher: QueueId::NONE,
         };
-        let message = Inbound { message, tag, dup: false };
+        let message = Inbound { message: message.into(), tag, dup: false };
         publisher.client.to_server.push_back(Event::Publish { connection, message });
     }
 

@@ -162,7 +162,7 @@ impl World {
         };
         Event::Publish {
             connection,
-            message: Inbound { message, tag: qos.is_acknowledged().then_some(tag), dup: false },
+            message: Inbound { message: message.into(), tag: qos.is_acknowledged().then_some(tag), dup: false },
         }
     }
 

@@ -1,5 +1,6 @@
 //! The state machine of a shard: [`Broker::handle`] takes what happened, [`Broker::poll`] gives what to do.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -40,6 +41,8 @@ pub struct Broker {
     pub(crate) timers: Timers,
     pub(crate) connections: Slab<Connection>,
     pub(crate) connection_places: Places<ByConnection>,
+    /// See [`Broker::place_of`].
+    last_place: Cell<ConnectionIndex>,
     pub(crate) sessions: Slab<Session>,
     pub(crate) clients: Places<ByClient>,
     pub(crate) queues: Places<ByQueue>,
@@ -83,6 +86,7 @@ impl Broker {
             timers: Timers::default(),
             connections: Slab::new(),
             connection_places: Places::default(),
+            last_place: Cell::new(0),
             sessions: Slab::new(),
             clients: Places::default(),
             queues: Places::default(),
@@ -187,8 +191,15 @@ impl Broker {
         }
     }
 
+    /// What a connection has sent comes in a row: the last one that was asked for is looked at first.
     pub(crate) fn place_of(&self, connection: ConnectionId) -> Option<ConnectionIndex> {
-        self.connection_places.find(&self.connections, &connection)
+        let last = self.last_place.get();
+        if self.connections.get(last as usize).is_some_and(|known| known.id == connection) {
+            return Some(last);
+        }
+        let place = self.connection_places.find(&self.connections, &connection)?;
+        self.last_place.set(place);
+        Some(place)
     }
 
     pub(crate) fn session_of_client(&self, client: &str) -> Option<SessionIndex> {

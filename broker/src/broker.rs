@@ -62,6 +62,8 @@ pub struct Broker {
     pub(crate) fences: Fences,
     /// Pieces of long work, for turns to come.
     pub(crate) later: VecDeque<Step>,
+    /// How many deliveries that have waited may leave before the next tick.
+    pub(crate) drain_quota: usize,
     /// The place of the session whose subscriptions are judged next, while the rules are new.
     pub(crate) judged: Option<usize>,
     /// How often the rules have been replaced.
@@ -102,6 +104,7 @@ impl Broker {
             repeats: Repeats::new(&config),
             fences: Fences::default(),
             later: VecDeque::new(),
+            drain_quota: config.drained_per_tick,
             judged: None,
             rules: 0,
             scratch: Scratch::default(),

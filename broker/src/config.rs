@@ -81,6 +81,9 @@ pub struct Config {
     pub backlog_bytes_max: usize,
     /// Pieces of state and deliveries that one step of a retirement puts together.
     pub retired_per_step: usize,
+    /// Deliveries that have waited which leave between two ticks by themselves, and again as many by steps: more wait for the
+    /// ticks that follow.
+    pub drained_per_tick: usize,
 }
 
 /// The bounds that can be changed while a shard runs. They hold for what comes: nothing that is queued, retained or
@@ -175,6 +178,7 @@ impl Config {
             backlog_messages_max: 256,
             backlog_bytes_max: 1 << 20,
             retired_per_step: 512,
+            drained_per_tick: 256,
         }
     }
 }

@@ -13,34 +13,82 @@ use crate::broker::{Broker, Congestion};
 use crate::gate::Waiter;
 use crate::queue::{Slot, State};
 use crate::session::{Connection, ConnectionIndex, SessionIndex};
+use crate::turns::Step;
 
 impl Broker {
-    /// Sends what the connection of this session takes.
+    /// Something new stands in this queue, or its connection takes more: sends what it takes.
     pub(crate) fn pump(&mut self, index: SessionIndex) {
-        if self.sessions[index as usize].ending {
+        let session = &self.sessions[index as usize];
+        if session.ending {
             return self.give_back(index);
         }
-        while self.resend_one(index) || self.send_one(index) {}
-        self.read_backlog(index);
+        match session.connection {
+            Some(place) => self.pump_connection(place),
+            None => {
+                while self.send_one(index) {} // what has expired goes
+                self.read_backlog(index);
+            }
+        }
+    }
+
+    /// One more stands in this queue, which was empty: it waits for nobody.
+    pub(crate) fn send_fresh(&mut self, index: SessionIndex) {
+        let connection = self.sessions[index as usize].connection;
+        if connection.is_some_and(|place| self.connections[place as usize].is_draining) {
+            return; // behind what is older
+        }
+        self.send_one(index);
         self.give_if_watched(index);
     }
 
-    /// Sends what a connection takes of both queues that it drains, the older delivery first. What it takes at once is
-    /// counted for both together.
+    /// Sends what a connection takes of the queues that it drains, as far as waiting deliveries may leave in this turn; the
+    /// rest in turns to come.
     pub(crate) fn pump_connection(&mut self, place: ConnectionIndex) {
-        let Connection { session, registration, .. } = self.connections[place as usize];
-        let Some(registration) = registration else { return self.pump(session) };
-        loop {
-            let [first, second] = self.older_first([session, registration]);
-            let sent =
-                self.resend_one(first) || self.send_one(first) || self.resend_one(second) || self.send_one(second);
-            if !sent {
-                break;
-            }
+        if self.connections[place as usize].is_draining {
+            return;
+        }
+        let most = self.drain_quota;
+        self.drain_quota -= self.send_waiting(place, most);
+    }
+
+    /// A connection's turn has come to be sent what waits; how many it was.
+    pub(crate) fn drain_some(&mut self, connection: ConnectionId, most: usize) -> usize {
+        let Some(place) = self.place_of(connection) else { return 0 };
+        self.connections[place as usize].is_draining = false;
+        self.send_waiting(place, most)
+    }
+
+    /// At most `most` deliveries, of both queues the older one first. What the connection takes at once is counted for both
+    /// together.
+    fn send_waiting(&mut self, place: ConnectionIndex, most: usize) -> usize {
+        let Connection { id, session, registration, .. } = self.connections[place as usize];
+        let mut sent = 0;
+        while sent < most && self.send_next(session, registration) {
+            sent += 1;
+        }
+        if sent == most && self.has_waiting(session, registration) {
+            self.connections[place as usize].is_draining = true;
+            self.later.push_back(Step::Drain(id));
         }
         self.read_backlog(session);
-        self.read_backlog(registration);
+        registration.into_iter().for_each(|registration| self.read_backlog(registration));
         self.give_if_watched(session);
+        sent
+    }
+
+    fn send_next(&mut self, session: SessionIndex, registration: Option<SessionIndex>) -> bool {
+        let Some(registration) = registration else { return self.resend_one(session) || self.send_one(session) };
+        let [first, second] = self.older_first([session, registration]);
+        self.resend_one(first) || self.send_one(first) || self.resend_one(second) || self.send_one(second)
+    }
+
+    /// Whether there may be something to send in memory.
+    fn has_waiting(&self, session: SessionIndex, registration: Option<SessionIndex>) -> bool {
+        let mut both = [Some(session), registration].into_iter().flatten();
+        both.any(|index| {
+            let queue = &self.sessions[index as usize].queue;
+            queue.next().is_some() || !queue.resend.is_empty()
+        })
     }
 
     fn older_first(&self, [one, other]: [SessionIndex; 2]) -> [SessionIndex; 2] {

@@ -312,6 +312,11 @@ impl Queue {
         self.young.push_back(entry);
     }
 
+    /// Whether nothing waits to be sent, in memory or stored.
+    pub fn is_empty(&self) -> bool {
+        self.young.is_empty() && self.backlog.is_none() && self.resend.is_empty()
+    }
+
     /// Whether something older than `sequence` has not been sent: only after a crash, when the window is
     /// restored from what the log says, that is without QoS 1.
     pub fn has_older(&self, sequence: Sequence) -> bool {

@@ -240,8 +240,10 @@ pub(crate) struct Connection {
     /// `Connected` has not left yet: nothing else may.
     pub opening: bool,
     pub congested: bool,
+    /// It stands in line to be sent more of what waits for it.
+    pub is_draining: bool,
     /// Deliveries whose PUBLISH waits for a commit: later ones must not overtake.
-    pub held: u32,
+    pub held: u16,
     /// Answers to publishes, in the order of receipt `[MQTT-4.6.0-2]`, `[MQTT-4.6.0-3]`.
     pub answers: VecDeque<Answer>,
     /// Number of the first of `answers`, counted from the beginning of the connection.
@@ -268,6 +270,7 @@ impl Connection {
             unacknowledged: 0,
             opening: true,
             congested: false,
+            is_draining: false,
             held: 0,
             answers: VecDeque::new(),
             answers_first: 0,

@@ -1,9 +1,13 @@
 //! Work that is too long for one turn: it is cut into steps of bounded size, which stand in one line. Each tick takes
 //! a few; while any is left, the next tick is due at once, so that clients get their turn in between.
+//!
+//! Deliveries that have waited are such work: a thousand clients that come back for a thousand messages each would have the
+//! shard for seconds. What comes to an empty queue leaves at once; of what waits, so many leave between two ticks
+//! (`Broker::drain_quota`), and whoever would take more stands in line.
 
 use std::collections::VecDeque;
 
-use base::{MonoMillis, QueueId};
+use base::{ConnectionId, MonoMillis, QueueId};
 use postroad_base as base;
 
 use crate::broker::Broker;
@@ -28,6 +32,8 @@ pub(crate) enum Step {
     Judge,
     /// Put more into the batch that the old generation gets.
     Assemble,
+    /// Send the connection more of what waits for it.
+    Drain(ConnectionId),
 }
 
 impl Broker {
@@ -43,19 +49,34 @@ impl Broker {
 
     /// Takes the next steps. What they add to the line waits for the next tick.
     pub(crate) fn take_steps(&mut self) {
-        for _ in 0..self.later.len().min(STEPS_PER_TICK) {
-            let Some(step) = self.later.pop_front() else { return };
-            match step {
-                Step::Give(session, queue) => self.give_next(session, queue),
-                Step::Answer(question) => self.answer_question(question),
-                Step::Deliver(portion) => self.give_portion(portion),
-                Step::Judge => self.judge_some(),
-                Step::Assemble => self.assemble_some(),
+        let most = self.config.drained_per_tick;
+        let step_most = most.div_ceil(STEPS_PER_TICK);
+        self.drain_quota = most;
+        let mut left = most;
+        for _ in 0..self.later.len() {
+            if left == 0 {
+                break;
             }
+            let Some(step) = self.later.pop_front() else { break };
+            left = left.saturating_sub(self.take_step(step, step_most));
         }
         if self.later.is_empty() && self.later.capacity() > ROOM_KEPT_MAX {
             self.later = VecDeque::new();
         }
+    }
+
+    /// One step, worth as much as sending `most` deliveries; how many that was.
+    fn take_step(&mut self, step: Step, most: usize) -> usize {
+        match step {
+            Step::Give(session, queue) => self.give_next(session, queue),
+            Step::Answer(question) => self.answer_question(question),
+            Step::Deliver(portion) => self.give_portion(portion),
+            Step::Judge => self.judge_some(),
+            Step::Assemble => self.assemble_some(),
+            // Who takes few is no whole step.
+            Step::Drain(connection) => return self.drain_some(connection, most).max(1),
+        }
+        most
     }
 }
 

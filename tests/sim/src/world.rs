@@ -83,6 +83,12 @@ struct Shard {
     told: Sequence,
 }
 
+impl Shard {
+    fn is_at_rest(&self) -> bool {
+        self.disk.uncommitted() == 0 && self.jobs.is_empty() && !self.retiring && !self.broker.has_steps()
+    }
+}
+
 struct World {
     options: Options,
     random: Random,
@@ -153,6 +159,7 @@ impl World {
         config.mesh_credits = self.options.credits;
         config.routing_max = 1 + self.options.seed as usize % 4;
         config.backlog_messages_max = 2;
+        config.drained_per_tick = [1, 2, 256][self.options.seed as usize / 3 % 3];
         config.retired_per_step = [1, 3, 100][self.options.seed as usize % 3];
         config.inflight_max = 3;
         config.unknown_client = UnknownClient::Queue;
@@ -833,7 +840,7 @@ impl World {
     fn is_at_rest(&self) -> bool {
         let quiet = |link: &Link| link.open && link.to_server.is_empty() && link.from_server.is_empty();
         self.mesh.values().all(VecDeque::is_empty)
-            && self.shards.iter().all(|shard| shard.disk.uncommitted() == 0 && shard.jobs.is_empty() && !shard.retiring)
+            && self.shards.iter().all(Shard::is_at_rest)
             && self.publishers.iter().all(|publisher| quiet(&publisher.link) && publisher.is_idle())
             && self.subscribers[..SUBSCRIBERS]
                 .iter()

@@ -25,6 +25,8 @@ pub(crate) enum Next {
     Stop,
 }
 
+/// Packets of clients after which no more are read in one turn.
+const PACKETS_PER_TURN: u64 = 4096;
 /// Mesh messages taken from one peer in one turn: the rest waits for the next, so that clients get theirs.
 const MESH_MESSAGES_PER_TURN: usize = 1024;
 
@@ -43,6 +45,7 @@ impl Shard {
             // epoll_wait can only fail for a bug of ours.
             self.poison(format!("epoll_wait: {error}"));
         }
+        self.read_those_again();
         for one in &ready {
             self.handle_ready(*one);
         }
@@ -51,7 +54,6 @@ impl Shard {
         for door in std::mem::take(&mut self.doors_again) {
             self.accept_some(door);
         }
-        self.read_those_again();
         self.take_orders();
         self.take_arrivals();
         self.take_mesh();
@@ -119,22 +121,35 @@ impl Shard {
             connection.flags.blocked = false;
             self.mark_dirty(id);
         }
-        if ready.read {
+        if ready.read && self.has_read_enough() {
+            self.read_again(id);
+        } else if ready.read {
             self.read(id);
         }
     }
 
+    /// They stand in front of those that become ready in this turn; who does not get his share of it stays in front.
     fn read_those_again(&mut self) {
         let mut again = std::mem::take(&mut self.again);
-        for id in again.drain(..) {
+        let mut read = 0;
+        for &id in &again {
+            if self.has_read_enough() {
+                break;
+            }
+            read += 1;
             if let Some(flags) = self.flags(id) {
                 flags.again = false;
                 self.read(id);
             }
         }
-        if self.again.is_empty() {
-            self.again = again; // keep its room
-        }
+        again.drain(..read);
+        again.append(&mut self.again);
+        self.again = again;
+    }
+
+    /// The others wait for the next turn, so that commits and steps, which are what many wait for, don't.
+    fn has_read_enough(&self) -> bool {
+        self.inputs.packets >= PACKETS_PER_TURN
     }
 
     fn take_orders(&mut self) {

@@ -34,6 +34,9 @@ criterion() {
 step perf/crowds.sh
 step perf/restart.sh
 step perf/disturbances.sh
+step perf/drain.sh
+step perf/batch.sh
+step perf/counting.sh
 step perf/shards.sh
 step perf/fanout.sh
 step perf/side-by-side.sh

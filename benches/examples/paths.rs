@@ -21,6 +21,10 @@ use postroad_storage::record::encode;
 use postroad_storage::young::{LogId, Position, Writer, WriterConfig};
 use support::{NOW, connect, message, settle};
 
+/// As in the binary (ADR 17).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[path = "../../broker/examples/support/mod.rs"]
 mod support;
 

@@ -63,7 +63,7 @@ pub enum Event {
     /// `Ingested`.
     Retire { upto: Sequence },
     /// That ingestion is done: what it covered may leave memory.
-    Ingested { upto: Sequence },
+    Ingested,
     /// The clients of this shard that `auth.file` registers, all of them: at the start and at each reload.
     Registrations { clients: Vec<(ClientId, Principal)> },
     /// Stored bytes are near the limit of the disk (or have fallen below it): refuse publishes with 0x97.
@@ -106,7 +106,7 @@ pub enum Effect {
     Mesh { to: ShardId, message: MeshMessage },
     /// Read stored deliveries of this queue after this sequence from the old generation.
     ReadBacklog { queue: QueueId, after: Sequence, messages_max: usize, bytes_max: usize },
-    /// Answer to `Event::Retire`: store this, then tell `Event::Ingested { upto: batch.as_of }`.
+    /// Answer to `Event::Retire`: store this, then tell `Event::Ingested`.
     Ingest { batch: Box<Retirement> },
     /// This message is taken from these clients (none: it was retained), since handling it makes us panic. Keep it whole
     /// before anything that follows is done: the records after this one say that its deliveries are over.
@@ -242,7 +242,8 @@ pub struct Retirement {
     pub as_of: Sequence,
     /// Segments up to and with this record will be recycled.
     pub upto: Sequence,
-    /// For each piece of state that changed since the last retirement: its records, or `None` if it is gone.
+    /// For each piece of state that changed since the last retirement: its records, or `None` if it is gone. Where one stands
+    /// several times, the last one counts.
     pub state: Vec<(StateKey, Option<Vec<Record>>)>,
     /// Deliveries in those segments that are still pending.
     pub pending: Vec<(QueueId, BacklogEntry)>,

@@ -62,8 +62,13 @@ pub struct Broker {
     pub(crate) fences: Fences,
     /// Pieces of long work, for turns to come.
     pub(crate) later: VecDeque<Step>,
+    /// Connections that would take more of what waits for them; each says so itself (`is_draining`), and is here once.
+    pub(crate) draining: VecDeque<ConnectionId>,
     /// How many deliveries that have waited may leave before the next tick.
     pub(crate) drain_quota: usize,
+    /// How many have come since the last tick to wait behind others for a client that is here: as many more may leave, else
+    /// a queue that is full of life would grow for ever.
+    pub(crate) arrived_behind: usize,
     /// The place of the session whose subscriptions are judged next, while the rules are new.
     pub(crate) judged: Option<usize>,
     /// How often the rules have been replaced.
@@ -79,6 +84,7 @@ impl Broker {
     /// An empty shard whose log goes on with `first`.
     pub fn new(config: Config, first: Sequence) -> Self {
         assert!(first > Sequence(0), "sequence 0 means that nothing was appended");
+        assert!(config.drained_per_tick > 0 && config.retired_per_step > 0, "a step that does nothing would never end");
         Self {
             now: Now::default(),
             effects: VecDeque::new(),
@@ -104,7 +110,9 @@ impl Broker {
             repeats: Repeats::new(&config),
             fences: Fences::default(),
             later: VecDeque::new(),
+            draining: VecDeque::new(),
             drain_quota: config.drained_per_tick,
+            arrived_behind: 0,
             judged: None,
             rules: 0,
             scratch: Scratch::default(),
@@ -136,7 +144,7 @@ impl Broker {
             Event::Mesh { from, message } => self.mesh_message(from, message),
             Event::Backlog { queue, entries, end } => self.backlog(queue, entries, end),
             Event::Retire { upto } => self.retire(upto),
-            Event::Ingested { upto } => self.ingested(upto),
+            Event::Ingested => self.ingested(),
             Event::Registrations { clients } => self.registrations_of_file(clients),
             Event::DiskFull { full } => self.disk_full = full,
             Event::SetAside { connection, tag } => self.set_aside(connection, tag),

@@ -81,8 +81,8 @@ pub struct Config {
     pub backlog_bytes_max: usize,
     /// Pieces of state and deliveries that one step of a retirement puts together.
     pub retired_per_step: usize,
-    /// Deliveries that have waited which leave between two ticks by themselves, and again as many by steps: more wait for the
-    /// ticks that follow.
+    /// Deliveries that have waited which leave between two ticks by themselves, and again as many by steps, beside as many as
+    /// have come to wait meanwhile: more wait for the ticks that follow.
     pub drained_per_tick: usize,
 }
 

@@ -11,9 +11,8 @@ use postroad_base as base;
 use crate::api::{Counted, Effect};
 use crate::broker::{Broker, Congestion};
 use crate::gate::Waiter;
-use crate::queue::{Slot, State};
+use crate::queue::{Entry, Slot, State};
 use crate::session::{Connection, ConnectionIndex, SessionIndex};
-use crate::turns::Step;
 
 impl Broker {
     /// Something new stands in this queue, or its connection takes more: sends what it takes.
@@ -31,14 +30,33 @@ impl Broker {
         }
     }
 
-    /// One more stands in this queue, which was empty: it waits for nobody.
-    pub(crate) fn send_fresh(&mut self, index: SessionIndex) {
-        let connection = self.sessions[index as usize].connection;
-        if connection.is_some_and(|place| self.connections[place as usize].is_draining) {
-            return; // behind what is older
+    /// Puts a delivery into a queue. It leaves at once if nothing waits in front of it.
+    pub(crate) fn arrive(&mut self, index: SessionIndex, entry: Entry) {
+        let session = &mut self.sessions[index as usize];
+        let waits = session.ending || !session.queue.is_empty();
+        let is_draining = session.connection.is_some_and(|place| self.connections[place as usize].is_draining);
+        session.queue.push(entry);
+        self.mark_dirty(index);
+        if waits {
+            self.arrived_behind += usize::from(self.sessions[index as usize].connection.is_some());
+            return self.pump(index);
         }
-        self.send_one(index);
-        self.give_if_watched(index);
+        if !is_draining {
+            self.send_one(index);
+            self.give_if_watched(index);
+        }
+    }
+
+    /// A delivery is over: its connection takes another one. A queue in memory gives it at once, since a turn reads so many
+    /// acknowledgements and no more; one with a backlog gives what it may.
+    fn replace(&mut self, place: ConnectionIndex) {
+        let Connection { session, registration, .. } = self.connections[place as usize];
+        let mut both = [Some(session), registration].into_iter().flatten();
+        if both.any(|index| self.sessions[index as usize].queue.backlog.is_some()) {
+            return self.pump_connection(place);
+        }
+        self.send_next(session, registration);
+        self.give_if_watched(session);
     }
 
     /// Sends what a connection takes of the queues that it drains, as far as waiting deliveries may leave in this turn; the
@@ -52,7 +70,7 @@ impl Broker {
     }
 
     /// A connection's turn has come to be sent what waits; how many it was.
-    pub(crate) fn drain_some(&mut self, connection: ConnectionId, most: usize) -> usize {
+    pub(crate) fn drain(&mut self, connection: ConnectionId, most: usize) -> usize {
         let Some(place) = self.place_of(connection) else { return 0 };
         self.connections[place as usize].is_draining = false;
         self.send_waiting(place, most)
@@ -68,7 +86,7 @@ impl Broker {
         }
         if sent == most && self.has_waiting(session, registration) {
             self.connections[place as usize].is_draining = true;
-            self.later.push_back(Step::Drain(id));
+            self.draining.push_back(id);
         }
         self.read_backlog(session);
         registration.into_iter().for_each(|registration| self.read_backlog(registration));
@@ -302,7 +320,7 @@ impl Broker {
         }
         self.stats.acknowledged += u64::from(outcome == Outcome::Acknowledged);
         self.settle(index, slot.sequence, slot.stored, outcome);
-        self.pump_connection(place);
+        self.replace(place);
     }
 
     /// Writes down that a delivery is over, where the log knows of it.

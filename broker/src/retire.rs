@@ -20,7 +20,6 @@ use crate::broker::Broker;
 use crate::gate::Waiter;
 use crate::queue::{Backlog, Entry, Queue, State, message_size};
 use crate::session::{Connection, Progress, Role, Session, SessionIndex};
-use crate::turns::Step;
 
 /// What changed since the last retirement.
 #[derive(Debug, Default)]
@@ -31,12 +30,17 @@ pub(crate) struct Retiring {
     pub dirty_queues: Vec<QueueId>,
     /// Sessions, not all of them dirty, with deliveries that were too young for the last batch.
     too_young: Vec<QueueId>,
-    /// Sessions in memory with deliveries that the last batch holds.
+    /// Sessions with deliveries in memory that the batch under way holds.
+    in_batch: Vec<QueueId>,
+    /// The same of a batch that is stored: they are to leave memory.
     leaving: Vec<QueueId>,
     /// The batch that is being put together.
     assembly: Option<Box<Assembly>>,
     /// Retirements so far.
-    number: u32,
+    count: u32,
+    /// What the last batch covers, and the last one that is stored.
+    upto: Sequence,
+    stored: Sequence,
     pub ended: Vec<QueueId>,
     /// Recovery: kept once the clock is known, which their expiry needs.
     pub replayed_retained: AHashMap<TopicName, Arc<Message>>,
@@ -50,19 +54,29 @@ struct Assembly {
     batch: Retirement,
     queues: Vec<QueueId>,
     keys: Vec<StateKey>,
-    /// Over what has changed during the one before.
-    rounds: usize,
+    /// The last record, and how much had changed, at the step before.
+    appended: Sequence,
+    changed: usize,
 }
 
 /// Stored deliveries that are read at once to be dropped.
 const TRIMMED_MAX: usize = 8;
-/// Rounds over what has changed. A round lasts as long as what changed in the one before takes, so a few leave little.
-const ROUNDS_MAX: usize = 4;
 
 impl Retiring {
+    /// Whether a tick is due for it.
+    pub fn has_steps(&self) -> bool {
+        self.assembly.is_some() || !self.leaving.is_empty()
+    }
+
+    /// Pieces of state that have changed and are in no batch.
+    fn changed(&self) -> usize {
+        self.dirty_queues.len() + self.dirty.len()
+    }
+
     /// What has changed goes into the batch, too. Whether there is any.
     fn take_changed(&mut self, assembly: &mut Assembly) -> bool {
-        let any = !self.dirty_queues.is_empty() || !self.dirty.is_empty();
+        let any = self.changed() > 0;
+        assembly.changed = 0;
         assembly.queues.append(&mut self.dirty_queues);
         assembly.keys.extend(self.dirty.drain());
         any
@@ -81,22 +95,34 @@ impl Broker {
 
     /// One retirement at a time: the next one begins after `Ingested`.
     pub(crate) fn retire(&mut self, upto: Sequence) {
-        debug_assert!(self.retiring.assembly.is_none(), "one retirement at a time");
-        self.retiring.number += 1;
+        assert!(self.retiring.assembly.is_none(), "a batch is being put together: what is in it would be in none");
+        self.retiring.count += 1;
         // Whoever got something since the last batch is dirty, or was too young for it: the others, of which there may be a
         // million, are not looked at.
         let queues = std::mem::take(&mut self.retiring.too_young);
         let batch = Retirement { upto, ..Retirement::default() };
-        let mut assembly = Box::new(Assembly { batch, queues, keys: Vec::new(), rounds: 1 });
+        let mut assembly =
+            Box::new(Assembly { batch, queues, keys: Vec::new(), appended: self.gate.appended(), changed: 0 });
         self.retiring.take_changed(&mut assembly);
         self.retiring.assembly = Some(assembly);
         self.assemble_some();
     }
 
+    /// The next steps of what a retirement has to do here.
+    pub(crate) fn retire_some(&mut self) {
+        self.leave_some();
+        self.assemble_some();
+    }
+
     /// The next step of the batch; the last one, if little is left.
-    pub(crate) fn assemble_some(&mut self) {
+    ///
+    /// Four pieces for each change since the last step, if that is more than the usual: then a round over what has changed is a
+    /// quarter of the one before, whatever comes, and what the log takes in meanwhile is bounded by what had changed.
+    fn assemble_some(&mut self) {
         let Some(mut assembly) = self.retiring.assembly.take() else { return };
-        let mut left = self.config.retired_per_step;
+        let appended = self.gate.appended().0 - std::mem::replace(&mut assembly.appended, self.gate.appended()).0;
+        let changed = self.retiring.changed() - std::mem::replace(&mut assembly.changed, self.retiring.changed());
+        let mut left = self.config.retired_per_step.max(4 * changed.max(appended as usize));
         loop {
             let Assembly { batch, queues, keys, .. } = &mut *assembly;
             while left > 0
@@ -112,24 +138,20 @@ impl Broker {
                 left -= 1;
             }
             if !queues.is_empty() || !keys.is_empty() {
-                break;
+                self.retiring.assembly = Some(assembly);
+                return;
             }
             if !self.retiring.take_changed(&mut assembly) {
                 return self.give_to_old(assembly.batch);
             }
-            assembly.rounds += 1;
-            if assembly.rounds == ROUNDS_MAX {
-                left = usize::MAX;
-            }
         }
-        self.retiring.assembly = Some(assembly);
-        self.later.push_back(Step::Assemble);
     }
 
     /// Nothing has changed that is not in it.
     fn give_to_old(&mut self, mut batch: Retirement) {
         self.known_ids_into(&mut batch);
         batch.as_of = self.gate.appended();
+        self.retiring.upto = batch.upto;
         batch.settled = std::mem::take(&mut self.retiring.settled);
         batch.ended = std::mem::take(&mut self.retiring.ended);
         let effect = Effect::Ingest { batch: Box::new(batch) };
@@ -143,21 +165,25 @@ impl Broker {
             return 1;
         };
         let before = batch.pending.len();
-        self.pending_into(index, batch);
-        let added = batch.pending.len() - before;
+        let looked_at = self.pending_into(index, batch);
         let session = &mut self.sessions[index as usize];
-        if std::mem::take(&mut session.dirty) || added > 0 {
+        let mut records = 0;
+        if std::mem::take(&mut session.dirty) || batch.pending.len() > before {
             session.watermark = session.watermark.max(batch.upto);
-            batch.state.push((StateKey::Queue(queue), Some(session_records(session))));
+            let state = session_records(session);
+            records = state.len();
+            batch.state.push((StateKey::Queue(queue), Some(state)));
         }
-        added + 1
+        1 + looked_at + records
     }
 
-    fn pending_into(&mut self, index: SessionIndex, batch: &mut Retirement) {
+    /// What is pending of this queue and not stored yet; how many deliveries it looked at.
+    fn pending_into(&mut self, index: SessionIndex, batch: &mut Retirement) -> usize {
         let session = &mut self.sessions[index as usize];
         let (queue, upto) = (session.id, batch.upto);
-        let mut too_young = false;
+        let (mut too_young, mut looked_at) = (false, 0);
         let mut take = |entry: &mut Entry| {
+            looked_at += 1;
             too_young |= entry.sequence > upto;
             if !entry.stored && entry.sequence <= upto {
                 entry.stored = true;
@@ -170,19 +196,21 @@ impl Broker {
                 slot.stored |= take(entry);
             }
         }
-        for entry in &mut session.queue.young {
+        let stored = session.queue.young.partition_point(|entry| entry.stored);
+        for entry in session.queue.young.range_mut(stored..) {
             take(entry);
             if entry.sequence > upto {
                 break;
             }
         }
-        let number = self.retiring.number;
-        if too_young && std::mem::replace(&mut session.too_young, number) != number {
+        let number = self.retiring.count;
+        if too_young && std::mem::replace(&mut session.too_young_in, number) != number {
             self.retiring.too_young.push(queue);
         }
         if session.queue.young.front().is_some_and(|entry| entry.stored) {
-            self.retiring.leaving.push(queue);
+            self.retiring.in_batch.push(queue);
         }
+        looked_at
     }
 
     /// Ids that publishers may repeat outlive the records that hold them, as if a queue of ours had taken them in.
@@ -211,37 +239,50 @@ impl Broker {
         }
     }
 
-    /// What is stored and waits leaves memory: it is read back in portions when its turn comes.
-    pub(crate) fn ingested(&mut self, upto: Sequence) {
-        let leaving: Vec<_> = std::mem::take(&mut self.retiring.leaving);
-        let places: Vec<_> = leaving.into_iter().filter_map(|queue| self.session_of_queue(queue)).collect();
-        for &index in &places {
-            let queue = &mut self.sessions[index as usize].queue;
-            let is_old = |entry: &Entry| entry.stored && entry.sequence <= upto;
-            let count = queue.young.iter().take_while(|entry| is_old(entry)).count();
-            let Some(first) = queue.young.front().map(|entry| entry.sequence).filter(|_| count > 0) else { continue };
-            let (mut last, mut bytes, mut maybe_sent) = (first, 0, 0);
-            for entry in queue.young.drain(..count) {
-                bytes += entry.size();
-                maybe_sent += usize::from(entry.dup);
-                last = entry.sequence;
-            }
-            queue.bytes -= bytes.min(queue.bytes);
-            let after = Sequence(first.0 - 1);
-            let backlog = queue.backlog.get_or_insert_with(|| Box::new(Backlog { after, ..Backlog::default() }));
-            if maybe_sent > 0 {
-                // What is older may have been sent before the crash, too.
-                backlog.maybe_sent = backlog.maybe_sent.max(backlog.unread + maybe_sent);
-            }
-            backlog.until = last;
-            backlog.unread += count;
-            backlog.unread_bytes += bytes;
-            backlog.ended = false;
-            backlog.extended = backlog.reading;
+    /// The batch is in the old generation: what it holds and waits leaves memory.
+    pub(crate) fn ingested(&mut self) {
+        self.retiring.stored = self.retiring.upto;
+        let Retiring { leaving, in_batch, .. } = &mut self.retiring;
+        leaving.append(in_batch);
+        self.leave_some();
+    }
+
+    fn leave_some(&mut self) {
+        let mut left = self.config.retired_per_step;
+        while left > 0
+            && let Some(queue) = self.retiring.leaving.pop()
+        {
+            left = left.saturating_sub(1 + self.leave_memory(queue));
         }
-        for index in places {
-            self.read_backlog(index);
+    }
+
+    /// What is stored of this queue and waits leaves memory, to be read back in portions when its turn comes; how many that was.
+    fn leave_memory(&mut self, queue: QueueId) -> usize {
+        let Some(index) = self.session_of_queue(queue) else { return 0 };
+        let stored = self.retiring.stored;
+        let queue = &mut self.sessions[index as usize].queue;
+        let count = queue.young.partition_point(|entry| entry.stored && entry.sequence <= stored);
+        let Some(first) = queue.young.front().map(|entry| entry.sequence).filter(|_| count > 0) else { return 0 };
+        let (mut last, mut bytes, mut maybe_sent) = (first, 0, 0);
+        for entry in queue.young.drain(..count) {
+            bytes += entry.size();
+            maybe_sent += usize::from(entry.dup);
+            last = entry.sequence;
         }
+        queue.bytes -= bytes.min(queue.bytes);
+        let after = Sequence(first.0 - 1);
+        let backlog = queue.backlog.get_or_insert_with(|| Box::new(Backlog { after, ..Backlog::default() }));
+        if maybe_sent > 0 {
+            // What is older may have been sent before the crash, too.
+            backlog.maybe_sent = backlog.maybe_sent.max(backlog.unread + maybe_sent);
+        }
+        backlog.until = last;
+        backlog.unread += count;
+        backlog.unread_bytes += bytes;
+        backlog.ended = false;
+        backlog.extended = backlog.reading;
+        self.read_backlog(index);
+        count
     }
 
     /// Asks for the next portion of a connected (or ending) session's stored deliveries, in time.

@@ -270,14 +270,7 @@ impl Broker {
         }
         let session = &mut self.sessions[index as usize];
         session.maybe_shared |= entry.group.is_some();
-        let is_fresh = session.queue.is_empty() && !session.ending;
-        session.queue.push(entry);
-        self.mark_dirty(index);
-        if is_fresh {
-            self.send_fresh(index);
-        } else {
-            self.pump(index);
-        }
+        self.arrive(index, entry);
         true
     }
 

@@ -106,7 +106,7 @@ pub(crate) struct Session {
     /// Changed since the last retirement.
     pub dirty: bool,
     /// The last retirement that found deliveries which were too young for it.
-    pub too_young: u32,
+    pub too_young_in: u32,
     /// Everything up to here is settled or stored (see `recover`).
     pub watermark: Sequence,
     pub has_watermark: bool,
@@ -190,7 +190,7 @@ impl Session {
             will_timer: None,
             watch: None,
             dirty: false,
-            too_young: 0,
+            too_young_in: 0,
             watermark: Sequence(0),
             has_watermark: false,
             mark: 0,

@@ -3,19 +3,21 @@
 //!
 //! Deliveries that have waited are such work: a thousand clients that come back for a thousand messages each would have the
 //! shard for seconds. What comes to an empty queue leaves at once; of what waits, so many leave between two ticks
-//! (`Broker::drain_quota`), and whoever would take more stands in line.
+//! (`Broker::drain_quota`), and whoever would take more stands in a line of its own.
 
 use std::collections::VecDeque;
 
-use base::{ConnectionId, MonoMillis, QueueId};
+use base::{MonoMillis, QueueId};
 use postroad_base as base;
 
 use crate::broker::Broker;
 use crate::giving::{Portion, Question};
 use crate::session::SessionIndex;
 
-/// Steps of one tick.
+/// Steps of one tick, beside the drains and the retirement.
 const STEPS_PER_TICK: usize = 4;
+/// Connections in line that one tick serves at least, if each takes its share.
+const DRAINS_PER_TICK: usize = 4;
 /// Steps whose room is kept when none waits any more.
 const ROOM_KEPT_MAX: usize = 64;
 
@@ -30,53 +32,55 @@ pub(crate) enum Step {
     Deliver(Portion),
     /// Judge the subscriptions of the next sessions by the access rules.
     Judge,
-    /// Put more into the batch that the old generation gets.
-    Assemble,
-    /// Send the connection more of what waits for it.
-    Drain(ConnectionId),
 }
 
 impl Broker {
     /// When `Event::Tick` is due.
     pub fn next_deadline(&self) -> Option<MonoMillis> {
-        if self.later.is_empty() { self.timers.next() } else { Some(self.now.mono) }
+        if self.has_steps() { Some(self.now.mono) } else { self.timers.next() }
     }
 
     /// Whether steps wait for `Event::Tick`: a tick is due at once, without a timer.
     pub fn has_steps(&self) -> bool {
-        !self.later.is_empty()
+        !self.later.is_empty() || !self.draining.is_empty() || self.retiring.has_steps()
     }
 
-    /// Takes the next steps. What they add to the line waits for the next tick.
+    /// Takes the next steps, of each kind some, so that none waits for a crowd of another. What they add to the line waits for
+    /// the next tick.
     pub(crate) fn take_steps(&mut self) {
-        let most = self.config.drained_per_tick;
-        let step_most = most.div_ceil(STEPS_PER_TICK);
-        self.drain_quota = most;
-        let mut left = most;
-        for _ in 0..self.later.len() {
-            if left == 0 {
-                break;
-            }
+        self.retire_some();
+        for _ in 0..self.later.len().min(STEPS_PER_TICK) {
             let Some(step) = self.later.pop_front() else { break };
-            left = left.saturating_sub(self.take_step(step, step_most));
+            match step {
+                Step::Give(session, queue) => self.give_next(session, queue),
+                Step::Answer(question) => self.answer_question(question),
+                Step::Deliver(portion) => self.give_portion(portion),
+                Step::Judge => self.judge_some(),
+            }
         }
-        if self.later.is_empty() && self.later.capacity() > ROOM_KEPT_MAX {
-            self.later = VecDeque::new();
-        }
+        self.drain_some();
+        shrink(&mut self.later);
+        shrink(&mut self.draining);
     }
 
-    /// One step, worth as much as sending `most` deliveries; how many that was.
-    fn take_step(&mut self, step: Step, most: usize) -> usize {
-        match step {
-            Step::Give(session, queue) => self.give_next(session, queue),
-            Step::Answer(question) => self.answer_question(question),
-            Step::Deliver(portion) => self.give_portion(portion),
-            Step::Judge => self.judge_some(),
-            Step::Assemble => self.assemble_some(),
-            // Who takes few is no whole step.
-            Step::Drain(connection) => return self.drain_some(connection, most).max(1),
+    /// Sends what waits to the connections that are first in line.
+    fn drain_some(&mut self) {
+        let usual = self.config.drained_per_tick;
+        let mut left = usual + std::mem::take(&mut self.arrived_behind);
+        self.drain_quota = left;
+        let share = (left / self.draining.len().max(1)).max(usual.div_ceil(DRAINS_PER_TICK));
+        for _ in 0..self.draining.len() {
+            let Some(connection) = self.draining.pop_front_if(|_| left > 0) else { break };
+            let sent = self.drain(connection, left.min(share));
+            left -= sent.clamp(1, left); // who takes none has cost something, too
         }
-        most
+    }
+}
+
+/// Gives the room of a line that was long back.
+fn shrink<T>(line: &mut VecDeque<T>) {
+    if line.is_empty() && line.capacity() > ROOM_KEPT_MAX {
+        *line = VecDeque::new();
     }
 }
 

@@ -8,7 +8,7 @@
 //! unsub 1 6 a/+      disc 1 [lost|will|shutdown] [expiry=0]
 //! congested 1        writable 1      at 5000 (advances the clock, ticks)
 //! commit             hold / flow (commits by hand / after each line)
-//! rest / work        steps of long work wait / go on
+//! rest / work        ticks wait / go on
 //! stop 1 / go        mesh messages from shard 1 wait / go on
 //! cut 1 0 / join 1 0 those from shard 1 to shard 0 only
 //! allow a/# [to=user:u] the access rules: this, and nothing else, may be subscribed to
@@ -80,7 +80,7 @@ pub struct World {
     config: Config,
     now: u64,
     hold: bool,
-    /// Steps of long work wait.
+    /// Ticks wait.
     rest: bool,
     /// Pairs of shards whose messages wait.
     cuts: BTreeSet<(u16, u16)>,
@@ -320,11 +320,10 @@ impl World {
                 self.handle(shard, Event::Backlog { queue, entries, end });
             }
             Effect::Ingest { batch } => {
-                let upto = batch.upto;
                 let (pending, settled) = (batch.pending.len(), batch.settled.len());
                 writeln!(self.out, "    ingest: {pending} pending, {settled} settled").unwrap();
                 self.shards[shard].disk.ingest(*batch);
-                self.handle(shard, Event::Ingested { upto });
+                self.handle(shard, Event::Ingested);
             }
             _ => writeln!(self.out, "    {}", line.expect("everything else has words")).unwrap(),
         }

@@ -39,7 +39,6 @@ pub(crate) use worker::Worker;
 /// What the worker has done.
 pub(crate) enum WorkDone {
     Ingested {
-        as_of: Sequence,
         old_bytes: u64,
     },
     Backlog {
@@ -135,7 +134,8 @@ impl ShardLog {
     ///
     /// The bound: a commit begins only below twice `log.young_bytes`, or before the worker has what it is to take in,
     /// since that leaves only after all that was appended before it. So the window never holds more than twice
-    /// `log.young_bytes`, what was gathered while it was that large, and one commit.
+    /// `log.young_bytes`, what was gathered while it was that large, one commit, and what the broker appends while it puts a
+    /// batch together: a record for four pieces of what had changed, at most.
     fn is_held(&self) -> bool {
         self.ingesting && self.writer.window_bytes() >= 2 * self.young_bytes
     }
@@ -275,12 +275,12 @@ impl Shard {
 
     pub(crate) fn work_done(&mut self, done: WorkDone) {
         match done {
-            WorkDone::Ingested { as_of, old_bytes } => {
+            WorkDone::Ingested { old_bytes } => {
                 if let Some(log) = &mut self.log {
                     log.figures.old_bytes = old_bytes;
                     log.retired();
                 }
-                self.handle(Event::Ingested { upto: as_of });
+                self.handle(Event::Ingested);
                 self.drain_effects();
                 self.retire_if_due();
                 self.watch_disk();

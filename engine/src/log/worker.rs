@@ -114,9 +114,8 @@ impl Drop for Worker {
 
 fn ingest(old: &Old, batch: Retirement) -> WorkDone {
     crate::fault::planted("panic-worker", b"");
-    let as_of = batch.as_of;
     match old.ingest(ingest_batch(batch)) {
-        Ok(()) => WorkDone::Ingested { as_of, old_bytes: old.disk_bytes() },
+        Ok(()) => WorkDone::Ingested { old_bytes: old.disk_bytes() },
         Err(error) => WorkDone::Failed(error.to_string()),
     }
 }

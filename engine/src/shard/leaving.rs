@@ -74,12 +74,13 @@ impl Shard {
         Some(connection)
     }
 
-    /// Its time is over.
+    /// Its time is over, unless what it has sent waits for us.
     pub(super) fn deadline_passed(&mut self, id: ConnectionId) {
         let now = self.now;
         let Some(connection) = self.connection(id) else { return };
         match &mut connection.stage {
-            Stage::Serving(session) if connection.flags.parked => session.touch(now),
+            Stage::Serving(session) if connection.flags.parked || connection.flags.again => session.touch(now),
+            Stage::Handshake if connection.flags.again => {}
             Stage::Serving(session) => match crate::crash::guarded(|| session.on_deadline(now)) {
                 Some(Some(closing)) => return self.close_for(id, closing),
                 Some(None) => {}

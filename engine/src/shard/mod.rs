@@ -363,7 +363,7 @@ impl Shard {
         }
     }
 
-    /// Read it in the next turn, also if the kernel has nothing to say.
+    /// Read it in a turn to come, also if the kernel has nothing to say.
     fn read_again(&mut self, id: ConnectionId) {
         let Some(flags) = self.flags(id) else { return };
         if !std::mem::replace(&mut flags.again, true) {

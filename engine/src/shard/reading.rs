@@ -72,7 +72,7 @@ impl Shard {
         let mut outcome = Outcome::More;
         for _ in 0..RECEIVES_PER_TURN {
             outcome = self.receive(id, &mut buffer);
-            if matches!(outcome, Outcome::Done) {
+            if matches!(outcome, Outcome::Done) || self.has_read_enough() {
                 break;
             }
         }

@@ -25,7 +25,7 @@ pub(crate) enum Next {
     Stop,
 }
 
-/// Packets of clients after which no more are read in one turn.
+/// Packets of clients after which nothing more is received in one turn: what one call brings is taken in.
 const PACKETS_PER_TURN: u64 = 4096;
 /// Mesh messages taken from one peer in one turn: the rest waits for the next, so that clients get theirs.
 const MESH_MESSAGES_PER_TURN: usize = 1024;
@@ -148,7 +148,7 @@ impl Shard {
     }
 
     /// The others wait for the next turn, so that commits and steps, which are what many wait for, don't.
-    fn has_read_enough(&self) -> bool {
+    pub(super) fn has_read_enough(&self) -> bool {
         self.inputs.packets >= PACKETS_PER_TURN
     }
 

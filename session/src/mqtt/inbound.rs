@@ -230,14 +230,15 @@ fn copied(parts: &[&[u8]]) -> Bytes {
     match size {
         0 => Bytes::new(),
         1..=64 => in_one::<64>(parts),
-        65..=128 => in_one::<128>(parts),
-        129..=192 => in_one::<192>(parts),
-        193..=256 => in_one::<256>(parts),
-        257..=320 => in_one::<320>(parts),
-        321..=384 => in_one::<384>(parts),
-        385..=512 => in_one::<512>(parts),
-        513..=768 => in_one::<768>(parts),
-        769..=1024 => in_one::<1024>(parts),
+        65..=112 => in_one::<112>(parts),
+        113..=176 => in_one::<176>(parts),
+        177..=240 => in_one::<240>(parts),
+        241..=304 => in_one::<304>(parts),
+        305..=368 => in_one::<368>(parts),
+        369..=496 => in_one::<496>(parts),
+        497..=624 => in_one::<624>(parts),
+        625..=752 => in_one::<752>(parts),
+        753..=1008 => in_one::<1008>(parts),
         _ => {
             let mut all = BytesMut::with_capacity(size);
             parts.iter().for_each(|part| all.put_slice(part));
@@ -247,7 +248,8 @@ fn copied(parts: &[&[u8]]) -> Bytes {
 }
 
 /// At most `N` bytes, in one piece of memory with the count of those who share them. A `Bytes` made of a vector takes a
-/// second piece for the count as soon as topic and payload part.
+/// second piece for the count as soon as topic and payload part. Count and length are 16 bytes more: the sizes above are those of
+/// the allocator less these.
 fn in_one<const N: usize>(parts: &[&[u8]]) -> Bytes {
     let mut all = SmallVec::<[u8; N]>::new();
     parts.iter().for_each(|part| all.extend_from_slice(part));

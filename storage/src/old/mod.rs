@@ -75,7 +75,8 @@ pub struct IngestBatch {
     pub as_of: Sequence,
     /// Segments up to and with this record will be recycled.
     pub upto: Sequence,
-    /// Each piece of state that changed: its records, or `None` if it is gone.
+    /// Each piece of state that changed: its records, or `None` if it is gone. Where one stands several times, the last one
+    /// counts.
     pub state: Vec<(StateKey, Option<Vec<Record>>)>,
     /// All deliveries of records ≤ `upto` that are still pending and not stored yet. Any order.
     pub pending: Vec<Pending>,

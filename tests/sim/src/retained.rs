@@ -311,7 +311,7 @@ impl World {
                 self.shards[shard].disk.ingest(&batch);
                 self.shards[shard].disk.recycle(batch.upto);
                 self.shards[shard].retiring = false;
-                self.handle(shard, Event::Ingested { upto: batch.upto })
+                self.handle(shard, Event::Ingested)
             }
         }
     }

@@ -392,7 +392,7 @@ impl World {
                     self.shards[shard].disk.recycle(batch.upto);
                 }
                 self.shards[shard].retiring = false;
-                self.handle(shard, Event::Ingested { upto: batch.upto });
+                self.handle(shard, Event::Ingested);
             }
         }
     }

@@ -55,8 +55,14 @@ impl Broker {
         if both.any(|index| self.sessions[index as usize].queue.backlog.is_some()) {
             return self.pump_connection(place);
         }
-        self.send_next(session, registration);
-        self.give_if_watched(session);
+        // What has expired is dropped on the way: that is not the one that takes the room.
+        let before = self.connections[place as usize].unacknowledged;
+        for _ in 0..self.config.drained_per_tick {
+            if !self.send_next(session, registration) || self.connections[place as usize].unacknowledged > before {
+                return self.give_if_watched(session);
+            }
+        }
+        self.pump_connection(place);
     }
 
     /// Sends what a connection takes of the queues that it drains, as far as waiting deliveries may leave in this turn; the
@@ -320,6 +326,9 @@ impl Broker {
         }
         self.stats.acknowledged += u64::from(outcome == Outcome::Acknowledged);
         self.settle(index, slot.sequence, slot.stored, outcome);
+        if outcome == Outcome::TooLarge {
+            return self.pump_connection(place); // nobody had to read anything for it: a whole queue may be too large
+        }
         self.replace(place);
     }
 

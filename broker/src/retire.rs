@@ -57,8 +57,12 @@ struct Assembly {
     /// The last record, and how much had changed, at the step before.
     appended: Sequence,
     changed: usize,
+    /// Over what has changed during the one before.
+    rounds: usize,
 }
 
+/// Rounds of a retirement over what has changed; the last one is one step.
+const ROUNDS_MAX: usize = 4;
 /// Stored deliveries that are read at once to be dropped.
 const TRIMMED_MAX: usize = 8;
 
@@ -77,6 +81,7 @@ impl Retiring {
     fn take_changed(&mut self, assembly: &mut Assembly) -> bool {
         let any = self.changed() > 0;
         assembly.changed = 0;
+        assembly.rounds += 1;
         assembly.queues.append(&mut self.dirty_queues);
         assembly.keys.extend(self.dirty.drain());
         any
@@ -101,8 +106,14 @@ impl Broker {
         // million, are not looked at.
         let queues = std::mem::take(&mut self.retiring.too_young);
         let batch = Retirement { upto, ..Retirement::default() };
-        let mut assembly =
-            Box::new(Assembly { batch, queues, keys: Vec::new(), appended: self.gate.appended(), changed: 0 });
+        let mut assembly = Box::new(Assembly {
+            batch,
+            queues,
+            keys: Vec::new(),
+            appended: self.gate.appended(),
+            changed: 0,
+            rounds: 0,
+        });
         self.retiring.take_changed(&mut assembly);
         self.retiring.assembly = Some(assembly);
         self.assemble_some();
@@ -116,8 +127,9 @@ impl Broker {
 
     /// The next step of the batch; the last one, if little is left.
     ///
-    /// Four pieces for each change since the last step, if that is more than the usual: then a round over what has changed is a
-    /// quarter of the one before, whatever comes, and what the log takes in meanwhile is bounded by what had changed.
+    /// Four pieces for each change since the last step, if that is more than the usual: then a round over what has changed is
+    /// shorter than the one before, and what the log takes in meanwhile is bounded by what had changed. Sessions with much in flight
+    /// are many pieces for one change: the last round is one step, so that it ends whatever comes.
     fn assemble_some(&mut self) {
         let Some(mut assembly) = self.retiring.assembly.take() else { return };
         let appended = self.gate.appended().0 - std::mem::replace(&mut assembly.appended, self.gate.appended()).0;
@@ -143,6 +155,9 @@ impl Broker {
             }
             if !self.retiring.take_changed(&mut assembly) {
                 return self.give_to_old(assembly.batch);
+            }
+            if assembly.rounds >= ROUNDS_MAX {
+                left = usize::MAX;
             }
         }
     }

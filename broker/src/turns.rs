@@ -18,6 +18,8 @@ use crate::session::SessionIndex;
 const STEPS_PER_TICK: usize = 4;
 /// Connections in line that one tick serves at least, if each takes its share.
 const DRAINS_PER_TICK: usize = 4;
+/// What has come behind others counts up to so many times the usual: without anybody in line no tick may come for long.
+const ARRIVED_TIMES_MAX: usize = 16;
 /// Steps whose room is kept when none waits any more.
 const ROOM_KEPT_MAX: usize = 64;
 
@@ -66,7 +68,7 @@ impl Broker {
     /// Sends what waits to the connections that are first in line.
     fn drain_some(&mut self) {
         let usual = self.config.drained_per_tick;
-        let mut left = usual + std::mem::take(&mut self.arrived_behind);
+        let mut left = usual + std::mem::take(&mut self.arrived_behind).min(ARRIVED_TIMES_MAX * usual);
         self.drain_quota = left;
         let share = (left / self.draining.len().max(1)).max(usual.div_ceil(DRAINS_PER_TICK));
         for _ in 0..self.draining.len() {

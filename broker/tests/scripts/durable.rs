@@ -556,3 +556,13 @@ fn an_acknowledgement_sends_the_next_one_whatever_else_waits() {
         assert!(output.contains(&format!("deliver a \"{}\"", n + 2)), "{output}");
     }
 }
+
+/// An acknowledgement whose room was taken by what had expired once left the rest of the queue to nobody.
+#[test]
+fn what_has_expired_takes_no_room_of_what_follows() {
+    let mut world = World::new(1, true, |_| {});
+    world.run("connect 1 slow expiry=60 max=1\nsub 1 1 a:1\nconnect 2 pub");
+    world.run("pub 2 a one qos=1 tag=1\npub 2 a late qos=1 tag=2 expires=500\npub 2 a later qos=1 tag=3 expires=500\npub 2 a good qos=1 tag=4\nat 2000");
+    let output = world.run("ack 1 1");
+    assert!(output.contains("deliver a \"good\""), "{output}");
+}

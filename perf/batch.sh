@@ -14,13 +14,13 @@ for case in "5 5" "20 20" "200 20"; do
   for repetition in $(seq "$repetitions"); do
     read -r inflight burst <<<"$case"
     start_postroad 1 --set durability=fsync
-    load "batch-load.$repetition" pairs --count 50 --qos 1 --payload 256 --inflight "$inflight" --burst "$burst" --persistent --duration "$seconds_each"
+    load "batch-load-$((50 * inflight)).$repetition" pairs --count 50 --qos 1 --payload 256 --inflight "$inflight" --burst "$burst" --persistent --duration "$seconds_each"
     commits=$(metric postroad_log_commits_total) bytes=$(metric postroad_log_written_bytes_total)
     stop_broker
     each=$(((bytes / commits + 4095) / 4096 * 4096)) # appends are of whole pages
     taskset -c "$broker_cpu" "$bench" sync-probe --dir "$work" --bytes "$each" --seconds "$seconds_each" --json "$work/bare.json"
     file=$results/batch-$((50 * inflight))-under-way.$repetition.json
-    python3 - "$results/batch-load.$repetition.json" "$work/bare.json" "$commits" "$each" "$seconds_each" >"$file" <<'END'
+    python3 - "$results/batch-load-$((50 * inflight)).$repetition.json" "$work/bare.json" "$commits" "$each" "$seconds_each" >"$file" <<'END'
 import json, sys
 load, bare = (json.load(open(name)) for name in sys.argv[1:3])
 commits, each, seconds = (float(word) for word in sys.argv[3:])

@@ -24,7 +24,8 @@ count() {
   stop_broker
   callgrind_annotate --auto=yes --show=Ir --show-percs=no --threshold=100 --context=0 "$CALLGRIND_OUT" >"$work/$1.lines" 2>/dev/null
   all=$(awk '/PROGRAM TOTALS/ { gsub(",", "", $1); print $1 }' "$work/$1.lines")
-  some=$(grep -E "^ *[0-9,]+ +[^/]*($counting)" "$work/$1.lines" | awk '{ gsub(",", "", $1); sum += $1 } END { printf "%d", sum }')
+  some=$(grep -E "^ *[0-9,]+ +[^/]*($counting)" "$work/$1.lines" | awk '{ gsub(",", "", $1); sum += $1 } END { printf "%d", sum }') ||
+    fail "no line counts: has $postroad no line tables?"
 }
 
 count idle sleep 3

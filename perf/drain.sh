@@ -7,18 +7,11 @@
 # The clients that drain share the generator's core with those that are watched, at the lowest priority; the generator's own lag
 # is shown beside the figures that it would explain.
 source "$(dirname "$0")/lib.sh"
-messages=1000000 sessions=1000
-while [ $# -gt 0 ]; do
-  case $1 in
-    --messages) messages=$2 && shift 2 ;;
-    --sessions) sessions=$2 && shift 2 ;;
-    *) fail "unknown option $1; see the head of $0" ;;
-  esac
-done
+read_sizes "$@"
 stored=(offline --count "$sessions" --messages "$messages" --qos 1 --payload 256 --v5)
 watched=(pairs --count 10 --qos 1 --payload 256 --rate 2000 --v5 --persistent --warmup 1 --client-prefix watched)
 
-files=() others_files=()
+files=() others_files=() beside=()
 for repetition in $(seq "$repetitions"); do
   start_postroad 1
   load "drain-live.$repetition" pairs --count "$sessions" --qos 1 --payload 256 --inflight 100 --burst 50 --v5 --persistent --messages "$messages" --client-prefix live
@@ -28,6 +21,8 @@ for repetition in $(seq "$repetitions"); do
   load "drain-fill.$repetition" "${stored[@]}" --inflight 100 --burst 50 --phase fill
   sleep 40 # longer than log.young_age: all of it is in the old generation
   load "drain-alone.$repetition" "${watched[@]}" --duration 8
+  beside+=("$results/drain-beside.$repetition.json")
+  rm -f "$results/drain-beside.$repetition.json"
   nice -n 19 taskset -c "$bench_cpu" "$bench" "${stored[@]}" --phase drain --port "$port" --json "$results/drain-beside.$repetition.json" >/dev/null &
   others+=($!)
   load "drain-watched.$repetition" "${watched[@]}" --duration 8
@@ -42,5 +37,5 @@ columns=/traffic/acknowledge/p99_us=PUBACK\ p99\ µs,/traffic/acknowledge/p50_us
 columns+=,/traffic/send_lag/p99_us=generator\ lag\ p99\ µs,/traffic/missing=missing
 summarize "Others during the drain" --against alone --columns "$columns" "${others_files[@]}"
 columns=/traffic/received=received,/traffic/received_per_second=drained/s
-table --columns "$columns" "$results"/drain-beside.*.json
+table --columns "$columns" "${beside[@]}"
 done_with_faults

@@ -38,6 +38,18 @@ fail() {
   exit 2
 }
 
+# Reads --messages and --sessions into $messages and $sessions.
+read_sizes() {
+  messages=1000000 sessions=1000
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --messages) messages=$2 && shift 2 ;;
+      --sessions) sessions=$2 && shift 2 ;;
+      *) fail "unknown option $1; see the head of $0" ;;
+    esac
+  done
+}
+
 for binary in "$postroad" "$bench"; do
   [ -x "$binary" ] || fail "$binary is missing: cargo build --release -p postroad -p postroad-perf"
 done

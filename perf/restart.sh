@@ -5,14 +5,7 @@
 #
 # `young`: killed at once after the last acknowledgement. `old`: 40 s later, when all has left the young generation.
 source "$(dirname "$0")/lib.sh"
-messages=1000000 sessions=1000
-while [ $# -gt 0 ]; do
-  case $1 in
-    --messages) messages=$2 && shift 2 ;;
-    --sessions) sessions=$2 && shift 2 ;;
-    *) fail "unknown option $1; see the head of $0" ;;
-  esac
-done
+read_sizes "$@"
 
 offline=(offline --count "$sessions" --messages "$messages" --qos 1 --payload 256 --v5)
 

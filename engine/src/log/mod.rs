@@ -135,7 +135,7 @@ impl ShardLog {
     /// The bound: a commit begins only below twice `log.young_bytes`, or before the worker has what it is to take in,
     /// since that leaves only after all that was appended before it. So the window never holds more than twice
     /// `log.young_bytes`, what was gathered while it was that large, one commit, and what the broker appends while it puts a
-    /// batch together: a record for four pieces of what had changed, at most.
+    /// batch together: a record for four pieces of what had changed, in each of four rounds at most.
     fn is_held(&self) -> bool {
         self.ingesting && self.writer.window_bytes() >= 2 * self.young_bytes
     }

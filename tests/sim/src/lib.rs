@@ -16,6 +16,7 @@ mod disk;
 mod oracle;
 mod random;
 mod retained;
+mod shard;
 mod world;
 
 pub use random::Random;

@@ -13,14 +13,13 @@ use base::{
 };
 use postroad_base as base;
 use postroad_broker::api::{
-    ClientName, Connect, Delivery, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Retirement,
-    Subscribe,
+    ClientName, Connect, Delivery, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Subscribe,
 };
 use postroad_broker::{Broker, Config};
 
 use crate::Canary;
-use crate::disk::Disk;
 use crate::random::Random;
+use crate::shard::{Job, Shard};
 
 /// A run.
 #[derive(Clone, Copy, Debug)]
@@ -62,20 +61,6 @@ pub fn run_retained(options: RetainedOptions) -> Result<RetainedReport, String> 
     let mut world = World::new(options);
     let outcome = (0..options.steps).try_for_each(|_| world.step()).and_then(|()| world.finish());
     outcome.map(|()| world.report).map_err(|what| format!("seed {}: {what} ({:?})", options.seed, world.report))
-}
-
-struct Shard {
-    broker: Broker,
-    disk: Disk,
-    jobs: VecDeque<Job>,
-    retiring: bool,
-    told: Sequence,
-}
-
-/// Work of the old generation's worker, done some time later.
-enum Job {
-    Read { queue: QueueId, after: Sequence, messages_max: usize },
-    Ingest(Box<Retirement>),
 }
 
 /// What both kinds of client have. A client has a new name, and so a new session, after each crash.
@@ -145,13 +130,7 @@ impl World {
         };
         for shard in 0..options.shards {
             let broker = Broker::new(world.config(shard), Sequence(1));
-            world.shards.push(Shard {
-                broker,
-                disk: Disk::new(),
-                jobs: VecDeque::new(),
-                retiring: false,
-                told: Sequence(0),
-            });
+            world.shards.push(Shard::new(broker));
         }
         world
     }

@@ -4,21 +4,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, MonoMillis, Now, Outcome, Placement, Qos, QueueId, QueueOwner, Record, Sequence,
-    SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, WallMillis,
+    ClientId, ConnectionId, MonoMillis, Now, Outcome, Placement, Qos, QueueOwner, Record, Sequence, SessionExpiry,
+    ShardId, SubscriptionOptions, Tag, TopicFilter, WallMillis,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
 use postroad_broker::api::{
-    ClientName, Connect, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal, Retirement, StateKey,
-    Subscribe,
+    ClientName, Connect, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal, StateKey, Subscribe,
 };
 use postroad_broker::{Broker, Config, UnknownClient};
 
 use crate::client::{Link, Publisher, Subscriber};
-use crate::disk::Disk;
 use crate::oracle::{FILTERS, GROUPS, Oracle, PUSH_TOPIC, SHARED_TOPIC};
 use crate::random::Random;
+use crate::shard::{Job, Shard};
 use crate::{Canary, Report};
 
 /// A run.
@@ -64,29 +63,6 @@ pub fn run(options: Options) -> Result<Report, String> {
     let mut world = World::new(options);
     let outcome = (0..options.steps).try_for_each(|_| world.step()).and_then(|()| world.finish());
     outcome.map(|()| world.report).map_err(|what| format!("seed {}: {what} ({:?})", options.seed, world.report))
-}
-
-/// Work of the old generation's worker, done some time later.
-#[derive(Debug)]
-enum Job {
-    Read { queue: QueueId, after: Sequence, messages_max: usize },
-    Ingest(Box<Retirement>),
-}
-
-struct Shard {
-    broker: Broker,
-    disk: Disk,
-    jobs: VecDeque<Job>,
-    /// A retirement is under way.
-    retiring: bool,
-    /// What the broker was told is committed (differs from the disk only for the canary).
-    told: Sequence,
-}
-
-impl Shard {
-    fn is_at_rest(&self) -> bool {
-        self.disk.uncommitted() == 0 && self.jobs.is_empty() && !self.retiring && !self.broker.has_steps()
-    }
 }
 
 struct World {
@@ -137,13 +113,7 @@ impl World {
         for shard in 0..options.shards {
             let mut broker = Broker::new(world.config(shard), Sequence(1));
             broker.set_access(everybody_everything());
-            world.shards.push(Shard {
-                broker,
-                disk: Disk::new(),
-                jobs: VecDeque::new(),
-                retiring: false,
-                told: Sequence(0),
-            });
+            world.shards.push(Shard::new(broker));
         }
         world
     }

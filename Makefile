@@ -37,7 +37,7 @@ test: toolchain
 	POSTROAD_BIN="$(abspath $(TARGET))/release/postroad" $(CARGO) test --workspace --no-fail-fast
 
 bench: toolchain
-	$(CARGO) bench -p postroad-benches
+	$(CARGO) bench -p postroad-benches --benches -- --warm-up-time 0.5 --measurement-time 2 --nresamples 20000
 
 SCENARIO ?= qos1
 DURABILITY ?= fsync

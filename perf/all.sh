@@ -5,7 +5,7 @@
 #
 # It takes, with the defaults: about two hours and a half; 2 cores that do nothing else; 4 GB of memory; 10 GB of disk under target/ (no
 # tmpfs); an open file limit of 16,000 (ulimit -Hn); bash, taskset, python3, mosquitto; release builds of both binaries.
-# REPETITIONS, SECONDS_EACH, MINUTES and CRITERION_OPTIONS (--quick) make it shorter, and worth less.
+# REPETITIONS, SECONDS_EACH and MINUTES make it shorter, and worth less.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 results=target/perf-results
@@ -21,10 +21,7 @@ step() {
 }
 
 criterion() {
-  # By name, since the empty library of that crate has a harness that does not know criterion's options.
-  local benches=(cargo bench -p postroad-benches --bench codec --bench subscriptions --bench log --bench fanout)
-  # shellcheck disable=SC2086 # options are words
-  "${benches[@]}" --no-run && taskset -c "${BROKER_CPU:-0}" "${benches[@]}" -- ${CRITERION_OPTIONS:-} && {
+  cargo bench -p postroad-benches --no-run && taskset -c "${BROKER_CPU:-0}" make bench && {
     printf '\n### Criterion\n\n'
     "${POSTROAD_BENCH:-${CARGO_TARGET_DIR:-target}/release/postroad-bench}" summarize \
       --criterion "${CARGO_TARGET_DIR:-target}/criterion"

@@ -9,7 +9,7 @@
 source "$(dirname "$0")/lib.sh"
 command -v callgrind_annotate >/dev/null || fail "valgrind is missing: install the package valgrind"
 # Lines as `self.counters.writes += 1;` or `log.figures.commit.observe(micros);`.
-counting='(counters|stats|figures|inputs)(\.[a-z_0-9]+(\[[^]]*\])?)+ (\+=|= .*max\()|\.observe\('
+counting='(counters|stats|figures|inputs)(\.[a-z_0-9]+(\[[^]]*\])?)+ ([+-]=|= .*max\()|\.observe\(|BOUNDS_MICROS|self\.counts\[|sum_micros \+='
 
 counted=$work/counted
 printf '#!/bin/sh\nexec valgrind --tool=callgrind --callgrind-out-file="$CALLGRIND_OUT" "%s" "$@"\n' "$(realpath "$postroad")" >"$counted"

@@ -4,28 +4,34 @@
 #
 #   perf/drain.sh [--messages 1000000] [--sessions 1000]
 #
-# The clients that drain share the generator's core with those that are watched, at the lowest priority; the generator's own lag
-# is shown beside the figures that it would explain.
+# Those that are watched have four times as many messages drained beside them, so that the drain lasts longer than they are
+# watched; if not, that is a fault. The clients that drain share the generator's core with them, at the lowest priority; the
+# generator's own lag is shown beside the figures that it would explain.
 source "$(dirname "$0")/lib.sh"
 read_sizes "$@"
-stored=(offline --count "$sessions" --messages "$messages" --qos 1 --payload 256 --v5)
+stored=(offline --count "$sessions" --qos 1 --payload 256 --v5)
+# What waits leaves memory within log.young_age.
+fill() {
+  load "drain-fill.$repetition" "${stored[@]}" --messages "$1" --inflight 100 --burst 50 --phase fill
+  sleep 40
+}
 watched=(pairs --count 10 --qos 1 --payload 256 --rate 2000 --v5 --persistent --warmup 1 --client-prefix watched)
 
 files=() others_files=() beside=()
 for repetition in $(seq "$repetitions"); do
   start_postroad 1
   load "drain-live.$repetition" pairs --count "$sessions" --qos 1 --payload 256 --inflight 100 --burst 50 --v5 --persistent --messages "$messages" --client-prefix live
-  load "drain-fill.$repetition" "${stored[@]}" --inflight 100 --burst 50 --phase fill
-  load "drain-stored.$repetition" "${stored[@]}" --phase drain
+  fill "$messages"
+  load "drain-stored.$repetition" "${stored[@]}" --messages "$messages" --phase drain
   files+=("$results/drain-live.$repetition.json" "$results/drain-stored.$repetition.json")
-  load "drain-fill.$repetition" "${stored[@]}" --inflight 100 --burst 50 --phase fill
-  sleep 40 # longer than log.young_age: all of it is in the old generation
+  fill $((4 * messages))
   load "drain-alone.$repetition" "${watched[@]}" --duration 8
   beside+=("$results/drain-beside.$repetition.json")
   rm -f "$results/drain-beside.$repetition.json"
-  nice -n 19 taskset -c "$bench_cpu" "$bench" "${stored[@]}" --phase drain --port "$port" --json "$results/drain-beside.$repetition.json" >/dev/null &
+  nice -n 19 taskset -c "$bench_cpu" "$bench" "${stored[@]}" --messages $((4 * messages)) --phase drain --port "$port" --json "$results/drain-beside.$repetition.json" >/dev/null &
   others+=($!)
   load "drain-watched.$repetition" "${watched[@]}" --duration 8
+  kill -0 "${others[0]}" 2>/dev/null || { echo "the drain ended before the watch" >&2 && faults=$((faults + 1)); }
   wait "${others[@]}" || faults=$((faults + 1))
   others=()
   others_files+=("$results/drain-alone.$repetition.json" "$results/drain-watched.$repetition.json")

@@ -128,8 +128,9 @@ impl Broker {
     /// The next step of the batch; the last one, if little is left.
     ///
     /// Four pieces for each change since the last step, if that is more than the usual: then a round over what has changed is
-    /// shorter than the one before, and what the log takes in meanwhile is bounded by what had changed. Sessions with much in flight
-    /// are many pieces for one change: the last round is one step, so that it ends whatever comes.
+    /// shorter than the one before, and what the log takes in meanwhile is bounded by what had changed. Such a step is long only
+    /// behind a turn that was: a fan-out to 100,000 sessions changes them all. Sessions with much in flight are many pieces for one
+    /// change: the last round is one step, so that it ends whatever comes.
     fn assemble_some(&mut self) {
         let Some(mut assembly) = self.retiring.assembly.take() else { return };
         let appended = self.gate.appended().0 - std::mem::replace(&mut assembly.appended, self.gate.appended()).0;
@@ -140,7 +141,9 @@ impl Broker {
             while left > 0
                 && let Some(queue) = queues.pop()
             {
-                left = left.saturating_sub(self.queue_into(queue, batch));
+                if !self.queue_into(queue, batch, &mut left) {
+                    queues.push(queue);
+                }
             }
             while left > 0
                 && let Some(key) = keys.pop()
@@ -173,59 +176,64 @@ impl Broker {
         self.after_commit(Waiter::Emit(Box::new(effect)));
     }
 
-    /// What is pending of this queue in the segments that go, and its state, if either has changed; what it took, in pieces.
-    fn queue_into(&mut self, queue: QueueId, batch: &mut Retirement) -> usize {
+    /// What is pending of this queue in the segments that go, and its state, if either has changed. `left` is what the step may
+    /// still take, in pieces; whether the queue is done with, or the next step goes on with it.
+    fn queue_into(&mut self, queue: QueueId, batch: &mut Retirement, left: &mut usize) -> bool {
+        *left -= 1;
         let Some(index) = self.session_of_queue(queue) else {
             batch.state.push((StateKey::Queue(queue), None));
-            return 1;
+            return true;
         };
         let before = batch.pending.len();
-        let looked_at = self.pending_into(index, batch);
+        let is_whole = self.pending_into(index, batch, left);
         let session = &mut self.sessions[index as usize];
-        let mut records = 0;
-        if std::mem::take(&mut session.dirty) || batch.pending.len() > before {
+        session.dirty |= batch.pending.len() > before;
+        if !is_whole {
+            return false; // its state follows what is pending
+        }
+        if std::mem::take(&mut session.dirty) {
             session.watermark = session.watermark.max(batch.upto);
             let state = session_records(session);
-            records = state.len();
+            *left = left.saturating_sub(state.len());
             batch.state.push((StateKey::Queue(queue), Some(state)));
         }
-        1 + looked_at + records
+        true
     }
 
-    /// What is pending of this queue and not stored yet; how many deliveries it looked at.
-    fn pending_into(&mut self, index: SessionIndex, batch: &mut Retirement) -> usize {
+    /// What is pending of this queue and not stored yet. Whether that is all, or `left` did not suffice.
+    fn pending_into(&mut self, index: SessionIndex, batch: &mut Retirement, left: &mut usize) -> bool {
         let session = &mut self.sessions[index as usize];
-        let (queue, upto) = (session.id, batch.upto);
-        let (mut too_young, mut looked_at) = (false, 0);
-        let mut take = |entry: &mut Entry| {
-            looked_at += 1;
-            too_young |= entry.sequence > upto;
-            if !entry.stored && entry.sequence <= upto {
-                entry.stored = true;
-                batch.pending.push((queue, backlog_entry(entry, queue)));
-            }
-            entry.stored
-        };
+        let queue = session.id;
+        let (before, mut too_young, mut is_whole) = (batch.pending.len(), false, true);
         for (_, slot) in session.queue.window.iter_mut() {
             if let Some(entry) = &mut slot.entry {
-                slot.stored |= take(entry);
+                too_young |= entry.sequence > batch.upto;
+                entry_into(entry, queue, batch);
+                slot.stored |= entry.stored;
             }
         }
+        *left = left.saturating_sub(batch.pending.len() - before);
         let stored = session.queue.young.partition_point(|entry| entry.stored);
-        for entry in session.queue.young.range_mut(stored..) {
-            take(entry);
-            if entry.sequence > upto {
+        for (count, entry) in session.queue.young.range_mut(stored..).enumerate() {
+            if entry.sequence > batch.upto {
+                too_young = true;
                 break;
             }
+            if *left == 0 && count > 0 {
+                is_whole = false;
+                break;
+            }
+            entry_into(entry, queue, batch);
+            *left = left.saturating_sub(1);
         }
         let number = self.retiring.count;
         if too_young && std::mem::replace(&mut session.too_young_in, number) != number {
             self.retiring.too_young.push(queue);
         }
-        if session.queue.young.front().is_some_and(|entry| entry.stored) {
+        if is_whole && session.queue.young.front().is_some_and(|entry| entry.stored) {
             self.retiring.in_batch.push(queue);
         }
-        looked_at
+        is_whole
     }
 
     /// Ids that publishers may repeat outlive the records that hold them, as if a queue of ours had taken them in.
@@ -267,16 +275,21 @@ impl Broker {
         while left > 0
             && let Some(queue) = self.retiring.leaving.pop()
         {
-            left = left.saturating_sub(1 + self.leave_memory(queue));
+            let count = self.leave_memory(queue, left);
+            if count == left {
+                self.retiring.leaving.push(queue); // there may be more of it
+            }
+            left = left.saturating_sub(1 + count);
         }
     }
 
-    /// What is stored of this queue and waits leaves memory, to be read back in portions when its turn comes; how many that was.
-    fn leave_memory(&mut self, queue: QueueId) -> usize {
+    /// What is stored of this queue and waits leaves memory, to be read back in portions when its turn comes, `most` at a time; how
+    /// many that was.
+    fn leave_memory(&mut self, queue: QueueId, most: usize) -> usize {
         let Some(index) = self.session_of_queue(queue) else { return 0 };
         let stored = self.retiring.stored;
         let queue = &mut self.sessions[index as usize].queue;
-        let count = queue.young.partition_point(|entry| entry.stored && entry.sequence <= stored);
+        let count = queue.young.partition_point(|entry| entry.stored && entry.sequence <= stored).min(most);
         let Some(first) = queue.young.front().map(|entry| entry.sequence).filter(|_| count > 0) else { return 0 };
         let (mut last, mut bytes, mut maybe_sent) = (first, 0, 0);
         for entry in queue.young.drain(..count) {
@@ -431,6 +444,14 @@ fn give_body(queue: &mut Queue, tag: base::Tag, mut entry: Entry) {
         entry.dup = true;
         queue.bytes += entry.size();
         slot.entry = Some(entry);
+    }
+}
+
+/// Puts a delivery into the batch that covers it, once.
+fn entry_into(entry: &mut Entry, queue: QueueId, batch: &mut Retirement) {
+    if !entry.stored && entry.sequence <= batch.upto {
+        entry.stored = true;
+        batch.pending.push((queue, backlog_entry(entry, queue)));
     }
 }
 

@@ -504,6 +504,29 @@ fn a_retirement_of_many_sessions_takes_many_turns_and_lacks_nothing_that_changes
     ));
 }
 
+/// One queue may hold a hundred thousand deliveries.
+#[test]
+fn a_long_queue_is_retired_and_leaves_memory_in_pieces() {
+    let mut world = World::new(1, true, |config| config.retired_per_step = 4);
+    world.run("connect 1 away expiry=60\nsub 1 1 a:1\ndisc 1 lost\nconnect 3 pub");
+    let publish = |world: &mut World, numbers: std::ops::RangeInclusive<u16>| {
+        numbers.for_each(|n| drop(world.run(&format!("pub 3 a {n} qos=1 tag={n}"))));
+    };
+    publish(&mut world, 1..=40);
+    world.ticks = 0;
+    let output = world.run("retire");
+    assert!(output.contains("ingest: 40 pending"), "{output}");
+    assert!((20..=30).contains(&world.ticks), "{} for 40 deliveries into the batch and out of memory", world.ticks);
+    // In the middle of the next one: more for it, then its client, which takes some.
+    publish(&mut world, 41..=60);
+    world.run("rest\nretire");
+    publish(&mut world, 61..=64);
+    let output = world.run("connect 2 away expiry=60\nack 2 1\nack 2 2\nwork\ncrash\nconnect 4 away expiry=60");
+    let order: Vec<&str> = output.lines().filter(|line| line.contains("4: deliver")).collect();
+    let expected = |n: u16| order[usize::from(n) - 3].contains(&format!("a \"{n}\" qos=1"));
+    assert!(order.len() == 62 && (3..=64).all(expected), "{order:#?}\n{output}");
+}
+
 /// [REL-1]: who comes back for much does not keep others waiting, and nobody gets anything out of order.
 #[test]
 fn what_has_waited_leaves_in_steps_and_what_is_fresh_at_once() {

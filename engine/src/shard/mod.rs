@@ -216,6 +216,8 @@ pub(crate) struct Shard {
     coalescing: Coalescing,
     /// What this turn has taken in.
     inputs: Inputs,
+    /// What clients have taken of this turn, in packets' worth.
+    worth: u64,
     counters: Counters,
     /// How often sending a message has panicked.
     panics_by_message: AHashMap<MessageId, u32>,
@@ -294,6 +296,7 @@ impl Shard {
             fired: Vec::new(),
             coalescing,
             inputs: Inputs::default(),
+            worth: 0,
             counters,
             panics_by_message: AHashMap::new(),
             requests,

@@ -14,6 +14,10 @@ use crate::counters::Refused;
 
 /// Receive calls for one connection in one turn; who has more to say goes to the end of the line.
 const RECEIVES_PER_TURN: usize = 2;
+/// What a CONNECT is worth, in packets: a session is made or found.
+const CONNECT_WORTH: u64 = 8;
+/// Bytes that are worth as much as a packet, whole or not.
+const BYTES_OF_WORTH: u64 = 4096;
 /// What a connection may still send while we wait for it to close.
 const LINGER_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a packet that are shown in the log when decoding it made us panic.
@@ -110,6 +114,7 @@ impl Shard {
             Ok(count) => {
                 debug_assert!(count <= room);
                 self.inputs.sources += 1;
+                self.worth += 1 + count as u64 / BYTES_OF_WORTH;
                 let listener = self.connection(id).map_or(0, |connection| usize::from(connection.listener));
                 self.counters.interfaces[listener].received_bytes += count as u64;
                 Ok(count)
@@ -222,6 +227,7 @@ impl Shard {
                 }
                 Step::Introduced { size } => {
                     at += size;
+                    self.worth += CONNECT_WORTH;
                     break;
                 }
                 Step::Refused(refusal) => {
@@ -243,6 +249,7 @@ impl Shard {
 
     fn packet_came(&mut self, id: ConnectionId, event: Option<Event>) {
         self.inputs.packets += 1;
+        self.worth += 1;
         let most = self.live.config.output_bytes_max;
         if let Some(connection) = self.connection(id) {
             let (listener, has_output) = (usize::from(connection.listener), !connection.output.is_empty());

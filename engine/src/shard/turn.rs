@@ -25,8 +25,8 @@ pub(crate) enum Next {
     Stop,
 }
 
-/// Packets of clients after which nothing more is received in one turn: what one call brings is taken in.
-const PACKETS_PER_TURN: u64 = 4096;
+/// What clients may take of a turn, in packets' worth; what one call brings is taken in.
+const WORTH_PER_TURN: u64 = 4096;
 /// Mesh messages taken from one peer in one turn: the rest waits for the next, so that clients get theirs.
 const MESH_MESSAGES_PER_TURN: usize = 1024;
 
@@ -40,6 +40,7 @@ impl Shard {
         self.now = self.common.clock.now();
         self.inbox.doorbell.awake();
         self.inputs = Inputs::default();
+        self.worth = 0;
         let mut ready = std::mem::take(&mut self.ready);
         if let Err(error) = self.poller.collect(&mut ready) {
             // epoll_wait can only fail for a bug of ours.
@@ -149,7 +150,7 @@ impl Shard {
 
     /// The others wait for the next turn, so that commits and steps, which are what many wait for, don't.
     pub(super) fn has_read_enough(&self) -> bool {
-        self.inputs.packets >= PACKETS_PER_TURN
+        self.worth >= WORTH_PER_TURN
     }
 
     fn take_orders(&mut self) {

@@ -33,6 +33,8 @@ pub struct Options {
     pub credits: u32,
     /// Deliveries that a queue holds before publishers are refused. Then they speak MQTT 3, and nobody stays away for good.
     pub queue_max: Option<usize>,
+    /// In how many of a thousand steps a shard gets slow, beside the usual.
+    pub slow: usize,
     /// The bug that is planted.
     pub canary: Option<Canary>,
     /// Prints everything that happens.
@@ -42,7 +44,7 @@ pub struct Options {
 impl Options {
     /// Three shards, a single credit: the narrowest road.
     pub fn new(seed: u64) -> Self {
-        Self { seed, shards: 3, steps: 3_000, credits: 1, queue_max: None, canary: None, trace: false }
+        Self { seed, shards: 3, steps: 3_000, credits: 1, queue_max: None, slow: 0, canary: None, trace: false }
     }
 }
 
@@ -159,6 +161,9 @@ impl World {
             }
         }
         self.slow = self.slow.and_then(|(shard, left)| Some((shard, left.checked_sub(1)?)));
+        if self.options.slow > 0 && self.slow.is_none() && self.random.chance(self.options.slow) {
+            self.slow_step();
+        }
         if self.options.queue_max.is_none() && self.random.chance(25) {
             self.member_step();
             return Ok(());

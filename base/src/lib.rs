@@ -11,6 +11,7 @@ mod qos;
 mod reason;
 mod record;
 mod time;
+mod times;
 mod topic;
 
 pub use ids::{ConnectionId, MessageId, MessageIdGenerator, QueueId, Sequence, ShardId, Tag};
@@ -24,4 +25,5 @@ pub use record::{
     SubscriptionOptions,
 };
 pub use time::{MonoMillis, Now, WallMillis};
+pub use times::DeliveryTimes;
 pub use topic::{ShareName, TopicError, TopicFilter, TopicName, filter_matches};

@@ -119,6 +119,25 @@ pub enum Outcome {
     Poison = 6,
 }
 
+impl Outcome {
+    /// Every one, in the order of their numbers.
+    pub const ALL: [Self; 7] =
+        [Self::Acknowledged, Self::Expired, Self::Overflow, Self::Refused, Self::TooLarge, Self::Moved, Self::Poison];
+
+    /// The value of the metric label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Acknowledged => "acknowledged",
+            Self::Expired => "expired",
+            Self::Overflow => "overflow",
+            Self::Refused => "refused",
+            Self::TooLarge => "too_large",
+            Self::Moved => "moved",
+            Self::Poison => "poison",
+        }
+    }
+}
+
 /// One entry of a shard's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {

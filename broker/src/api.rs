@@ -70,6 +70,8 @@ pub enum Event {
     DiskFull { full: bool },
     /// Sending this delivery has made our own code panic again and again: take it out.
     SetAside { connection: ConnectionId, tag: Tag },
+    /// An operator wants this client's connection to end. Its session stays.
+    CutOff { client: ClientId },
     /// A deadline of `Broker::next_deadline` is over.
     Tick,
 }
@@ -81,6 +83,8 @@ pub enum Effect {
     Connected { connection: ConnectionId, session_present: bool, inbound: Vec<Tag> },
     /// The session could not be made: CONNACK with this reason, close.
     ConnectRefused { connection: ConnectionId, reason: ReasonCode },
+    /// A caller's publish is taken in, under this id. Its answer, if `tag` asks for one, comes later.
+    Taken { connection: ConnectionId, tag: Option<Tag>, id: MessageId },
     /// PUBACK (QoS 1) or PUBREC (QoS 2) for the publisher's tag. In the order of the publishes.
     Published { connection: ConnectionId, tag: Tag, reason: ReasonCode },
     /// PUBCOMP for the publisher's tag.
@@ -146,6 +150,9 @@ pub enum ClientName {
     Chosen,
     /// The server, for a client that came without: nobody else knows it.
     Assigned,
+    /// The server, for a caller of its API: no client can choose it. Nothing can be pushed to it, it is not counted as a
+    /// client, and it hears the ids of what it publishes.
+    Caller,
 }
 
 /// Who a client is, for access rules and directed pushes.

@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use base::{ConnectionId, MessageIdGenerator, Now, QueueId, Sequence};
+use base::{ConnectionId, MessageIdGenerator, Now, QueueId, ReasonCode, Sequence};
 use postroad_base as base;
 use slab::Slab;
 
 use crate::access::Acl;
 use crate::api::{Counted, Effect, Event};
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, Push};
 use crate::fence::Fences;
 use crate::gate::Gate;
 use crate::index::{Retained, Subscriptions};
@@ -148,6 +148,11 @@ impl Broker {
             Event::Registrations { clients } => self.registrations_of_file(clients),
             Event::DiskFull { full } => self.disk_full = full,
             Event::SetAside { connection, tag } => self.set_aside(connection, tag),
+            Event::CutOff { client } => {
+                if let Some(index) = self.session_of_client(client.as_str()) {
+                    self.cut_off(index, ReasonCode::AdministrativeAction);
+                }
+            }
             Event::Tick => self.tick(),
         }
     }
@@ -159,7 +164,11 @@ impl Broker {
 
     /// Replaces the bounds that can be changed: they hold for what comes.
     pub fn set_limits(&mut self, limits: Limits) {
+        let before = self.config.push;
         limits.apply(&mut self.config);
+        if before == Push::Off && self.config.push == Push::On {
+            self.all_may_drain();
+        }
     }
 
     /// Whether sessions that have ended still hold what other members of their groups are to get. After a recovery
@@ -171,10 +180,11 @@ impl Broker {
     /// The shard in one line. Walks all sessions: for a report, not for each message.
     pub fn stats(&self) -> Stats {
         let mut stats = self.stats;
-        stats.sessions = self.clients.len();
+        let callers = self.connections.iter().filter(|(_, connection)| connection.is_caller).count();
+        stats.sessions = self.clients.len() - callers;
         stats.registrations = self.registrations.len();
         stats.ending = self.groups.ending;
-        stats.connections = self.connections.len();
+        stats.connections = self.connections.len() - callers;
         stats.retained = self.retained.len();
         stats.retained_bytes = self.retained_bytes;
         for (_, session) in &self.sessions {

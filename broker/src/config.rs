@@ -24,6 +24,16 @@ pub enum UnknownClient {
     Queue,
 }
 
+/// Whether deliveries leave. A switch to look at storing and pushing apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Push {
+    /// They do.
+    #[default]
+    On,
+    /// Each connection is as if it took no more: what is to be kept is stored and answered for, and waits. QoS 0 is dropped.
+    Off,
+}
+
 /// Configuration of one shard's broker.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -66,6 +76,8 @@ pub struct Config {
     pub unknown_client: UnknownClient,
     /// Longest session expiry that is granted; `session` tells the client.
     pub session_expiry_max: SessionExpiry,
+    /// Whether deliveries leave.
+    pub push: Push,
     /// Publishes that may be under way to one other shard.
     pub mesh_credits: u32,
     /// QoS 2 publishes from the oldest one on whose end is not committed, be it for want of another shard's answer: above that
@@ -114,9 +126,30 @@ pub struct Limits {
     pub unknown_client: UnknownClient,
     /// As [`Config::session_expiry_max`].
     pub session_expiry_max: SessionExpiry,
+    /// As [`Config::push`].
+    pub push: Push,
 }
 
 impl Limits {
+    /// Those of `config`.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            queue_messages_max: config.queue_messages_max,
+            queue_bytes_max: config.queue_bytes_max,
+            queue_policy: config.queue_policy,
+            inflight_max: config.inflight_max,
+            retained_max: config.retained_max,
+            retained_bytes_max: config.retained_bytes_max,
+            topic_levels_max: config.topic_levels_max,
+            subscriptions_max: config.subscriptions_max,
+            registrations_max: config.registrations_max,
+            registrations_idle_max_ms: config.registrations_idle_max_ms,
+            unknown_client: config.unknown_client,
+            session_expiry_max: config.session_expiry_max,
+            push: config.push,
+        }
+    }
+
     /// Puts them into `config`. Whoever adds a bound adds it here, else a reload leaves it as it was.
     pub fn apply(self, config: &mut Config) {
         let Self {
@@ -132,6 +165,7 @@ impl Limits {
             registrations_idle_max_ms,
             unknown_client,
             session_expiry_max,
+            push,
         } = self;
         config.queue_messages_max = queue_messages_max;
         config.queue_bytes_max = queue_bytes_max;
@@ -145,6 +179,7 @@ impl Limits {
         config.registrations_idle_max_ms = registrations_idle_max_ms;
         config.unknown_client = unknown_client;
         config.session_expiry_max = session_expiry_max;
+        config.push = push;
     }
 }
 
@@ -171,6 +206,7 @@ impl Config {
             registrations_idle_max_ms: 180 * 86_400_000,
             unknown_client: UnknownClient::default(),
             session_expiry_max: SessionExpiry::NEVER,
+            push: Push::default(),
             mesh_credits: 1024,
             routing_max: 16_384,
             deferred_max: 10_000,

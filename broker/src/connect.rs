@@ -6,7 +6,7 @@ use base::{ClientId, ConnectionId, Outcome, Qos, QueueId, QueueOwner, ReasonCode
 use postroad_base as base;
 
 use crate::access::Action;
-use crate::api::{Connect, Counted, DisconnectCause, Effect, Principal};
+use crate::api::{ClientName, Connect, Counted, DisconnectCause, Effect, Principal};
 use crate::broker::Broker;
 use crate::gate::Waiter;
 use crate::session::{Connection, ConnectionIndex, Session, SessionIndex};
@@ -38,8 +38,11 @@ impl Broker {
         self.set_will(index, connect.will);
         let connection = connect.connection;
         let window_max = connect.receive_maximum.clamp(1, self.config.inflight_max.max(1));
-        let made =
-            Connection { hears_refusals: connect.hears_refusals, ..Connection::new(connection, index, window_max) };
+        let made = Connection {
+            hears_refusals: connect.hears_refusals,
+            is_caller: connect.name == ClientName::Caller,
+            ..Connection::new(connection, index, window_max)
+        };
         let place = u32::try_from(self.connections.insert(made)).expect("fewer connections than 2^32");
         self.connection_places.insert(&self.connections, place);
         let session = &mut self.sessions[index as usize];
@@ -95,7 +98,8 @@ impl Broker {
         if full && known.is_none() {
             return Some(ReasonCode::QuotaExceeded);
         }
-        let is_new = principal.user.is_some() && self.registrations.find(client.as_str()).is_none();
+        let may_be_new = connect.name != ClientName::Caller && principal.user.is_some();
+        let is_new = may_be_new && self.registrations.find(client.as_str()).is_none();
         (is_new && !self.may_register()).then_some(ReasonCode::QuotaExceeded)
     }
 

@@ -10,6 +10,7 @@ use postroad_base as base;
 
 use crate::api::{Counted, Effect};
 use crate::broker::{Broker, Congestion};
+use crate::config::Push;
 use crate::gate::Waiter;
 use crate::queue::{Entry, Slot, State};
 use crate::session::{Connection, ConnectionIndex, SessionIndex};
@@ -127,7 +128,7 @@ impl Broker {
     pub(crate) fn ready(&self, index: SessionIndex) -> Option<ConnectionIndex> {
         let place = self.sessions[index as usize].connection?;
         let connection = &self.connections[place as usize];
-        (!connection.opening && !connection.congested).then_some(place)
+        (!connection.opening && !connection.congested && self.config.push == Push::On).then_some(place)
     }
 
     /// After a reconnect: what was in flight goes first, under its old tag `[MQTT-4.4.0-1]`.
@@ -259,6 +260,7 @@ impl Broker {
                 slot.state = State::ReleaseHeld;
                 let (queue, sequence) = (session.id, slot.sequence);
                 if let Some(entry) = slot.entry.take() {
+                    self.stats.times.observe(entry.age(self.now.wall));
                     session.queue.bytes -= entry.size().min(session.queue.bytes);
                 }
                 if session.logged {
@@ -324,7 +326,9 @@ impl Broker {
         if matches!(outcome, Outcome::Refused | Outcome::TooLarge) {
             self.count(Counted::RefusedByReceiver);
         }
-        self.stats.acknowledged += u64::from(outcome == Outcome::Acknowledged);
+        if let (Outcome::Acknowledged, Some(entry)) = (outcome, &slot.entry) {
+            self.stats.times.observe(entry.age(self.now.wall));
+        }
         self.settle(index, slot.sequence, slot.stored, outcome);
         if outcome == Outcome::TooLarge {
             return self.pump_connection(place); // nobody had to read anything for it: a whole queue may be too large
@@ -332,8 +336,9 @@ impl Broker {
         self.replace(place);
     }
 
-    /// Writes down that a delivery is over, where the log knows of it.
+    /// A delivery is over: counts it, and writes it down where the log knows of it.
     pub(crate) fn settle(&mut self, index: SessionIndex, sequence: Sequence, stored: bool, outcome: Outcome) {
+        self.stats.ended[outcome as usize] += 1;
         let session = &self.sessions[index as usize];
         if !session.logged {
             return;

@@ -15,10 +15,12 @@
 //! | retained messages for new subscribers, access rules applied to what exists, work of many turns | `giving`, `fence`, `judge`, `turns` |
 //! | what is found by a key, in little memory | `places`, `table` |
 //! | the log, read and given back | `recover`, `retire` |
+//! | what operators see | `clients`, `stats` |
 
 pub mod access;
 pub mod api;
 mod broker;
+pub mod clients;
 mod config;
 mod confirmed;
 mod connect;
@@ -53,5 +55,5 @@ mod turns;
 mod will;
 
 pub use broker::Broker;
-pub use config::{Config, Limits, QueuePolicy, UnknownClient};
+pub use config::{Config, Limits, Push, QueuePolicy, UnknownClient};
 pub use stats::Stats;

@@ -120,6 +120,10 @@ impl Broker {
         let session = &self.sessions[index as usize];
         let (queue, logged) = (session.id, session.logged);
         let id = message.id;
+        if self.connections[place as usize].is_caller {
+            let connection = self.connections[place as usize].id;
+            self.effects.push_back(Effect::Taken { connection, tag, id });
+        }
         let exactly_once = tag.filter(|_| message.qos == Qos::ExactlyOnce);
         let before = self.gate.appended();
         let inbound = exactly_once.map(|tag| InboundName { session: index, queue, tag, id });

@@ -43,6 +43,11 @@ impl Entry {
         message_size(&self.message)
     }
 
+    /// Milliseconds since it was published.
+    pub fn age(&self, now: base::WallMillis) -> u64 {
+        now.0.saturating_sub(self.message.id.published_at().0)
+    }
+
     /// As the log and the old generation hold it, unless it is `given`.
     pub fn recipient(&self, queue: base::QueueId) -> Recipient {
         let (identifiers, group) = (self.identifiers.clone(), self.group.clone());

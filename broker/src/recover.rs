@@ -48,7 +48,14 @@ impl Broker {
             | Record::InboundBegin { queue, .. }
             | Record::InboundEnd { queue, .. }
             | Record::Watermark { queue, .. } => *queue,
-            _ => return self.replay_global(record),
+            Record::Retain { .. }
+            | Record::RetainClear { .. }
+            | Record::Register { .. }
+            | Record::Unregister { .. }
+            | Record::OrdinalsUsed { .. } => return self.replay_global(record),
+            Record::Publish { .. } | Record::Settle { .. } | Record::Tagged { .. } | Record::Received { .. } => {
+                unreachable!("what is of deliveries was replayed before")
+            }
         };
         if queue.holds_known_ids() {
             self.repeats.known_dirty |= !is_snapshot;
@@ -90,7 +97,7 @@ impl Broker {
             Record::InboundEnd { tag, .. } => drop(session.remove_inbound(tag)),
             Record::Watermark { upto, .. } => replay_watermark(session, upto),
             Record::QueueEnd { .. } => self.replay_end(index),
-            _ => {}
+            _ => unreachable!("it names no session's queue"),
         }
     }
 
@@ -110,7 +117,7 @@ impl Broker {
             }
             Record::Unregister { client } => self.replay_registration(client, None),
             Record::OrdinalsUsed { next } => self.use_ordinals(next),
-            _ => {}
+            _ => unreachable!("it names a queue"),
         }
     }
 

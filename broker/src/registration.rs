@@ -46,6 +46,10 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
+    pub fn by(&self) -> RegisteredBy {
+        self.by
+    }
+
     fn record(&self) -> Record {
         let Principal { user, groups } = &self.principal;
         let (client, user, groups) = (self.client.clone(), user.clone(), groups.to_vec());
@@ -111,6 +115,15 @@ impl Registrations {
         &self.entries[index as usize]
     }
 
+    /// The one at this place, if there is one; all are below `places`.
+    pub fn at(&self, index: RegistrationIndex) -> Option<&Registration> {
+        self.entries.get(index as usize)
+    }
+
+    pub fn places(&self) -> usize {
+        self.entries.capacity()
+    }
+
     fn entry_mut(&mut self, index: RegistrationIndex) -> &mut Registration {
         &mut self.entries[index as usize]
     }
@@ -174,6 +187,9 @@ fn take_out(map: &mut AHashMap<ByteString, BTreeSet<RegistrationIndex>>, name: &
 impl Broker {
     /// The client has connected and proved to be this one: its first authenticated connection registers it.
     pub(crate) fn register_connected(&mut self, client: &ClientId, name: ClientName, principal: &Principal) {
+        if name == ClientName::Caller {
+            return;
+        }
         let known = self.registrations.get(client.as_str()).map(|known| known.by);
         let proved = principal.user.is_some() || !principal.groups.is_empty();
         let by = match (known, name) {

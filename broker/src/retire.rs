@@ -19,7 +19,7 @@ use crate::api::{BacklogEntry, Counted, Effect, Retirement, StateKey};
 use crate::broker::Broker;
 use crate::gate::Waiter;
 use crate::queue::{Backlog, Entry, Queue, State, message_size};
-use crate::session::{Connection, Progress, Role, Session, SessionIndex};
+use crate::session::{Progress, Role, Session, SessionIndex};
 
 /// What changed since the last retirement.
 #[derive(Debug, Default)]
@@ -315,11 +315,10 @@ impl Broker {
 
     /// Asks for the next portion of a connected (or ending) session's stored deliveries, in time.
     pub(crate) fn read_backlog(&mut self, index: SessionIndex) {
+        let is_wanted = self.sessions[index as usize].ending || self.ready(index).is_some();
         let session = &mut self.sessions[index as usize];
         let Some(backlog) = &mut session.queue.backlog else { return };
-        let takes = |connection: &Connection| !connection.opening && !connection.congested;
-        let connection = session.connection.map(|place| &self.connections[place as usize]);
-        if !(session.ending || connection.is_some_and(takes)) || backlog.reading || backlog.ended {
+        if !is_wanted || backlog.reading || backlog.ended {
             return;
         }
         let (messages_max, bytes_max) = (self.config.backlog_messages_max, self.config.backlog_bytes_max);

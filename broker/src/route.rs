@@ -275,16 +275,15 @@ impl Broker {
     }
 
     fn deliver_qos0(&mut self, index: SessionIndex, entry: Entry) -> bool {
-        let session = &self.sessions[index as usize];
-        let Some(connection) = session.connection.map(|c| &self.connections[c as usize]) else {
+        if self.sessions[index as usize].connection.is_none() {
             self.count(Counted::DroppedQos0Offline);
             return false;
-        };
-        if connection.opening || connection.congested {
+        }
+        let Some(place) = self.ready(index) else {
             self.count(Counted::DroppedQos0Congested);
             return false;
-        }
-        let connection = connection.id;
+        };
+        let connection = self.connections[place as usize].id;
         self.send(index, connection, entry, None);
         true
     }

@@ -257,6 +257,8 @@ pub(crate) struct Connection {
     pub waits_for_answers: bool,
     /// It can be told that a publish was refused.
     pub hears_refusals: bool,
+    /// A caller of the API ([`crate::api::ClientName::Caller`]).
+    pub is_caller: bool,
 }
 
 impl Connection {
@@ -278,6 +280,7 @@ impl Connection {
             parked: VecDeque::new(),
             waits_for_answers: false,
             hears_refusals: true,
+            is_caller: false,
         }
     }
 

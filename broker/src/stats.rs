@@ -1,5 +1,7 @@
 //! What a shard tells about itself, for `$SYS` and metrics.
 
+use postroad_base::{DeliveryTimes, Outcome};
+
 use crate::api::Counted;
 
 /// Number of variants of [`Counted`].
@@ -86,13 +88,21 @@ pub struct Stats {
     pub received: u64,
     /// Messages handed to connections.
     pub sent: u64,
-    /// Deliveries of QoS 1 and 2 that receivers have confirmed to the end.
-    pub acknowledged: u64,
+    /// Deliveries of QoS 1 and 2 that are over, by outcome, in the order of [`Outcome::ALL`]; not those that went with their
+    /// session.
+    pub ended: [u64; Outcome::ALL.len()],
+    /// How long those took that receivers have.
+    pub times: DeliveryTimes,
     /// By reason, in the order of [`Counted::ALL`].
     pub counted: [u64; COUNTED],
 }
 
 impl Stats {
+    /// How many deliveries ended so.
+    pub fn ended(&self, outcome: Outcome) -> u64 {
+        self.ended[outcome as usize]
+    }
+
     /// How often this was counted.
     pub fn count(&self, what: Counted) -> u64 {
         self.counted[what as usize]

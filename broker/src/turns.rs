@@ -65,6 +65,15 @@ impl Broker {
         shrink(&mut self.draining);
     }
 
+    /// Each connection may take more again: all stand in line.
+    pub(crate) fn all_may_drain(&mut self) {
+        for (_, connection) in &mut self.connections {
+            if !std::mem::replace(&mut connection.is_draining, true) {
+                self.draining.push_back(connection.id);
+            }
+        }
+    }
+
     /// Sends what waits to the connections that are first in line.
     fn drain_some(&mut self) {
         let usual = self.config.drained_per_tick;

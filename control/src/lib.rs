@@ -11,13 +11,23 @@
 //! same way, and a shard that does not answer in time is shown as such. It knows nothing of `engine`: who
 //! starts both gives it the lines by [`Handle::attach`].
 
+mod api;
+mod clients;
+mod http;
 mod line;
 mod metrics;
 mod process;
+mod publication;
 mod report;
 mod server;
 mod stall;
+mod tokens;
 
-pub use line::Line;
+pub use clients::{
+    ClientReport, ClientsFilter, ClientsPage, ClientsQuery, Place, QueueReport, RegistrationReport, SessionReport,
+};
+pub use line::{Line, Shards};
+pub use publication::{Batch, Caller, Outcome, Properties, Publication};
 pub use report::{Histogram, InterfaceReport, LogReport, Request, ShardReport};
 pub use server::{BuildInfo, Control, Handle, Note, Phase, Settings, Status};
+pub use tokens::{Holder, Right, Tokens, TokensError};

@@ -4,6 +4,8 @@
 
 use std::fmt::{Display, Write};
 
+use postroad_base::ShardId;
+
 use crate::process::ProcessReport;
 use crate::report::{Histogram, InterfaceReport, ShardReport};
 
@@ -43,6 +45,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     process(&mut out, snapshot.process);
     shards(&mut out, snapshot.shards);
     commits(&mut out, snapshot.shards);
+    deliveries(&mut out, snapshot.shards);
     counted(&mut out, snapshot.shards);
     interfaces(&mut out, snapshot.shards);
     out.0
@@ -225,20 +228,49 @@ fn commits(out: &mut Page, shards: &[ShardReport]) {
     let metric = Metric { name: "postroad_log_commit_seconds", kind: Kind::Histogram, help };
     out.family(metric);
     for shard in shards {
-        histogram(out, metric.name, &shard.shard.0.to_string(), &shard.log.commit);
+        let commit = &shard.log.commit;
+        let bounds = Histogram::BOUNDS_MICROS.iter().map(|micros| Some(seconds(*micros)));
+        let buckets = bounds.chain([None]).zip(commit.counts);
+        histogram(out, metric.name, shard.shard, buckets, seconds(commit.sum_micros));
+    }
+}
+
+fn deliveries(out: &mut Page, shards: &[ShardReport]) {
+    let help =
+        "Time from publishing a message of QoS 1 or 2 until a receiver had it (PUBACK, PUBREC), time offline included.";
+    let metric = Metric { name: "postroad_delivery_seconds", kind: Kind::Histogram, help };
+    out.family(metric);
+    for shard in shards {
+        let buckets = shard.times.buckets().map(|(bound, count)| (bound.map(|ms| seconds(ms * 1_000)), count));
+        histogram(out, metric.name, shard.shard, buckets, shard.times.sum_ms() as f64 / 1e3);
+    }
+    let help = "Deliveries of QoS 1 and 2 that are over, by outcome; those that ended with their session are in postroad_counted_total.";
+    let metric = counter("postroad_deliveries_ended_total", help);
+    out.family(metric);
+    for shard in shards {
+        for (outcome, count) in &shard.ended {
+            out.sample(metric.name, &[("shard", &shard.shard.0.to_string()), ("outcome", outcome)], count);
+        }
     }
 }
 
 /// One histogram as the format wants it: each bucket counts what the ones before it count, too.
-fn histogram(out: &mut Page, name: &str, shard: &str, figures: &Histogram) {
-    let bounds = Histogram::BOUNDS_MICROS.iter().map(|micros| seconds(*micros).to_string());
+fn histogram(
+    out: &mut Page,
+    name: &str,
+    shard: ShardId,
+    buckets: impl Iterator<Item = (Option<f64>, u64)>,
+    sum_seconds: f64,
+) {
+    let shard = shard.0.to_string();
     let mut below = 0;
-    for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(figures.counts) {
+    for (bound, count) in buckets {
         below += count;
-        out.sample(&format!("{name}_bucket"), &[("shard", shard), ("le", &bound)], below);
+        let bound = bound.map_or_else(|| "+Inf".to_owned(), |seconds| seconds.to_string());
+        out.sample(&format!("{name}_bucket"), &[("shard", &shard), ("le", &bound)], below);
     }
-    out.sample(&format!("{name}_sum"), &[("shard", shard)], seconds(figures.sum_micros));
-    out.sample(&format!("{name}_count"), &[("shard", shard)], below);
+    out.sample(&format!("{name}_sum"), &[("shard", &shard)], sum_seconds);
+    out.sample(&format!("{name}_count"), &[("shard", &shard)], below);
 }
 
 fn counted(out: &mut Page, shards: &[ShardReport]) {
@@ -291,8 +323,6 @@ fn each_interface(shards: &[ShardReport], mut visit: impl FnMut(&str, &Interface
 
 #[cfg(test)]
 mod tests {
-    use postroad_base::ShardId;
-
     use super::*;
 
     fn snapshot_of(shards: &[ShardReport]) -> String {
@@ -350,6 +380,8 @@ mod tests {
     #[test]
     fn a_histogram_s_buckets_add_up() {
         let mut shard = ShardReport::new(ShardId(2));
+        shard.ended.push(("refused", 3));
+        [1, 700, 10_000_000].iter().for_each(|ms| shard.times.observe(*ms));
         [50, 100, 250, 2_000_000].iter().for_each(|micros| shard.log.commit.observe(*micros));
         let text = snapshot_of(&[shard]);
         for line in [
@@ -362,6 +394,12 @@ mod tests {
             "postroad_log_commit_seconds_sum{shard=\"2\"} 2.0004",
             "postroad_log_commit_seconds_count{shard=\"2\"} 4",
             "postroad_log_sync_seconds_total{shard=\"2\"} 2.0004",
+            "postroad_delivery_seconds_bucket{shard=\"2\",le=\"0.001\"} 1",
+            "postroad_delivery_seconds_bucket{shard=\"2\",le=\"0.512\"} 1",
+            "postroad_delivery_seconds_bucket{shard=\"2\",le=\"1.024\"} 2",
+            "postroad_delivery_seconds_bucket{shard=\"2\",le=\"+Inf\"} 3",
+            "postroad_delivery_seconds_sum{shard=\"2\"} 10000.701",
+            "postroad_deliveries_ended_total{shard=\"2\",outcome=\"refused\"} 3",
         ] {
             assert!(text.lines().any(|l| l == line), "missing {line:?} in\n{text}");
         }

@@ -6,7 +6,11 @@
 
 use std::sync::Arc;
 
-use postroad_base::ShardId;
+use bytestring::ByteString;
+use postroad_base::{DeliveryTimes, ShardId};
+
+use crate::clients::{ClientReport, ClientsQuery};
+use crate::publication::Batch;
 
 /// What a shard can be asked. Closed: a new need is a new variant.
 #[derive(Clone, Debug)]
@@ -15,6 +19,12 @@ pub enum Request {
     Ping(flume::Sender<ShardId>),
     /// Give the current figures `[MON-1]`, `[MON-2]`.
     Report(flume::Sender<ShardReport>),
+    /// Publish these.
+    Publish(Box<Batch>),
+    /// Find clients.
+    Clients(Box<ClientsQuery>),
+    /// Tell of one client, after its connection has ended if that is wanted; `None`: nothing is known of it.
+    Client { client: ByteString, cut_off: bool, answer: flume::Sender<Option<ClientReport>> },
 }
 
 /// The figures of one shard. Counters count from the start of the process and never go down.
@@ -54,6 +64,10 @@ pub struct ShardReport {
     pub delivered: u64,
     /// Deliveries that receivers acknowledged.
     pub acknowledged: u64,
+    /// Deliveries of QoS 1 and 2 that are over: outcome (a metric label) and count.
+    pub ended: Vec<(&'static str, u64)>,
+    /// How long those took that receivers have.
+    pub times: DeliveryTimes,
     /// Messages sent to other shards.
     pub forwarded: u64,
     /// Times that reading stopped for want of credit from another shard.
@@ -89,6 +103,8 @@ impl ShardReport {
             published: 0,
             delivered: 0,
             acknowledged: 0,
+            ended: Vec::new(),
+            times: DeliveryTimes::default(),
             forwarded: 0,
             parked: 0,
             accept_paused: 0,

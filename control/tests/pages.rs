@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, SystemTime};
 
-use postroad_base::ShardId;
-use postroad_control::{BuildInfo, Control, Line, Note, Phase, Request, Settings, ShardReport};
+use postroad_base::{MessageId, Placement, ReasonCode, ShardId};
+use postroad_control::{BuildInfo, Control, Line, Note, Outcome, Phase, Request, Settings, ShardReport, Shards};
 
 fn start(settings: Settings) -> (Control, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
@@ -19,6 +19,17 @@ fn start(settings: Settings) -> (Control, SocketAddr) {
 fn line(places: usize) -> (Line, flume::Receiver<Request>) {
     let (queue, questions) = flume::bounded(places);
     (Line::new(queue, || ()), questions)
+}
+
+fn shards(lines: Vec<Line>) -> Shards {
+    let placement = Placement::new(16, lines.len() as u16, [7; 16]);
+    Shards { lines, placement: Some(placement) }
+}
+
+fn post(address: SocketAddr, json: &str) -> String {
+    let head =
+        "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n";
+    exchange(address, &format!("{head}Content-Length: {}\r\n\r\n{json}", json.len()))
 }
 
 /// Sends `head` as it is and reads to the end of the connection.
@@ -80,7 +91,7 @@ fn metrics_come_from_every_shard_and_a_silent_one_is_told() {
     let (control, address) = start(settings);
     let (lively, questions) = line(4);
     let (silent, never_read) = line(1);
-    control.handle().attach(vec![lively, silent]);
+    control.handle().attach(shards(vec![lively, silent]));
     let shard = std::thread::spawn(move || {
         while let Ok(request) = questions.recv() {
             if let Request::Report(answer) = request {
@@ -100,7 +111,7 @@ fn metrics_come_from_every_shard_and_a_silent_one_is_told() {
     // The silent shard's channel holds the first question: the second must not wait for room.
     assert_status(&get(address, "/metrics"), 200);
     assert_eq!(never_read.len(), 1);
-    control.handle().attach(Vec::new());
+    control.handle().attach(Shards::default());
     control.stop();
     drop(never_read);
     shard.join().expect("the played shard ends with its channel");
@@ -118,13 +129,14 @@ fn every_metric_that_the_operator_guide_names_is_exported() {
     assert!(names.len() > 15, "{names:?}");
     let (control, address) = start(Settings::default());
     let (shard, questions) = line(4);
-    control.handle().attach(vec![shard]);
+    control.handle().attach(shards(vec![shard]));
     let answering = std::thread::spawn(move || {
         for question in questions.iter() {
             if let Request::Report(answer) = question {
                 let mut report = ShardReport::new(ShardId(0));
                 report.interfaces.push(postroad_control::InterfaceReport::new("mqtt".into()));
                 report.counted.push(("queue_overflow", 1));
+                report.ended.push(("refused", 1));
                 answer.try_send(report).expect("room for one answer");
             }
         }
@@ -138,7 +150,7 @@ fn every_metric_that_the_operator_guide_names_is_exported() {
         };
         assert!(page.lines().any(is_sample), "{name} is not exported");
     }
-    control.handle().attach(Vec::new());
+    control.handle().attach(Shards::default());
     control.stop();
     answering.join().expect("ends with its channel");
 }
@@ -149,7 +161,7 @@ fn a_shard_that_takes_no_turn_is_named_until_it_turns_again() {
     let (control, address) = start(Settings { stall_max: Duration::from_millis(50), ..Settings::default() });
     control.handle().enter(Phase::Serving);
     let (shard, questions) = line(4);
-    control.handle().attach(vec![shard]);
+    control.handle().attach(shards(vec![shard]));
     while !get(address, "/health").contains(r#""stalled_shards":[0]"#) {}
     let ready = get(address, "/ready");
     assert_status(&ready, 200);
@@ -162,7 +174,7 @@ fn a_shard_that_takes_no_turn_is_named_until_it_turns_again() {
         }
     });
     while !get(address, "/health").contains(r#""stalled_shards":[]"#) {}
-    control.handle().attach(Vec::new());
+    control.handle().attach(Shards::default());
     control.stop();
     answering.join().expect("ends with its channel");
 }
@@ -171,7 +183,10 @@ fn a_shard_that_takes_no_turn_is_named_until_it_turns_again() {
 fn what_no_page_takes_is_refused() {
     let (control, address) = start(Settings::default());
     assert_status(&get(address, "/nothing"), 404);
-    assert_status(&exchange(address, "POST /ready HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"), 405);
+    assert_status(
+        &exchange(address, "POST /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"),
+        405,
+    );
     assert_status(&exchange(address, "GET /ready HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"), 413);
     let long = "y".repeat(64 * 1024);
     assert_status(&exchange(address, &format!("GET /ready HTTP/1.1\r\nHost: x\r\nLong: {long}\r\n\r\n")), 431);
@@ -202,5 +217,57 @@ fn a_connection_above_the_limit_is_closed_and_counted() {
     let mut rest = String::new();
     first.read_to_string(&mut rest).expect("read");
     assert!(rest.contains("postroad_http_connections_refused_total 1\n"), "{rest}");
+    control.stop();
+}
+
+/// Whatever the shard does, the caller is told no more and no less than what is known.
+#[test]
+fn a_publish_is_answered_by_its_shard_or_said_to_be_unknown() {
+    let settings = Settings { publish_timeout: Duration::from_millis(50), ..Settings::default() };
+    let (control, address) = start(settings);
+    let (queue, questions) = flume::bounded(4);
+    control.handle().attach(shards(vec![Line::new(queue.clone(), || ())]));
+    let message = r#"{"topic": "a", "payload": "x"}"#;
+    assert_status(&post(address, message), 503); // starting
+    control.handle().enter(Phase::Serving);
+    // The shard has the batch and says nothing.
+    let answer = post(address, message);
+    assert_status(&answer, 504);
+    assert!(answer.contains(r#""reason":"unknown""#), "{answer}");
+    // Its queue is full: not published.
+    let (nobody, _) = flume::bounded(1);
+    while queue.try_send(Request::Ping(nobody.clone())).is_ok() {}
+    assert_status(&post(address, message), 503);
+    let answering = std::thread::spawn(move || {
+        let batches = questions.iter().filter_map(|question| match question {
+            Request::Publish(batch) => Some(batch),
+            _ => None,
+        });
+        let id = Some(MessageId(7));
+        let outcomes = [
+            None, // the one that was given up
+            Some(Outcome::Published { id, has_subscribers: true }),
+            Some(Outcome::Refused(ReasonCode::QuotaExceeded)),
+            None,
+        ];
+        for (outcome, batch) in outcomes.into_iter().zip(batches) {
+            if let Some(outcome) = outcome {
+                batch.answer.try_send(vec![outcome]).expect("the caller waits");
+            }
+        }
+    });
+    let mut published = String::new();
+    while !published.contains(" 200 ") {
+        published = post(address, message); // until the one that was given up has left the queue
+    }
+    assert!(
+        published.contains(r#"{"topic":"a","id":"00000000000000000000000000000007","has_subscribers":true}"#),
+        "{published}"
+    );
+    assert_status(&post(address, message), 429);
+    // Dropped without an answer, as by a shard that ends.
+    assert_status(&post(address, message), 504);
+    answering.join().expect("it ends after its last outcome");
+    assert_status(&post(address, message), 503); // nobody is there
     control.stop();
 }

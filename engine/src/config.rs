@@ -72,6 +72,16 @@ pub enum QueuePolicy {
     RejectNew,
 }
 
+/// Whether deliveries leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Push {
+    /// They do.
+    #[default]
+    On,
+    /// They wait, stored; publishers are answered as ever. QoS 0 is dropped.
+    Off,
+}
+
 /// What happens to a directed push to a client that nobody has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnknownClient {
@@ -194,6 +204,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Restart. A turn of a shard that takes this long, or this long without one, is a stall: logged and counted.
     pub stall_max: Duration,
+    /// Whether deliveries leave. Live.
+    pub push: Push,
 }
 
 impl Default for Mqtt {
@@ -266,6 +278,7 @@ impl Default for Config {
             crash_bar_time: Duration::from_secs(3600),
             drain_timeout: Duration::from_secs(10),
             stall_max: Duration::from_secs(1),
+            push: Push::default(),
         }
     }
 }

@@ -169,6 +169,11 @@ pub(crate) fn connection_id(shard: ShardId, serial: u64, index: usize) -> Connec
     ConnectionId(u64::from(shard.0 & 0xfff) << (INDEX_BITS + SERIAL_BITS) | serial << INDEX_BITS | index as u64)
 }
 
+/// The id of a caller of the API, which is in no slab: the places from the top are never reached by connections.
+pub(crate) fn caller_id(shard: ShardId, serial: u64, index: usize) -> ConnectionId {
+    connection_id(shard, serial, (1 << INDEX_BITS) - 1 - index)
+}
+
 /// Its place in the slab.
 pub(crate) fn connection_index(id: ConnectionId) -> usize {
     (id.0 & ((1 << INDEX_BITS) - 1)) as usize

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postroad_base::{Now, ReasonCode, ShardId};
+use postroad_base::{Now, Outcome, ReasonCode, ShardId};
 use postroad_broker::Stats;
 use postroad_broker::api::Counted;
 use postroad_control::{InterfaceReport, LogReport, ShardReport};
@@ -145,7 +145,9 @@ impl Counters {
             queued_messages: (stats.queued_messages + stats.inflight) as u64,
             published: stats.received,
             delivered: stats.sent,
-            acknowledged: stats.acknowledged,
+            acknowledged: stats.ended(Outcome::Acknowledged),
+            ended: Outcome::ALL.iter().map(|outcome| (outcome.name(), stats.ended(*outcome))).collect(),
+            times: stats.times,
             stalls: self.stalls,
             stall_max_micros: self.stall_millis_max * 1000,
             forwarded: self.forwarded,

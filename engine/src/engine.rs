@@ -9,8 +9,8 @@ use std::time::Duration;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Cores};
 use postroad_base::{MessageId, Placement, Sequence, SessionExpiry, ShardId};
 use postroad_broker::access::Acl;
-use postroad_broker::{Broker, QueuePolicy, UnknownClient};
-use postroad_control::{Line, Note, Request};
+use postroad_broker::{Broker, Push, QueuePolicy, UnknownClient};
+use postroad_control::{Line, Note, Request, Shards};
 use postroad_session::mqtt::Limits;
 use postroad_storage::directory::{DataDirectory, DirectoryError, DirectoryOptions};
 use postroad_storage::young::{FileDirectory, RecoverError, Writer, WriterConfig, recover};
@@ -217,9 +217,9 @@ impl Handle {
         self.noted.clone()
     }
 
-    /// What the control plane asks its questions by, one per shard.
-    pub fn lines(&self) -> Vec<Line> {
-        self.lines.clone()
+    /// What the control plane asks its questions by.
+    pub fn shards(&self) -> Shards {
+        Shards { lines: self.lines.clone(), placement: Some(self.common.placement.clone()) }
     }
 }
 
@@ -469,6 +469,10 @@ fn broker_limits(config: &Config, shards: usize) -> postroad_broker::Limits {
             config::UnknownClient::Queue => UnknownClient::Queue,
         },
         session_expiry_max: SessionExpiry(config.mqtt.session_expiry_max_seconds),
+        push: match config.push {
+            config::Push::On => Push::On,
+            config::Push::Off => Push::Off,
+        },
     }
 }
 

@@ -582,7 +582,7 @@ fn a_reload_changes_the_limits_of_the_broker() {
 }
 
 fn reports(server: &Server) -> Vec<postroad_control::ShardReport> {
-    let lines = server.0.handle().lines();
+    let lines = server.0.handle().shards().lines;
     let (answer, answers) = flume::bounded(lines.len());
     for line in lines {
         assert!(line.ask(postroad_control::Request::Report(answer.clone())), "the shard lives");

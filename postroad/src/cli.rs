@@ -23,6 +23,12 @@ pub enum Command {
     CheckConfig(CheckConfigArgs),
     /// Add a user, a password or a device token to an auth.file.
     Passwd(PasswdArgs),
+    /// Add a token for callers of the API to an api.tokens_file, or remove one.
+    Token(TokenArgs),
+    /// Publish through the API: each message is answered with its id once it is stored.
+    Publish(Box<PublishArgs>),
+    /// See clients and what waits for them, or end a connection, through the API.
+    Client(ClientArgs),
     /// Publish messages.
     #[command(disable_help_flag = true)]
     Pub(Box<PubArgs>),
@@ -80,6 +86,144 @@ pub struct PasswdArgs {
     /// Remove the user.
     #[arg(long, requires = "file")]
     pub delete: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct TokenArgs {
+    /// Name of the caller: to the access rules it is a user.
+    pub name: String,
+    /// The api.tokens_file to change; made if it is missing. Without it the entry is printed.
+    #[arg(long, short, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Put the caller into this group. Can be given many times.
+    #[arg(long, value_name = "GROUP", conflicts_with = "delete")]
+    pub group: Vec<String>,
+    /// What the token is good for: publish (the default), clients. Can be given many times.
+    #[arg(long, value_name = "RIGHT", conflicts_with = "delete", value_parser = ["publish", "clients"])]
+    pub right: Vec<String>,
+    /// Remove all tokens of this name.
+    #[arg(long, requires = "file")]
+    pub delete: bool,
+}
+
+/// How to reach the API.
+#[derive(Args, Debug)]
+pub struct ApiArgs {
+    /// Where the server answers HTTP.
+    #[arg(long, env = "POSTROAD_API", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    pub api: String,
+    /// A token of its api.tokens_file. Better in the environment than on the command line, where others see it.
+    #[arg(long, env = "POSTROAD_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// Print JSON, a line for each thing.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct ClientArgs {
+    #[command(subcommand)]
+    pub action: ClientAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClientAction {
+    /// List clients: those with a session, then those that are registered and have none.
+    List {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        filter: ClientFilter,
+        /// Stop after so many.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+    },
+    /// List the clients for which most is waiting, the largest backlog first.
+    Top {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        filter: ClientFilter,
+        /// So many.
+        #[arg(long, default_value_t = 20, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1000))]
+        limit: u64,
+    },
+    /// Show all that is known of a client.
+    Show {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Its identifier.
+        client: String,
+    },
+    /// End a client's connection. Its session stays, and it may come back at once.
+    Kick {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Its identifier.
+        client: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct ClientFilter {
+    /// Only those that are connected.
+    #[arg(long, conflicts_with = "offline")]
+    pub connected: bool,
+    /// Only those that are not.
+    #[arg(long)]
+    pub offline: bool,
+    /// Only those of this user.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Only those of this group.
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
+    /// Only those whose identifier begins so.
+    #[arg(long, value_name = "TEXT")]
+    pub prefix: Option<String>,
+    /// Only those for which at least so many deliveries wait or are in flight.
+    #[arg(long, value_name = "COUNT")]
+    pub backlog: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("payload").required(true))]
+pub struct PublishArgs {
+    #[command(flatten)]
+    pub api: ApiArgs,
+    /// Topics to publish to; $client/ID/TOPIC, $user/NAME/TOPIC, $group/NAME/TOPIC and $all/TOPIC push to devices.
+    #[arg(required = true, value_name = "TOPIC")]
+    pub topic: Vec<String>,
+    /// The message.
+    #[arg(long, short, group = "payload", value_name = "TEXT")]
+    pub message: Option<String>,
+    /// A file as the message.
+    #[arg(long, short, group = "payload", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Each line of standard input as a message.
+    #[arg(long, short, group = "payload")]
+    pub lines: bool,
+    /// All of standard input as one message.
+    #[arg(long, short, group = "payload")]
+    pub stdin: bool,
+    /// An empty message; with --retain it clears the retained one.
+    #[arg(long, short, group = "payload")]
+    pub null: bool,
+    /// Quality of service: 0, 1 or 2.
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub qos: u8,
+    /// Retain the message.
+    #[arg(long, short)]
+    pub retain: bool,
+    /// Time that the message is worth delivering, in seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub ttl: Option<u32>,
+    /// What the payload is, for instance application/json.
+    #[arg(long, value_name = "TYPE")]
+    pub content_type: Option<String>,
+    /// A property that travels with the message. Can be given many times.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub property: Vec<(String, String)>,
 }
 
 #[derive(Args, Debug)]

@@ -3,6 +3,7 @@
 //! What the server does is in `engine`; here are the option table ([`options`]), the command line ([`cli`])
 //! and, one module each, what the subcommands do.
 
+mod api;
 mod cli;
 mod doctor;
 mod log_tool;
@@ -12,7 +13,9 @@ mod mqtt;
 mod notify;
 mod options;
 mod passwd;
+mod secrets;
 mod serve;
+mod token;
 
 use std::process::ExitCode;
 
@@ -43,6 +46,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Serve(args) => return serve::serve(&sources(args)),
         Command::CheckConfig(args) => check_config(args)?,
         Command::Passwd(args) => passwd::passwd(&args)?,
+        Command::Token(args) => token::token(&args)?,
+        Command::Publish(args) => return api::publish(&args),
+        Command::Client(args) => api::client(&args.action)?,
         Command::Pub(args) => mqtt::publish(&args)?,
         Command::Sub(mut args) => match mqtt::subscribe(&mut args)? {
             mqtt::End::Done => {}

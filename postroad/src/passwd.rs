@@ -1,22 +1,18 @@
-//! `postroad passwd`: changes one entry of an `auth.file` and leaves the rest, comments too, as it is.
-//!
-//! The new text is checked as the server would, written beside the file and renamed over it: a reader sees
-//! the old file or the new one.
+//! `postroad passwd`: changes one entry of an `auth.file` and leaves the rest, comments too, as it is. The new text is checked
+//! as the server would.
 
-use std::fs;
-use std::io::{BufRead, IsTerminal, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
-use std::path::Path;
+use std::io::{BufRead, IsTerminal};
 
 use anyhow::{Context, Result, bail};
 use postroad_engine::auth::{Anonymous, Auth, Token, hash_password, is_token};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 
 use crate::cli::PasswdArgs;
+use crate::secrets;
 
 /// Runs the command.
 pub fn passwd(args: &PasswdArgs) -> Result<()> {
-    let old = args.file.as_deref().map_or(Ok(String::new()), read)?;
+    let old = args.file.as_deref().map_or(Ok(String::new()), secrets::read)?;
     let mut document: DocumentMut = old.parse().context("the auth.file is no TOML")?;
     if args.delete {
         delete(&mut document, &args.name)?;
@@ -25,13 +21,7 @@ pub fn passwd(args: &PasswdArgs) -> Result<()> {
     }
     let new = document.to_string();
     Auth::parse(&new, Anonymous::Deny).context("nothing is changed")?;
-    match &args.file {
-        Some(path) => write(path, &new),
-        None => {
-            print!("{new}");
-            Ok(())
-        }
-    }
+    secrets::give_out(args.file.as_deref(), &new)
 }
 
 fn change(document: &mut DocumentMut, args: &PasswdArgs) -> Result<()> {
@@ -42,9 +32,7 @@ fn change(document: &mut DocumentMut, args: &PasswdArgs) -> Result<()> {
     if args.token {
         let token = Token::generate();
         add(user, "tokens", &token.stored())?;
-        // The secret is on standard output alone, so that a script can take it; it is shown this once.
-        let secret = token.secret();
-        if args.file.is_some() { println!("{secret}") } else { eprintln!("{secret}") }
+        secrets::show(token.secret(), args.file.as_deref());
     } else {
         user["password"] = value(hash_password(password()?.as_bytes()));
     }
@@ -109,30 +97,4 @@ fn password() -> Result<String> {
         bail!("a password must not look like a device token; use --token to make one");
     }
     Ok(password)
-}
-
-fn read(path: &Path) -> Result<String> {
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        other => other.with_context(|| format!("can't read {}", path.display())),
-    }
-}
-
-/// Keeps mode, owner and group of a file that is there; a new one is for its owner alone.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let there = fs::metadata(path).ok();
-    let mode = there.as_ref().map_or(0o600, |metadata| metadata.permissions().mode() & 0o777);
-    let mut name = path.file_name().context("the auth.file has no name")?.to_owned();
-    name.push(".new");
-    let beside = path.with_file_name(name);
-    let written = (|| {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
-        if let Some(there) = &there {
-            fchown(&file, Some(there.uid()), Some(there.gid()))?;
-        }
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    })();
-    written.with_context(|| format!("can't write {}", path.display()))
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use postroad_control::{BuildInfo, Control, Line, Phase, Request};
+use postroad_control::{BuildInfo, Control, Line, Phase, Request, Tokens};
 use postroad_engine::{Engine, EngineError, Handle, Running};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -52,14 +52,16 @@ pub fn serve(sources: &Sources) -> Result<ExitCode> {
     let started = Arc::new(AtomicBool::new(false));
     watch_signals(events.clone(), Arc::clone(&started))?;
     postroad_engine::watch_process(&settings.engine.data_dir);
+    let tokens = tokens(&settings)?;
     let control = start_control(&settings)?;
+    control.handle().use_tokens(tokens);
     forget_foreign_ports(&settings.engine.data_dir);
     let running = Engine::start(settings.engine.clone())?;
     started.store(true, Ordering::Relaxed);
 
     let engine = running.handle();
     let ports = write_ports(&settings, &running, &control)?;
-    control.handle().attach(engine.lines());
+    control.handle().attach(engine.shards());
     control.handle().replace_notes(engine.standing_notes());
     show_notes(&engine, &control)?;
     control.handle().enter(Phase::Serving);
@@ -120,7 +122,7 @@ impl Server<'_> {
             && is_past(self.tick_due)
         {
             self.tick_due = Some(Instant::now() + interval);
-            match silent_shards(&self.engine.lines(), interval) {
+            match silent_shards(&self.engine.shards().lines, interval) {
                 silent if silent.is_empty() => self.notifier.watchdog(),
                 silent => tracing::error!(shards = ?silent, "shards took no turn: the watchdog is not fed"),
             }
@@ -163,7 +165,9 @@ impl Server<'_> {
 
     fn try_reload(&mut self) -> Result<()> {
         let plan = options::plan(&self.settings, options::load(self.sources)?)?;
+        let tokens = tokens(&plan.settings)?;
         self.engine.reload(plan.settings.engine.clone())?;
+        self.control.handle().use_tokens(tokens);
         self.control.handle().replace_notes(self.engine.standing_notes());
         self.level.set(plan.settings.log_level)?;
         for change in &plan.applied {
@@ -224,6 +228,11 @@ fn watch_signals(events: flume::Sender<Event>, started: Arc<AtomicBool>) -> Resu
         }
     })?;
     Ok(())
+}
+
+/// Who may call the API, if that is said.
+pub fn tokens(settings: &Settings) -> Result<Option<Tokens>> {
+    Ok(settings.tokens_file.as_deref().map(Tokens::load).transpose()?)
 }
 
 fn start_control(settings: &Settings) -> Result<Control> {

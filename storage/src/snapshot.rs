@@ -89,7 +89,25 @@ impl State {
                 self.ended.insert(*queue);
                 self.pending.retain(|(of, _), _| of != queue);
             }
-            _ => {}
+            // No delivery comes or goes with these.
+            Record::QueueBegin { .. }
+            | Record::Connected { .. }
+            | Record::Disconnected { .. }
+            | Record::WillSet { .. }
+            | Record::Subscribe { .. }
+            | Record::Unsubscribe { .. }
+            | Record::RetainedDue { .. }
+            | Record::RetainedGiven { .. }
+            | Record::Tagged { .. }
+            | Record::Received { .. }
+            | Record::InboundBegin { .. }
+            | Record::InboundEnd { .. }
+            | Record::Retain { .. }
+            | Record::RetainClear { .. }
+            | Record::Register { .. }
+            | Record::Unregister { .. }
+            | Record::Watermark { .. }
+            | Record::OrdinalsUsed { .. } => {}
         }
     }
 

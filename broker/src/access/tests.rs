@@ -16,7 +16,11 @@ fn decide(acl: &Acl, question: &str) -> bool {
     let mut words = question.splitn(4, ' ');
     let mut word = || words.next().unwrap_or("");
     let user = Some(word()).filter(|user| *user != "-");
-    let groups: &[&str] = if user == Some("ann") { &["drivers", "night"] } else { &[] };
+    let groups: &[&str] = match user {
+        Some("ann") => &["drivers", "night"],
+        Some("$local") => &["$api"],
+        _ => &[],
+    };
     let client = ClientId::from(word());
     let action = match word() {
         "connect" => Action::Connect,
@@ -60,8 +64,13 @@ fn without_a_file_all_is_allowed_but_the_reserved_roots() {
             "ann c1 subscribe $group/drivers/#",
             "ann c1 subscribe $group/night/x",
             "- c1 subscribe $all/#",
+            "$local c1 connect",
+            "$local c1 publish $client/c2/x",
+            "$local c1 publish $all/x",
         ],
         &[
+            "$local c1 publish $SYS/x",
+            "$local c1 subscribe $client/c2/x",
             "- c1 publish $client/c1/x",
             "- c1 publish $client/c2/x",
             "- c1 publish $user/ann",

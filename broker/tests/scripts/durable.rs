@@ -589,3 +589,61 @@ fn what_has_expired_takes_no_room_of_what_follows() {
     let output = world.run("ack 1 1");
     assert!(output.contains("deliver a \"good\""), "{output}");
 }
+
+/// What is published while nothing leaves is stored and answered, survives a crash, and leaves in order afterwards.
+#[test]
+fn storing_does_not_wait_for_pushing() {
+    check(
+        durable(),
+        "
+        connect 1 a expiry=60
+        sub 1 1 t:1 zero:0
+        connect 2 pub
+        push off
+        pub 2 t one qos=1 tag=1
+        pub 2 t two qos=1 tag=2
+        pub 2 zero lost
+        crash
+        connect 3 a expiry=60
+        connect 4 pub
+        pub 4 t three qos=1 tag=3
+        push on
+        ack 3 1
+        ack 3 2
+        ack 3 3
+        pub 4 t four qos=1 tag=4
+        ",
+        expect![[r#"
+            connect 1 a expiry=60
+                1: connected present=false
+            sub 1 1 t:1 zero:0
+                1: subscribed 1 granted_qos_1 success
+            connect 2 pub
+                2: connected present=false
+            push off
+            pub 2 t one qos=1 tag=1
+                2: published 1 success
+            pub 2 t two qos=1 tag=2
+                2: published 2 success
+            pub 2 zero lost
+                count dropped_qos0_congested 1
+            crash
+            connect 3 a expiry=60
+                3: connected present=true
+            connect 4 pub
+                4: connected present=false
+            pub 4 t three qos=1 tag=3
+                4: published 3 success
+            push on
+                3: deliver t "one" qos=1 tag=1 dup
+                3: deliver t "two" qos=1 tag=2 dup
+                3: deliver t "three" qos=1 tag=3
+            ack 3 1
+            ack 3 2
+            ack 3 3
+            pub 4 t four qos=1 tag=4
+                3: deliver t "four" qos=1 tag=4
+                4: published 4 success
+        "#]],
+    );
+}

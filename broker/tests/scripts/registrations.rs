@@ -729,3 +729,73 @@ fn a_full_queue_among_many() {
         "#]],
     );
 }
+
+/// Operators see each client once, however few places a look takes in; a kick ends a connection and nothing else.
+#[test]
+fn clients_are_listed_and_kicked() {
+    check(
+        durable(),
+        "
+        file car:anna:cars bus::cars
+        connect 1 sub expiry=60
+        sub 1 1 t:1
+        connect 2 car user=anna expiry=60 clean
+        sub 2 1 t:1
+        connect 3 pub user=back-end
+        connect 4 api user=billing caller
+        pub 3 t one qos=1 tag=1
+        pub 3 $group/cars/x two qos=1 tag=2
+        ack 1 1
+        clients 1
+        clients 100
+        kick car
+        kick nobody
+        pub 3 t three qos=1 tag=3
+        clients 3
+        ",
+        expect![[r#"
+            file car:anna:cars bus::cars
+            connect 1 sub expiry=60
+                1: connected present=false
+            sub 1 1 t:1
+                1: subscribed 1 granted_qos_1
+            connect 2 car user=anna expiry=60 clean
+                2: connected present=false
+            sub 2 1 t:1
+                2: subscribed 1 granted_qos_1
+            connect 3 pub user=back-end
+                3: connected present=false
+            connect 4 api user=billing caller
+                4: connected present=false
+            pub 3 t one qos=1 tag=1
+                1: deliver t "one" qos=1 tag=1
+                2: deliver t "one" qos=1 tag=1
+                3: published 1 success
+            pub 3 $group/cars/x two qos=1 tag=2
+                count not_authorized 1
+                3: published 2 not_authorized
+            ack 1 1
+            clients 1
+                sub - here session 1 subscriptions 0+0 (0 B)
+                car anna here session 1 subscriptions 0+1 (4 B) File 0+0 (0 B)
+                pub back-end here session 0 subscriptions 0+0 (0 B) Connection 0+0 (0 B)
+                bus - File 0+0 (0 B)
+            clients 100
+                sub - here session 1 subscriptions 0+0 (0 B)
+                car anna here session 1 subscriptions 0+1 (4 B) File 0+0 (0 B)
+                pub back-end here session 0 subscriptions 0+0 (0 B) Connection 0+0 (0 B)
+                bus - File 0+0 (0 B)
+            kick car
+                2: close administrative_action
+            kick nobody
+            pub 3 t three qos=1 tag=3
+                1: deliver t "three" qos=1 tag=2
+                3: published 3 success
+            clients 3
+                sub - here session 1 subscriptions 0+1 (6 B)
+                car anna session 1 subscriptions 1+1 (10 B) File 0+0 (0 B)
+                pub back-end here session 0 subscriptions 0+0 (0 B) Connection 0+0 (0 B)
+                bus - File 0+0 (0 B)
+        "#]],
+    );
+}

@@ -882,3 +882,55 @@ fn a_session_belongs_to_its_user() {
         "#]],
     );
 }
+
+/// [XCH-1] A caller of the API: it hears the ids of what it publishes, is no client that is counted, and nothing is
+/// registered for it.
+#[test]
+fn a_caller_of_the_api() {
+    check(
+        durable(),
+        "
+        connect 1 sub
+        sub 1 1 t:1
+        connect 2 api user=billing caller
+        pub 2 t one qos=1 tag=1
+        pub 2 t two qos=2 tag=2
+        pub 2 nobody three qos=1 tag=3
+        pub 2 t four
+        rel 2 2
+        stats
+        disc 2
+        stats
+        ",
+        expect![[r#"
+            connect 1 sub
+                1: connected present=false
+            sub 1 1 t:1
+                1: subscribed 1 granted_qos_1
+            connect 2 api user=billing caller
+                2: connected present=false
+            pub 2 t one qos=1 tag=1
+                2: taken Some(1) at 1001000
+                1: deliver t "one" qos=1 tag=1
+                2: published 1 success
+            pub 2 t two qos=2 tag=2
+                2: taken Some(2) at 1001000
+                1: deliver t "two" qos=1 tag=2
+                2: published 2 success
+            pub 2 nobody three qos=1 tag=3
+                2: taken Some(3) at 1001000
+                count no_subscriber 1
+                2: published 3 no_matching_subscribers
+            pub 2 t four
+                2: taken None at 1001000
+                1: deliver t "four" qos=0
+            rel 2 2
+                2: completed 2 success
+            stats
+                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=8 inflight=2 log=0
+            disc 2
+            stats
+                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=8 inflight=2 log=0
+        "#]],
+    );
+}

@@ -34,7 +34,8 @@ use postroad_broker::api::{
     BacklogEntry, ClientName, Connect, Counted, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal,
     Retirement, StateKey, Subscribe,
 };
-use postroad_broker::{Broker, Config, Stats};
+use postroad_broker::clients::{ClientState, ClientsCursor, QueueState};
+use postroad_broker::{Broker, Config, Limits, Push, Stats};
 
 /// The log and the old generation of one shard, as a model.
 #[derive(Default)]
@@ -170,6 +171,37 @@ impl World {
         ));
     }
 
+    /// All clients, looking at so many places at a time.
+    fn print_clients(&mut self, looks_max: u32) {
+        for shard in 0..self.shards.len() {
+            let mut cursor = Some(ClientsCursor::default());
+            while let Some(from) = cursor {
+                let mut found = Vec::new();
+                cursor = self.shards[shard].broker.walk_clients(from, looks_max, |state| {
+                    found.push(state);
+                    true
+                });
+                found.iter().for_each(|state| self.print_client(state));
+            }
+        }
+    }
+
+    fn print_client(&mut self, state: &ClientState) {
+        let queue = |queue: QueueState| format!("{}+{} ({} B)", queue.waiting, queue.in_flight, queue.bytes);
+        let session = state.session.map(|s| format!(" session {} subscriptions {}", s.subscriptions, queue(s.queue)));
+        let known = state.registration.map(|known| format!(" {:?} {}", known.by, queue(known.queue)));
+        let here = if state.connection.is_some() { " here" } else { "" };
+        let (user, client) = (state.user.as_deref().unwrap_or("-"), state.client.as_str());
+        let line = format!("{client} {user}{here}{}{}", session.unwrap_or_default(), known.unwrap_or_default());
+        writeln!(self.out, "    {line}").unwrap();
+    }
+
+    fn set_push(&mut self, word: &str) {
+        let push = if word == "off" { Push::Off } else { Push::On };
+        self.shards.iter_mut().for_each(|shard| shard.broker.set_limits(Limits { push, ..Limits::of(&self.config) }));
+        self.config.push = push;
+    }
+
     fn set_access(&mut self, rules: &str) {
         self.acl = Arc::new(Acl::parse(rules).unwrap());
         for shard in &mut self.shards {
@@ -222,6 +254,12 @@ impl World {
             "stop" => self.shards[arguments.number(0) as usize].stopped = true,
             "cut" => drop(self.cuts.insert((arguments.number(0) as u16, arguments.number(1) as u16))),
             "join" => drop(self.cuts.remove(&(arguments.number(0) as u16, arguments.number(1) as u16))),
+            "kick" => {
+                let client = arguments.0[0];
+                self.handle(self.home(client), Event::CutOff { client: client.into() });
+            }
+            "clients" => self.print_clients(arguments.number(0) as u32),
+            "push" => self.set_push(arguments.0[0]),
             "allow" => self.allow(arguments.0[0], arguments.text("to").unwrap_or("*")),
             "go" => self.shards.iter_mut().for_each(|shard| shard.stopped = false),
             "connect" => self.connect(&arguments),
@@ -255,7 +293,11 @@ impl World {
         let connect = Connect {
             connection: ConnectionId(connection),
             client: client.into(),
-            name: if arguments.has("assigned") { ClientName::Assigned } else { ClientName::Chosen },
+            name: match (arguments.has("assigned"), arguments.has("caller")) {
+                (true, _) => ClientName::Assigned,
+                (_, true) => ClientName::Caller,
+                _ => ClientName::Chosen,
+            },
             principal: Principal {
                 user: arguments.text("user").map(Into::into),
                 groups: arguments.text("group").map(Into::into).into_iter().collect(),
@@ -618,6 +660,9 @@ fn words_of(effect: &Effect) -> Option<String> {
             format!("{}: connected present={session_present}{inbound}", connection.0)
         }
         Effect::ConnectRefused { connection, reason } => format!("{}: refused {}", connection.0, reason.name()),
+        Effect::Taken { connection, tag, id } => {
+            format!("{}: taken {:?} at {}", connection.0, tag.map(Tag::get), id.published_at().0)
+        }
         Effect::Published { connection, tag, reason } => {
             format!("{}: published {} {}", connection.0, tag.get(), reason.name())
         }

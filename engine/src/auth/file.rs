@@ -55,8 +55,8 @@ pub(super) fn parse(text: &str, anonymous: Anonymous) -> Result<Auth, AuthError>
 
 fn insert_user(users: &mut HashMap<ByteString, User>, entry: UserEntry) -> Result<(), AuthError> {
     let problem = |problem: &str| AuthError::Entry { entry: format!("user {:?}", entry.name), problem: problem.into() };
-    if !is_level(&entry.name) {
-        return Err(problem(NO_LEVEL));
+    if !is_level(&entry.name) || is_ours(&entry.name) {
+        return Err(problem(NO_NAME));
     }
     let password = entry.password.as_deref().map(StoredPassword::parse).transpose().map_err(&problem)?;
     let tokens: Result<Vec<_>, _> = entry.tokens.iter().map(|text| StoredToken::parse(text)).collect();
@@ -100,6 +100,13 @@ fn insert_client(
 
 const NO_LEVEL: &str = "the name must be 1 to 1,024 bytes without '/', '+', '#' and control characters";
 
+const NO_NAME: &str = "names of users and groups must be 1 to 1,024 bytes without '/', '+', '#' and control characters, and not begin with '$'";
+
+/// Callers of the API have such names: nobody may pass for one in the access rules.
+fn is_ours(name: &str) -> bool {
+    name.starts_with('$')
+}
+
 /// Names become levels of topics (`$user/<name>/…`, `%u`): what would change a topic's meaning is refused.
 fn is_level(name: &str) -> bool {
     let plain = |c: char| !c.is_control() && !matches!(c, '/' | '+' | '#');
@@ -107,8 +114,8 @@ fn is_level(name: &str) -> bool {
 }
 
 fn groups(names: &[String]) -> Result<Arc<[ByteString]>, &'static str> {
-    if !names.iter().all(|name| is_level(name)) {
-        return Err("a group's name must be 1 to 1,024 bytes without '/', '+', '#' and control characters");
+    if !names.iter().all(|name| is_level(name) && !is_ours(name)) {
+        return Err(NO_NAME);
     }
     let mut groups: Vec<ByteString> = names.iter().map(|name| ByteString::from(name.as_str())).collect();
     groups.sort_unstable();
@@ -167,7 +174,7 @@ mod tests {
             file.insert("user".into(), vec![toml::Value::Table(entry)].into());
             match parse(&file.to_string(), Anonymous::Deny) {
                 Ok(auth) => assert!(auth.users.contains_key(name.as_str())),
-                Err(_) => assert!(!is_level(&name)),
+                Err(_) => assert!(!is_level(&name) || is_ours(&name)),
             }
         }
     }

@@ -22,6 +22,7 @@ impl Shard {
             Effect::Deliver { connection, delivery } => {
                 crate::crash::delivering(delivery.message.id, || self.deliver(connection, &delivery));
             }
+            Effect::Taken { connection, tag, id } => self.caller_taken(connection, tag, id),
             Effect::Published { connection, tag, reason } => self.published(connection, tag, reason),
             Effect::Completed { connection, tag, reason } => {
                 self.say(connection, |session, out| session.completed(tag, reason, out));
@@ -41,25 +42,28 @@ impl Shard {
                 self.schedule(connection);
                 self.read_again(connection); // what came behind the CONNECT
             }
-            Effect::ConnectRefused { connection, reason } => {
-                self.say(connection, |session, out| session.connect_refused(reason, out));
-                if let Some(connection) = self.connection(connection) {
+            Effect::ConnectRefused { connection: id, reason } => {
+                self.say(id, |session, out| session.connect_refused(reason, out));
+                if let Some(connection) = self.connection(id) {
                     connection.flags.known = false;
                     let listener = usize::from(connection.listener);
                     self.counters.refused(listener, Refused::of(reason));
                 }
-                self.linger(connection);
+                self.linger(id);
+                self.caller_gone(id, reason);
             }
-            Effect::Close { connection, reason } => {
-                self.say(connection, |session, out| session.close(reason, "", out));
-                self.forget(connection, DisconnectCause::Lost);
-                self.linger(connection);
+            Effect::Close { connection: id, reason } => {
+                self.say(id, |session, out| session.close(reason, "", out));
+                self.forget(id, DisconnectCause::Lost);
+                self.linger(id);
+                self.caller_gone(id, reason);
             }
             Effect::Park { connection } => {
                 self.counters.parked += 1;
                 if let Some(flags) = self.flags(connection) {
                     flags.parked = true;
                 }
+                self.caller_parked(connection, true);
             }
             Effect::Unpark { connection } => self.unpark(connection),
             Effect::Mesh { to, message } => {
@@ -78,7 +82,8 @@ impl Shard {
     }
 
     fn published(&mut self, id: ConnectionId, tag: Tag, reason: ReasonCode) {
-        let Some(Connection { stage: Stage::Serving(session), .. }) = self.connection(id) else { return };
+        let Some(connection) = self.connection(id) else { return self.caller_answered(id, tag, reason) };
+        let Stage::Serving(session) = &mut connection.stage else { return };
         match session.refusal_ends(reason) {
             Some(closing) => self.close_for(id, closing),
             None => self.say(id, |session, out| session.published(tag, reason, out)),
@@ -127,7 +132,7 @@ impl Shard {
 
     fn unpark(&mut self, id: ConnectionId) {
         let now = self.now;
-        let Some(connection) = self.connection(id) else { return };
+        let Some(connection) = self.connection(id) else { return self.caller_parked(id, false) };
         connection.flags.parked = false;
         if let Stage::Serving(session) = &mut connection.stage {
             session.touch(now); // its clocks stood still

@@ -105,6 +105,7 @@ impl Shard {
         let timeout = u64::try_from(self.live.config.drain_timeout.as_millis()).unwrap_or(u64::MAX);
         self.drain_until = self.now.mono.after(timeout);
         self.doors.clear();
+        self.turn_callers_away();
         let ids: Vec<_> = self.connections.iter().map(|(_, connection)| connection.id).collect();
         for id in ids {
             self.dismiss(id);
@@ -144,7 +145,8 @@ impl Shard {
             self.remove_all();
             self.settle(); // what that brings about is in the log before it is asked whether it is idle
         }
-        let has_left = self.connections.is_empty() && (is_late || !self.broker.is_giving_back());
+        let has_left =
+            self.connections.is_empty() && (is_late || !(self.broker.is_giving_back() || self.callers_are_owed()));
         let log_is_idle = self.log_is_idle();
         if self.phase == (Phase::Draining { gone: false }) && has_left && log_is_idle {
             self.phase = Phase::Draining { gone: true };

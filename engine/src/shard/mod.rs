@@ -12,6 +12,8 @@
 //! - The broker learns of each connection's end exactly once (`Flags::known`).
 
 mod arriving;
+mod calling;
+mod clients;
 mod dying;
 mod effects;
 mod leaving;
@@ -35,6 +37,8 @@ use postroad_broker::api::{Event, Principal};
 use postroad_control::{Note, Request};
 use postroad_session::mqtt::{ConnectRequest, Limits};
 use slab::Slab;
+
+use calling::Callers;
 
 use crate::auth::{Auth, CheckOutcome, Pool, Registration};
 use crate::clock::Clock;
@@ -223,6 +227,8 @@ pub(crate) struct Shard {
     panics_by_message: AHashMap<MessageId, u32>,
     /// Questions of the control plane.
     requests: flume::Receiver<Request>,
+    /// Callers of the API that have published here.
+    callers: Callers,
     opened: Option<flume::Sender<ShardId>>,
     failure: Option<String>,
 }
@@ -300,6 +306,7 @@ impl Shard {
             counters,
             panics_by_message: AHashMap::new(),
             requests,
+            callers: Callers::default(),
             opened: Some(opened),
             failure: None,
         };
@@ -342,6 +349,9 @@ impl Shard {
                 let report = self.counters.report(self.id, &self.broker.stats(), log);
                 let _gone = back.try_send(report);
             }
+            Request::Publish(batch) => self.called(*batch),
+            Request::Clients(query) => self.find_clients(*query),
+            Request::Client { client, cut_off, answer } => self.tell_of_client(&client, cut_off, &answer),
         }
     }
 

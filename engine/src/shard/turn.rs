@@ -57,6 +57,7 @@ impl Shard {
         }
         self.take_orders();
         self.take_arrivals();
+        self.publish_for_callers();
         self.take_mesh();
         self.expire();
         self.settle();
@@ -98,7 +99,7 @@ impl Shard {
 
     pub(super) fn has_work(&self) -> bool {
         let io = !self.again.is_empty() || !self.doors_again.is_empty() || !self.inbox.is_empty();
-        io || self.mesh.has_work() || self.broker.has_steps()
+        io || self.mesh.has_work() || self.broker.has_steps() || self.callers_have_work()
     }
 
     fn handle_ready(&mut self, ready: Ready) {

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use postroad_control::Tokens;
 use postroad_engine::Engine;
 use postroad_engine::config::{Listener, ListenerProtocol, Shards};
 
@@ -214,8 +215,11 @@ impl Loader {
         }
     }
 
-    /// `auth.file` and `acl.file`, as the engine would read them.
+    /// `auth.file`, `acl.file` and `api.tokens_file`, as they would be read.
     fn check_files(&mut self) {
+        if let Some(Err(error)) = self.settings.tokens_file.as_deref().map(Tokens::load) {
+            self.problems.push(error.to_string());
+        }
         if let Err(error) = Engine::check(&self.settings.engine) {
             self.problems.push(error.to_string());
         }
@@ -240,7 +244,8 @@ pub(super) fn open_doors(settings: &Settings) -> Vec<String> {
         return Vec::new();
     }
     let mqtt = settings.engine.listeners.iter().map(|listener| (&listener.name, &listener.address));
-    let http = settings.http.iter().map(|listener| (&listener.name, &listener.address));
+    let http = settings.http.iter().filter(|_| settings.tokens_file.is_none());
+    let http = http.map(|listener| (&listener.name, &listener.address));
     let reachable = mqtt.chain(http).filter(|(_, address)| !is_loopback(address));
     reachable.map(|(name, address)| reachable_without_auth(name, address)).collect()
 }

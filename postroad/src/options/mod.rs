@@ -108,6 +108,8 @@ pub struct Settings {
     pub log_level: &'static str,
     pub log_format: LogFormat,
     pub plugins_dir: Option<PathBuf>,
+    /// Who may call the API.
+    pub tokens_file: Option<PathBuf>,
     /// The HTTP listeners, of shorthand and tables.
     pub http: Vec<ListenerTable>,
 }
@@ -123,6 +125,7 @@ impl Default for Settings {
             log_level: "info",
             log_format: LogFormat::default(),
             plugins_dir: None,
+            tokens_file: None,
             http: Vec::new(),
         }
     }

@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use postroad_engine::config::{Durability, QueuePolicy, Shards, UnknownClient};
+use postroad_engine::config::{Durability, Push, QueuePolicy, Shards, UnknownClient};
 
 use super::kind::{Kind, Value};
 use super::{Anonymous, Effect, LogFormat, Settings};
@@ -234,6 +234,20 @@ pub const ROWS: &[Row] = &[
         Live,
         "Access rules, first match wins. Empty: everybody may do everything but publish to the reserved roots.",
         engine.acl_file
+    ),
+    path!(
+        "api.tokens_file",
+        Live,
+        "Who may call the API: names, groups and hashes of tokens; `postroad token` writes it. To acl.file each is the user of its name. Empty: only programs on this machine may, as the user $local.",
+        tokens_file
+    ),
+    time!(
+        "api.publish_timeout",
+        Restart,
+        100,
+        600_000,
+        "Time after which a publish through the API that has no answer is given up: the caller is told that nobody knows.",
+        control.publish_timeout
     ),
     count!(
         "registrations.clients_max",
@@ -469,6 +483,8 @@ pub const ROWS: &[Row] = &[
         "Time without a turn after which a shard counts as stalled: it is named in the log, in /health and in /ready, and counted.",
         engine.stall_max
     ),
+    choice!("debug.push", Live, "off: nothing of QoS 1 or 2 leaves for clients, as if each had stopped reading; what they are to get is stored, and publishers are answered as ever. What is QoS 0 is dropped (dropped_qos0_congested). To look at storing and pushing apart.", engine.push,
+        ["on" => Push::On, "off" => Push::Off]),
     count!(
         "http.connections_max",
         Restart,
@@ -486,6 +502,15 @@ pub const ROWS: &[Row] = &[
         1 << 20,
         "Size of an HTTP request's head.",
         control.request_bytes_max,
+        usize
+    ),
+    bytes!(
+        "http.body_bytes_max",
+        Restart,
+        1 << 10,
+        1 << 30,
+        "Size of an HTTP request's body, or of one line of a stream. Each open connection may hold so much.",
+        control.body_bytes_max,
         usize
     ),
     time!(
@@ -611,6 +636,7 @@ mod tests {
             crash_bar_time: _,
             drain_timeout: _,
             stall_max: _,
+            push: _, // debug.push
         } = Config::default();
         let Mqtt {
             packet_bytes_max: _,

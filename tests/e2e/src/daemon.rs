@@ -8,8 +8,8 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::TempDir;
 
-use crate::PATIENCE;
+use crate::{PATIENCE, http};
 
 /// Pause between two looks at a condition that announces itself in no other way.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -278,8 +278,14 @@ impl Daemon {
 
     /// Status code and body of a page of its HTTP listener.
     pub fn http(&self, path: &str) -> (u16, String) {
-        let address = self.http.expect("our own daemon has an HTTP listener");
-        http_get(address, path).expect("the HTTP listener answers")
+        let answer = http::request(self.http_address(), &format!("GET {path}"), &[], &[]);
+        let answer = answer.expect("the HTTP listener answers");
+        (answer.code, answer.body)
+    }
+
+    /// Where its HTTP listener is.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http.expect("our own daemon has an HTTP listener")
     }
 
     /// Whether the process is still there.
@@ -356,7 +362,7 @@ impl Daemon {
         let address = self.http.expect("ports.json named it");
         wait_until("/ready says 200", || {
             assert!(self.is_running(), "the daemon ended while starting");
-            matches!(http_get(address, "/ready"), Ok((200, _)))
+            http::request(address, "GET /ready", &[], &[]).is_ok_and(|answer| answer.code == 200)
         });
     }
 
@@ -427,16 +433,4 @@ pub fn binary() -> PathBuf {
     let path = std::env::var_os("POSTROAD_BIN").map_or_else(|| profile_folder().join("postroad"), PathBuf::from);
     assert!(path.exists(), "{} is missing: `make test` builds it, or `cargo build -p postroad`", path.display());
     path
-}
-
-fn http_get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let code = code.ok_or_else(|| std::io::Error::other(format!("no HTTP status in {head:?}")))?;
-    Ok((code, body.to_owned()))
 }

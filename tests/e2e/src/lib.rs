@@ -6,6 +6,7 @@
 //! condition and a deadline, and running into the deadline is a failure.
 
 pub mod daemon;
+pub mod http;
 pub mod mqtt;
 pub mod random;
 pub mod storm;

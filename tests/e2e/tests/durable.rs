@@ -147,6 +147,31 @@ fn unacknowledged_deliveries_come_again_with_dup() {
     }
 }
 
+/// With the push side stopped publishes are stored and acknowledged, across a kill -9; with it back they are delivered.
+#[test]
+fn storing_goes_on_while_pushing_is_off() {
+    let mut daemon = Daemon::prepared(&["shards=1"]);
+    daemon.configure("[debug]\npush = \"off\"\n");
+    daemon.restart();
+    subscribe_and_leave(&daemon, "subscriber", "one/#");
+    let mut subscriber = come_back(&daemon, "subscriber");
+    let mut publisher = Client::connect(daemon.mqtt(), &Options::transient("publisher")).unwrap();
+    for payload in numbers(0..200) {
+        publisher.publish("one/a", payload.as_bytes(), Qos::AtLeastOnce, false).unwrap();
+    }
+    // All are committed: what were to leave would be here before this answer.
+    subscriber.send(&Packet::PingReq).unwrap();
+    assert_eq!(subscriber.receive().unwrap(), Incoming::PingResp);
+    daemon.kill();
+    daemon.restart();
+    let mut subscriber = come_back(&daemon, "subscriber");
+    subscriber.send(&Packet::PingReq).unwrap();
+    assert_eq!(subscriber.receive().unwrap(), Incoming::PingResp);
+    daemon.configure("");
+    daemon.reload();
+    assert_eq!(payloads(&mut subscriber, 200), numbers(0..200));
+}
+
 /// Retained messages, replaced and removed ones, after kill -9 `[MQTT-3.3.1-5]`.
 #[test]
 fn retained_messages_survive_kill_9() {

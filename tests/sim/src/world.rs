@@ -245,6 +245,7 @@ impl World {
                 self.with_link(connection, |link| link.from_server.push_back(effect));
             }
             Effect::ConnectRefused { connection, .. }
+            | Effect::Taken { connection, .. }
             | Effect::Published { connection, .. }
             | Effect::Completed { connection, .. }
             | Effect::Subscribed { connection, .. }

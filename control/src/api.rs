@@ -1,0 +1,176 @@
+//! What the server does for applications, whatever the transport: which shard is asked, how long, and what if there is no
+//! answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postroad_base::ShardId;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::clients::{ClientReport, ClientsCursor, ClientsFilter, ClientsQuery};
+use crate::line::{Line, Shards};
+use crate::publication::{Batch, Caller, Outcome, Publication};
+use crate::report::Request;
+use crate::server::{Phase, Settings, Status};
+
+/// See the module head.
+#[derive(Debug)]
+pub(crate) struct Api {
+    shards: watch::Receiver<Arc<Shards>>,
+    status: watch::Receiver<Status>,
+    publish_timeout: Duration,
+    shard_timeout: Duration,
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoAnswer {
+    /// The server does not serve now.
+    NotServing,
+    /// A shard took no question, or did not answer in time.
+    Late,
+}
+
+/// Messages of one request for one shard, with their places in the request.
+#[derive(Default)]
+struct Share {
+    places: Vec<usize>,
+    messages: Vec<Publication>,
+}
+
+/// A share that a shard has.
+struct Asked {
+    places: Vec<usize>,
+    answer: flume::Receiver<Vec<Outcome>>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Api {
+    pub fn new(shards: watch::Receiver<Arc<Shards>>, status: watch::Receiver<Status>, settings: &Settings) -> Self {
+        let Settings { publish_timeout, shard_timeout, .. } = *settings;
+        Self { shards, status, publish_timeout, shard_timeout }
+    }
+
+    fn is_serving(&self) -> bool {
+        self.status.borrow().phase == Phase::Serving
+    }
+
+    /// Publishes; the outcomes stand in the order of the messages. What is for one topic keeps its order, also from one
+    /// request to the next of the same caller.
+    pub async fn publish(&self, caller: &Caller, messages: Vec<Publication>) -> Vec<Outcome> {
+        let mut outcomes = vec![Outcome::Busy; messages.len()];
+        if !self.is_serving() {
+            return outcomes;
+        }
+        let shards = Arc::clone(&self.shards.borrow());
+        let deadline = Instant::now() + self.publish_timeout;
+        let mut all_asked = Vec::new();
+        for (shard, share) in shares(&shards, messages) {
+            let line = &shards.lines[usize::from(shard.0)];
+            all_asked.extend(give(line, caller, share, deadline).await);
+        }
+        for Asked { places, answer, .. } in all_asked {
+            let unknown = || vec![Outcome::Unknown; places.len()];
+            let answered = timeout_at(deadline, answer.recv_async()).await;
+            let given = answered.ok().and_then(Result::ok).unwrap_or_else(unknown);
+            places.into_iter().zip(given).for_each(|(place, outcome)| outcomes[place] = outcome);
+        }
+        outcomes
+    }
+}
+
+impl Api {
+    /// The next clients that fit, from `from` on, at most `limit`; and where to go on, if those were not all.
+    pub async fn clients(
+        &self,
+        filter: &ClientsFilter,
+        from: ClientsCursor,
+        limit: usize,
+    ) -> Result<(Vec<ClientReport>, Option<ClientsCursor>), NoAnswer> {
+        let mut found = Vec::new();
+        let mut cursor = Some(from);
+        while let Some(at) = cursor
+            && found.len() < limit
+        {
+            let (page, next) = self.some_clients(filter, at, limit - found.len()).await?;
+            found.extend(page);
+            cursor = next;
+        }
+        Ok((found, cursor))
+    }
+
+    /// Those with the largest backlogs of all that fit, the largest first.
+    pub async fn clients_behind(&self, filter: &ClientsFilter, limit: usize) -> Result<Vec<ClientReport>, NoAnswer> {
+        let mut top: Vec<ClientReport> = Vec::new();
+        let mut cursor = Some(ClientsCursor::first_of(ShardId(0)));
+        while let Some(at) = cursor {
+            let least = if top.len() < limit { 1 } else { top.last().map_or(1, |last| last.backlog + 1) };
+            let filter = ClientsFilter { backlog_min: filter.backlog_min.max(least), ..filter.clone() };
+            let (page, next) = self.some_clients(&filter, at, usize::MAX).await?;
+            top.extend(page);
+            top.sort_by(|a, b| b.backlog.cmp(&a.backlog).then_with(|| a.client.cmp(&b.client)));
+            top.truncate(limit);
+            cursor = next;
+        }
+        Ok(top)
+    }
+
+    /// What one look of a shard finds.
+    async fn some_clients(
+        &self,
+        filter: &ClientsFilter,
+        at: ClientsCursor,
+        limit: usize,
+    ) -> Result<(Vec<ClientReport>, Option<ClientsCursor>), NoAnswer> {
+        let (answer, answered) = flume::bounded(1);
+        let query = ClientsQuery { from: at.place, limit, filter: filter.clone(), answer };
+        let count = self.shards.borrow().lines.len();
+        let page = self.ask(at.shard, Request::Clients(Box::new(query)), answered).await?;
+        let next = match page.next {
+            Some(place) => Some(ClientsCursor { place, ..at }),
+            None => Some(ClientsCursor::first_of(ShardId(at.shard.0 + 1))),
+        };
+        Ok((page.clients, next.filter(|next| usize::from(next.shard.0) < count)))
+    }
+
+    /// One client, after its connection has ended if that is wanted; `None`: nothing is known of it.
+    pub async fn client(&self, client: &str, cut_off: bool) -> Result<Option<ClientReport>, NoAnswer> {
+        let (answer, answered) = flume::bounded(1);
+        let home = self.shards.borrow().home_of_client(client);
+        self.ask(home, Request::Client { client: client.into(), cut_off, answer }, answered).await
+    }
+
+    async fn ask<T>(&self, shard: ShardId, request: Request, answered: flume::Receiver<T>) -> Result<T, NoAnswer> {
+        if !self.is_serving() {
+            return Err(NoAnswer::NotServing);
+        }
+        let shards = Arc::clone(&self.shards.borrow());
+        let line = shards.lines.get(usize::from(shard.0)).ok_or(NoAnswer::NotServing)?;
+        if !line.ask(request) {
+            return Err(NoAnswer::Late);
+        }
+        let answer = timeout(self.shard_timeout, answered.recv_async()).await;
+        answer.ok().and_then(Result::ok).ok_or(NoAnswer::Late)
+    }
+}
+
+fn shares(shards: &Shards, messages: Vec<Publication>) -> BTreeMap<ShardId, Share> {
+    let mut shares: BTreeMap<ShardId, Share> = BTreeMap::new();
+    for (place, message) in messages.into_iter().enumerate() {
+        let share = shares.entry(shards.home_of(message.topic.as_str())).or_default();
+        share.places.push(place);
+        share.messages.push(message);
+    }
+    shares
+}
+
+/// Waits for a turn, and gives the shard its share; `None` if it took none by the deadline.
+async fn give(line: &Line, caller: &Caller, share: Share, deadline: Instant) -> Option<Asked> {
+    let turn = timeout_at(deadline, Arc::clone(&line.batches).acquire_owned()).await.ok()?.ok()?;
+    let (answer, answered) = flume::bounded(1);
+    let batch = Batch { caller: caller.clone(), messages: share.messages, answer };
+    let is_asked = line.ask(Request::Publish(Box::new(batch)));
+    is_asked.then_some(Asked { places: share.places, answer: answered, _turn: turn })
+}

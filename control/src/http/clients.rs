@@ -1,0 +1,117 @@
+//! `/v1/clients`: who is known, what waits for whom, and the end of a connection.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use postroad_base::ShardId;
+use serde::Deserialize;
+
+use super::problem::Problem;
+use super::{Peer, Server, json_page};
+use crate::api::NoAnswer;
+use crate::clients::{ClientsCursor, ClientsFilter};
+use crate::tokens::Right;
+
+/// Clients of one answer, if nothing else is said, and at most.
+const LIMIT: usize = 100;
+const LIMIT_MAX: usize = 1_000;
+
+/// Which clients, and in which order.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    connected: Option<bool>,
+    user: Option<String>,
+    group: Option<String>,
+    prefix: Option<String>,
+    #[serde(default)]
+    backlog_min: usize,
+    limit: Option<usize>,
+    after: Option<String>,
+    order: Option<Order>,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum Order {
+    /// As they come: pages of all.
+    Any,
+    /// The largest backlogs, one page.
+    Backlog,
+}
+
+pub(super) async fn list(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    server.caller(peer, &headers, Right::Clients)?;
+    let Query(wanted) = wanted.map_err(|error| Problem::bad(error.body_text()))?;
+    let limit = wanted.limit.unwrap_or(LIMIT);
+    if !(1..=LIMIT_MAX).contains(&limit) {
+        return Err(Problem::bad(format!("limit must be 1 to {LIMIT_MAX}")));
+    }
+    let after = wanted.after.as_deref().map(ClientsCursor::parse);
+    let after = after.map(|cursor| cursor.ok_or_else(|| Problem::bad("after must be what a page before gave as next")));
+    let after = after.transpose()?;
+    let filter = ClientsFilter {
+        connected: wanted.connected,
+        user: wanted.user.map(Into::into),
+        group: wanted.group.map(Into::into),
+        prefix: wanted.prefix,
+        backlog_min: wanted.backlog_min,
+    };
+    let (clients, next) = match wanted.order {
+        Some(Order::Backlog) if after.is_some() => return Err(Problem::bad("order=backlog has one page")),
+        Some(Order::Backlog) => (server.api.clients_behind(&filter, limit).await?, None),
+        Some(Order::Any) | None => {
+            server.api.clients(&filter, after.unwrap_or(ClientsCursor::first_of(ShardId(0))), limit).await?
+        }
+    };
+    Ok(json_page(&serde_json::json!({ "clients": clients, "next": next.map(ClientsCursor::text) })))
+}
+
+pub(super) async fn show(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    Path(client): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    server.caller(peer, &headers, Right::Clients)?;
+    server.client(&client, false).await
+}
+
+/// The client as it is afterwards. It may be back at once: to keep it away is for `auth.file` and `acl.file`.
+pub(super) async fn disconnect(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    Path(client): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let caller = server.caller(peer, &headers, Right::Clients)?;
+    tracing::info!(client, caller = &*caller.name, "a client is disconnected through the API");
+    server.client(&client, true).await
+}
+
+impl Server {
+    async fn client(&self, client: &str, cut_off: bool) -> Result<Response, Problem> {
+        let report = self.api.client(client, cut_off).await?;
+        let unknown = || Problem::new(StatusCode::NOT_FOUND, "unknown_client", "nothing is known of this client");
+        Ok(json_page(&report.ok_or_else(unknown)?))
+    }
+}
+
+impl From<NoAnswer> for Problem {
+    fn from(why: NoAnswer) -> Self {
+        let detail = match why {
+            NoAnswer::NotServing => "the server is starting or stopping",
+            NoAnswer::Late => "a shard did not answer in http.shard_timeout",
+        };
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+    }
+}

@@ -1,0 +1,398 @@
+//! `POST /v1/messages`: publishing.
+//!
+//! | content type | body | answer |
+//! |---|---|---|
+//! | any, with `?topic=` | the payload | what became of it |
+//! | `application/json` | a message, or an array of them | the same, or `results` |
+//! | `application/x-ndjson` | a message per line, for as long as it goes | a line for each, in order, as they come |
+//!
+//! A message is answered once it is as safe as `durability` asks (QoS 1 and 2).
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use postroad_base::{Qos, TopicName};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use tokio::time::timeout;
+
+use super::problem::Problem;
+use super::{Peer, Server, json_page};
+use crate::publication::{Caller, Outcome, Properties, Publication};
+use crate::tokens::Right;
+
+/// Longest text and binary that MQTT has (version 5, sections 1.5.4 and 1.5.6).
+const TEXT_BYTES_MAX: usize = u16::MAX as usize;
+/// Lines of an open stream whose answers may wait to be read.
+const ANSWERS_MAX: usize = 4;
+
+/// What a publish of plain bytes says of itself.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Line {
+    topic: Option<String>,
+    qos: Option<u8>,
+    retain: Option<bool>,
+    ttl_seconds: Option<u32>,
+}
+
+/// A message in JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Message<'a> {
+    topic: Option<String>,
+    topics: Option<Vec<String>>,
+    payload: Option<String>,
+    payload_base64: Option<String>,
+    #[serde(borrow, default, deserialize_with = "some")]
+    payload_json: Option<&'a RawValue>,
+    qos: Option<u8>,
+    #[serde(default)]
+    retain: bool,
+    ttl_seconds: Option<u32>,
+    content_type: Option<String>,
+    response_topic: Option<String>,
+    correlation_data_base64: Option<String>,
+    #[serde(default)]
+    properties: Vec<(String, String)>,
+}
+
+/// `null` is JSON, too.
+fn some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
+}
+
+/// What became of a message for one topic.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Answer {
+    Published { topic: String, id: Option<String>, has_subscribers: bool },
+    Failed { topic: String, error: Problem },
+}
+
+pub(super) async fn publish(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    line: Result<Query<Line>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let caller = server.caller(peer, &headers, Right::Publish)?;
+    let Query(line) = line.map_err(|error| Problem::bad(error.body_text()))?;
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media = kind.map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_ascii_lowercase());
+    match (&line.topic, media.as_deref()) {
+        (Some(_), _) => {
+            let message = plain(line, kind, server.whole(body).await?).map_err(Problem::bad)?;
+            one(&server, &caller, message).await
+        }
+        (None, Some("application/json")) => {
+            let body = server.whole(body).await?;
+            json(&server, &caller, &body).await
+        }
+        (None, Some("application/x-ndjson")) => Ok(stream(server, caller, body)),
+        _ => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "either name the topic (?topic=…) and send the payload, or send application/json or application/x-ndjson",
+        )),
+    }
+}
+
+impl Server {
+    /// The whole body, within its limits of size and time.
+    async fn whole(&self, body: Body) -> Result<Bytes, Problem> {
+        let most = self.settings.body_bytes_max;
+        let read = timeout(self.settings.request_timeout, to_bytes(body, most)).await;
+        let late =
+            |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in http.request_timeout");
+        let large = |error| {
+            let detail = format!("more than http.body_bytes_max ({most} bytes), or broken off: {error}");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+        };
+        read.map_err(late)?.map_err(large)
+    }
+}
+
+async fn one(server: &Server, caller: &Caller, message: Publication) -> Result<Response, Problem> {
+    let topic = message.topic.as_str().to_owned();
+    let outcome = server.api.publish(caller, vec![message]).await[0];
+    match answer(topic, outcome) {
+        Answer::Failed { error, .. } => Err(error),
+        published => Ok(json_page(&published)),
+    }
+}
+
+async fn json(server: &Server, caller: &Caller, body: &[u8]) -> Result<Response, Problem> {
+    let is_list = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    let (messages, is_single) = if is_list {
+        let list: Vec<Message<'_>> = serde_json::from_slice(body).map_err(|error| Problem::bad(error.to_string()))?;
+        let each = list.into_iter().enumerate().map(|(place, message)| {
+            publications(message).map_err(|why| Problem::bad(format!("message {place}: {why}")))
+        });
+        (each.collect::<Result<Vec<_>, _>>()?.concat(), false)
+    } else {
+        let message: Message<'_> = serde_json::from_slice(body).map_err(|error| Problem::bad(error.to_string()))?;
+        let is_single = message.topics.is_none();
+        (publications(message).map_err(Problem::bad)?, is_single)
+    };
+    if is_single && let Ok([message]) = <[_; 1]>::try_from(messages.clone()) {
+        return one(server, caller, message).await;
+    }
+    Ok(json_page(&serde_json::json!({ "results": publish_all(server, caller, messages).await })))
+}
+
+async fn publish_all(server: &Server, caller: &Caller, messages: Vec<Publication>) -> Vec<Answer> {
+    let topics: Vec<String> = messages.iter().map(|message| message.topic.as_str().to_owned()).collect();
+    let outcomes = server.api.publish(caller, messages).await;
+    topics.into_iter().zip(outcomes).map(|(topic, outcome)| answer(topic, outcome)).collect()
+}
+
+fn answer(topic: String, outcome: Outcome) -> Answer {
+    match (Problem::of(outcome), outcome) {
+        (Some(error), _) => Answer::Failed { topic, error },
+        (None, Outcome::Published { id, has_subscribers }) => {
+            Answer::Published { topic, id: id.map(|id| id.to_string()), has_subscribers }
+        }
+        (None, _) => unreachable!("what is not published is a problem"),
+    }
+}
+
+/// Reads lines, publishes those that have come whole, and answers them, until the body ends or nobody reads the answers.
+fn stream(server: Arc<Server>, caller: Caller, body: Body) -> Response {
+    let (answers, answered) = flume::bounded::<Result<Bytes, Infallible>>(ANSWERS_MAX);
+    tokio::spawn(async move {
+        let mut body = body;
+        let mut lines = Lines { bytes: BytesMut::new(), bytes_max: server.settings.body_bytes_max };
+        loop {
+            let frame = body.frame().await;
+            let is_end = !matches!(frame, Some(Ok(_)));
+            if let Some(Ok(frame)) = frame
+                && let Ok(data) = frame.into_data()
+            {
+                lines.bytes.extend_from_slice(&data);
+            }
+            let text = publish_lines(&server, &caller, lines.take(is_end)).await;
+            let is_gone = !text.is_empty() && answers.send_async(Ok(text.into())).await.is_err();
+            let is_too_long = lines.bytes.len() > lines.bytes_max;
+            if is_too_long {
+                let problem =
+                    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "a line above http.body_bytes_max");
+                let _gone = answers.send_async(Ok(failed_line(problem).into())).await;
+            }
+            if is_end || is_gone || is_too_long {
+                return;
+            }
+        }
+    });
+    let mut response = Body::from_stream(answered.into_stream()).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    response
+}
+
+/// What has come of a stream and is not taken.
+struct Lines {
+    bytes: BytesMut,
+    bytes_max: usize,
+}
+
+impl Lines {
+    /// The lines that are whole; at the end the last one is, too.
+    fn take(&mut self, is_end: bool) -> Bytes {
+        let whole = match self.bytes.iter().rposition(|byte| *byte == b'\n') {
+            _ if is_end => self.bytes.len(),
+            Some(last) => last + 1,
+            None => 0,
+        };
+        self.bytes.split_to(whole).freeze()
+    }
+}
+
+/// The answers, a line for each line.
+async fn publish_lines(server: &Server, caller: &Caller, lines: Bytes) -> String {
+    let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    let parsed: Vec<Result<Vec<Publication>, String>> = lines
+        .map(|line| serde_json::from_slice(line).map_err(|error| error.to_string()).and_then(publications))
+        .collect();
+    let messages = parsed.iter().flatten().flatten().cloned().collect();
+    let mut answers = publish_all(server, caller, messages).await.into_iter();
+    let mut text = String::new();
+    for line in parsed {
+        match line {
+            Err(why) => text += &failed_line(Problem::bad(why)),
+            Ok(messages) => {
+                let mut of_line: Vec<Answer> = answers.by_ref().take(messages.len()).collect();
+                let line = match of_line.len() {
+                    1 => serde_json::to_string(&of_line.remove(0)),
+                    _ => serde_json::to_string(&serde_json::json!({ "results": of_line })),
+                };
+                text += &line.expect("texts and flags");
+                text.push('\n');
+            }
+        }
+    }
+    text
+}
+
+fn failed_line(error: Problem) -> String {
+    format!("{}\n", serde_json::json!({ "error": error }))
+}
+
+/// The body is the payload; its content type travels with it, but for the one that curl sends unasked.
+fn plain(line: Line, kind: Option<&str>, payload: Bytes) -> Result<Publication, String> {
+    let Line { topic, qos, retain, ttl_seconds } = line;
+    let content_type = kind.filter(|kind| *kind != "application/x-www-form-urlencoded").map(Into::into);
+    Ok(Publication {
+        topic: topic_of(&topic.ok_or("it has no topic")?)?,
+        payload,
+        qos: qos_of(qos)?,
+        retain: retain.unwrap_or(false),
+        ttl_seconds,
+        properties: Properties { content_type, ..Properties::default() },
+    })
+}
+
+/// A message for each of its topics.
+fn publications(message: Message<'_>) -> Result<Vec<Publication>, String> {
+    let qos = qos_of(message.qos)?;
+    let (payload, is_text, kind) = payload_of(&message)?;
+    let text = |name: &str, text: Option<String>| text.map(|text| checked(name, text)).transpose();
+    let correlation_data = message.correlation_data_base64.as_deref().map(base64_of).transpose()?;
+    if correlation_data.as_ref().is_some_and(|data| data.len() > TEXT_BYTES_MAX) {
+        return Err(format!("correlation_data_base64 has more than {TEXT_BYTES_MAX} bytes"));
+    }
+    let response_topic = text("response_topic", message.response_topic)?;
+    if let Some(topic) = &response_topic {
+        topic_of(topic).map_err(|why| format!("response_topic: {why}"))?;
+    }
+    let pairs = message.properties.into_iter();
+    let user: Result<Vec<_>, String> =
+        pairs.map(|(name, value)| Ok((checked("a property", name)?, checked("a property", value)?))).collect();
+    let properties = Properties {
+        is_text,
+        content_type: text("content_type", message.content_type)?.or(kind.map(Into::into)),
+        response_topic,
+        correlation_data,
+        user: user?,
+    };
+    let topics = match (message.topic, message.topics) {
+        (Some(topic), None) => vec![topic],
+        (None, Some(topics)) if !topics.is_empty() => topics,
+        _ => return Err("give either topic, or topics that are not none".into()),
+    };
+    let (retain, ttl_seconds) = (message.retain, message.ttl_seconds);
+    let publication = |topic: String| {
+        let (payload, properties) = (payload.clone(), properties.clone());
+        Ok(Publication { topic: topic_of(&topic)?, payload, qos, retain, ttl_seconds, properties })
+    };
+    topics.into_iter().map(publication).collect()
+}
+
+/// The payload, whether it is text, and its content type if that follows from how it was given.
+fn payload_of(message: &Message<'_>) -> Result<(Bytes, bool, Option<&'static str>), String> {
+    match (&message.payload, &message.payload_base64, message.payload_json) {
+        (Some(text), None, None) => Ok((text.clone().into(), true, None)),
+        (None, Some(text), None) => Ok((base64_of(text)?, false, None)),
+        (None, None, Some(json)) => Ok((json.get().to_owned().into(), true, Some("application/json"))),
+        (None, None, None) => Ok((Bytes::new(), false, None)),
+        _ => Err("give one of payload, payload_base64 and payload_json".into()),
+    }
+}
+
+fn qos_of(number: Option<u8>) -> Result<Qos, String> {
+    let number = number.unwrap_or(1);
+    Qos::from_number(number).ok_or_else(|| format!("qos must be 0, 1 or 2, not {number}"))
+}
+
+fn topic_of(topic: &str) -> Result<TopicName, String> {
+    TopicName::new(topic).map_err(|error| format!("topic {topic:?}: {error}"))
+}
+
+/// A text as MQTT can carry it.
+fn checked(name: &str, text: String) -> Result<bytestring::ByteString, String> {
+    if text.len() > TEXT_BYTES_MAX || text.contains('\0') {
+        return Err(format!("{name} must have at most {TEXT_BYTES_MAX} bytes, none of them 0"));
+    }
+    Ok(text.into())
+}
+
+fn base64_of(text: &str) -> Result<Bytes, String> {
+    use base64::Engine;
+    let decoded = base64::engine::general_purpose::STANDARD.decode(text);
+    decoded.map(Into::into).map_err(|error| format!("bad base64: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Vec<Publication>, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string()).and_then(publications)
+    }
+
+    #[test]
+    fn a_message_says_all_that_mqtt_can() {
+        let text = r#"{"topics": ["a/b", "$client/x/c"], "payload_base64": "AAE=", "qos": 2, "retain": true, "ttl_seconds": 60,
+            "content_type": "application/octet-stream", "response_topic": "r", "correlation_data_base64": "/w==",
+            "properties": [["k", "1"], ["k", "2"]]}"#;
+        let messages = parse(text).expect("a good message");
+        let topics: Vec<&str> = messages.iter().map(|message| message.topic.as_str()).collect();
+        assert_eq!(topics, ["a/b", "$client/x/c"]);
+        let Publication { payload, qos, retain, ttl_seconds, properties, .. } = messages[1].clone();
+        assert_eq!((&payload[..], qos, retain, ttl_seconds), (&[0, 1][..], Qos::ExactlyOnce, true, Some(60)));
+        let Properties { is_text, content_type, response_topic, correlation_data, user } = properties;
+        assert_eq!((is_text, content_type.as_deref()), (false, Some("application/octet-stream")));
+        assert_eq!((response_topic.as_deref(), correlation_data.as_deref()), (Some("r"), Some(&[255][..])));
+        assert_eq!(user, [("k".into(), "1".into()), ("k".into(), "2".into())]);
+    }
+
+    #[test]
+    fn json_goes_as_it_was_written() {
+        let messages = parse(r#"{"topic": "a", "payload_json": {"n":  1.0}}"#).expect("a good message");
+        assert_eq!(&messages[0].payload[..], br#"{"n":  1.0}"#);
+        assert_eq!(messages[0].properties.content_type.as_deref(), Some("application/json"));
+        assert_eq!(messages[0].qos, Qos::AtLeastOnce);
+        let null = parse(r#"{"topic": "a", "payload_json": null}"#).expect("a good message");
+        assert_eq!(&null[0].payload[..], b"null");
+    }
+
+    #[test]
+    fn what_mqtt_can_t_carry_is_refused_with_a_reason() {
+        let long = "x".repeat(65_536);
+        let cases = [
+            (r#"{"payload": "x"}"#.to_owned(), "give either topic"),
+            (r#"{"topics": []}"#.to_owned(), "give either topic"),
+            (r#"{"topic": "a", "topics": ["b"]}"#.to_owned(), "give either topic"),
+            (r#"{"topic": "a/#"}"#.to_owned(), "topic \"a/#\""),
+            (r#"{"topic": ""}"#.to_owned(), "topic \"\""),
+            (r#"{"topic": "a", "qos": 3}"#.to_owned(), "qos must be 0, 1 or 2"),
+            (r#"{"topic": "a", "payload": "x", "payload_json": 1}"#.to_owned(), "give one of payload"),
+            (r#"{"topic": "a", "payload_base64": "%"}"#.to_owned(), "bad base64"),
+            (r#"{"topic": "a", "response_topic": "b/+"}"#.to_owned(), "response_topic"),
+            (r#"{"topic": "a", "content_type": "\u0000"}"#.to_owned(), "content_type must have"),
+            (format!(r#"{{"topic": "a", "properties": [["k", "{long}"]]}}"#), "a property must have"),
+            (r#"{"topic": "a", "ttl": 1}"#.to_owned(), "unknown field `ttl`"),
+        ];
+        for (text, expected) in cases {
+            let error = parse(&text).expect_err("it can't be carried");
+            assert!(error.contains(expected), "{text:.60}: {error}");
+        }
+    }
+
+    #[test]
+    fn lines_are_taken_whole() {
+        let mut lines = Lines { bytes: BytesMut::from(&b"one\ntw"[..]), bytes_max: 10 };
+        assert_eq!(&lines.take(false)[..], b"one\n");
+        assert_eq!(&lines.take(false)[..], b"");
+        lines.bytes.extend_from_slice(b"o\nthree");
+        assert_eq!(&lines.take(false)[..], b"two\n");
+        assert_eq!(&lines.take(true)[..], b"three");
+    }
+}

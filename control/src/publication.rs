@@ -1,0 +1,100 @@
+//! What a caller of the API publishes, and what became of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use postroad_base::{MessageId, Qos, ReasonCode, TopicName};
+
+/// Who calls the API: a user to the access rules.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Caller {
+    /// The name of its token, or [`Caller::LOCAL`].
+    pub name: ByteString,
+    /// The groups that it belongs to, sorted; [`Caller::GROUP`] is one of them.
+    pub groups: Arc<[ByteString]>,
+}
+
+impl Caller {
+    /// Who comes from this machine where no token is asked for. No token and no user can have this name.
+    pub const LOCAL: &str = "$local";
+
+    /// The group of all callers. Nobody else can be in it.
+    pub const GROUP: &str = "$api";
+
+    /// A caller of these groups, and that of all callers.
+    pub fn new(name: &str, groups: &[String]) -> Self {
+        let mut groups: Vec<ByteString> = groups.iter().map(|group| group.as_str().into()).collect();
+        groups.push(ByteString::from_static(Self::GROUP));
+        groups.sort_unstable();
+        groups.dedup();
+        Self { name: name.into(), groups: groups.into() }
+    }
+
+    /// The one from this machine.
+    pub fn local() -> Self {
+        Self::new(Self::LOCAL, &[])
+    }
+}
+
+/// One message that is to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// Where to.
+    pub topic: TopicName,
+    /// The application's bytes.
+    pub payload: Bytes,
+    /// How surely it is delivered; each subscriber gets the lower of this and what it was granted.
+    pub qos: Qos,
+    /// Whether it becomes the retained message of its topic.
+    pub retain: bool,
+    /// For how long it is worth delivering.
+    pub ttl_seconds: Option<u32>,
+    /// What travels with it, as MQTT 5 has it.
+    pub properties: Properties,
+}
+
+/// What travels with a message unchanged (MQTT 5, section 3.3.2.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Properties {
+    /// The payload is text in UTF-8.
+    pub is_text: bool,
+    /// What the payload is.
+    pub content_type: Option<ByteString>,
+    /// Where an answer is expected.
+    pub response_topic: Option<ByteString>,
+    /// What the answer should carry.
+    pub correlation_data: Option<Bytes>,
+    /// Names and values, in order.
+    pub user: Vec<(ByteString, ByteString)>,
+}
+
+/// Messages of one caller for one shard. They are taken in in this order.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Who publishes.
+    pub caller: Caller,
+    /// What.
+    pub messages: Vec<Publication>,
+    /// Where the outcomes go, one for each message and in their order, once there are all. Gone without an answer: nobody
+    /// knows.
+    pub answer: flume::Sender<Vec<Outcome>>,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Taken in; at QoS 1 and 2 as safe as `durability` asks.
+    Published {
+        /// It names the message for ever; a message of QoS 0 has none that anybody is told.
+        id: Option<MessageId>,
+        /// Whether anybody is to get it, as far as is known; always so at QoS 0.
+        has_subscribers: bool,
+    },
+    /// Not published, for this reason.
+    Refused(ReasonCode),
+    /// Not published: the server has no room for it now, or is stopping.
+    Busy,
+    /// The answer did not come in time: it may have been published.
+    Unknown,
+}

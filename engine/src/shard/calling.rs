@@ -1,0 +1,305 @@
+//! Callers of the API: each is a connection of the broker without a socket, so that what it publishes is judged, parked,
+//! stored and answered as any client's is.
+//!
+//! ```text
+//! Request::Publish ─► waiting ─► Event::Publish ─► under way ─ Effect::Taken, Published ─► outcomes ─► answer
+//!                        ▲ Unpark        │ Effect::Park
+//!                        └───────────────┘
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use postroad_base::{ClientId, ConnectionId, Message, MessageId, Qos, QueueId, ReasonCode, SessionExpiry, Tag};
+use postroad_broker::api::{ClientName, Connect, DisconnectCause, Event, Inbound, Principal};
+use postroad_control::{Batch, Caller, Outcome, Properties, Publication};
+use postroad_protocol::mqtt::{ForwardedParts, UserProperties};
+use slab::Slab;
+
+use super::{Phase, Shard};
+use crate::connection::caller_id;
+
+/// Publishes of callers that are taken in in one turn.
+const PUBLISHES_PER_TURN: usize = 1024;
+/// QoS 2 publishes of a caller that are not released are few: it is not answered before.
+const RECEIVE_MAXIMUM: u16 = 1;
+
+/// The callers that have published here, in the order of their first publish. There are as many as tokens.
+#[derive(Default)]
+pub(super) struct Callers {
+    all: Vec<Calling>,
+    batches: Slab<Underway>,
+}
+
+/// A caller here.
+struct Calling {
+    caller: Caller,
+    connection: ConnectionId,
+    /// The broker has its connection.
+    is_known: bool,
+    is_parked: bool,
+    /// Why the broker did not let it in, or sent it away.
+    refusal: ReasonCode,
+    last_tag: u16,
+    /// Not given to the broker yet.
+    waiting: VecDeque<(Place, Publication)>,
+    /// Given to it and not answered, in order: so are the answers `[MQTT-4.6.0-2]`.
+    under_way: VecDeque<Sent>,
+}
+
+/// A message that the broker has.
+struct Sent {
+    tag: Tag,
+    qos: Qos,
+    place: Place,
+}
+
+/// A message's place among the outcomes of its batch.
+#[derive(Clone, Copy)]
+struct Place {
+    batch: usize,
+    message: usize,
+}
+
+/// A batch that is not answered.
+struct Underway {
+    outcomes: Vec<Outcome>,
+    ids: Vec<Option<MessageId>>,
+    left: usize,
+    answer: flume::Sender<Vec<Outcome>>,
+}
+
+impl Shard {
+    /// Takes a batch in; what can't be taken in at once waits.
+    pub(super) fn called(&mut self, batch: Batch) {
+        let Batch { caller, messages, answer } = batch;
+        if self.phase != Phase::Serving {
+            let _gone = answer.try_send(vec![Outcome::Busy; messages.len()]);
+            return;
+        }
+        let count = messages.len();
+        let (outcomes, ids) = (vec![Outcome::Unknown; count], vec![None; count]);
+        let batch = self.callers.batches.insert(Underway { outcomes, ids, left: count, answer });
+        let index = self.calling(caller);
+        let places = (0..count).map(|message| Place { batch, message });
+        self.callers.all[index].waiting.extend(places.zip(messages));
+        self.publish_for(index, PUBLISHES_PER_TURN);
+    }
+
+    /// Its place, with a connection.
+    fn calling(&mut self, caller: Caller) -> usize {
+        let known = self.callers.all.iter().position(|calling| calling.caller.name == caller.name);
+        let index = known.unwrap_or_else(|| {
+            let connection = ConnectionId(0);
+            let (waiting, under_way) = (VecDeque::new(), VecDeque::new());
+            let caller = caller.clone();
+            self.callers.all.push(Calling {
+                caller,
+                connection,
+                is_known: false,
+                is_parked: false,
+                refusal: ReasonCode::NotAuthorized,
+                last_tag: 0,
+                waiting,
+                under_way,
+            });
+            self.callers.all.len() - 1
+        });
+        let calling = &self.callers.all[index];
+        if !calling.is_known || calling.caller.groups != caller.groups {
+            self.hang_up(index);
+            self.callers.all[index].caller = caller;
+            self.connect_caller(index);
+        }
+        index
+    }
+
+    fn connect_caller(&mut self, index: usize) {
+        let connection = caller_id(self.id, self.serial, index);
+        self.serial += 1;
+        let calling = &mut self.callers.all[index];
+        calling.connection = connection;
+        calling.is_known = true;
+        let Caller { name, groups } = calling.caller.clone();
+        let client = self.client_of_caller(&name);
+        self.handle(Event::Connect(Box::new(Connect {
+            connection,
+            client,
+            name: ClientName::Caller,
+            principal: Principal { user: Some(name), groups },
+            clean_start: true,
+            expiry: SessionExpiry(0),
+            receive_maximum: RECEIVE_MAXIMUM,
+            will: None,
+            hears_refusals: true,
+        })));
+        self.drain_effects();
+    }
+
+    /// A name that lives on this shard, and that no client can send `[MQTT-1.5.4-2]`.
+    fn client_of_caller(&self, name: &str) -> ClientId {
+        let placement = &self.common.placement;
+        let names = (0_u64..).map(|attempt| format!("\0api/{attempt:x}/{name}"));
+        let mut here = names.filter(|name| placement.home(name.as_bytes()) == self.id);
+        ClientId(ByteString::from(here.next().expect("one in as many as there are shards")))
+    }
+
+    /// Gives the broker what waits of this caller, at most so many.
+    fn publish_for(&mut self, index: usize, most: usize) {
+        for _ in 0..most {
+            let calling = &mut self.callers.all[index];
+            if !calling.is_known {
+                let refusal = Outcome::Refused(calling.refusal);
+                return self.fail_waiting(index, refusal);
+            }
+            if calling.is_parked {
+                return;
+            }
+            let Some((place, publication)) = calling.waiting.pop_front() else { return };
+            let (qos, connection) = (publication.qos, calling.connection);
+            let tag = qos.is_acknowledged().then(|| calling.next_tag());
+            match tag {
+                Some(tag) => calling.under_way.push_back(Sent { tag, qos, place }),
+                None => self.callers.settle(place, Outcome::Published { id: None, has_subscribers: true }),
+            }
+            let message = Arc::new(self.message_of(publication));
+            self.handle(Event::Publish { connection, message: Inbound { message, tag, dup: false } });
+            self.drain_effects();
+        }
+    }
+
+    fn message_of(&self, publication: Publication) -> Message {
+        let Publication { topic, payload, qos, retain, ttl_seconds, properties } = publication;
+        Message {
+            id: MessageId(0),
+            topic,
+            payload,
+            properties: encoded(&properties),
+            qos,
+            retain,
+            expires_at: ttl_seconds.map(|seconds| self.now.wall.after(u64::from(seconds) * 1000)),
+            publisher: QueueId::NONE,
+        }
+    }
+
+    /// Whether some that wait can be taken in.
+    pub(super) fn callers_have_work(&self) -> bool {
+        self.callers.all.iter().any(|calling| !calling.is_parked && !calling.waiting.is_empty())
+    }
+
+    /// Goes on with those that wait.
+    pub(super) fn publish_for_callers(&mut self) {
+        let share = PUBLISHES_PER_TURN / self.callers.all.len().max(1);
+        (0..self.callers.all.len()).for_each(|index| self.publish_for(index, share.max(1)));
+    }
+
+    pub(super) fn caller_taken(&mut self, connection: ConnectionId, tag: Option<Tag>, id: MessageId) {
+        let Some(index) = self.callers.index_of(connection) else { return };
+        if let Some(Sent { place, .. }) = self.callers.all[index].under_way.iter().rfind(|sent| Some(sent.tag) == tag) {
+            self.callers.batches[place.batch].ids[place.message] = Some(id);
+        }
+    }
+
+    /// PUBACK or PUBREC for what a caller has published.
+    pub(super) fn caller_answered(&mut self, connection: ConnectionId, tag: Tag, reason: ReasonCode) {
+        let Some(index) = self.callers.index_of(connection) else { return };
+        let Some(Sent { tag: sent, qos, place }) = self.callers.all[index].under_way.pop_front() else { return };
+        assert_eq!(sent, tag, "answers come in the order of the publishes");
+        let outcome = match reason {
+            reason if reason.is_error() => Outcome::Refused(reason),
+            reason => Outcome::Published {
+                id: self.callers.batches[place.batch].ids[place.message],
+                has_subscribers: reason != ReasonCode::NoMatchingSubscribers,
+            },
+        };
+        self.callers.settle(place, outcome);
+        if qos == Qos::ExactlyOnce && !reason.is_error() {
+            self.handle(Event::Release { connection, tag });
+        }
+    }
+
+    pub(super) fn caller_parked(&mut self, connection: ConnectionId, is_parked: bool) {
+        if let Some(index) = self.callers.index_of(connection) {
+            self.callers.all[index].is_parked = is_parked;
+        }
+    }
+
+    /// The broker does not let it in, or wants it gone.
+    pub(super) fn caller_gone(&mut self, connection: ConnectionId, reason: ReasonCode) {
+        if let Some(index) = self.callers.index_of(connection) {
+            self.callers.all[index].refusal = reason;
+            self.hang_up(index);
+        }
+    }
+
+    /// Its connection ends, if it has one: what is under way stays without an answer.
+    fn hang_up(&mut self, index: usize) {
+        let calling = &mut self.callers.all[index];
+        let (connection, was_known) = (calling.connection, std::mem::take(&mut calling.is_known));
+        calling.is_parked = false;
+        for Sent { place, .. } in std::mem::take(&mut calling.under_way) {
+            self.callers.settle(place, Outcome::Unknown);
+        }
+        if was_known {
+            self.handle(Event::Disconnect { connection, cause: DisconnectCause::Normal { expiry: None } });
+            self.drain_effects();
+        }
+    }
+
+    fn fail_waiting(&mut self, index: usize, outcome: Outcome) {
+        for (place, _) in std::mem::take(&mut self.callers.all[index].waiting) {
+            self.callers.settle(place, outcome);
+        }
+    }
+
+    /// Whether an answer is still to come.
+    pub(super) fn callers_are_owed(&self) -> bool {
+        !self.callers.batches.is_empty()
+    }
+
+    /// The server stops: what was not given to the broker is not published.
+    pub(super) fn turn_callers_away(&mut self) {
+        (0..self.callers.all.len()).for_each(|index| self.fail_waiting(index, Outcome::Busy));
+    }
+}
+
+impl Callers {
+    fn index_of(&self, connection: ConnectionId) -> Option<usize> {
+        self.all.iter().position(|calling| calling.is_known && calling.connection == connection)
+    }
+
+    /// One more outcome is known; the last one of a batch answers it.
+    fn settle(&mut self, place: Place, outcome: Outcome) {
+        let batch = &mut self.batches[place.batch];
+        batch.outcomes[place.message] = outcome;
+        batch.left -= 1;
+        if batch.left == 0 {
+            let Underway { outcomes, answer, .. } = self.batches.remove(place.batch);
+            let _gone = answer.try_send(outcomes);
+        }
+    }
+}
+
+impl Calling {
+    fn next_tag(&mut self) -> Tag {
+        self.last_tag = self.last_tag.checked_add(1).unwrap_or(1);
+        Tag::new(self.last_tag).expect("counted from 1")
+    }
+}
+
+fn encoded(properties: &Properties) -> Bytes {
+    if *properties == Properties::default() {
+        return Bytes::new();
+    }
+    let pairs: Vec<(&str, &str)> = properties.user.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let parts = ForwardedParts {
+        payload_format: properties.is_text.then_some(true),
+        content_type: properties.content_type.as_deref(),
+        response_topic: properties.response_topic.as_deref(),
+        correlation_data: properties.correlation_data.as_deref(),
+        user_properties: UserProperties::from_pairs(&pairs),
+    };
+    parts.encode().into()
+}

@@ -1,0 +1,109 @@
+//! What operators ask of clients.
+
+use std::os::fd::AsFd;
+
+use bytestring::ByteString;
+use postroad_base::{ClientId, ConnectionId, RegisteredBy};
+use postroad_broker::api::Event;
+use postroad_broker::clients::{ClientState, ClientsCursor, QueueState, RegistrationState, SessionState};
+use postroad_control::{
+    ClientReport, ClientsFilter, ClientsPage, ClientsQuery, Place, QueueReport, RegistrationReport, SessionReport,
+};
+
+use super::Shard;
+
+/// Places that one question looks at: a million clients are many questions, and deliveries go on in between.
+const LOOKS_MAX: u32 = 2048;
+
+impl Shard {
+    pub(super) fn find_clients(&self, query: ClientsQuery) {
+        let ClientsQuery { from, limit, filter, answer } = query;
+        let mut clients = Vec::new();
+        let next = self.broker.walk_clients(cursor_of(from), LOOKS_MAX, |state| {
+            if fits(&filter, &state) {
+                clients.push(self.client_report(state));
+            }
+            clients.len() < limit
+        });
+        let _gone = answer.try_send(ClientsPage { clients, next: next.map(place_of) });
+    }
+
+    pub(super) fn tell_of_client(
+        &mut self,
+        client: &ByteString,
+        cut_off: bool,
+        answer: &flume::Sender<Option<ClientReport>>,
+    ) {
+        if cut_off {
+            self.handle(Event::CutOff { client: ClientId(client.clone()) });
+            self.drain_effects();
+        }
+        let state = self.broker.client_state(client);
+        let _gone = answer.try_send(state.map(|state| self.client_report(state)));
+    }
+
+    fn client_report(&self, state: ClientState) -> ClientReport {
+        let backlog = state.backlog();
+        let ClientState { client, user, groups, connection, session, registration } = state;
+        ClientReport {
+            client: client.as_str().to_owned(),
+            user: user.map(|user| user.to_string()),
+            groups: groups.iter().map(ToString::to_string).collect(),
+            connected: connection.is_some(),
+            address: connection.and_then(|connection| self.address_of(connection)),
+            backlog,
+            session: session.map(session_report),
+            registration: registration.map(registration_report),
+        }
+    }
+
+    fn address_of(&self, id: ConnectionId) -> Option<String> {
+        let index = crate::connection::connection_index(id);
+        let connection = self.connections.get(index).filter(|connection| connection.id == id)?;
+        let address = rustix::net::getpeername(connection.socket.as_fd()).ok()??;
+        std::net::SocketAddr::try_from(address).ok().map(|address| address.to_string())
+    }
+}
+
+fn fits(filter: &ClientsFilter, state: &ClientState) -> bool {
+    let ClientsFilter { connected, user, group, prefix, backlog_min } = filter;
+    connected.is_none_or(|wanted| wanted == state.connection.is_some())
+        && user.as_ref().is_none_or(|wanted| state.user.as_ref() == Some(wanted))
+        && group.as_ref().is_none_or(|wanted| state.groups.contains(wanted))
+        && prefix.as_ref().is_none_or(|wanted| state.client.as_str().starts_with(wanted))
+        && state.backlog() >= *backlog_min
+}
+
+fn session_report(session: SessionState) -> SessionReport {
+    let SessionState { since, expiry, subscriptions, queue } = session;
+    let expiry_seconds = (expiry.0 != u32::MAX).then_some(expiry.0);
+    SessionReport { since_unix_ms: since.0, expiry_seconds, subscriptions, queue: queue_report(queue) }
+}
+
+fn registration_report(registration: RegistrationState) -> RegistrationReport {
+    let by = match registration.by {
+        RegisteredBy::Connection | RegisteredBy::Assigned => "connection",
+        RegisteredBy::File => "auth_file",
+        RegisteredBy::Push => "push",
+    };
+    RegistrationReport { by, queue: queue_report(registration.queue) }
+}
+
+fn queue_report(queue: QueueState) -> QueueReport {
+    let QueueState { waiting, in_flight, bytes } = queue;
+    QueueReport { waiting, in_flight, bytes }
+}
+
+fn cursor_of(place: Place) -> ClientsCursor {
+    match place.is_past_sessions {
+        false => ClientsCursor::Sessions(place.number),
+        true => ClientsCursor::Registrations(place.number),
+    }
+}
+
+fn place_of(cursor: ClientsCursor) -> Place {
+    match cursor {
+        ClientsCursor::Sessions(number) => Place { is_past_sessions: false, number },
+        ClientsCursor::Registrations(number) => Place { is_past_sessions: true, number },
+    }
+}

@@ -1,0 +1,140 @@
+//! `postroad client list|top|show|kick`.
+
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::Api;
+use crate::cli::{ApiArgs, ClientAction, ClientFilter};
+
+/// Clients that are asked for at once.
+const PAGE: u64 = 500;
+
+/// Runs the command.
+pub fn client(action: &ClientAction) -> Result<()> {
+    match action {
+        ClientAction::List { api, filter, limit } => list(api, filter, limit.unwrap_or(u64::MAX)),
+        ClientAction::Top { api, filter, limit } => {
+            let order = [("order", "backlog".to_owned()), ("limit", limit.to_string())];
+            let page = Api::new(api).get("/v1/clients", &[parameters(filter), order.to_vec()].concat())?;
+            Table::new(api.json).rows(clients(&page)?)
+        }
+        ClientAction::Show { api, client } => show(api, &Api::new(api).get(&path(client), &[])?),
+        ClientAction::Kick { api, client } => {
+            let after = Api::new(api).post(&format!("{}/disconnect", path(client)), &Value::Null)?;
+            show(api, &after)
+        }
+    }
+}
+
+fn list(api: &ApiArgs, filter: &ClientFilter, limit: u64) -> Result<()> {
+    let server = Api::new(api);
+    let (mut table, mut left, mut after) = (Table::new(api.json), limit, None::<String>);
+    loop {
+        let mut asked = parameters(filter);
+        asked.push(("limit", left.min(PAGE).to_string()));
+        asked.extend(after.map(|after| ("after", after)));
+        let page = server.get("/v1/clients", &asked)?;
+        let found = clients(&page)?;
+        left -= (found.len() as u64).min(left);
+        table.rows(found)?;
+        after = page["next"].as_str().map(str::to_owned);
+        if after.is_none() || left == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn parameters(filter: &ClientFilter) -> Vec<(&'static str, String)> {
+    let ClientFilter { connected, offline, user, group, prefix, backlog } = filter;
+    let connected = (*connected || *offline).then(|| ("connected", connected.to_string()));
+    let texts = [("user", user), ("group", group), ("prefix", prefix)];
+    let texts = texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?)));
+    let backlog = backlog.map(|least| ("backlog_min", least.to_string()));
+    connected.into_iter().chain(texts).chain(backlog).collect()
+}
+
+fn clients(page: &Value) -> Result<&Vec<Value>> {
+    page["clients"].as_array().context("the answer has no clients")
+}
+
+/// The path of a client, whose identifier may hold any character.
+fn path(client: &str) -> String {
+    let mut path = "/v1/clients/".to_owned();
+    for byte in client.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => path.push(char::from(byte)),
+            _ => path += &format!("%{byte:02X}"),
+        }
+    }
+    path
+}
+
+fn show(api: &ApiArgs, client: &Value) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if api.json {
+        writeln!(out, "{client}")?;
+    } else {
+        writeln!(out, "{}", serde_json::to_string_pretty(client)?)?;
+    }
+    Ok(())
+}
+
+/// A line for each client, below a head that comes with the first.
+struct Table {
+    json: bool,
+    has_head: bool,
+}
+
+impl Table {
+    fn new(json: bool) -> Self {
+        Self { json, has_head: json }
+    }
+
+    fn rows(&mut self, clients: &[Value]) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        if !std::mem::replace(&mut self.has_head, true) {
+            writeln!(out, "{:<32} {:<16} {:<7} {:>9} {:>12}  ADDRESS", "CLIENT", "USER", "STATE", "BACKLOG", "BYTES")?;
+        }
+        for client in clients {
+            if self.json {
+                writeln!(out, "{client}")?;
+                continue;
+            }
+            let state = match (client["connected"] == true, client["session"].is_null()) {
+                (true, _) => "here",
+                (false, false) => "away",
+                (false, true) => "known",
+            };
+            let text = |name: &str| client[name].as_str().unwrap_or("-");
+            let bytes = ["session", "registration"].map(|part| client[part]["queue"]["bytes"].as_u64().unwrap_or(0));
+            writeln!(
+                out,
+                "{:<32} {:<16} {state:<7} {:>9} {:>12}  {}",
+                printable(text("client")),
+                printable(text("user")),
+                client["backlog"].as_u64().unwrap_or(0),
+                bytes[0] + bytes[1],
+                text("address"),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// A client chose its name: it shall not steer a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_identifier_has_a_path() {
+        assert_eq!(path("truck-7"), "/v1/clients/truck-7");
+        assert_eq!(path("a/b?c é.."), "/v1/clients/a%2Fb%3Fc%20%C3%A9%2E%2E");
+    }
+}

@@ -1,0 +1,70 @@
+//! Subcommands that call the API of a running server, over HTTP.
+
+mod client;
+mod publish;
+
+use anyhow::{Context, Result, bail};
+use ureq::http::Response;
+use ureq::{Agent, RequestBuilder};
+
+use crate::cli::ApiArgs;
+
+pub use client::client;
+pub use publish::publish;
+
+/// What the server gives as an answer at most.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// The way to the API.
+struct Api<'a> {
+    args: &'a ApiArgs,
+    agent: Agent,
+}
+
+impl<'a> Api<'a> {
+    fn new(args: &'a ApiArgs) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .user_agent(concat!("postroad/", env!("CARGO_PKG_VERSION")));
+        Self { args, agent: config.build().into() }
+    }
+
+    /// Posts JSON; what the server answers. Its problem is an error.
+    fn post(&self, path: &str, body: &serde_json::Value) -> Result<serde_json::Value> {
+        let url = self.url(path);
+        let request = self.agent.post(&url).content_type("application/json");
+        let answer = self.signed(request).send(body.to_string()).with_context(|| format!("can't reach {url}"))?;
+        read(&url, answer)
+    }
+
+    /// As `post`, by GET, with these parameters.
+    fn get(&self, path: &str, parameters: &[(&str, String)]) -> Result<serde_json::Value> {
+        let url = self.url(path);
+        let pairs = parameters.iter().map(|(name, value)| (*name, value.as_str()));
+        let request = self.agent.get(&url).query_pairs(pairs);
+        let answer = self.signed(request).call().with_context(|| format!("can't reach {url}"))?;
+        read(&url, answer)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.args.api.trim_end_matches('/'))
+    }
+
+    fn signed<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.args.token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        }
+    }
+}
+
+fn read(url: &str, mut answer: Response<ureq::Body>) -> Result<serde_json::Value> {
+    let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
+    let text = text.with_context(|| format!("{url} broke off its answer"))?;
+    let parsed: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+    if answer.status().is_success() {
+        return parsed.with_context(|| format!("{url} did not answer with JSON: is it a Postroad server?"));
+    }
+    let detail = parsed.as_ref().and_then(|problem| problem["detail"].as_str()).unwrap_or(text.trim());
+    bail!("{}: {detail}", answer.status())
+}

@@ -1,0 +1,109 @@
+//! `postroad publish`: an answer for each message and topic; exit code 1 if one was not published.
+
+use std::io::{BufRead, Read, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::Api;
+use crate::cli::PublishArgs;
+
+/// Lines that are sent together.
+const LINES_MAX: usize = 256;
+/// Bytes of payload after which lines are sent, however few.
+const BYTES_MAX: usize = 1 << 20;
+
+/// Runs the command.
+pub fn publish(args: &PublishArgs) -> Result<ExitCode> {
+    let mut run = Run { args, api: Api::new(&args.api), failed: false };
+    if args.lines {
+        run.lines()?;
+    } else {
+        run.send(&[whole(args)?])?;
+    }
+    Ok(ExitCode::from(u8::from(run.failed)))
+}
+
+struct Run<'a> {
+    args: &'a PublishArgs,
+    api: Api<'a>,
+    /// Something was not published.
+    failed: bool,
+}
+
+impl Run<'_> {
+    fn lines(&mut self) -> Result<()> {
+        let (mut waiting, mut bytes) = (Vec::new(), 0);
+        for line in std::io::stdin().lock().split(b'\n') {
+            let mut line = line.context("can't read standard input")?;
+            line.pop_if(|last| *last == b'\r');
+            bytes += line.len();
+            waiting.push(line);
+            if waiting.len() == LINES_MAX || bytes >= BYTES_MAX {
+                self.send(&waiting)?;
+                (waiting, bytes) = (Vec::new(), 0);
+            }
+        }
+        if waiting.is_empty() { Ok(()) } else { self.send(&waiting) }
+    }
+
+    fn send(&mut self, payloads: &[Vec<u8>]) -> Result<()> {
+        let messages: Vec<Value> = payloads.iter().map(|payload| self.message(payload)).collect();
+        let answer = self.api.post("/v1/messages", &json!(messages))?;
+        let results = answer["results"].as_array().context("the answer has no results")?;
+        let mut out = std::io::stdout().lock();
+        for result in results {
+            let error = result["error"]["detail"].as_str();
+            self.failed |= error.is_some();
+            match error {
+                _ if self.args.api.json => writeln!(out, "{result}")?,
+                Some(detail) => eprintln!("postroad: {}: {detail}", text(&result["topic"])),
+                None => writeln!(out, "{}", described(result))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn message(&self, payload: &[u8]) -> Value {
+        let PublishArgs { topic, qos, retain, ttl, content_type, property, .. } = self.args;
+        let mut message = json!({ "topics": topic, "qos": qos, "retain": retain, "properties": property });
+        match std::str::from_utf8(payload) {
+            Ok(text) => message["payload"] = json!(text),
+            Err(_) => message["payload_base64"] = json!(STANDARD.encode(payload)),
+        }
+        if let Some(seconds) = ttl {
+            message["ttl_seconds"] = json!(seconds);
+        }
+        if let Some(kind) = content_type {
+            message["content_type"] = json!(kind);
+        }
+        message
+    }
+}
+
+fn described(result: &Value) -> String {
+    let id = result["id"].as_str().unwrap_or("-");
+    let nobody = if result["has_subscribers"] == json!(false) { " (no subscriber)" } else { "" };
+    format!("{id} {}{nobody}", text(&result["topic"]))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("?")
+}
+
+fn whole(args: &PublishArgs) -> Result<Vec<u8>> {
+    if let Some(text) = &args.message {
+        return Ok(text.clone().into_bytes());
+    }
+    if let Some(path) = &args.file {
+        return std::fs::read(path).with_context(|| format!("can't read {}", path.display()));
+    }
+    let mut payload = Vec::new();
+    if args.stdin {
+        std::io::stdin().lock().read_to_end(&mut payload).context("can't read standard input")?;
+    }
+    Ok(payload)
+}

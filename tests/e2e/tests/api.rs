@@ -1,0 +1,365 @@
+//! The API over HTTP: publishing, who may, and what happens when things go wrong [XCH-2], [REL-1].
+
+#![allow(clippy::unwrap_used, reason = "a failed step of the test is a failed test")]
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+
+use postroad_base::{Qos, ReasonCode};
+use postroad_e2e::daemon::{Daemon, binary};
+use postroad_e2e::http::{self, Answer};
+use postroad_e2e::mqtt::{Client, Incoming, Options};
+use serde_json::{Value, json};
+
+fn post_as(daemon: &Daemon, token: &str, body: &Value) -> Answer {
+    let bearer = format!("Bearer {token}");
+    let headers = [("Content-Type", "application/json"), ("Authorization", bearer.as_str())];
+    let headers = if token.is_empty() { &headers[..1] } else { &headers };
+    http::request(daemon.http_address(), "POST /v1/messages", headers, body.to_string().as_bytes()).unwrap()
+}
+
+fn post(daemon: &Daemon, body: &Value) -> Answer {
+    post_as(daemon, "", body)
+}
+
+/// The body of an answer with this status.
+fn expect(answer: &Answer, code: u16) -> Value {
+    assert_eq!(answer.code, code, "{answer:?}");
+    serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+}
+
+fn subscriber(daemon: &Daemon, filter: &str) -> Client {
+    let mut client = Client::connect(daemon.mqtt(), &Options::persistent("subscriber")).unwrap();
+    client.subscribe(filter, Qos::AtLeastOnce).unwrap();
+    client
+}
+
+fn payloads(client: &mut Client, count: usize) -> Vec<String> {
+    (0..count).map(|_| String::from_utf8(client.next_message().unwrap().payload).unwrap()).collect()
+}
+
+/// What is answered is stored: it comes after a kill -9, to a subscriber that was away.
+#[test]
+fn what_is_answered_survives_kill_9() {
+    let mut daemon = Daemon::start();
+    subscriber(&daemon, "orders/#").disconnect().unwrap();
+    let mut ids = HashSet::new();
+    for number in 0..50 {
+        let answer = expect(&post(&daemon, &json!({"topic": "orders/new", "payload": number.to_string()})), 200);
+        assert_eq!((&answer["topic"], &answer["has_subscribers"]), (&json!("orders/new"), &json!(true)));
+        ids.insert(answer["id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(ids.len(), 50);
+    let nobody = expect(&post(&daemon, &json!({"topic": "elsewhere"})), 200);
+    assert_eq!(nobody["has_subscribers"], json!(false));
+    daemon.kill();
+    daemon.restart();
+    let mut client = Client::connect(daemon.mqtt(), &Options::persistent("subscriber")).unwrap();
+    let expected: Vec<String> = (0..50).map(|number| number.to_string()).collect();
+    assert_eq!(payloads(&mut client, 50), expected);
+    let again = expect(&post(&daemon, &json!({"topic": "orders/new"})), 200);
+    assert!(!ids.contains(again["id"].as_str().unwrap()), "an id came twice");
+}
+
+/// One request, many messages and targets; each has its own answer, in order. Plain bodies as curl sends them.
+#[test]
+fn lists_targets_and_plain_bodies() {
+    let daemon = Daemon::start_with(&["registrations.unknown_client=reject"]);
+    let mut client = subscriber(&daemon, "a/#");
+    let list = json!([
+        {"topics": ["a/1", "a/2"], "payload": "both", "qos": 2},
+        {"topic": "$client/nobody/x", "payload": "lost"},
+        {"topic": "a/3", "payload_base64": "AP8="},
+        {"topic": "a/4", "payload": "unsaid", "qos": 0},
+    ]);
+    let answer = expect(&post(&daemon, &list), 200);
+    let results = answer["results"].as_array().unwrap();
+    let topics: Vec<&str> = results.iter().map(|result| result["topic"].as_str().unwrap()).collect();
+    assert_eq!(topics, ["a/1", "a/2", "$client/nobody/x", "a/3", "a/4"]);
+    let reasons: Vec<&Value> = results.iter().map(|result| &result["error"]["reason"]).collect();
+    assert_eq!(reasons[2], &json!("topic_name_invalid"), "nobody has seen that client: {answer}");
+    assert!([0, 1, 3, 4].iter().all(|place| reasons[*place].is_null()), "{answer}");
+    assert!(results[3]["id"].is_string() && results[4]["id"].is_null(), "QoS 0 has no answer, hence no id: {answer}");
+    let path = "POST /v1/messages?topic=a/5&qos=1";
+    let answer = http::request(daemon.http_address(), path, &[("Content-Type", "text/csv")], b"1,2").unwrap();
+    expect(&answer, 200);
+    let mut received: Vec<(String, Vec<u8>)> = Vec::new();
+    for _ in 0..5 {
+        let message = client.next_message().unwrap();
+        received.push((message.topic, message.payload));
+    }
+    received.sort();
+    let expected: [(&str, &[u8]); 5] =
+        [("a/1", b"both"), ("a/2", b"both"), ("a/3", &[0, 255]), ("a/4", b"unsaid"), ("a/5", b"1,2")];
+    assert_eq!(received, expected.map(|(topic, payload)| (topic.to_owned(), payload.to_owned())));
+}
+
+/// Thousands of lines over one request, each answered once and in order, each delivered once and in order.
+#[test]
+fn a_stream_is_answered_line_by_line() {
+    let daemon = Daemon::start();
+    let mut client = subscriber(&daemon, "s/#");
+    let count = 3_000;
+    let line = |number: usize| match number {
+        1_000 => "no JSON\n".to_owned(),
+        _ => json!({"topic": "s/x", "payload": number.to_string()}).to_string() + "\n",
+    };
+    let body: String = (0..count).map(line).collect();
+    let reader = std::thread::spawn(move || payloads(&mut client, count - 1));
+    let headers = [("Content-Type", "application/x-ndjson")];
+    let answer = http::request(daemon.http_address(), "POST /v1/messages", &headers, body.as_bytes()).unwrap();
+    assert_eq!(answer.code, 200);
+    let lines: Vec<Value> = answer.body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), count);
+    let ids: Vec<&str> = lines.iter().filter_map(|line| line["id"].as_str()).collect();
+    assert!(ids.len() == count - 1 && ids.is_sorted(), "ids are not in the order of the lines");
+    assert_eq!(lines[1_000]["error"]["reason"], json!("bad_request"));
+    let expected: Vec<String> = (0..count).filter(|number| *number != 1_000).map(|number| number.to_string()).collect();
+    assert_eq!(reader.join().unwrap(), expected);
+}
+
+/// A full queue, a large body, bad requests: a clear answer, and nothing else suffers.
+#[test]
+fn what_can_t_be_is_said() {
+    let daemon = Daemon::start_with(&["shards=1", "queue.messages_max=2", "http.body_bytes_max=64KiB"]);
+    subscriber(&daemon, "q").disconnect().unwrap();
+    for _ in 0..2 {
+        expect(&post(&daemon, &json!({"topic": "q"})), 200);
+    }
+    let full = post(&daemon, &json!({"topic": "q"}));
+    assert_eq!(expect(&full, 429)["reason"], json!("quota_exceeded"));
+    assert!(full.head.to_ascii_lowercase().contains("retry-after: 1"), "{}", full.head);
+    expect(&post(&daemon, &json!({"topic": "other"})), 200);
+    expect(&post(&daemon, &json!({"topic": "a/#"})), 400);
+    expect(&post(&daemon, &json!({"topic": "a", "payload": "x".repeat(70_000)})), 413);
+    let json_type = ("Content-Type", "application/json");
+    let cases = [
+        ("POST /v1/messages", &[json_type][..], "{", 400),
+        ("POST /v1/messages?topic=a&qos=9", &[], "", 400),
+        ("POST /v1/messages?tropic=a", &[], "", 400),
+        ("POST /v1/messages", &[("Content-Type", "text/plain")], "x", 415),
+        ("GET /v1/messages", &[], "", 405),
+        ("POST /v2", &[json_type], "{}", 404),
+        ("POST /ready", &[], "", 405),
+    ];
+    for (line, headers, body, code) in cases {
+        let answer = http::request(daemon.http_address(), line, headers, body.as_bytes()).unwrap();
+        assert_eq!(expect(&answer, code)["status"], json!(code), "{line}");
+        assert!(answer.head.contains("application/problem+json"), "{line}: {}", answer.head);
+    }
+    // A web page and a name that was made to point here.
+    for header in [("Origin", "http://localhost:8080"), ("Host", "evil.example")] {
+        let path = "POST /v1/messages?topic=other";
+        expect(&http::request(daemon.http_address(), path, &[header], b"x").unwrap(), 403);
+    }
+    // Half a request, and one that is cut off: the server goes on.
+    let mut broken = TcpStream::connect(daemon.http_address()).unwrap();
+    broken
+        .write_all(b"POST /v1/messages?topic=other HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf")
+        .unwrap();
+    drop(broken);
+    let mut garbage = TcpStream::connect(daemon.http_address()).unwrap();
+    garbage.write_all(&[0xFF; 2_000]).unwrap();
+    drop(garbage.read_to_end(&mut Vec::new()));
+    expect(&post(&daemon, &json!({"topic": "other"})), 200);
+}
+
+const RULES: &str = r#"
+[[rule]]
+principal = "user:billing"
+action = "publish"
+topic = "bills/#"
+effect = "allow"
+
+[[rule]]
+principal = "group:back-end"
+action = "publish"
+topic = "news"
+effect = "allow"
+
+[[rule]]
+principal = "*"
+action = ["connect", "subscribe"]
+effect = "allow"
+"#;
+
+fn postroad(arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Output {
+    let mut command = Command::new(binary());
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = command.envs(environment.iter().copied()).spawn().unwrap();
+    process.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    process.wait_with_output().unwrap()
+}
+
+fn new_token(arguments: &[&str]) -> String {
+    let output = postroad(&[&["token"], arguments].concat(), &[], "");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A token is a user to the access rules; one that is taken away is refused from the reload on.
+#[test]
+fn tokens_say_who_may_what() {
+    let folder = tempfile::tempdir().unwrap();
+    let [tokens, rules] = ["tokens.toml", "acl.toml"].map(|name| folder.path().join(name));
+    let file = tokens.to_str().unwrap();
+    let billing = new_token(&["--file", file, "--group", "back-end", "billing"]);
+    let other = new_token(&["--file", file, "other"]);
+    fs::write(&rules, RULES).unwrap();
+    let daemon = Daemon::start_with(&[&format!("api.tokens_file={file}"), &format!("acl.file={}", rules.display())]);
+    let code = |token: &str, topic: &str| post_as(&daemon, token, &json!({"topic": topic})).code;
+    assert_eq!([code(&billing, "bills/1"), code(&billing, "news"), code(&billing, "secrets")], [200, 200, 403]);
+    assert_eq!([code(&other, "bills/1"), code(&other, "news")], [403, 403]);
+    assert_eq!([code("", "bills/1"), code("prt_00000000000000000000000000000000", "bills/1")], [401, 401]);
+    let bearer = [("Authorization", &*format!("Bearer {billing}"))];
+    let list = http::request(daemon.http_address(), "GET /v1/clients", &bearer, &[]).unwrap();
+    assert_eq!(expect(&list, 403)["detail"], json!("this token has not the right \"clients\""));
+    let watcher = new_token(&["--file", file, "--right", "clients", "watcher"]);
+    daemon.reload();
+    let bearer = [("Authorization", &*format!("Bearer {watcher}"))];
+    let list = http::request(daemon.http_address(), "GET /v1/clients", &bearer, &[]).unwrap();
+    assert_eq!(expect(&list, 200), json!({"clients": [], "next": null}));
+    assert_eq!(code(&watcher, "bills/1"), 403);
+    let clients = daemon.metric("postroad_sessions", "");
+    assert!(clients.abs() < f64::EPSILON, "a caller of the API is no client: {clients}");
+    // The group goes, then the token.
+    let text = fs::read_to_string(&tokens).unwrap();
+    fs::write(&tokens, text.replace("groups = [\"back-end\"]", "")).unwrap();
+    daemon.reload();
+    assert_eq!([code(&billing, "bills/1"), code(&billing, "news")], [200, 403]);
+    assert!(postroad(&["token", "--file", file, "--delete", "billing"], &[], "").status.success());
+    daemon.reload();
+    assert_eq!([code(&billing, "bills/1"), code(&other, "bills/1")], [401, 403]);
+}
+
+/// `postroad publish`: an id for each message, exit code 1 if one was not published.
+#[test]
+fn the_command_publishes() {
+    let daemon = Daemon::start_with(&["shards=1", "queue.messages_max=400"]);
+    let mut client = subscriber(&daemon, "cli/#");
+    let api = format!("http://{}", daemon.http_address());
+    let publish = |arguments: &[&str], input: &str| {
+        let output = postroad(&[&["publish"], arguments].concat(), &[("POSTROAD_API", &api)], input);
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    let (code, out, _) = publish(&["-m", "hello", "--ttl", "60", "--property", "k=v", "cli/a", "cli/b"], "");
+    assert_eq!((code, out.lines().count()), (0, 2), "{out}");
+    assert!(out.lines().next().unwrap().ends_with(" cli/a") && out.split(' ').next().unwrap().len() == 32, "{out}");
+    assert_eq!(payloads(&mut client, 2), ["hello", "hello"]);
+    let lines: String = (0..300).map(|number| format!("{number}\n")).collect();
+    let (code, out, _) = publish(&["--lines", "--json", "cli/l"], &lines);
+    assert_eq!((code, out.lines().count()), (0, 300));
+    let first: Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["topic"], first["id"].as_str().unwrap().len()), (&json!("cli/l"), 32));
+    let expected: Vec<String> = (0..300).map(|number| number.to_string()).collect();
+    assert_eq!(payloads(&mut client, 300), expected);
+    client.disconnect().unwrap();
+    let lines: String = (0..401).map(|number| format!("{number}\n")).collect();
+    let (code, out, error) = publish(&["--lines", "cli/l"], &lines);
+    assert_eq!((code, out.lines().count()), (1, 400));
+    assert!(error.contains("cli/l") && error.contains("queue"), "{error}");
+    let nowhere = postroad(&["publish", "-n", "x", "--api", "http://127.0.0.1:1"], &[], "");
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(String::from_utf8(nowhere.stderr).unwrap().contains("can't reach"));
+}
+
+/// Publishes go on while the server is asked to stop: each is answered 200 and there after the restart, or refused.
+#[test]
+fn nothing_answered_is_lost_when_it_stops() {
+    let mut daemon = Daemon::start();
+    subscriber(&daemon, "stop").disconnect().unwrap();
+    let address = daemon.http_address();
+    let (tell, told) = mpsc::channel();
+    let publisher = std::thread::spawn(move || {
+        let body = |number: u32| json!({"topic": "stop", "payload": number.to_string()}).to_string();
+        let headers = [("Content-Type", "application/json")];
+        let send = |number| http::request(address, "POST /v1/messages", &headers, body(number).as_bytes());
+        let mut answered = 0;
+        while send(answered).is_ok_and(|answer| answer.code == 200) {
+            answered += 1;
+            let _stopped_listening = tell.send(answered);
+        }
+        answered
+    });
+    told.iter().find(|answered| *answered == 20).unwrap();
+    drop(told);
+    daemon.terminate();
+    let answered = publisher.join().unwrap();
+    daemon.restart();
+    let mut client = Client::connect(daemon.mqtt(), &Options::persistent("subscriber")).unwrap();
+    let expected: Vec<String> = (0..answered).map(|number| number.to_string()).collect();
+    assert_eq!(payloads(&mut client, expected.len()), expected);
+}
+
+fn get(daemon: &Daemon, path: &str) -> Answer {
+    http::request(daemon.http_address(), &format!("GET {path}"), &[], &[]).unwrap()
+}
+
+/// Every client once, over pages of any size; what waits for each; a kick, after which the session is still there.
+#[test]
+fn clients_are_seen_and_kicked() {
+    let daemon = Daemon::start_with(&["shards=2"]);
+    let mut here = subscriber(&daemon, "t/#");
+    let names: Vec<String> = (0..40).map(|number| format!("away/{number:02}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        let mut client = Client::connect(daemon.mqtt(), &Options::persistent(name)).unwrap();
+        client.subscribe(&format!("w/{number}"), Qos::AtLeastOnce).unwrap();
+        client.disconnect().unwrap();
+        let messages: Vec<Value> =
+            (0..number).map(|_| json!({"topic": format!("w/{number}"), "payload": "1234"})).collect();
+        expect(&post(&daemon, &json!(messages)), 200);
+    }
+    for limit in [1, 7, 1_000] {
+        let (mut found, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = expect(&get(&daemon, &format!("/v1/clients?limit={limit}&connected=false{after}")), 200);
+            let clients = page["clients"].as_array().unwrap();
+            assert!(clients.len() <= limit, "{page}");
+            found.extend(clients.iter().map(|client| client["client"].as_str().unwrap().to_owned()));
+            let Some(next) = page["next"].as_str() else { break };
+            after = format!("&after={next}");
+        }
+        found.sort();
+        assert_eq!(found, names, "limit {limit}");
+    }
+    let top = expect(&get(&daemon, "/v1/clients?order=backlog&limit=3"), 200);
+    let of =
+        |place: usize| (top["clients"][place]["client"].as_str().unwrap(), top["clients"][place]["backlog"].as_u64());
+    assert_eq!([of(0), of(1), of(2)], [("away/39", Some(39)), ("away/38", Some(38)), ("away/37", Some(37))]);
+    let one = expect(&get(&daemon, "/v1/clients/away%2F07"), 200);
+    let queue = &one["session"]["queue"]; // topic, payload format indicator, payload
+    assert_eq!(
+        (&one["connected"], &queue["waiting"], &queue["bytes"]),
+        (&json!(false), &json!(7), &json!(7 * (3 + 2 + 4)))
+    );
+    expect(&get(&daemon, "/v1/clients/nobody"), 404);
+    for wrong in ["limit=0", "limit=5000", "after=x", "order=size", "colour=red"] {
+        expect(&get(&daemon, &format!("/v1/clients?{wrong}")), 400);
+    }
+    let before = expect(&get(&daemon, "/v1/clients/subscriber"), 200);
+    assert!(before["connected"] == json!(true) && before["address"].as_str().unwrap().starts_with("127."), "{before}");
+    let path = "POST /v1/clients/subscriber/disconnect";
+    let after = expect(&http::request(daemon.http_address(), path, &[], &[]).unwrap(), 200);
+    assert_eq!((&after["connected"], &after["session"]["subscriptions"]), (&json!(false), &json!(1)));
+    assert_eq!(here.receive().unwrap(), Incoming::Disconnect(ReasonCode::AdministrativeAction));
+    let again = Client::connect(daemon.mqtt(), &Options::persistent("subscriber")).unwrap();
+    assert!(again.session_present);
+    let api = format!("http://{}", daemon.http_address());
+    let client = |arguments: &[&str]| {
+        let output = postroad(&[&["client"], arguments].concat(), &[("POSTROAD_API", &api)], "");
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, table) = client(&["top", "--limit", "2"]);
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((code, lines.len(), lines[1][..5].to_vec()), (Some(0), 3, vec!["away/39", "-", "away", "39", "390"]));
+    let (code, list) = client(&["list", "--json", "--prefix", "away/1"]);
+    assert_eq!((code, list.lines().count()), (Some(0), 10), "{list}");
+    let (code, shown) = client(&["show", "away/00"]);
+    assert!(code == Some(0) && shown.contains("\"backlog\": 0"), "{shown}");
+    assert_eq!(client(&["kick", "nobody"]).0, Some(1));
+}

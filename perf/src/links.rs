@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::clock;
@@ -122,7 +122,7 @@ pub struct Links {
     /// By [`LinkId`].
     pub all: Vec<Link>,
     scratch: Vec<u8>,
-    events: Vec<epoll::Event>,
+    events: Vec<libc::epoll_event>,
 }
 
 impl Links {
@@ -174,15 +174,10 @@ impl Links {
     /// Waits until something happens or `deadline` (0 = do not wait), and handles it.
     pub fn turn(&mut self, deadline: u64, handler: &mut impl Handler) -> io::Result<()> {
         let wait = deadline.saturating_sub(clock::now()).min(1_000_000_000);
-        let timeout = Timespec { tv_sec: (wait / 1_000_000_000) as i64, tv_nsec: (wait % 1_000_000_000) as i64 };
         let mut events = std::mem::take(&mut self.events);
-        events.clear();
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        wait_for_events(&self.epoll, &mut events, wait)?;
         for event in &events {
-            self.ready(event.data.u64() as LinkId, event.flags, handler);
+            self.ready(event.u64 as LinkId, epoll::EventFlags::from_bits_retain(event.events), handler);
         }
         self.events = events;
         Ok(())
@@ -297,6 +292,28 @@ pub(crate) fn connect_socket(target: SocketAddr, id: LinkId, receive_bytes: Opti
 fn source_address(id: LinkId) -> IpAddr {
     let host = id / LINKS_PER_ADDRESS + 1;
     IpAddr::V4(Ipv4Addr::new(127, 0, (host >> 8) as u8, (host & 0xFF) as u8))
+}
+
+/// Waits for so many nanoseconds at most. By a call of its own: rustix waits in whole milliseconds unless a feature is on, which
+/// would change the server, too, when both are built together.
+fn wait_for_events(epoll: &OwnedFd, events: &mut Vec<libc::epoll_event>, nanos: u64) -> io::Result<()> {
+    let timeout = libc::timespec { tv_sec: (nanos / 1_000_000_000) as i64, tv_nsec: (nanos % 1_000_000_000) as i64 };
+    events.clear();
+    let room = libc::c_int::try_from(events.capacity()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the kernel writes at most `room` events to the spare capacity of `events`, which has that many; `timeout` lives
+    // until the call returns; no signal mask is given.
+    let count = unsafe {
+        libc::epoll_pwait2(epoll.as_raw_fd(), events.as_mut_ptr(), room, &raw const timeout, std::ptr::null())
+    };
+    match usize::try_from(count) {
+        // SAFETY: so many were written.
+        Ok(count) => unsafe { events.set_len(count) },
+        Err(_) => match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => {}
+            error => return Err(error),
+        },
+    }
+    Ok(())
 }
 
 /// Lets `connect` choose the source port, when the whole 4-tuple is known.

@@ -17,10 +17,15 @@ while [ $# -gt 0 ]; do
 done
 [ ${#binaries[@]} -ge 2 ] || fail "name two binaries at least; see the head of $0"
 
+# A dash parts a name from what it is compared by.
+name_of() {
+  basename "$1" | tr - _
+}
+
 files=()
 for repetition in $(seq "$repetitions"); do
   for postroad in "${binaries[@]}"; do
-    name=$(basename "$postroad")
+    name=binaries-$(name_of "$postroad")
     start_postroad 1 --set durability="${DURABILITY:-memory}"
     load "$name.$repetition" "${load[@]}" --duration "${SECONDS_EACH:-2}" --warmup 1
     stop_broker
@@ -29,5 +34,5 @@ for repetition in $(seq "$repetitions"); do
 done
 columns=/broker/cpu_us_per_delivered=broker\ CPU\ µs,/traffic/received_per_second=received/s,/traffic/acknowledge/p99_us=PUBACK\ p99\ µs
 columns+=,/traffic/missing=missing
-summarize "Binaries in turn: ${load[*]}" --against "$(basename "${binaries[0]}")" --columns "$columns" "${files[@]}"
+summarize "Binaries in turn: ${load[*]}" --against "$(name_of "${binaries[0]}")" --columns "$columns" "${files[@]}"
 done_with_faults

@@ -95,7 +95,7 @@ impl Broker {
             return Some(ReasonCode::NotAuthorized);
         }
         let full = self.clients.len() >= self.config.sessions_max;
-        if full && known.is_none() {
+        if full && known.is_none() && connect.name != ClientName::Caller {
             return Some(ReasonCode::QuotaExceeded);
         }
         let may_be_new = connect.name != ClientName::Caller && principal.user.is_some();

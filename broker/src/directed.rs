@@ -85,12 +85,15 @@ impl Broker {
         self.collect_registered(&self.registrations.find(name).into_iter().collect::<Vec<_>>(), message);
     }
 
-    /// Every registered client, and whoever has a session without being registered.
+    /// Every registered client, and whoever has a session without being registered; callers of the API are no clients.
     fn collect_all(&mut self, message: &Message) {
         self.collect_registered(&self.registrations.all(), message);
-        let client_of = |&index: &SessionIndex| self.sessions[index as usize].client.as_str();
-        let unregistered = self.clients.iter().filter(|index| self.registrations.find(client_of(index)).is_none());
-        let mut sessions: Vec<SessionIndex> = unregistered.collect();
+        let is_meant = |&index: &SessionIndex| {
+            let session = &self.sessions[index as usize];
+            let is_caller = session.connection.is_some_and(|place| self.connections[place as usize].is_caller);
+            !is_caller && self.registrations.find(session.client.as_str()).is_none()
+        };
+        let mut sessions: Vec<SessionIndex> = self.clients.iter().filter(is_meant).collect();
         sessions.sort_unstable();
         for session in sessions {
             self.add_push(session, message);

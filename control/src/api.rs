@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postroad_base::ShardId;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::clients::{ClientReport, ClientsCursor, ClientsFilter, ClientsQuery};
 use crate::line::{Line, Shards};
-use crate::publication::{Batch, Caller, Outcome, Publication};
+use crate::publication::{Batch, Caller, Outcome, Publication, Turn};
 use crate::report::Request;
 use crate::server::{Phase, Settings, Status};
 
@@ -44,7 +44,6 @@ struct Share {
 struct Asked {
     places: Vec<usize>,
     answer: flume::Receiver<Vec<Outcome>>,
-    _turn: OwnedSemaphorePermit,
 }
 
 impl Api {
@@ -137,6 +136,9 @@ impl Api {
 
     /// One client, after its connection has ended if that is wanted; `None`: nothing is known of it.
     pub async fn client(&self, client: &str, cut_off: bool) -> Result<Option<ClientReport>, NoAnswer> {
+        if client.contains('\0') {
+            return Ok(None); // no client has such a name, callers of ours do
+        }
         let (answer, answered) = flume::bounded(1);
         let home = self.shards.borrow().home_of_client(client);
         self.ask(home, Request::Client { client: client.into(), cut_off, answer }, answered).await
@@ -170,7 +172,7 @@ fn shares(shards: &Shards, messages: Vec<Publication>) -> BTreeMap<ShardId, Shar
 async fn give(line: &Line, caller: &Caller, share: Share, deadline: Instant) -> Option<Asked> {
     let turn = timeout_at(deadline, Arc::clone(&line.batches).acquire_owned()).await.ok()?.ok()?;
     let (answer, answered) = flume::bounded(1);
-    let batch = Batch { caller: caller.clone(), messages: share.messages, answer };
+    let batch = Batch { caller: caller.clone(), messages: share.messages, answer, turn: Turn { _permit: turn } };
     let is_asked = line.ask(Request::Publish(Box::new(batch)));
-    is_asked.then_some(Asked { places: share.places, answer: answered, _turn: turn })
+    is_asked.then_some(Asked { places: share.places, answer: answered })
 }

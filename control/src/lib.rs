@@ -27,7 +27,7 @@ pub use clients::{
     ClientReport, ClientsFilter, ClientsPage, ClientsQuery, Place, QueueReport, RegistrationReport, SessionReport,
 };
 pub use line::{Line, Shards};
-pub use publication::{Batch, Caller, Outcome, Properties, Publication};
+pub use publication::{Batch, Caller, Outcome, Properties, Publication, Turn};
 pub use report::{Histogram, InterfaceReport, LogReport, Request, ShardReport};
 pub use server::{BuildInfo, Control, Handle, Note, Phase, Settings, Status};
 pub use tokens::{Holder, Right, Tokens, TokensError};

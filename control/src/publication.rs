@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 use postroad_base::{MessageId, Qos, ReasonCode, TopicName};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Who calls the API: a user to the access rules.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,7 +52,7 @@ pub struct Publication {
     /// For how long it is worth delivering.
     pub ttl_seconds: Option<u32>,
     /// What travels with it, as MQTT 5 has it.
-    pub properties: Properties,
+    pub properties: Arc<Properties>,
 }
 
 /// What travels with a message unchanged (MQTT 5, section 3.3.2.3).
@@ -69,8 +70,17 @@ pub struct Properties {
     pub user: Vec<(ByteString, ByteString)>,
 }
 
+impl Properties {
+    /// How many bytes they take, about.
+    pub fn bytes(&self) -> usize {
+        let texts = [&self.content_type, &self.response_topic].into_iter().flatten().map(|text| text.len());
+        let user = self.user.iter().map(|(name, value)| 5 + name.len() + value.len());
+        texts.chain(user).sum::<usize>() + self.correlation_data.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 /// Messages of one caller for one shard. They are taken in in this order.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Batch {
     /// Who publishes.
     pub caller: Caller,
@@ -79,6 +89,14 @@ pub struct Batch {
     /// Where the outcomes go, one for each message and in their order, once there are all. Gone without an answer: nobody
     /// knows.
     pub answer: flume::Sender<Vec<Outcome>>,
+    /// To be kept until then.
+    pub turn: Turn,
+}
+
+/// The right to have a batch with a shard: whoever takes one in keeps it for as long as it holds messages of it.
+#[derive(Debug)]
+pub struct Turn {
+    pub(crate) _permit: OwnedSemaphorePermit,
 }
 
 /// What became of a message.

@@ -13,7 +13,7 @@ use crate::clients::{ClientReport, ClientsQuery};
 use crate::publication::Batch;
 
 /// What a shard can be asked. Closed: a new need is a new variant.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Request {
     /// Take a turn and say so. The watchdog is fed by the answers `[HA-3]`.
     Ping(flume::Sender<ShardId>),

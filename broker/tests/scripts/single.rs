@@ -892,12 +892,14 @@ fn a_caller_of_the_api() {
         "
         connect 1 sub
         sub 1 1 t:1
-        connect 2 api user=billing caller
+        connect 2 api user=billing group=$api caller
         pub 2 t one qos=1 tag=1
         pub 2 t two qos=2 tag=2
         pub 2 nobody three qos=1 tag=3
         pub 2 t four
         rel 2 2
+        stats
+        pub 2 $all/news five qos=1 tag=4
         stats
         disc 2
         stats
@@ -907,7 +909,7 @@ fn a_caller_of_the_api() {
                 1: connected present=false
             sub 1 1 t:1
                 1: subscribed 1 granted_qos_1
-            connect 2 api user=billing caller
+            connect 2 api user=billing group=$api caller
                 2: connected present=false
             pub 2 t one qos=1 tag=1
                 2: taken Some(1) at 1001000
@@ -928,9 +930,15 @@ fn a_caller_of_the_api() {
                 2: completed 2 success
             stats
                 sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=8 inflight=2 log=0
+            pub 2 $all/news five qos=1 tag=4
+                2: taken Some(4) at 1001000
+                1: deliver news "five" qos=1 tag=3
+                2: published 4 success
+            stats
+                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=21 inflight=3 log=0
             disc 2
             stats
-                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=8 inflight=2 log=0
+                sessions=1 registrations=0 connections=1 subscriptions=1 retained=0 queued=0 bytes=21 inflight=3 log=0
         "#]],
     );
 }

@@ -30,6 +30,10 @@ use crate::tokens::Right;
 
 /// Longest text and binary that MQTT has (version 5, sections 1.5.4 and 1.5.6).
 const TEXT_BYTES_MAX: usize = u16::MAX as usize;
+/// Messages of one request, or of the lines of a stream that are taken together: each topic counts.
+const MESSAGES_MAX: usize = 10_000;
+/// How much larger than its body a request may be, once each topic has its message.
+const SPREAD_MAX: usize = 8;
 /// Lines of an open stream whose answers may wait to be read.
 const ANSWERS_MAX: usize = 4;
 
@@ -131,22 +135,66 @@ async fn one(server: &Server, caller: &Caller, message: Publication) -> Result<R
 }
 
 async fn json(server: &Server, caller: &Caller, body: &[u8]) -> Result<Response, Problem> {
+    let bytes_max = server.settings.body_bytes_max;
     let is_list = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    let (messages, is_single) = if is_list {
-        let list: Vec<Message<'_>> = serde_json::from_slice(body).map_err(|error| Problem::bad(error.to_string()))?;
-        let each = list.into_iter().enumerate().map(|(place, message)| {
-            publications(message).map_err(|why| Problem::bad(format!("message {place}: {why}")))
-        });
-        (each.collect::<Result<Vec<_>, _>>()?.concat(), false)
-    } else {
-        let message: Message<'_> = serde_json::from_slice(body).map_err(|error| Problem::bad(error.to_string()))?;
-        let is_single = message.topics.is_none();
-        (publications(message).map_err(Problem::bad)?, is_single)
-    };
-    if is_single && let Ok([message]) = <[_; 1]>::try_from(messages.clone()) {
-        return one(server, caller, message).await;
+    let wrong = |error: serde_json::Error| Problem::bad(error.to_string());
+    if !is_list {
+        let asked = Asked::parse(body).map_err(Problem::bad)?;
+        check_spread(&asked.messages, bytes_max)?;
+        return match (asked.is_list, <[_; 1]>::try_from(asked.messages)) {
+            (false, Ok([message])) => one(server, caller, message).await,
+            (_, Ok(messages)) => Ok(results(&publish_all(server, caller, messages.into()).await)),
+            (_, Err(messages)) => Ok(results(&publish_all(server, caller, messages).await)),
+        };
     }
-    Ok(json_page(&serde_json::json!({ "results": publish_all(server, caller, messages).await })))
+    let list: Vec<&RawValue> = serde_json::from_slice(body).map_err(wrong)?;
+    let mut messages = Vec::new();
+    for (place, text) in list.into_iter().enumerate() {
+        let asked = Asked::parse(text.get().as_bytes());
+        messages.extend(asked.map_err(|why| Problem::bad(format!("message {place}: {why}")))?.messages);
+        if messages.len() > MESSAGES_MAX {
+            break; // `check_spread` says so
+        }
+    }
+    check_spread(&messages, bytes_max)?;
+    Ok(results(&publish_all(server, caller, messages).await))
+}
+
+/// What a message asks for: one for each of its topics.
+struct Asked {
+    messages: Vec<Publication>,
+    /// Topics were listed, if only one.
+    is_list: bool,
+}
+
+impl Asked {
+    fn parse(text: &[u8]) -> Result<Self, String> {
+        let message: Message<'_> = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        let is_list = message.topics.is_some();
+        Ok(Self { messages: publications(message)?, is_list })
+    }
+}
+
+/// A short text may ask for much: many topics with the same long payload.
+fn check_spread(messages: &[Publication], body_bytes_max: usize) -> Result<(), Problem> {
+    let bytes: usize = messages.iter().map(|message| message.payload.len() + message.properties.bytes()).sum();
+    if messages.len() > MESSAGES_MAX || bytes > SPREAD_MAX * body_bytes_max {
+        let most = SPREAD_MAX * body_bytes_max;
+        let detail = format!(
+            "more than {MESSAGES_MAX} messages, or {most} bytes of them: each topic counts; send them in parts"
+        );
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
+    }
+    Ok(())
+}
+
+/// `{"results": […]}`
+fn results(answers: &[Answer]) -> Response {
+    #[derive(Serialize)]
+    struct Results<'a> {
+        results: &'a [Answer],
+    }
+    json_page(&Results { results: answers })
 }
 
 async fn publish_all(server: &Server, caller: &Caller, messages: Vec<Publication>) -> Vec<Answer> {
@@ -170,7 +218,7 @@ fn stream(server: Arc<Server>, caller: Caller, body: Body) -> Response {
     let (answers, answered) = flume::bounded::<Result<Bytes, Infallible>>(ANSWERS_MAX);
     tokio::spawn(async move {
         let mut body = body;
-        let mut lines = Lines { bytes: BytesMut::new(), bytes_max: server.settings.body_bytes_max };
+        let (mut lines, bytes_max) = (Lines::default(), server.settings.body_bytes_max);
         loop {
             let frame = body.frame().await;
             let is_end = !matches!(frame, Some(Ok(_)));
@@ -181,7 +229,7 @@ fn stream(server: Arc<Server>, caller: Caller, body: Body) -> Response {
             }
             let text = publish_lines(&server, &caller, lines.take(is_end)).await;
             let is_gone = !text.is_empty() && answers.send_async(Ok(text.into())).await.is_err();
-            let is_too_long = lines.bytes.len() > lines.bytes_max;
+            let is_too_long = lines.bytes.len() > bytes_max;
             if is_too_long {
                 let problem =
                     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "a line above http.body_bytes_max");
@@ -198,40 +246,53 @@ fn stream(server: Arc<Server>, caller: Caller, body: Body) -> Response {
 }
 
 /// What has come of a stream and is not taken.
+#[derive(Default)]
 struct Lines {
     bytes: BytesMut,
-    bytes_max: usize,
+    /// Of them, those that are known to hold no end of a line.
+    looked_at: usize,
 }
 
 impl Lines {
     /// The lines that are whole; at the end the last one is, too.
     fn take(&mut self, is_end: bool) -> Bytes {
-        let whole = match self.bytes.iter().rposition(|byte| *byte == b'\n') {
+        let last = self.bytes[self.looked_at..].iter().rposition(|byte| *byte == b'\n');
+        let whole = match last {
             _ if is_end => self.bytes.len(),
-            Some(last) => last + 1,
+            Some(last) => self.looked_at + last + 1,
             None => 0,
         };
-        self.bytes.split_to(whole).freeze()
+        let taken = self.bytes.split_to(whole).freeze();
+        self.looked_at = self.bytes.len();
+        taken
     }
 }
 
 /// The answers, a line for each line.
 async fn publish_lines(server: &Server, caller: &Caller, lines: Bytes) -> String {
+    let bytes_max = server.settings.body_bytes_max;
     let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
-    let parsed: Vec<Result<Vec<Publication>, String>> = lines
-        .map(|line| serde_json::from_slice(line).map_err(|error| error.to_string()).and_then(publications))
+    let parsed: Vec<Result<Asked, Problem>> = lines
+        .map(|line| {
+            let asked = Asked::parse(line).map_err(Problem::bad)?;
+            check_spread(&asked.messages, bytes_max)?;
+            Ok(asked)
+        })
         .collect();
-    let messages = parsed.iter().flatten().flatten().cloned().collect();
+    let messages = parsed.iter().flatten().flat_map(|asked| &asked.messages).cloned().collect();
     let mut answers = publish_all(server, caller, messages).await.into_iter();
     let mut text = String::new();
     for line in parsed {
         match line {
-            Err(why) => text += &failed_line(Problem::bad(why)),
-            Ok(messages) => {
-                let mut of_line: Vec<Answer> = answers.by_ref().take(messages.len()).collect();
-                let line = match of_line.len() {
-                    1 => serde_json::to_string(&of_line.remove(0)),
-                    _ => serde_json::to_string(&serde_json::json!({ "results": of_line })),
+            Err(problem) => text += &failed_line(problem),
+            Ok(asked) => {
+                let mut of_line: Vec<Answer> = answers.by_ref().take(asked.messages.len()).collect();
+                let line = match (asked.is_list, of_line.pop()) {
+                    (false, Some(only)) => serde_json::to_string(&only),
+                    (_, last) => {
+                        of_line.extend(last);
+                        serde_json::to_string(&serde_json::json!({ "results": of_line }))
+                    }
                 };
                 text += &line.expect("texts and flags");
                 text.push('\n');
@@ -248,14 +309,15 @@ fn failed_line(error: Problem) -> String {
 /// The body is the payload; its content type travels with it, but for the one that curl sends unasked.
 fn plain(line: Line, kind: Option<&str>, payload: Bytes) -> Result<Publication, String> {
     let Line { topic, qos, retain, ttl_seconds } = line;
-    let content_type = kind.filter(|kind| *kind != "application/x-www-form-urlencoded").map(Into::into);
+    let kind = kind.filter(|kind| *kind != "application/x-www-form-urlencoded");
+    let content_type = kind.map(|kind| checked("the content type", kind.to_owned())).transpose()?;
     Ok(Publication {
         topic: topic_of(&topic.ok_or("it has no topic")?)?,
         payload,
         qos: qos_of(qos)?,
         retain: retain.unwrap_or(false),
         ttl_seconds,
-        properties: Properties { content_type, ..Properties::default() },
+        properties: Properties { content_type, ..Properties::default() }.into(),
     })
 }
 
@@ -275,21 +337,24 @@ fn publications(message: Message<'_>) -> Result<Vec<Publication>, String> {
     let pairs = message.properties.into_iter();
     let user: Result<Vec<_>, String> =
         pairs.map(|(name, value)| Ok((checked("a property", name)?, checked("a property", value)?))).collect();
-    let properties = Properties {
+    let properties = Arc::new(Properties {
         is_text,
         content_type: text("content_type", message.content_type)?.or(kind.map(Into::into)),
         response_topic,
         correlation_data,
         user: user?,
-    };
+    });
     let topics = match (message.topic, message.topics) {
         (Some(topic), None) => vec![topic],
         (None, Some(topics)) if !topics.is_empty() => topics,
         _ => return Err("give either topic, or topics that are not none".into()),
     };
+    if topics.len() > MESSAGES_MAX {
+        return Err(format!("more than {MESSAGES_MAX} topics: send them in parts"));
+    }
     let (retain, ttl_seconds) = (message.retain, message.ttl_seconds);
     let publication = |topic: String| {
-        let (payload, properties) = (payload.clone(), properties.clone());
+        let (payload, properties) = (payload.clone(), Arc::clone(&properties));
         Ok(Publication { topic: topic_of(&topic)?, payload, qos, retain, ttl_seconds, properties })
     };
     topics.into_iter().map(publication).collect()
@@ -347,7 +412,7 @@ mod tests {
         assert_eq!(topics, ["a/b", "$client/x/c"]);
         let Publication { payload, qos, retain, ttl_seconds, properties, .. } = messages[1].clone();
         assert_eq!((&payload[..], qos, retain, ttl_seconds), (&[0, 1][..], Qos::ExactlyOnce, true, Some(60)));
-        let Properties { is_text, content_type, response_topic, correlation_data, user } = properties;
+        let Properties { is_text, content_type, response_topic, correlation_data, user } = (*properties).clone();
         assert_eq!((is_text, content_type.as_deref()), (false, Some("application/octet-stream")));
         assert_eq!((response_topic.as_deref(), correlation_data.as_deref()), (Some("r"), Some(&[255][..])));
         assert_eq!(user, [("k".into(), "1".into()), ("k".into(), "2".into())]);
@@ -386,9 +451,33 @@ mod tests {
         }
     }
 
+    /// A hundred kilobytes asked for gigabytes: topics and properties multiply.
+    #[test]
+    fn a_short_body_can_t_ask_for_much() {
+        let topics = vec![r#""a""#; 5_000].join(",");
+        let pairs = vec![r#"["name","value"]"#; 2_000].join(",");
+        let text = format!(r#"{{"topics": [{topics}], "properties": [{pairs}]}}"#);
+        let messages = parse(&text).expect("each is well");
+        assert_eq!(check_spread(&messages, 8 << 20).map_err(|problem| problem.status), Err(413));
+        assert_eq!(check_spread(&messages[..100], 8 << 20), Ok(()));
+        let shared = messages.iter().all(|message| Arc::ptr_eq(&message.properties, &messages[0].properties));
+        assert!(shared, "properties are copied for each topic");
+        let topics = vec![r#""a""#; 10_001].join(",");
+        let error = parse(&format!(r#"{{"topics": [{topics}]}}"#)).expect_err("too many");
+        assert!(error.contains("more than 10000 topics"), "{error}");
+    }
+
+    #[test]
+    fn a_content_type_that_mqtt_can_t_carry_is_refused() {
+        let line = || Line { topic: Some("a".into()), qos: None, retain: None, ttl_seconds: None };
+        assert!(plain(line(), Some(&"x".repeat(65_536)), Bytes::new()).is_err());
+        let curl = plain(line(), Some("application/x-www-form-urlencoded"), Bytes::new()).expect("as curl sends it");
+        assert_eq!(curl.properties.content_type, None);
+    }
+
     #[test]
     fn lines_are_taken_whole() {
-        let mut lines = Lines { bytes: BytesMut::from(&b"one\ntw"[..]), bytes_max: 10 };
+        let mut lines = Lines { bytes: BytesMut::from(&b"one\ntw"[..]), looked_at: 0 };
         assert_eq!(&lines.take(false)[..], b"one\n");
         assert_eq!(&lines.take(false)[..], b"");
         lines.bytes.extend_from_slice(b"o\nthree");

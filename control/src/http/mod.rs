@@ -149,10 +149,16 @@ async fn connection(open: Open, router: Router, stream: tokio::net::TcpStream, p
         .header_read_timeout(settings.request_timeout)
         .max_buf_size(settings.request_bytes_max.max(8192))
         .serve_connection(TokioIo::new(stream), service);
-    match timeout(settings.connection_age_max, served).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "an HTTP connection ended"),
-        Err(_) => tracing::debug!("an HTTP connection reached its maximum age"),
+    let mut served = std::pin::pin!(served);
+    let mut ended = timeout(settings.connection_age_max, served.as_mut()).await;
+    if ended.is_err() {
+        // No more requests; the answer to the last one may still come.
+        tracing::debug!("an HTTP connection reached its maximum age");
+        served.as_mut().graceful_shutdown();
+        ended = timeout(settings.publish_timeout, served).await;
+    }
+    if let Ok(Err(error)) = ended {
+        tracing::debug!(%error, "an HTTP connection ended");
     }
     drop(open);
 }

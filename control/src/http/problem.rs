@@ -42,7 +42,15 @@ impl Problem {
             Outcome::Refused(reason @ ReasonCode::QuotaExceeded) => refused(
                 StatusCode::TOO_MANY_REQUESTS,
                 reason,
-                "a receiver's queue or the disk is full, or there is no room to retain it",
+                "a recipient's queue or the disk is full, or there is no room to retain it",
+            ),
+            Outcome::Refused(reason @ ReasonCode::PacketTooLarge) => {
+                refused(StatusCode::PAYLOAD_TOO_LARGE, reason, "the payload is above mqtt.packet_bytes_max")
+            }
+            Outcome::Refused(reason @ ReasonCode::UnspecifiedError) => refused(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                reason,
+                "the access rules do not allow it, or its topic can't be (at QoS 0 nobody says which)",
             ),
             Outcome::Refused(reason) => refused(StatusCode::INTERNAL_SERVER_ERROR, reason, "the server refused it"),
             Outcome::Busy => Some(Self::new(

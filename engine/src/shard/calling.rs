@@ -14,19 +14,22 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use postroad_base::{ClientId, ConnectionId, Message, MessageId, Qos, QueueId, ReasonCode, SessionExpiry, Tag};
 use postroad_broker::api::{ClientName, Connect, DisconnectCause, Event, Inbound, Principal};
-use postroad_control::{Batch, Caller, Outcome, Properties, Publication};
+use postroad_control::{Batch, Caller, Outcome, Properties, Publication, Turn};
 use postroad_protocol::mqtt::{ForwardedParts, UserProperties};
 use slab::Slab;
 
 use super::{Phase, Shard};
 use crate::connection::caller_id;
 
-/// Publishes of callers that are taken in in one turn.
+/// What callers may take of a turn: messages, and as many again for each so many bytes of them.
 const PUBLISHES_PER_TURN: usize = 1024;
-/// QoS 2 publishes of a caller that are not released are few: it is not answered before.
+const BYTES_OF_A_PUBLISH: usize = 4096;
+/// Nothing is delivered to a caller.
 const RECEIVE_MAXIMUM: u16 = 1;
+/// Callers that are known here at most: beyond, one that is idle is forgotten for a new one.
+const CALLERS_MAX: usize = 256;
 
-/// The callers that have published here, in the order of their first publish. There are as many as tokens.
+/// The callers that have published here. Tokens of one name that differ in their groups are callers of their own.
 #[derive(Default)]
 pub(super) struct Callers {
     all: Vec<Calling>,
@@ -43,6 +46,8 @@ struct Calling {
     /// Why the broker did not let it in, or sent it away.
     refusal: ReasonCode,
     last_tag: u16,
+    /// What was taken in last of what has no tag.
+    took_untagged: bool,
     /// Not given to the broker yet.
     waiting: VecDeque<(Place, Publication)>,
     /// Given to it and not answered, in order: so are the answers `[MQTT-4.6.0-2]`.
@@ -69,50 +74,56 @@ struct Underway {
     ids: Vec<Option<MessageId>>,
     left: usize,
     answer: flume::Sender<Vec<Outcome>>,
+    _turn: Turn,
 }
 
 impl Shard {
-    /// Takes a batch in; what can't be taken in at once waits.
+    /// A batch waits from here on; see `publish_for_callers`.
     pub(super) fn called(&mut self, batch: Batch) {
-        let Batch { caller, messages, answer } = batch;
-        if self.phase != Phase::Serving {
-            let _gone = answer.try_send(vec![Outcome::Busy; messages.len()]);
+        let Batch { caller, messages, answer, turn } = batch;
+        let count = messages.len();
+        if self.phase != Phase::Serving || count == 0 {
+            let _gone = answer.try_send(vec![Outcome::Busy; count]);
             return;
         }
-        let count = messages.len();
         let (outcomes, ids) = (vec![Outcome::Unknown; count], vec![None; count]);
-        let batch = self.callers.batches.insert(Underway { outcomes, ids, left: count, answer });
+        let batch = self.callers.batches.insert(Underway { outcomes, ids, left: count, answer, _turn: turn });
         let index = self.calling(caller);
         let places = (0..count).map(|message| Place { batch, message });
         self.callers.all[index].waiting.extend(places.zip(messages));
-        self.publish_for(index, PUBLISHES_PER_TURN);
     }
 
     /// Its place, with a connection.
     fn calling(&mut self, caller: Caller) -> usize {
-        let known = self.callers.all.iter().position(|calling| calling.caller.name == caller.name);
-        let index = known.unwrap_or_else(|| {
-            let connection = ConnectionId(0);
-            let (waiting, under_way) = (VecDeque::new(), VecDeque::new());
-            let caller = caller.clone();
-            self.callers.all.push(Calling {
-                caller,
-                connection,
-                is_known: false,
-                is_parked: false,
-                refusal: ReasonCode::NotAuthorized,
-                last_tag: 0,
-                waiting,
-                under_way,
-            });
-            self.callers.all.len() - 1
-        });
-        let calling = &self.callers.all[index];
-        if !calling.is_known || calling.caller.groups != caller.groups {
-            self.hang_up(index);
-            self.callers.all[index].caller = caller;
+        let known = self.callers.all.iter().position(|calling| calling.caller == caller);
+        let index = known.unwrap_or_else(|| self.new_calling(caller));
+        if !self.callers.all[index].is_known {
             self.connect_caller(index);
         }
+        index
+    }
+
+    fn new_calling(&mut self, caller: Caller) -> usize {
+        let is_idle = |calling: &Calling| calling.waiting.is_empty() && calling.under_way.is_empty();
+        let is_full = self.callers.all.len() >= CALLERS_MAX;
+        let idle = self.callers.all.iter().position(is_idle).filter(|_| is_full);
+        let calling = Calling {
+            caller,
+            connection: ConnectionId(0),
+            is_known: false,
+            is_parked: false,
+            refusal: ReasonCode::NotAuthorized,
+            last_tag: 0,
+            took_untagged: false,
+            waiting: VecDeque::new(),
+            under_way: VecDeque::new(),
+        };
+        let Some(index) = idle else {
+            self.callers.all.push(calling);
+            return self.callers.all.len() - 1;
+        };
+        self.hang_up(index);
+        self.callers.all[index] = calling;
         index
     }
 
@@ -123,7 +134,7 @@ impl Shard {
         calling.connection = connection;
         calling.is_known = true;
         let Caller { name, groups } = calling.caller.clone();
-        let client = self.client_of_caller(&name);
+        let client = self.client_of_caller(index, &name);
         self.handle(Event::Connect(Box::new(Connect {
             connection,
             client,
@@ -139,16 +150,17 @@ impl Shard {
     }
 
     /// A name that lives on this shard, and that no client can send `[MQTT-1.5.4-2]`.
-    fn client_of_caller(&self, name: &str) -> ClientId {
+    fn client_of_caller(&self, index: usize, name: &str) -> ClientId {
         let placement = &self.common.placement;
-        let names = (0_u64..).map(|attempt| format!("\0api/{attempt:x}/{name}"));
+        let names = (0_u64..).map(|attempt| format!("\0api/{index:x}/{attempt:x}/{name}"));
         let mut here = names.filter(|name| placement.home(name.as_bytes()) == self.id);
         ClientId(ByteString::from(here.next().expect("one in as many as there are shards")))
     }
 
-    /// Gives the broker what waits of this caller, at most so many.
+    /// Gives the broker what waits of this caller, at most so much.
     fn publish_for(&mut self, index: usize, most: usize) {
-        for _ in 0..most {
+        let mut left = most;
+        while left > 0 {
             let calling = &mut self.callers.all[index];
             if !calling.is_known {
                 let refusal = Outcome::Refused(calling.refusal);
@@ -158,15 +170,37 @@ impl Shard {
                 return;
             }
             let Some((place, publication)) = calling.waiting.pop_front() else { return };
-            let (qos, connection) = (publication.qos, calling.connection);
-            let tag = qos.is_acknowledged().then(|| calling.next_tag());
-            match tag {
-                Some(tag) => calling.under_way.push_back(Sent { tag, qos, place }),
-                None => self.callers.settle(place, Outcome::Published { id: None, has_subscribers: true }),
+            left = left.saturating_sub(1 + publication.payload.len() / BYTES_OF_A_PUBLISH);
+            let is_given_up = self.callers.batches[place.batch].answer.is_disconnected();
+            if is_given_up {
+                self.callers.settle(place, Outcome::Unknown); // nobody hears it
+            } else if publication.payload.len() > self.live.limits.packet_bytes_max as usize {
+                self.callers.settle(place, Outcome::Refused(ReasonCode::PacketTooLarge));
+            } else {
+                self.publish_one(index, place, publication);
             }
-            let message = Arc::new(self.message_of(publication));
-            self.handle(Event::Publish { connection, message: Inbound { message, tag, dup: false } });
-            self.drain_effects();
+        }
+    }
+
+    fn publish_one(&mut self, index: usize, place: Place, publication: Publication) {
+        let calling = &mut self.callers.all[index];
+        let (qos, connection) = (publication.qos, calling.connection);
+        let tag = qos.is_acknowledged().then(|| calling.next_tag());
+        if let Some(tag) = tag {
+            calling.under_way.push_back(Sent { tag, qos, place });
+        }
+        calling.took_untagged = false;
+        let message = Arc::new(self.message_of(publication));
+        self.handle(Event::Publish { connection, message: Inbound { message, tag, dup: false } });
+        self.drain_effects();
+        if tag.is_none() {
+            let calling = &self.callers.all[index];
+            // What waits for credit will go; else it was refused, and at QoS 0 nobody says why.
+            let outcome = match calling.took_untagged || calling.is_parked {
+                true => Outcome::Published { id: None, has_subscribers: true },
+                false => Outcome::Refused(ReasonCode::UnspecifiedError),
+            };
+            self.callers.settle(place, outcome);
         }
     }
 
@@ -189,7 +223,7 @@ impl Shard {
         self.callers.all.iter().any(|calling| !calling.is_parked && !calling.waiting.is_empty())
     }
 
-    /// Goes on with those that wait.
+    /// Takes in what callers publish, of each its share.
     pub(super) fn publish_for_callers(&mut self) {
         let share = PUBLISHES_PER_TURN / self.callers.all.len().max(1);
         (0..self.callers.all.len()).for_each(|index| self.publish_for(index, share.max(1)));
@@ -197,6 +231,7 @@ impl Shard {
 
     pub(super) fn caller_taken(&mut self, connection: ConnectionId, tag: Option<Tag>, id: MessageId) {
         let Some(index) = self.callers.index_of(connection) else { return };
+        self.callers.all[index].took_untagged |= tag.is_none();
         if let Some(Sent { place, .. }) = self.callers.all[index].under_way.iter().rfind(|sent| Some(sent.tag) == tag) {
             self.callers.batches[place.batch].ids[place.message] = Some(id);
         }

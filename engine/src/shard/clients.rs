@@ -34,11 +34,14 @@ impl Shard {
         cut_off: bool,
         answer: &flume::Sender<Option<ClientReport>>,
     ) {
-        if cut_off {
+        let before = self.broker.client_state(client);
+        if cut_off && before.is_some() {
             self.handle(Event::CutOff { client: ClientId(client.clone()) });
             self.drain_effects();
         }
-        let state = self.broker.client_state(client);
+        // A session that does not outlive its connection is gone now: then it is told as it was.
+        let gone = before.map(|state| ClientState { connection: None, session: None, ..state });
+        let state = self.broker.client_state(client).or(gone);
         let _gone = answer.try_send(state.map(|state| self.client_report(state)));
     }
 

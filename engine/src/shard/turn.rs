@@ -155,7 +155,8 @@ impl Shard {
     }
 
     fn take_orders(&mut self) {
-        while let Some(order) = self.inbox.orders.pop() {
+        for _ in 0..self.inbox.orders.len() {
+            let Some(order) = self.inbox.orders.pop() else { return };
             match order {
                 Order::Reload(live) => self.reload(live),
                 Order::Drain => self.begin_drain(),
@@ -168,8 +169,10 @@ impl Shard {
         }
     }
 
+    /// Those that are there: what is asked meanwhile waits for the next turn.
     fn take_requests(&mut self) {
-        while let Ok(request) = self.requests.try_recv() {
+        for _ in 0..self.requests.len() {
+            let Ok(request) = self.requests.try_recv() else { return };
             self.answer(request);
         }
     }

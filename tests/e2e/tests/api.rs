@@ -125,7 +125,12 @@ fn a_stream_is_answered_line_by_line() {
 /// A full queue, a large body, bad requests: a clear answer, and nothing else suffers.
 #[test]
 fn what_can_t_be_is_said() {
-    let daemon = Daemon::start_with(&["shards=1", "queue.messages_max=2", "http.body_bytes_max=64KiB"]);
+    let daemon = Daemon::start_with(&[
+        "shards=1",
+        "queue.messages_max=2",
+        "http.body_bytes_max=64KiB",
+        "mqtt.packet_bytes_max=32KiB",
+    ]);
     subscriber(&daemon, "q").disconnect().unwrap();
     for _ in 0..2 {
         expect(&post(&daemon, &json!({"topic": "q"})), 200);
@@ -136,6 +141,10 @@ fn what_can_t_be_is_said() {
     expect(&post(&daemon, &json!({"topic": "other"})), 200);
     expect(&post(&daemon, &json!({"topic": "a/#"})), 400);
     expect(&post(&daemon, &json!({"topic": "a", "payload": "x".repeat(70_000)})), 413);
+    let large = expect(&post(&daemon, &json!({"topic": "a", "payload": "x".repeat(50_000)})), 413);
+    assert_eq!(large["reason"], json!("packet_too_large"));
+    let many = json!({"topics": vec!["a"; 9_000], "payload": "x".repeat(100)});
+    assert_eq!(expect(&post(&daemon, &many), 413)["reason"], json!("too_large"));
     let json_type = ("Content-Type", "application/json");
     let cases = [
         ("POST /v1/messages", &[json_type][..], "{", 400),
@@ -234,6 +243,40 @@ fn tokens_say_who_may_what() {
     assert!(postroad(&["token", "--file", file, "--delete", "billing"], &[], "").status.success());
     daemon.reload();
     assert_eq!([code(&billing, "bills/1"), code(&other, "bills/1")], [401, 403]);
+}
+
+/// Two tokens of one name with different groups, at the same time: each has its own rights, and neither is in the other's way.
+#[test]
+fn tokens_of_one_name_are_callers_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let [tokens, rules] = ["tokens.toml", "acl.toml"].map(|name| folder.path().join(name));
+    let file = tokens.to_str().unwrap();
+    let with = new_token(&["--file", file, "--group", "back-end", "billing"]);
+    let without = new_token(&["--file", file, "billing"]);
+    fs::write(&rules, RULES).unwrap();
+    let settings = [format!("api.tokens_file={file}"), format!("acl.file={}", rules.display()), "shards=1".to_owned()];
+    let daemon = Daemon::start_with(&settings.each_ref().map(String::as_str));
+    let body = |topic: &str| json!(vec![json!({"topic": topic}); 1_500]);
+    std::thread::scope(|scope| {
+        let callers = [(&with, true), (&without, false)].map(|(token, may_news)| {
+            let daemon = &daemon;
+            scope.spawn(move || {
+                for _ in 0..10 {
+                    for (topic, may) in [("news", may_news), ("bills/1", true)] {
+                        let answer = expect(&post_as(daemon, token, &body(topic)), 200);
+                        let results = answer["results"].as_array().unwrap();
+                        let reason = if may { Value::Null } else { json!("not_authorized") };
+                        assert!(
+                            results.iter().all(|result| result["error"]["reason"] == reason),
+                            "{topic}: {}",
+                            results[0]
+                        );
+                    }
+                }
+            })
+        });
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
+    });
 }
 
 /// `postroad publish`: an id for each message, exit code 1 if one was not published.
@@ -349,6 +392,12 @@ fn clients_are_seen_and_kicked() {
     assert_eq!(here.receive().unwrap(), Incoming::Disconnect(ReasonCode::AdministrativeAction));
     let again = Client::connect(daemon.mqtt(), &Options::persistent("subscriber")).unwrap();
     assert!(again.session_present);
+    let _transient = Client::connect(daemon.mqtt(), &Options::transient("passing")).unwrap();
+    let path = "POST /v1/clients/passing/disconnect";
+    let gone = expect(&http::request(daemon.http_address(), path, &[], &[]).unwrap(), 200);
+    assert_eq!((&gone["connected"], &gone["session"]), (&json!(false), &Value::Null));
+    expect(&get(&daemon, "/v1/clients/passing"), 404);
+    expect(&get(&daemon, "/v1/clients/%00api%2F0%2F0%2F$local"), 404);
     let api = format!("http://{}", daemon.http_address());
     let client = |arguments: &[&str]| {
         let output = postroad(&[&["client"], arguments].concat(), &[("POSTROAD_API", &api)], "");

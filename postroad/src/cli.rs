@@ -29,6 +29,8 @@ pub enum Command {
     Publish(Box<PublishArgs>),
     /// See clients and what waits for them, or end a connection, through the API.
     Client(ClientArgs),
+    /// Watch what a server does: rates, times, queues, shards, and the clients that are furthest behind.
+    Top(TopArgs),
     /// Publish messages.
     #[command(disable_help_flag = true)]
     Pub(Box<PubArgs>),
@@ -162,6 +164,21 @@ pub enum ClientAction {
         /// Its identifier.
         client: String,
     },
+}
+
+#[derive(Args, Debug)]
+pub struct TopArgs {
+    #[command(flatten)]
+    pub api: ApiArgs,
+    /// Seconds between two looks.
+    #[arg(long, short, default_value_t = 2, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub interval: u64,
+    /// End after so many looks.
+    #[arg(long, short = 'n', value_name = "COUNT")]
+    pub count: Option<u64>,
+    /// Clients that are shown.
+    #[arg(long, default_value_t = 10, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub clients: u64,
 }
 
 #[derive(Args, Debug)]

@@ -51,7 +51,21 @@ fn help_lists_every_command() {
     let output = run(&["--help"]);
     assert_code(&output, 0);
     let help = stdout(&output);
-    for name in ["serve", "check-config", "passwd", "pub", "sub", "doctor", "log", "man", "completions"] {
+    for name in [
+        "serve",
+        "check-config",
+        "passwd",
+        "token",
+        "publish",
+        "client",
+        "top",
+        "pub",
+        "sub",
+        "doctor",
+        "log",
+        "man",
+        "completions",
+    ] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(name)), "{name} is not in\n{help}");
         assert_code(&run(&[name, "--help"]), 0);
     }

@@ -33,6 +33,9 @@ use crate::server::{BuildInfo, Settings, Status};
 use crate::tokens::Tokens;
 use problem::Problem;
 
+/// What is said of what is below `/v1`, for programs that write programs.
+const OPENAPI: &str = include_str!("openapi.json");
+
 /// What all requests share.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -86,6 +89,7 @@ fn router(server: &Arc<Server>) -> Router {
         .route("/ready", get(pages::ready))
         .route("/health", get(pages::health))
         .route("/metrics", get(pages::metrics))
+        .route("/v1/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
         .route("/v1/messages", post(messages::publish))
         .route("/v1/clients", get(clients::list))
         .route("/v1/clients/{client}", get(clients::show))
@@ -179,4 +183,30 @@ fn closing(problem: Problem) -> Response {
     let mut response = problem.into_response();
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The routes stand in this file, one in a line.
+    #[test]
+    fn the_document_describes_every_route_and_no_other() {
+        let routes = include_str!("mod.rs").lines().filter_map(|line| line.trim().strip_prefix(".route(\""));
+        let of_route = |line: &str| {
+            let (path, rest) = line.split_once("\", ").expect("a path, then what serves it");
+            let (method, _) = rest.split_once('(').expect("a method");
+            (path.to_owned(), method.to_owned())
+        };
+        let routes: BTreeSet<(String, String)> =
+            routes.map(of_route).filter(|(path, _)| path.starts_with("/v1/")).collect();
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).expect("JSON");
+        let paths = document["paths"].as_object().expect("paths");
+        let methods = paths.iter().flat_map(|(path, item)| {
+            item.as_object().expect("methods").keys().map(move |method| (path.clone(), method.clone()))
+        });
+        assert_eq!(methods.collect::<BTreeSet<_>>(), routes);
+    }
 }

@@ -124,7 +124,7 @@ impl Table {
 }
 
 /// A client chose its name: it shall not steer a terminal.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
 }
 

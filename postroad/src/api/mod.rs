@@ -2,6 +2,8 @@
 
 mod client;
 mod publish;
+mod samples;
+mod top;
 
 use anyhow::{Context, Result, bail};
 use ureq::http::Response;
@@ -11,6 +13,7 @@ use crate::cli::ApiArgs;
 
 pub use client::client;
 pub use publish::publish;
+pub use top::top;
 
 /// What the server gives as an answer at most.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
@@ -44,6 +47,14 @@ impl<'a> Api<'a> {
         let request = self.agent.get(&url).query_pairs(pairs);
         let answer = self.signed(request).call().with_context(|| format!("can't reach {url}"))?;
         read(&url, answer)
+    }
+
+    /// A page that is text.
+    fn get_text(&self, path: &str) -> Result<String> {
+        let url = self.url(path);
+        let mut answer = self.signed(self.agent.get(&url)).call().with_context(|| format!("can't reach {url}"))?;
+        let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
+        text.with_context(|| format!("{url} broke off its answer"))
     }
 
     fn url(&self, path: &str) -> String {

@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 
 use postroad_base::{Qos, ReasonCode};
-use postroad_e2e::daemon::{Daemon, binary};
+use postroad_e2e::daemon::{Daemon, binary, wait_until};
 use postroad_e2e::http::{self, Answer};
 use postroad_e2e::mqtt::{Client, Incoming, Options};
 use serde_json::{Value, json};
@@ -411,4 +411,112 @@ fn clients_are_seen_and_kicked() {
     let (code, shown) = client(&["show", "away/00"]);
     assert!(code == Some(0) && shown.contains("\"backlog\": 0"), "{shown}");
     assert_eq!(client(&["kick", "nobody"]).0, Some(1));
+    let watch = postroad(&["top", "--count", "1", "--interval", "1", "--clients", "2", "--api", &api], &[], "");
+    let text = String::from_utf8(watch.stdout).unwrap();
+    assert!(text.starts_with("serving, up ") && text.contains("away/39") && !text.contains("away/37"), "{text}");
+}
+
+/// The number of the first message that was not answered: what two threads publish, each in its own topic, until the server is gone.
+fn publish_until_it_dies(daemon: &mut Daemon, first: [u32; 2], answers: usize) -> [u32; 2] {
+    let address = daemon.http_address();
+    let (tell, told) = mpsc::channel();
+    let publishers = [0, 1].map(|publisher| {
+        let tell = tell.clone();
+        std::thread::spawn(move || {
+            let headers = [("Content-Type", "application/json")];
+            let mut number = first[publisher];
+            loop {
+                let body = json!({"topic": format!("storm/{publisher}"), "payload": number.to_string()}).to_string();
+                let answer = http::request(address, "POST /v1/messages", &headers, body.as_bytes());
+                if !answer.is_ok_and(|answer| answer.code == 200) {
+                    return number;
+                }
+                number += 1;
+                let _stopped_listening = tell.send(());
+            }
+        })
+    });
+    assert_eq!(told.iter().take(answers).count(), answers);
+    drop(told);
+    daemon.kill();
+    publishers.map(|publisher| publisher.join().unwrap())
+}
+
+/// Killed again and again in the middle of publishing: what was answered is there, once and in order; what was not may be.
+#[test]
+fn what_is_answered_survives_kills_in_the_middle() {
+    let mut daemon = Daemon::start_with(&["shards=2"]);
+    subscriber(&daemon, "storm/#").disconnect().unwrap();
+    // Numbers leave a gap where nobody knows.
+    let (mut next, mut unknown) = ([0, 0], HashSet::new());
+    for round in 0..8 {
+        let failed = publish_until_it_dies(&mut daemon, next, 20 + 7 * round);
+        unknown.extend(failed.iter().enumerate().map(|(publisher, number)| (publisher, *number)));
+        next = failed.map(|number| number + 1);
+        daemon.restart();
+    }
+    let mut client = Client::connect(daemon.mqtt(), &Options::persistent("subscriber")).unwrap();
+    expect(&post(&daemon, &json!({"topic": "storm/end", "payload": "end"})), 200);
+    let mut received: [Vec<u32>; 2] = [Vec::new(), Vec::new()];
+    loop {
+        let message = client.next_message().unwrap();
+        let payload = String::from_utf8(message.payload).unwrap();
+        match message.topic.as_str() {
+            "storm/0" => received[0].push(payload.parse().unwrap()),
+            "storm/1" => received[1].push(payload.parse().unwrap()),
+            _ => break,
+        }
+    }
+    for (publisher, received) in received.iter().enumerate() {
+        assert!(received.is_sorted_by(|a, b| a < b), "publisher {publisher}: twice or out of order: {received:?}");
+        let lost = |number: &u32| !received.contains(number) && !unknown.contains(&(publisher, *number));
+        let lost: Vec<u32> = (0..next[publisher]).filter(lost).collect();
+        assert!(lost.is_empty(), "publisher {publisher} lost what was answered: {lost:?}");
+    }
+}
+
+/// A full disk refuses publishes through the API, too, and says so; with room again they go on.
+#[test]
+fn a_full_disk_is_said() {
+    let mut daemon = Daemon::prepared(&[]);
+    daemon.configure("[storage]\nfree_bytes_min = \"0B\"\n");
+    daemon.restart();
+    subscriber(&daemon, "d/#").disconnect().unwrap();
+    let message = json!({"topic": "d/1"});
+    expect(&post(&daemon, &message), 200);
+    daemon.configure("[storage]\nfree_bytes_min = \"1024GiB\"\n");
+    daemon.reload();
+    wait_until("publishes are refused", || post(&daemon, &message).code == 429);
+    daemon.configure("[storage]\nfree_bytes_min = \"0B\"\n");
+    daemon.reload();
+    wait_until("publishes are taken", || post(&daemon, &message).code == 200);
+}
+
+/// The document that the server gives says of each kind of answer which fields it has: exactly those that are there.
+#[test]
+fn answers_are_as_the_document_says() {
+    let daemon = Daemon::start();
+    drop(subscriber(&daemon, "o/#"));
+    let document = expect(&get(&daemon, "/v1/openapi.json"), 200);
+    let has_fields_of = |value: &Value, schema: &str| {
+        let fields = |object: &Value| object.as_object().unwrap().keys().cloned().collect::<HashSet<_>>();
+        let known = &document["components"]["schemas"][schema];
+        let required: HashSet<String> =
+            known["required"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect();
+        assert_eq!(fields(value), required, "{schema}");
+        assert_eq!(fields(&known["properties"]), required, "{schema}");
+    };
+    has_fields_of(&expect(&post(&daemon, &json!({"topic": "o/1"})), 200), "Published");
+    let list = json!([{"topic": "o/1"}, {"topic": "$client/nobody/x"}]);
+    let results = expect(&post(&daemon, &list), 200);
+    has_fields_of(&results, "Results");
+    has_fields_of(&results["results"][1], "Failed");
+    has_fields_of(&results["results"][1]["error"], "Problem");
+    has_fields_of(&expect(&post(&daemon, &json!({})), 400), "Problem");
+    let clients = expect(&get(&daemon, "/v1/clients"), 200);
+    has_fields_of(&clients, "Clients");
+    has_fields_of(&clients["clients"][0], "Client");
+    has_fields_of(&clients["clients"][0]["session"], "Session");
+    has_fields_of(&clients["clients"][0]["session"]["queue"], "Queue");
+    assert_eq!(clients["clients"][0]["registration"], Value::Null);
 }

@@ -204,6 +204,9 @@ const SHARD_ROWS: &[Row] = &[
     (counter("postroad_messages_forwarded_total", "Messages sent to other shards."), |s| s.forwarded as f64),
     (counter("postroad_reads_parked_total", "Times that reading waited for another shard."), |s| s.parked as f64),
     (counter("postroad_accept_pauses_total", "Pauses for want of file descriptors."), |s| s.accept_paused as f64),
+    (counter("postroad_accept_ramp_waits_total", "Times that accepting waited after the start."), |s| {
+        s.accept_ramped as f64
+    }),
     (counter("postroad_log_commits_total", "Commits written to the log."), |s| s.log.commits as f64),
     (counter("postroad_log_records_total", "Records in those commits."), |s| s.log.records as f64),
     (counter("postroad_log_written_bytes_total", "Bytes of those commits."), |s| s.log.bytes as f64),

@@ -74,6 +74,8 @@ pub struct ShardReport {
     pub parked: u64,
     /// Times that accepting paused because the process had no file descriptor left.
     pub accept_paused: u64,
+    /// Times that accepting waited for the ramp after the start.
+    pub accept_ramped: u64,
     /// The log.
     pub log: LogReport,
     /// What was dropped or refused: reason (a metric label) and count.
@@ -108,6 +110,7 @@ impl ShardReport {
             forwarded: 0,
             parked: 0,
             accept_paused: 0,
+            accept_ramped: 0,
             log: LogReport::default(),
             counted: Vec::new(),
             interfaces: Vec::new(),

@@ -204,6 +204,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Restart. A turn of a shard that takes this long, or this long without one, is a stall: logged and counted.
     pub stall_max: Duration,
+    /// Connections that one shard accepts in the first second after the start; in each that follows twice as many. 0: no limit.
+    pub accept_per_second: u32,
     /// Whether deliveries leave. Live.
     pub push: Push,
 }
@@ -278,6 +280,7 @@ impl Default for Config {
             crash_bar_time: Duration::from_secs(3600),
             drain_timeout: Duration::from_secs(10),
             stall_max: Duration::from_secs(1),
+            accept_per_second: 20_000,
             push: Push::default(),
         }
     }
@@ -300,6 +303,7 @@ impl Config {
             log: old.log,
             drain_timeout: old.drain_timeout,
             stall_max: old.stall_max,
+            accept_per_second: old.accept_per_second,
             ..new
         }
     }
@@ -316,6 +320,7 @@ impl Config {
             ("log", self.log == other.log),
             ("drain_timeout", self.drain_timeout == other.drain_timeout),
             ("stall_max", self.stall_max == other.stall_max),
+            ("restart.accept_per_second", self.accept_per_second == other.accept_per_second),
         ];
         checks.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect()
     }

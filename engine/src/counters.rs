@@ -84,6 +84,8 @@ pub(crate) struct Counters {
     pub(crate) stall_millis_max: u64,
     pub(crate) stalls: u64,
     pub(crate) accept_paused: u64,
+    /// Waits of the ramp after the start.
+    pub(crate) accept_ramped: u64,
     pub(crate) handed_over: u64,
     pub(crate) forwarded: u64,
     pub(crate) parked: u64,
@@ -153,6 +155,7 @@ impl Counters {
             forwarded: self.forwarded,
             parked: self.parked,
             accept_paused: self.accept_paused,
+            accept_ramped: self.accept_ramped,
             log,
             counted: self.counted(stats),
             interfaces: self.interfaces.iter().map(Interface::report).collect(),

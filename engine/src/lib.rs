@@ -31,6 +31,7 @@ mod log;
 mod mesh;
 mod poller;
 pub mod probe;
+mod ramp;
 mod random;
 mod replay;
 mod shard;

@@ -19,15 +19,25 @@ use crate::listener::{self, Accepted};
 const ACCEPTS_PER_TURN: usize = 128;
 /// How long accepting pauses when no file descriptor is left.
 const ACCEPT_PAUSE_MILLIS: u64 = 100;
+/// How long it pauses when the ramp after a start leaves no room.
+const RAMP_WAIT_MILLIS: u64 = 10;
 
 impl Shard {
     pub(super) fn accept_some(&mut self, door: usize) {
         if self.phase != Phase::Serving || self.doors.get(door).is_none_or(|door| door.paused) {
             return;
         }
-        for _ in 0..ACCEPTS_PER_TURN {
+        let room = self.ramp.room(self.now.mono);
+        if room == 0 {
+            self.counters.accept_ramped += 1;
+            return self.pause_door(door, RAMP_WAIT_MILLIS);
+        }
+        for _ in 0..ACCEPTS_PER_TURN.min(room) {
             match listener::accept(&self.doors[door].listener) {
-                Accepted::Connection(socket) => self.welcome(door, socket),
+                Accepted::Connection(socket) => {
+                    self.ramp.took();
+                    self.welcome(door, socket);
+                }
                 Accepted::Gone => {}
                 Accepted::Nobody => return,
                 Accepted::Exhausted(error) => return self.pause_accepting(door, &error),
@@ -40,8 +50,12 @@ impl Shard {
     fn pause_accepting(&mut self, door: usize, error: &std::io::Error) {
         tracing::warn!(shard = self.id.0, %error, "accepting pauses: no file descriptor or memory is left");
         self.counters.accept_paused += 1;
+        self.pause_door(door, ACCEPT_PAUSE_MILLIS);
+    }
+
+    fn pause_door(&mut self, door: usize, millis: u64) {
         self.doors[door].paused = true;
-        self.wheel.insert(self.now.mono.after(ACCEPT_PAUSE_MILLIS), TOKEN_DOOR - door as u64);
+        self.wheel.insert(self.now.mono.after(millis), TOKEN_DOOR - door as u64);
     }
 
     /// The time to try again has come.

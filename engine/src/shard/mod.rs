@@ -50,6 +50,7 @@ use crate::crash::Verdict;
 use crate::log::{ShardLog, WorkDone};
 use crate::mesh::Mesh;
 use crate::poller::{Alarm, Doorbell, Poller, Ready};
+use crate::ramp::Ramp;
 use crate::wheel::Wheel;
 
 pub(crate) use sys::SysFigures;
@@ -204,6 +205,8 @@ pub(crate) struct Shard {
     doors: Vec<Door>,
     /// With more connections waiting than one turn takes.
     doors_again: Vec<usize>,
+    /// How many may come after the start.
+    ramp: Ramp,
     connections: Slab<Connection>,
     /// Connections made so far.
     serial: u64,
@@ -273,6 +276,7 @@ impl Shard {
         let now = common.clock.now();
         let counters = Counters::new(&live.config);
         let coalescing = Coalescing::new(live.config.coalesce);
+        let ramp = Ramp::new(live.config.accept_per_second, now.mono);
         let doors = listeners.into_iter().map(|listener| Door { listener, paused: false }).collect();
         let mut shard = Self {
             id,
@@ -292,6 +296,7 @@ impl Shard {
             wheel: Wheel::new(now.mono),
             doors,
             doors_again: Vec::new(),
+            ramp,
             connections: Slab::new(),
             serial: 0,
             dirty: Vec::new(),

@@ -11,6 +11,7 @@ use crate::coalesce::Inputs;
 use crate::config::Config;
 use crate::listener::{self, SocketOptions};
 use crate::poller::Ready;
+use crate::ramp::Ramp;
 
 /// What the loop does after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,6 +279,7 @@ impl Shard {
     }
 
     fn open_doors(&mut self) -> std::io::Result<()> {
+        self.ramp = Ramp::new(self.live.config.accept_per_second, self.now.mono);
         for (token, door) in (0..DOORS_MAX).map(|door| TOKEN_DOOR - door).zip(&self.doors) {
             listener::open(&door.listener, socket_options(&self.live.config))?;
             self.poller.add_read(&door.listener, token)?;

@@ -483,6 +483,16 @@ pub const ROWS: &[Row] = &[
         "Time without a turn after which a shard counts as stalled: it is named in the log, in /health and in /ready, and counted.",
         engine.stall_max
     ),
+    count!(
+        "restart.accept_per_second",
+        Restart,
+        0,
+        10_000_000,
+        "connections",
+        "Connections that each shard accepts in the first second after a start; in each second that follows twice as many, for ten seconds. So a crowd that comes back at once does not come all at once. 0: no limit.",
+        engine.accept_per_second,
+        u32
+    ),
     choice!("debug.push", Live, "off: nothing of QoS 1 or 2 leaves for clients, as if each had stopped reading; what they are to get is stored, and publishers are answered as ever. What is QoS 0 is dropped (dropped_qos0_congested). To look at storing and pushing apart.", engine.push,
         ["on" => Push::On, "off" => Push::Off]),
     count!(
@@ -636,7 +646,8 @@ mod tests {
             crash_bar_time: _,
             drain_timeout: _,
             stall_max: _,
-            push: _, // debug.push
+            accept_per_second: _, // restart.accept_per_second
+            push: _,              // debug.push
         } = Config::default();
         let Mqtt {
             packet_bytes_max: _,

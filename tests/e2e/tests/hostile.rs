@@ -98,6 +98,23 @@ fn half_open_connections_cost_little() {
     }
 }
 
+/// [PER-7] A crowd that comes at once right after the start is let in bit by bit: all of it, and nobody is refused.
+#[test]
+fn after_a_start_a_crowd_is_let_in_bit_by_bit() {
+    let daemon = Daemon::start_with(&["shards=1", "restart.accept_per_second=100"]);
+    let clients: Vec<_> = (0..60)
+        .map(|number| {
+            let address = daemon.mqtt();
+            let name = format!("crowd-{number}");
+            std::thread::spawn(move || Client::connect(address, &Options::transient(&name)).unwrap())
+        })
+        .collect();
+    let clients: Vec<Client> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+    if !daemon.is_foreign() {
+        assert!(daemon.metric("postroad_accept_ramp_waits_total", "") >= 1.0, "{} came at once", clients.len());
+    }
+}
+
 /// A subscriber that stops reading, at QoS 0: what it does not read is dropped, not collected.
 #[test]
 fn a_subscriber_that_stops_reading_at_qos_0() {

@@ -70,6 +70,13 @@ pub struct Properties {
     pub user: Vec<(ByteString, ByteString)>,
 }
 
+impl Publication {
+    /// How many bytes it takes, about.
+    pub fn bytes(&self) -> usize {
+        self.topic.as_str().len() + self.payload.len() + self.properties.bytes()
+    }
+}
+
 impl Properties {
     /// How many bytes they take, about.
     pub fn bytes(&self) -> usize {

@@ -376,6 +376,7 @@ fn live_shard(seed: Seed) -> Result<(), EngineError> {
     let mut shard = Shard::new(Parts { id, common, live, broker, log, mesh, listeners, requests, opened })
         .map_err(|error| failed(error.to_string()))?;
     turn_until_stopped(&mut shard).map_err(|error| failed(error.to_string()))?;
+    shard.turn_requests_away();
     drop(shard.log.take()); // its commit ends, its threads end, its files close
     let failure = shard.take_failure();
     failure.map_or(Ok(()), |reason| Err(failed(reason)))

@@ -9,6 +9,8 @@
 //! A message is answered once it is as safe as `durability` asks (QoS 1 and 2).
 
 use std::convert::Infallible;
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -19,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use postroad_base::{Qos, TopicName};
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::timeout;
@@ -30,7 +33,7 @@ use crate::tokens::Right;
 
 /// Longest text and binary that MQTT has (version 5, sections 1.5.4 and 1.5.6).
 const TEXT_BYTES_MAX: usize = u16::MAX as usize;
-/// Messages of one request, or of the lines of a stream that are taken together: each topic counts.
+/// Messages of one request, or of one line of a stream: each topic counts.
 const MESSAGES_MAX: usize = 10_000;
 /// How much larger than its body a request may be, once each topic has its message.
 const SPREAD_MAX: usize = 8;
@@ -52,7 +55,7 @@ pub(super) struct Line {
 #[serde(deny_unknown_fields)]
 struct Message<'a> {
     topic: Option<String>,
-    topics: Option<Vec<String>>,
+    topics: Option<Few<String>>,
     payload: Option<String>,
     payload_base64: Option<String>,
     #[serde(borrow, default, deserialize_with = "some")]
@@ -65,12 +68,50 @@ struct Message<'a> {
     response_topic: Option<String>,
     correlation_data_base64: Option<String>,
     #[serde(default)]
-    properties: Vec<(String, String)>,
+    properties: Few<(String, String)>,
 }
 
 /// `null` is JSON, too.
 fn some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     Deserialize::deserialize(deserializer).map(Some)
+}
+
+/// A list of at most [`MESSAGES_MAX`]: what is longer is refused before it is read to its end.
+#[derive(Debug)]
+struct Few<T>(Vec<T>);
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+            type Value = Few<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {MESSAGES_MAX}")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Few<T>, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = access.next_element()? {
+                    if list.len() == MESSAGES_MAX {
+                        let why = format!("more than {MESSAGES_MAX} in a list: send them in parts");
+                        return Err(serde::de::Error::custom(why));
+                    }
+                    list.push(item);
+                }
+                Ok(Few(list))
+            }
+        }
+
+        deserializer.deserialize_seq(List(PhantomData))
+    }
 }
 
 /// What became of a message for one topic.
@@ -147,7 +188,7 @@ async fn json(server: &Server, caller: &Caller, body: &[u8]) -> Result<Response,
             (_, Err(messages)) => Ok(results(&publish_all(server, caller, messages).await)),
         };
     }
-    let list: Vec<&RawValue> = serde_json::from_slice(body).map_err(wrong)?;
+    let Few(list): Few<&RawValue> = serde_json::from_slice(body).map_err(wrong)?;
     let mut messages = Vec::new();
     for (place, text) in list.into_iter().enumerate() {
         let asked = Asked::parse(text.get().as_bytes());
@@ -177,7 +218,7 @@ impl Asked {
 
 /// A short text may ask for much: many topics with the same long payload.
 fn check_spread(messages: &[Publication], body_bytes_max: usize) -> Result<(), Problem> {
-    let bytes: usize = messages.iter().map(|message| message.payload.len() + message.properties.bytes()).sum();
+    let bytes: usize = messages.iter().map(Publication::bytes).sum();
     if messages.len() > MESSAGES_MAX || bytes > SPREAD_MAX * body_bytes_max {
         let most = SPREAD_MAX * body_bytes_max;
         let detail = format!(
@@ -334,7 +375,7 @@ fn publications(message: Message<'_>) -> Result<Vec<Publication>, String> {
     if let Some(topic) = &response_topic {
         topic_of(topic).map_err(|why| format!("response_topic: {why}"))?;
     }
-    let pairs = message.properties.into_iter();
+    let pairs = message.properties.0.into_iter();
     let user: Result<Vec<_>, String> =
         pairs.map(|(name, value)| Ok((checked("a property", name)?, checked("a property", value)?))).collect();
     let properties = Arc::new(Properties {
@@ -346,12 +387,9 @@ fn publications(message: Message<'_>) -> Result<Vec<Publication>, String> {
     });
     let topics = match (message.topic, message.topics) {
         (Some(topic), None) => vec![topic],
-        (None, Some(topics)) if !topics.is_empty() => topics,
+        (None, Some(Few(topics))) if !topics.is_empty() => topics,
         _ => return Err("give either topic, or topics that are not none".into()),
     };
-    if topics.len() > MESSAGES_MAX {
-        return Err(format!("more than {MESSAGES_MAX} topics: send them in parts"));
-    }
     let (retain, ttl_seconds) = (message.retain, message.ttl_seconds);
     let publication = |topic: String| {
         let (payload, properties) = (payload.clone(), Arc::clone(&properties));
@@ -464,7 +502,9 @@ mod tests {
         assert!(shared, "properties are copied for each topic");
         let topics = vec![r#""a""#; 10_001].join(",");
         let error = parse(&format!(r#"{{"topics": [{topics}]}}"#)).expect_err("too many");
-        assert!(error.contains("more than 10000 topics"), "{error}");
+        assert!(error.contains("more than 10000 in a list"), "{error}");
+        let long = format!("[{}]", vec!["1"; 20_000].join(","));
+        assert!(serde_json::from_str::<Few<&RawValue>>(&long).is_err());
     }
 
     #[test]

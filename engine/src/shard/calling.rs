@@ -14,7 +14,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use postroad_base::{ClientId, ConnectionId, Message, MessageId, Qos, QueueId, ReasonCode, SessionExpiry, Tag};
 use postroad_broker::api::{ClientName, Connect, DisconnectCause, Event, Inbound, Principal};
-use postroad_control::{Batch, Caller, Outcome, Properties, Publication, Turn};
+use postroad_control::{Batch, Caller, Outcome, Properties, Publication, Request, Turn};
 use postroad_protocol::mqtt::{ForwardedParts, UserProperties};
 use slab::Slab;
 
@@ -104,7 +104,8 @@ impl Shard {
     }
 
     fn new_calling(&mut self, caller: Caller) -> usize {
-        let is_idle = |calling: &Calling| calling.waiting.is_empty() && calling.under_way.is_empty();
+        let is_idle =
+            |calling: &Calling| calling.waiting.is_empty() && calling.under_way.is_empty() && !calling.is_parked;
         let is_full = self.callers.all.len() >= CALLERS_MAX;
         let idle = self.callers.all.iter().position(is_idle).filter(|_| is_full);
         let calling = Calling {
@@ -166,15 +167,18 @@ impl Shard {
                 let refusal = Outcome::Refused(calling.refusal);
                 return self.fail_waiting(index, refusal);
             }
-            if calling.is_parked {
+            let is_parked = calling.is_parked;
+            let Some((place, _)) = calling.waiting.front() else { return };
+            let is_given_up = self.callers.batches[place.batch].answer.is_disconnected();
+            if is_parked && !is_given_up {
                 return;
             }
-            let Some((place, publication)) = calling.waiting.pop_front() else { return };
-            left = left.saturating_sub(1 + publication.payload.len() / BYTES_OF_A_PUBLISH);
-            let is_given_up = self.callers.batches[place.batch].answer.is_disconnected();
+            let Some((place, publication)) = self.callers.all[index].waiting.pop_front() else { return };
+            let bytes = publication.bytes();
+            left = left.saturating_sub(1 + bytes / BYTES_OF_A_PUBLISH);
             if is_given_up {
                 self.callers.settle(place, Outcome::Unknown); // nobody hears it
-            } else if publication.payload.len() > self.live.limits.packet_bytes_max as usize {
+            } else if bytes > self.live.limits.packet_bytes_max as usize {
                 self.callers.settle(place, Outcome::Refused(ReasonCode::PacketTooLarge));
             } else {
                 self.publish_one(index, place, publication);
@@ -220,12 +224,13 @@ impl Shard {
 
     /// Whether some that wait can be taken in.
     pub(super) fn callers_have_work(&self) -> bool {
-        self.callers.all.iter().any(|calling| !calling.is_parked && !calling.waiting.is_empty())
+        self.callers.all.iter().any(Calling::may_publish)
     }
 
     /// Takes in what callers publish, of each its share.
     pub(super) fn publish_for_callers(&mut self) {
-        let share = PUBLISHES_PER_TURN / self.callers.all.len().max(1);
+        let count = self.callers.all.iter().filter(|calling| calling.may_publish()).count();
+        let share = PUBLISHES_PER_TURN / count.max(1);
         (0..self.callers.all.len()).for_each(|index| self.publish_for(index, share.max(1)));
     }
 
@@ -289,6 +294,15 @@ impl Shard {
         }
     }
 
+    /// The shard has ended: what stands in its queue would keep its caller waiting.
+    pub(crate) fn turn_requests_away(&mut self) {
+        for request in self.requests.drain() {
+            if let Request::Publish(batch) = request {
+                let _gone = batch.answer.try_send(vec![Outcome::Busy; batch.messages.len()]);
+            }
+        }
+    }
+
     /// Whether an answer is still to come.
     pub(super) fn callers_are_owed(&self) -> bool {
         !self.callers.batches.is_empty()
@@ -318,6 +332,11 @@ impl Callers {
 }
 
 impl Calling {
+    /// Some of what waits can be taken in.
+    fn may_publish(&self) -> bool {
+        !self.is_parked && !self.waiting.is_empty()
+    }
+
     fn next_tag(&mut self) -> Tag {
         self.last_tag = self.last_tag.checked_add(1).unwrap_or(1);
         Tag::new(self.last_tag).expect("counted from 1")

@@ -5,6 +5,8 @@ mod publish;
 mod samples;
 mod top;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use ureq::http::Response;
 use ureq::{Agent, RequestBuilder};
@@ -18,6 +20,9 @@ pub use top::top;
 /// What the server gives as an answer at most.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
+/// Longer than the server takes to say that it does not know.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// The way to the API.
 struct Api<'a> {
     args: &'a ApiArgs,
@@ -28,6 +33,7 @@ impl<'a> Api<'a> {
     fn new(args: &'a ApiArgs) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
+            .timeout_global(Some(ANSWER_TIME_MAX))
             .user_agent(concat!("postroad/", env!("CARGO_PKG_VERSION")));
         Self { args, agent: config.build().into() }
     }
@@ -53,6 +59,9 @@ impl<'a> Api<'a> {
     fn get_text(&self, path: &str) -> Result<String> {
         let url = self.url(path);
         let mut answer = self.signed(self.agent.get(&url)).call().with_context(|| format!("can't reach {url}"))?;
+        if !answer.status().is_success() {
+            bail!("{url}: {}", answer.status());
+        }
         let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
         text.with_context(|| format!("{url} broke off its answer"))
     }

@@ -41,14 +41,32 @@ impl Samples {
         set.labels.get(label).map(String::as_str)
     }
 
+    /// By how much a counter has grown, summed over all its labels but one. What either look lacks (a shard that did not answer in
+    /// time) counts nothing, and neither does a counter that began anew.
+    pub fn growth_by(&self, before: &Self, name: &str, label: &str) -> BTreeMap<&str, f64> {
+        let mut sums = BTreeMap::new();
+        for sample in self.of(name) {
+            let old = before.of(name).find(|old| old.labels == sample.labels);
+            if let (Some(old), Some(text)) = (old, sample.labels.get(label)) {
+                *sums.entry(text.as_str()).or_insert(0.0) += (sample.value - old.value).max(0.0);
+            }
+        }
+        sums
+    }
+
+    /// As `growth_by`, summed over all labels.
+    pub fn growth(&self, before: &Self, name: &str) -> f64 {
+        let old = |sample: &Sample| before.of(name).find(|old| old.labels == sample.labels).map(|old| old.value);
+        let since = self.of(name).filter_map(|sample| Some((sample.value - old(sample)?).max(0.0)));
+        since.sum::<f64>() + 0.0
+    }
+
     /// The upper bound of the histogram's bucket that holds this share of what was observed since `before`; `None` if there
     /// was nothing.
     pub fn quantile_since(&self, before: &Self, name: &str, share: f64) -> Option<f64> {
-        let bucket = format!("{name}_bucket");
-        let (now, then) = (self.by(&bucket, "le"), before.by(&bucket, "le"));
         let bound = |text: &str| if text == "+Inf" { f64::INFINITY } else { text.parse().unwrap_or(f64::INFINITY) };
-        let since = |(text, count): (&&str, &f64)| (bound(text), count - then.get(*text).copied().unwrap_or(0.0));
-        let mut below: Vec<(f64, f64)> = now.iter().map(since).collect();
+        let growth = self.growth_by(before, &format!("{name}_bucket"), "le");
+        let mut below: Vec<(f64, f64)> = growth.into_iter().map(|(text, count)| (bound(text), count)).collect();
         below.sort_by(|a, b| a.0.total_cmp(&b.0));
         let all = below.last().map_or(0.0, |(_, count)| *count);
         let holds = |(_, count): &&(f64, f64)| *count >= share * all;
@@ -117,6 +135,16 @@ mod tests {
         let quantile = |share| after.quantile_since(&before, "t", share);
         assert_eq!([quantile(0.5), quantile(0.9), quantile(0.99)], [Some(1.0), Some(1.0), Some(f64::INFINITY)]);
         assert_eq!(after.quantile_since(&after, "t", 0.5), None);
-        assert_eq!(after.quantile_since(&Samples::default(), "t", 0.25), Some(0.1));
+        assert_eq!(after.quantile_since(&Samples::default(), "t", 0.25), None);
+    }
+
+    /// A shard that answers only one of two looks made the sums of all shards leap.
+    #[test]
+    fn what_one_look_lacks_has_not_grown() {
+        let both = Samples::parse("n{shard=\"0\"} 100\nn{shard=\"1\"} 500\n");
+        let one = Samples::parse("n{shard=\"0\"} 130\n");
+        let anew = Samples::parse("n{shard=\"0\"} 7\nn{shard=\"1\"} 600\n");
+        assert_eq!([one.growth(&both, "n"), both.growth(&one, "n"), anew.growth(&both, "n")], [30.0, 0.0, 100.0]);
+        assert_eq!(anew.growth_by(&both, "n", "shard"), BTreeMap::from([("0", 0.0), ("1", 100.0)]));
     }
 }

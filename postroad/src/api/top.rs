@@ -44,7 +44,16 @@ pub fn top(args: &TopArgs) -> Result<()> {
     let mut shown = 0;
     while args.count.is_none_or(|count| shown < count) {
         std::thread::sleep((before.at + interval).saturating_duration_since(Instant::now()));
-        let now = look(&server)?;
+        shown += 1;
+        let now = match look(&server) {
+            Ok(now) => now,
+            Err(error) => {
+                // It may be starting again.
+                eprintln!("postroad: {}", printable(&format!("{error:#}")));
+                before.at = Instant::now();
+                continue;
+            }
+        };
         let behind = server.get("/v1/clients", &[("order", "backlog".to_owned()), ("limit", args.clients.to_string())]);
         let frame = Frame::new(&before, &now, behind);
         let text = if args.api.json { format!("{}\n", frame.json()) } else { frame.text() };
@@ -52,7 +61,6 @@ pub fn top(args: &TopArgs) -> Result<()> {
         write!(out, "{}{text}", if is_screen { CLEAR } else { "" })?;
         out.flush()?;
         before = now;
-        shown += 1;
     }
     Ok(())
 }
@@ -91,13 +99,11 @@ impl Frame {
     fn new(before: &Look, now: &Look, behind: Result<Value>) -> Self {
         let seconds = now.at.duration_since(before.at).as_secs_f64().max(f64::MIN_POSITIVE);
         let (old, new) = (&before.samples, &now.samples);
-        let rate = |name: &str| (new.sum(name) - old.sum(name)) / seconds;
+        let rate = |name: &str| new.growth(old, name) / seconds;
         let times = |name: &str| [0.5, 0.99].map(|share| new.quantile_since(old, name, share).map(|s| s * 1e3));
         let rates_by = |name: &str, label: &str| {
-            let then = old.by(name, label);
-            let since =
-                |(text, value): (&str, f64)| (text.to_owned(), (value - then.get(text).unwrap_or(&0.0)) / seconds);
-            new.by(name, label).into_iter().map(since).collect::<Vec<_>>()
+            let growth = new.growth_by(old, name, label).into_iter();
+            growth.map(|(text, count)| (text.to_owned(), count / seconds)).collect::<Vec<_>>()
         };
         let mut counted = rates_by("postroad_counted_total", "reason");
         counted.retain(|(_, rate)| *rate > 0.0);
@@ -117,6 +123,8 @@ impl Frame {
             let connections = connections.get(shard.as_str()).copied().unwrap_or(0.0);
             (shard.clone(), [cpu * 100.0, connections, of(&published, shard), of(&delivered, shard)])
         });
+        let mut by_shard: Vec<_> = by_shard.collect();
+        by_shard.sort_by_key(|(shard, _)| shard.parse::<u16>().unwrap_or(u16::MAX));
         let clients = behind.map(|page| page["clients"].as_array().cloned().unwrap_or_default());
         Self {
             phase: new.state("postroad_phase", "phase").unwrap_or("unknown").to_owned(),
@@ -129,7 +137,7 @@ impl Frame {
             delivery_ms: times("postroad_delivery_seconds"),
             commit_ms: times("postroad_log_commit_seconds"),
             counted,
-            by_shard: by_shard.collect(),
+            by_shard,
             clients: clients.map_err(|error| format!("{error:#}")),
         }
     }
@@ -160,7 +168,7 @@ impl Frame {
             line(format_args!("{shard:<6} {cpu:>6.0} {connections:>12.0} {published:>12.0} {delivered:>12.0}"));
         }
         match &self.clients {
-            Err(why) => line(format_args!("\nno clients are shown: {why}")),
+            Err(why) => line(format_args!("\nno clients are shown: {}", printable(why))),
             Ok(clients) if clients.is_empty() => line(format_args!("\nnothing waits for any client")),
             Ok(clients) => {
                 line(format_args!("\n{:<40} {:<16} {:>9}  STATE", "CLIENT", "USER", "BACKLOG"));
@@ -205,6 +213,7 @@ impl Frame {
             "noticed_per_second": counted,
             "by_shard": self.by_shard.iter().map(shard).collect::<Vec<_>>(),
             "clients": self.clients.as_ref().ok(),
+            "clients_error": self.clients.as_ref().err(),
         })
     }
 }

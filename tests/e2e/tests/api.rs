@@ -223,6 +223,10 @@ fn tokens_say_who_may_what() {
     let code = |token: &str, topic: &str| post_as(&daemon, token, &json!({"topic": topic})).code;
     assert_eq!([code(&billing, "bills/1"), code(&billing, "news"), code(&billing, "secrets")], [200, 200, 403]);
     assert_eq!([code(&other, "bills/1"), code(&other, "news")], [403, 403]);
+    // At QoS 0 nobody says why, but that it was refused.
+    let unsure = post_as(&daemon, &other, &json!({"topic": "bills/1", "qos": 0}));
+    assert_eq!(expect(&unsure, 422)["reason"], json!("unspecified_error"));
+    expect(&post_as(&daemon, &billing, &json!({"topic": "bills/1", "qos": 0})), 200);
     assert_eq!([code("", "bills/1"), code("prt_00000000000000000000000000000000", "bills/1")], [401, 401]);
     let bearer = [("Authorization", &*format!("Bearer {billing}"))];
     let list = http::request(daemon.http_address(), "GET /v1/clients", &bearer, &[]).unwrap();
@@ -436,6 +440,7 @@ fn publish_until_it_dies(daemon: &mut Daemon, first: [u32; 2], answers: usize) -
             }
         })
     });
+    drop(tell); // if both end early, the wait does, too
     assert_eq!(told.iter().take(answers).count(), answers);
     drop(told);
     daemon.kill();
@@ -484,7 +489,7 @@ fn a_full_disk_is_said() {
     subscriber(&daemon, "d/#").disconnect().unwrap();
     let message = json!({"topic": "d/1"});
     expect(&post(&daemon, &message), 200);
-    daemon.configure("[storage]\nfree_bytes_min = \"1024GiB\"\n");
+    daemon.configure("[storage]\nfree_bytes_min = \"1024GiB\"\n"); // more than is free
     daemon.reload();
     wait_until("publishes are refused", || post(&daemon, &message).code == 429);
     daemon.configure("[storage]\nfree_bytes_min = \"0B\"\n");

@@ -32,6 +32,7 @@ step perf/crowds.sh
 step perf/restart.sh
 step perf/disturbances.sh
 step perf/drain.sh
+step perf/api.sh
 step perf/batch.sh
 step perf/counting.sh
 step perf/shards.sh

@@ -76,7 +76,8 @@ fn show(api: &ApiArgs, client: &Value) -> Result<()> {
     if api.json {
         writeln!(out, "{client}")?;
     } else {
-        writeln!(out, "{}", serde_json::to_string_pretty(client)?)?;
+        // JSON escapes the control characters of ASCII; others would reach the terminal.
+        serde_json::to_string_pretty(client)?.lines().try_for_each(|line| writeln!(out, "{}", printable(line)))?;
     }
     Ok(())
 }

@@ -58,6 +58,8 @@ pub struct ShardReport {
     pub retained_bytes: u64,
     /// Deliveries that wait or are in flight.
     pub queued_messages: u64,
+    /// Of them, those in flight.
+    pub in_flight: u64,
     /// Messages taken in from publishers.
     pub published: u64,
     /// Messages sent to receivers.
@@ -102,6 +104,7 @@ impl ShardReport {
             retained: 0,
             retained_bytes: 0,
             queued_messages: 0,
+            in_flight: 0,
             published: 0,
             delivered: 0,
             acknowledged: 0,

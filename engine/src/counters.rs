@@ -145,6 +145,7 @@ impl Counters {
             retained: stats.retained as u64,
             retained_bytes: stats.retained_bytes as u64,
             queued_messages: (stats.queued_messages + stats.inflight) as u64,
+            in_flight: stats.inflight as u64,
             published: stats.received,
             delivered: stats.sent,
             acknowledged: stats.ended(Outcome::Acknowledged),

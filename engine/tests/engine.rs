@@ -620,7 +620,8 @@ fn the_figures_of_a_report_follow_the_traffic() {
     assert_eq!((after.published, after.delivered, after.acknowledged), (21, 10, 10));
     assert_eq!((after.sessions, after.subscriptions), (3, 2));
     assert_eq!(after.connections, 3, "the bad one has not closed its side");
-    assert_eq!(after.queued_messages, 10, "what waits for the sleeper");
+    assert_eq!((after.queued_messages, after.in_flight), (10, 0), "what waits for the sleeper");
+    assert_eq!((after.times.count(), after.ended[0]), (10, ("acknowledged", 10)));
     assert!(after.memory_bytes > 0 && after.cpu_micros > before.cpu_micros && after.turns > before.turns);
     assert_eq!(counted("no_subscriber"), Some(1));
     assert!(after.log.commits > 20 && after.log.records > after.log.commits / 2 && after.log.bytes > 0);

@@ -26,13 +26,14 @@ const RATES: [(&str, &str); 5] = [
     ("commits", "postroad_log_commits_total"),
 ];
 /// Figures that are shown as they are.
-const LEVELS: [(&str, &str); 6] = [
+const LEVELS: [(&str, &str); 7] = [
     ("connections", "postroad_connections"),
     ("sessions", "postroad_sessions"),
     ("registrations", "postroad_registrations"),
     ("subscriptions", "postroad_subscriptions"),
     ("retained", "postroad_retained_messages"),
     ("queued", "postroad_queued_messages"),
+    ("in flight", "postroad_in_flight_messages"),
 ];
 
 /// Runs the command, until it is interrupted or has shown as much as was asked for.

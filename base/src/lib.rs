@@ -26,4 +26,4 @@ pub use record::{
 };
 pub use time::{MonoMillis, Now, WallMillis};
 pub use times::DeliveryTimes;
-pub use topic::{ShareName, TopicError, TopicFilter, TopicName, filter_matches};
+pub use topic::{ShareName, TopicError, TopicFilter, TopicName, filter_matches, is_level_name, is_user_name};

@@ -214,6 +214,19 @@ pub fn filter_matches(pattern: &str, topic: &str) -> bool {
     names.next().is_none()
 }
 
+/// Whether a name can be one level of a topic (`$client/<id>/…`, `%u` in access rules) without changing what the topic means: 1 to
+/// 1,024 bytes, none of them a slash, a wildcard or a control character.
+pub fn is_level_name(name: &str) -> bool {
+    let is_plain = |c: char| !c.is_control() && !matches!(c, '/' | '+' | '#');
+    (1..=1024).contains(&name.len()) && name.chars().all(is_plain)
+}
+
+/// Whether a user or a group may have this name: a level, and none of ours, which begin with `$`. Nobody shall pass for a caller
+/// of the API in the access rules.
+pub fn is_user_name(name: &str) -> bool {
+    is_level_name(name) && !name.starts_with('$')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

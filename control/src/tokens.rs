@@ -14,6 +14,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use postroad_base::is_user_name;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -119,7 +120,7 @@ impl Tokens {
         let mut tokens = HashMap::new();
         for entry in file.token {
             let problem = |problem| TokensError::Entry { name: entry.name.clone(), problem };
-            if !entry.groups.iter().chain([&entry.name]).all(|name| is_name(name)) {
+            if !entry.groups.iter().chain([&entry.name]).all(|name| is_user_name(name)) {
                 return Err(problem(NO_NAME));
             }
             let hash = digest_of(&entry.hash).ok_or_else(|| {
@@ -148,12 +149,6 @@ fn rights(words: Option<&[String]>) -> Option<Vec<Right>> {
 
 const NO_NAME: &str =
     "a name must be 1 to 1,024 bytes without '/', '+', '#' and control characters, and not begin with '$'";
-
-/// As `auth.file` has it: names become levels of topics in access rules (`%u`), and ours begin with `$`.
-fn is_name(name: &str) -> bool {
-    let is_plain = |c: char| !c.is_control() && !matches!(c, '/' | '+' | '#');
-    (1..=1024).contains(&name.len()) && name.chars().all(is_plain) && !name.starts_with('$')
-}
 
 fn digest_of(stored: &str) -> Option<[u8; 32]> {
     let digits = stored.strip_prefix(STORED_PREFIX).filter(|digits| digits.len() == 64 && digits.is_ascii())?;

@@ -204,28 +204,14 @@ pub struct ClientFilter {
 }
 
 #[derive(Args, Debug)]
-#[command(group = clap::ArgGroup::new("payload").required(true))]
 pub struct PublishArgs {
     #[command(flatten)]
     pub api: ApiArgs,
     /// Topics to publish to; $client/ID/TOPIC, $user/NAME/TOPIC, $group/NAME/TOPIC and $all/TOPIC push to devices.
     #[arg(required = true, value_name = "TOPIC")]
     pub topic: Vec<String>,
-    /// The message.
-    #[arg(long, short, group = "payload", value_name = "TEXT")]
-    pub message: Option<String>,
-    /// A file as the message.
-    #[arg(long, short, group = "payload", value_name = "FILE")]
-    pub file: Option<PathBuf>,
-    /// Each line of standard input as a message.
-    #[arg(long, short, group = "payload")]
-    pub lines: bool,
-    /// All of standard input as one message.
-    #[arg(long, short, group = "payload")]
-    pub stdin: bool,
-    /// An empty message; with --retain it clears the retained one.
-    #[arg(long, short, group = "payload")]
-    pub null: bool,
+    #[command(flatten)]
+    pub payload: PayloadArgs,
     /// Quality of service: 0, 1 or 2.
     #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub qos: u8,
@@ -305,14 +291,10 @@ pub enum WireVersion {
     V5,
 }
 
+/// What is published.
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("source").required(true))]
-pub struct PubArgs {
-    #[command(flatten)]
-    pub connection: ConnectionArgs,
-    /// Topic to publish to.
-    #[arg(long, short)]
-    pub topic: String,
+pub struct PayloadArgs {
     /// The message.
     #[arg(long, short, group = "source", value_name = "TEXT")]
     pub message: Option<String>,
@@ -328,6 +310,17 @@ pub struct PubArgs {
     /// An empty message; with --retain it clears the retained one.
     #[arg(long, short, group = "source")]
     pub null: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct PubArgs {
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    /// Topic to publish to.
+    #[arg(long, short)]
+    pub topic: String,
+    #[command(flatten)]
+    pub payload: PayloadArgs,
     /// Quality of service: 0, 1 or 2.
     #[arg(long, short, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub qos: u8,

@@ -13,6 +13,7 @@ mod mqtt;
 mod notify;
 mod options;
 mod passwd;
+mod payload;
 mod secrets;
 mod serve;
 mod token;

@@ -182,11 +182,11 @@ async fn json(server: &Server, caller: &Caller, body: &[u8]) -> Result<Response,
     if !is_list {
         let asked = Asked::parse(body).map_err(Problem::bad)?;
         check_spread(&asked.messages, bytes_max)?;
-        return match (asked.is_list, <[_; 1]>::try_from(asked.messages)) {
-            (false, Ok([message])) => one(server, caller, message).await,
-            (_, Ok(messages)) => Ok(results(&publish_all(server, caller, messages.into()).await)),
-            (_, Err(messages)) => Ok(results(&publish_all(server, caller, messages).await)),
-        };
+        if asked.is_list {
+            return Ok(json_page(&results(&publish_all(server, caller, asked.messages).await)));
+        }
+        let message = asked.messages.into_iter().next().expect("one topic, one message");
+        return one(server, caller, message).await;
     }
     let Few(list): Few<&RawValue> = serde_json::from_slice(body).map_err(wrong)?;
     let mut messages = Vec::new();
@@ -198,7 +198,7 @@ async fn json(server: &Server, caller: &Caller, body: &[u8]) -> Result<Response,
         }
     }
     check_spread(&messages, bytes_max)?;
-    Ok(results(&publish_all(server, caller, messages).await))
+    Ok(json_page(&results(&publish_all(server, caller, messages).await)))
 }
 
 /// What a message asks for: one for each of its topics.
@@ -229,13 +229,13 @@ fn check_spread(messages: &[Publication], body_bytes_max: usize) -> Result<(), P
     Ok(())
 }
 
-/// `{"results": […]}`
-fn results(answers: &[Answer]) -> Response {
+/// What became of several: one for each message and topic, in their order.
+fn results(answers: &[Answer]) -> impl Serialize {
     #[derive(Serialize)]
     struct Results<'a> {
         results: &'a [Answer],
     }
-    json_page(&Results { results: answers })
+    Results { results: answers }
 }
 
 async fn publish_all(server: &Server, caller: &Caller, messages: Vec<Publication>) -> Vec<Answer> {
@@ -327,13 +327,10 @@ async fn publish_lines(server: &Server, caller: &Caller, lines: Bytes) -> String
         match line {
             Err(problem) => text += &failed_line(problem),
             Ok(asked) => {
-                let mut of_line: Vec<Answer> = answers.by_ref().take(asked.messages.len()).collect();
-                let line = match (asked.is_list, of_line.pop()) {
-                    (false, Some(only)) => serde_json::to_string(&only),
-                    (_, last) => {
-                        of_line.extend(last);
-                        serde_json::to_string(&serde_json::json!({ "results": of_line }))
-                    }
+                let of_line: Vec<Answer> = answers.by_ref().take(asked.messages.len()).collect();
+                let line = match asked.is_list {
+                    true => serde_json::to_string(&results(&of_line)),
+                    false => serde_json::to_string(&of_line[0]),
                 };
                 text += &line.expect("texts and flags");
                 text.push('\n');

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use postroad_base::ClientId;
+use postroad_base::{ClientId, is_level_name, is_user_name};
 use serde::Deserialize;
 
 use super::password::{StoredPassword, StoredToken};
@@ -55,7 +55,7 @@ pub(super) fn parse(text: &str, anonymous: Anonymous) -> Result<Auth, AuthError>
 
 fn insert_user(users: &mut HashMap<ByteString, User>, entry: UserEntry) -> Result<(), AuthError> {
     let problem = |problem: &str| AuthError::Entry { entry: format!("user {:?}", entry.name), problem: problem.into() };
-    if !is_level(&entry.name) || is_ours(&entry.name) {
+    if !is_user_name(&entry.name) {
         return Err(problem(NO_NAME));
     }
     let password = entry.password.as_deref().map(StoredPassword::parse).transpose().map_err(&problem)?;
@@ -78,7 +78,7 @@ fn insert_client(
     entry: ClientEntry,
 ) -> Result<(), AuthError> {
     let problem = |problem: &str| AuthError::Entry { entry: format!("client {:?}", entry.id), problem: problem.into() };
-    if !is_level(&entry.id) {
+    if !is_level_name(&entry.id) {
         return Err(problem(NO_LEVEL));
     }
     let user = entry.user.as_deref().map(ByteString::from);
@@ -102,19 +102,8 @@ const NO_LEVEL: &str = "the name must be 1 to 1,024 bytes without '/', '+', '#' 
 
 const NO_NAME: &str = "names of users and groups must be 1 to 1,024 bytes without '/', '+', '#' and control characters, and not begin with '$'";
 
-/// Callers of the API have such names: nobody may pass for one in the access rules.
-fn is_ours(name: &str) -> bool {
-    name.starts_with('$')
-}
-
-/// Names become levels of topics (`$user/<name>/…`, `%u`): what would change a topic's meaning is refused.
-fn is_level(name: &str) -> bool {
-    let plain = |c: char| !c.is_control() && !matches!(c, '/' | '+' | '#');
-    (1..=1024).contains(&name.len()) && name.chars().all(plain)
-}
-
 fn groups(names: &[String]) -> Result<Arc<[ByteString]>, &'static str> {
-    if !names.iter().all(|name| is_level(name) && !is_ours(name)) {
+    if !names.iter().all(|name| is_user_name(name)) {
         return Err(NO_NAME);
     }
     let mut groups: Vec<ByteString> = names.iter().map(|name| ByteString::from(name.as_str())).collect();
@@ -174,7 +163,7 @@ mod tests {
             file.insert("user".into(), vec![toml::Value::Table(entry)].into());
             match parse(&file.to_string(), Anonymous::Deny) {
                 Ok(auth) => assert!(auth.users.contains_key(name.as_str())),
-                Err(_) => assert!(!is_level(&name) || is_ours(&name)),
+                Err(_) => assert!(!is_user_name(&name)),
             }
         }
     }

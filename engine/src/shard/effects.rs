@@ -60,10 +60,10 @@ impl Shard {
             }
             Effect::Park { connection } => {
                 self.counters.parked += 1;
-                if let Some(flags) = self.flags(connection) {
-                    flags.parked = true;
+                match self.flags(connection) {
+                    Some(flags) => flags.parked = true,
+                    None => self.caller_parked(connection, true),
                 }
-                self.caller_parked(connection, true);
             }
             Effect::Unpark { connection } => self.unpark(connection),
             Effect::Mesh { to, message } => {

@@ -1,6 +1,6 @@
 //! `postroad publish`: an answer for each message and topic; exit code 1 if one was not published.
 
-use std::io::{BufRead, Read, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use crate::cli::PublishArgs;
+use crate::payload;
 
 /// Lines that are sent together.
 const LINES_MAX: usize = 256;
@@ -19,10 +20,10 @@ const BYTES_MAX: usize = 1 << 20;
 /// Runs the command.
 pub fn publish(args: &PublishArgs) -> Result<ExitCode> {
     let mut run = Run { args, api: Api::new(&args.api), failed: false };
-    if args.lines {
+    if args.payload.lines {
         run.lines()?;
     } else {
-        run.send(&[whole(args)?])?;
+        run.send(&[payload::whole(&args.payload)?])?;
     }
     Ok(ExitCode::from(u8::from(run.failed)))
 }
@@ -37,9 +38,8 @@ struct Run<'a> {
 impl Run<'_> {
     fn lines(&mut self) -> Result<()> {
         let (mut waiting, mut bytes) = (Vec::new(), 0);
-        for line in std::io::stdin().lock().split(b'\n') {
-            let mut line = line.context("can't read standard input")?;
-            line.pop_if(|last| *last == b'\r');
+        for line in payload::lines() {
+            let line = line.context("can't read standard input")?;
             bytes += line.len();
             waiting.push(line);
             if waiting.len() == LINES_MAX || bytes >= BYTES_MAX {
@@ -92,18 +92,4 @@ fn described(result: &Value) -> String {
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or("?")
-}
-
-fn whole(args: &PublishArgs) -> Result<Vec<u8>> {
-    if let Some(text) = &args.message {
-        return Ok(text.clone().into_bytes());
-    }
-    if let Some(path) = &args.file {
-        return std::fs::read(path).with_context(|| format!("can't read {}", path.display()));
-    }
-    let mut payload = Vec::new();
-    if args.stdin {
-        std::io::stdin().lock().read_to_end(&mut payload).context("can't read standard input")?;
-    }
-    Ok(payload)
 }

@@ -41,14 +41,12 @@ impl Samples {
         set.labels.get(label).map(String::as_str)
     }
 
-    /// By how much a counter has grown, summed over all its labels but one. What either look lacks (a shard that did not answer in
-    /// time) counts nothing, and neither does a counter that began anew.
+    /// By how much a counter has grown, summed over all its labels but one.
     pub fn growth_by(&self, before: &Self, name: &str, label: &str) -> BTreeMap<&str, f64> {
         let mut sums = BTreeMap::new();
-        for sample in self.of(name) {
-            let old = before.of(name).find(|old| old.labels == sample.labels);
-            if let (Some(old), Some(text)) = (old, sample.labels.get(label)) {
-                *sums.entry(text.as_str()).or_insert(0.0) += (sample.value - old.value).max(0.0);
+        for (sample, growth) in self.grown(before, name) {
+            if let Some(text) = sample.labels.get(label) {
+                *sums.entry(text.as_str()).or_insert(0.0) += growth;
             }
         }
         sums
@@ -56,9 +54,15 @@ impl Samples {
 
     /// As `growth_by`, summed over all labels.
     pub fn growth(&self, before: &Self, name: &str) -> f64 {
-        let old = |sample: &Sample| before.of(name).find(|old| old.labels == sample.labels).map(|old| old.value);
-        let since = self.of(name).filter_map(|sample| Some((sample.value - old(sample)?).max(0.0)));
-        since.sum::<f64>() + 0.0
+        self.grown(before, name).map(|(_, growth)| growth).sum::<f64>() + 0.0 // of none it is -0
+    }
+
+    /// What either look lacks (a shard that did not answer in time) has not grown, and neither has a counter that began anew.
+    fn grown(&self, before: &Self, name: &str) -> impl Iterator<Item = (&Sample, f64)> {
+        self.of(name).filter_map(|sample| {
+            let old = before.of(name).find(|old| old.labels == sample.labels)?;
+            Some((sample, (sample.value - old.value).max(0.0)))
+        })
     }
 
     /// The upper bound of the histogram's bucket that holds this share of what was observed since `before`; `None` if there

@@ -1,5 +1,6 @@
 //! `postroad top`: what a server does now, again and again.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -102,30 +103,11 @@ impl Frame {
         let (old, new) = (&before.samples, &now.samples);
         let rate = |name: &str| new.growth(old, name) / seconds;
         let times = |name: &str| [0.5, 0.99].map(|share| new.quantile_since(old, name, share).map(|s| s * 1e3));
-        let rates_by = |name: &str, label: &str| {
-            let growth = new.growth_by(old, name, label).into_iter();
-            growth.map(|(text, count)| (text.to_owned(), count / seconds)).collect::<Vec<_>>()
-        };
-        let mut counted = rates_by("postroad_counted_total", "reason");
-        counted.retain(|(_, rate)| *rate > 0.0);
+        let reasons = new.growth_by(old, "postroad_counted_total", "reason").into_iter();
+        let reasons = reasons.map(|(why, count)| (why.to_owned(), count / seconds));
+        let mut counted: Vec<_> = reasons.filter(|(_, rate)| *rate > 0.0).collect();
         counted.sort_by(|a, b| b.1.total_cmp(&a.1));
         counted.truncate(REASONS);
-        let connections = new.by("postroad_connections", "shard");
-        let [cpu, published, delivered] = [
-            "postroad_shard_cpu_seconds_total",
-            "postroad_messages_published_total",
-            "postroad_messages_delivered_total",
-        ]
-        .map(|name| rates_by(name, "shard"));
-        let of = |rates: &[(String, f64)], shard: &str| {
-            rates.iter().find(|(name, _)| name == shard).map_or(0.0, |(_, rate)| *rate)
-        };
-        let by_shard = cpu.iter().map(|(shard, cpu)| {
-            let connections = connections.get(shard.as_str()).copied().unwrap_or(0.0);
-            (shard.clone(), [cpu * 100.0, connections, of(&published, shard), of(&delivered, shard)])
-        });
-        let mut by_shard: Vec<_> = by_shard.collect();
-        by_shard.sort_by_key(|(shard, _)| shard.parse::<u16>().unwrap_or(u16::MAX));
         let clients = behind.map(|page| page["clients"].as_array().cloned().unwrap_or_default());
         Self {
             phase: new.state("postroad_phase", "phase").unwrap_or("unknown").to_owned(),
@@ -138,7 +120,7 @@ impl Frame {
             delivery_ms: times("postroad_delivery_seconds"),
             commit_ms: times("postroad_log_commit_seconds"),
             counted,
-            by_shard,
+            by_shard: by_shard(old, new, seconds),
             clients: clients.map_err(|error| format!("{error:#}")),
         }
     }
@@ -217,6 +199,25 @@ impl Frame {
             "clients_error": self.clients.as_ref().err(),
         })
     }
+}
+
+/// By shard: CPU in percent, connections, published and delivered per second.
+fn by_shard(old: &Samples, new: &Samples, seconds: f64) -> Vec<(String, [f64; 4])> {
+    let connections = new.by("postroad_connections", "shard");
+    let growth = |name| new.growth_by(old, name, "shard");
+    let (cpu, published, delivered) = (
+        growth("postroad_shard_cpu_seconds_total"),
+        growth("postroad_messages_published_total"),
+        growth("postroad_messages_delivered_total"),
+    );
+    let of = |figures: &BTreeMap<&str, f64>, shard: &str| figures.get(shard).copied().unwrap_or(0.0);
+    let row = |(shard, cpu): (&&str, &f64)| {
+        let [cpu, published, delivered] = [*cpu, of(&published, shard), of(&delivered, shard)].map(|sum| sum / seconds);
+        ((*shard).to_owned(), [cpu * 100.0, of(&connections, shard), published, delivered])
+    };
+    let mut rows: Vec<_> = cpu.iter().map(row).collect();
+    rows.sort_by_key(|(shard, _)| shard.parse::<u16>().unwrap_or(u16::MAX));
+    rows
 }
 
 fn times([median, p99]: [Option<f64>; 2]) -> String {

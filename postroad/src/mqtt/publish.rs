@@ -4,7 +4,6 @@
 //! is acknowledged, with exit code 1 if the server refused one.
 
 use std::collections::HashSet;
-use std::io::{BufRead, Read};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use postroad_protocol::mqtt::{Ack, Forwarded, ForwardedParts, Packet, Publish, P
 
 use super::client::{ANSWER_TIMEOUT, Client, Incoming, refuse};
 use crate::cli::PubArgs;
+use crate::payload;
 
 /// How often a quiet standard input lets the connection be looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -38,11 +38,10 @@ pub fn publish(args: &PubArgs) -> Result<()> {
 /// The payloads, from a thread where they come from standard input.
 fn source(args: &PubArgs) -> Result<Receiver<Vec<u8>>> {
     let (sender, receiver) = sync_channel(LINES_MAX);
-    if args.lines {
+    if args.payload.lines {
         std::thread::spawn(move || {
-            for line in std::io::stdin().lock().split(b'\n') {
-                let Ok(mut line) = line else { return };
-                line.pop_if(|last| *last == b'\r');
+            for line in payload::lines() {
+                let Ok(line) = line else { return };
                 if sender.send(line).is_err() {
                     return;
                 }
@@ -50,24 +49,10 @@ fn source(args: &PubArgs) -> Result<Receiver<Vec<u8>>> {
         });
         return Ok(receiver);
     }
-    let payload = whole(args)?;
+    let payload = payload::whole(&args.payload)?;
     let repeat = args.repeat;
     std::thread::spawn(move || (0..repeat).try_for_each(|_| sender.send(payload.clone())));
     Ok(receiver)
-}
-
-fn whole(args: &PubArgs) -> Result<Vec<u8>> {
-    if let Some(text) = &args.message {
-        return Ok(text.clone().into_bytes());
-    }
-    if let Some(path) = &args.file {
-        return std::fs::read(path).with_context(|| format!("can't read {}", path.display()));
-    }
-    let mut payload = Vec::new();
-    if args.stdin {
-        std::io::stdin().lock().read_to_end(&mut payload).context("can't read standard input")?;
-    }
-    Ok(payload)
 }
 
 /// What all messages of one run have in common.

@@ -5,6 +5,7 @@
 
 mod ids;
 mod known;
+mod letter;
 mod message;
 mod partition;
 mod qos;
@@ -16,7 +17,10 @@ mod topic;
 
 pub use ids::{ConnectionId, MessageId, MessageIdGenerator, QueueId, Sequence, ShardId, Tag};
 pub use known::{FormerShard, KnownIds, Takers};
-pub use message::{ClientId, Message, Will};
+pub use letter::{
+    Letter, LetterAction, LetterAnswer, LetterFilter, LetterId, LetterIdError, LetterQuery, Parked, Requeue,
+};
+pub use message::{ClientId, Death, Extras, Message, Will};
 pub use partition::{PartitionId, Placement};
 pub use qos::Qos;
 pub use reason::ReasonCode;

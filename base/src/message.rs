@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::{MessageId, Qos, QueueId, TopicName, WallMillis};
+use crate::{LetterId, MessageId, Outcome, Qos, QueueId, TopicName, WallMillis};
 
 /// Name of a client, unique on the server (MQTT: client identifier).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +49,57 @@ pub struct Message {
     pub expires_at: Option<WallMillis>,
     /// The queue of the session that published it (for the no-local option), or `QueueId::NONE`.
     pub publisher: QueueId,
+    /// What few messages have.
+    pub extras: Option<Box<Extras>>,
+}
+
+/// What few messages have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// It is a dead letter: how its delivery ended. A published message has none.
+    pub death: Option<Box<Death>>,
+    /// The message that this one repeats, since somebody requeued a dead letter.
+    pub original: Option<MessageId>,
+    /// How many requeues lie between them.
+    pub requeues: u32,
+    /// It tells of this dead letter, on a topic below `$dead/`.
+    pub letter: Option<LetterId>,
+}
+
+/// How the delivery ended that a dead letter was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// Who was to get it.
+    pub client: ClientId,
+    /// Whether it had been pushed to the client, and waited for its registration, not for its session.
+    pub is_push: bool,
+    /// Why it did not.
+    pub outcome: Outcome,
+    /// The receiver's reason code, or 0.
+    pub reason_code: u8,
+    /// How often it was sent.
+    pub attempts: u32,
+    /// When it was sent first and last, if it is known.
+    pub sent: Option<(WallMillis, WallMillis)>,
+    /// When it ended.
+    pub at: WallMillis,
+}
+
+impl Message {
+    /// How its delivery ended, if it is a dead letter.
+    pub fn death(&self) -> Option<&Death> {
+        self.extras.as_ref()?.death.as_deref()
+    }
+
+    /// The message that a requeue of this one repeats: the first of its line.
+    pub fn original(&self) -> MessageId {
+        self.extras.as_ref().and_then(|extras| extras.original).unwrap_or(self.id)
+    }
+
+    /// How many requeues it has behind it.
+    pub fn requeues(&self) -> u32 {
+        self.extras.as_ref().map_or(0, |extras| extras.requeues)
+    }
 }
 
 /// What to publish when a connection ends without DISCONNECT (MQTT 5, section 3.1.2.5).

@@ -65,6 +65,9 @@ pub enum QueueOwner {
     Registration(ClientId),
     /// A share group: the name and the filter without its `$share/<name>/`.
     Share(ByteString, ByteString),
+    /// The dead letters of a shard: one queue, in the lowest of its partitions. A change of the number of shards may bring
+    /// several together.
+    Dead,
 }
 
 /// What made a registration.
@@ -117,12 +120,44 @@ pub enum Outcome {
     Moved = 5,
     /// Handling it made the server panic twice: it was set aside, whole, in `quarantine/`.
     Poison = 6,
+    /// The receiver has not acknowledged it for `retry.max_age` of its time here.
+    Unacknowledged = 7,
+    /// It has been sent `retry.max_attempts` times.
+    Attempts = 8,
+    /// A dead letter that somebody sent again.
+    Requeued = 9,
+    /// A dead letter that somebody dropped.
+    Dropped = 10,
+    /// A dead letter that was too old, or one too many.
+    Retention = 11,
 }
 
 impl Outcome {
     /// Every one, in the order of their numbers.
-    pub const ALL: [Self; 7] =
-        [Self::Acknowledged, Self::Expired, Self::Overflow, Self::Refused, Self::TooLarge, Self::Moved, Self::Poison];
+    pub const ALL: [Self; 12] = [
+        Self::Acknowledged,
+        Self::Expired,
+        Self::Overflow,
+        Self::Refused,
+        Self::TooLarge,
+        Self::Moved,
+        Self::Poison,
+        Self::Unacknowledged,
+        Self::Attempts,
+        Self::Requeued,
+        Self::Dropped,
+        Self::Retention,
+    ];
+
+    /// The one with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// The one of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.name() == name)
+    }
 
     /// The value of the metric label.
     pub fn name(self) -> &'static str {
@@ -134,6 +169,11 @@ impl Outcome {
             Self::TooLarge => "too_large",
             Self::Moved => "moved",
             Self::Poison => "poison",
+            Self::Unacknowledged => "unacknowledged",
+            Self::Attempts => "attempts",
+            Self::Requeued => "requeued",
+            Self::Dropped => "dropped",
+            Self::Retention => "retention",
         }
     }
 }
@@ -185,4 +225,11 @@ pub enum Record {
     RetainedDue { queue: QueueId, filter: TopicFilter },
     /// They have been given.
     RetainedGiven { queue: QueueId, filter: TopicFilter },
+    /// `Settle` and `Publish` in one: the delivery at `sequence` to `queue` is over, and what it was goes on as this message
+    /// to these queues of this shard.
+    Transfer { queue: QueueId, sequence: Sequence, outcome: Outcome, message: Arc<Message>, recipients: Vec<Recipient> },
+    /// The delivery has been sent so often, for the last time then. Only from the second time on.
+    Attempt { queue: QueueId, sequence: Sequence, attempts: u32, first: WallMillis, last: WallMillis },
+    /// The dead letter is for a human, with this note; without one: no more.
+    Park { queue: QueueId, sequence: Sequence, at: WallMillis, note: Option<ByteString> },
 }

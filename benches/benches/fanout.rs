@@ -132,6 +132,7 @@ fn message(qos: Qos) -> Message {
         retain: false,
         expires_at: None,
         publisher: QueueId::NONE,
+        extras: None,
     }
 }
 

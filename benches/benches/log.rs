@@ -28,6 +28,7 @@ fn record() -> Record {
         retain: false,
         expires_at: None,
         publisher: QueueId::NONE,
+        extras: None,
     };
     let (qos, identifiers) = (Qos::AtLeastOnce, Default::default());
     let recipient = Recipient { queue, qos, retain: false, given: false, identifiers, group: None };

@@ -220,6 +220,7 @@ fn message() -> Message {
         retain: false,
         expires_at: None,
         publisher: QueueId::NONE,
+        extras: None,
     }
 }
 

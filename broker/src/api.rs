@@ -17,8 +17,9 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, Message, MessageId, QueueId, ReasonCode, Recipient, Record, Sequence, SessionExpiry,
-    ShardId, SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, Will,
+    ClientId, ConnectionId, Letter, LetterAction, LetterAnswer, LetterId, LetterQuery, Message, MessageId, QueueId,
+    ReasonCode, Recipient, Record, Sequence, SessionExpiry, ShardId, SubscriptionIdentifier, SubscriptionOptions, Tag,
+    TopicFilter, Will,
 };
 use bytestring::ByteString;
 use postroad_base as base;
@@ -66,6 +67,10 @@ pub enum Event {
     Ingested,
     /// The clients of this shard that `auth.file` registers, all of them: at the start and at each reload.
     Registrations { clients: Vec<(ClientId, Principal)> },
+    /// Somebody looks for dead letters: answered by `Effect::LettersFound`, or asks again from where that says.
+    FindLetters { token: u64, query: Box<LetterQuery> },
+    /// Do this with a dead letter; `Effect::LetterDone` tells what became of it.
+    Letter { token: u64, id: LetterId, action: Box<LetterAction> },
     /// Stored bytes are near the limit of the disk (or have fallen below it): refuse publishes with 0x97.
     DiskFull { full: bool },
     /// Sending this delivery has made our own code panic again and again: take it out.
@@ -115,6 +120,10 @@ pub enum Effect {
     /// This message is taken from these clients (none: it was retained), since handling it makes us panic. Keep it whole
     /// before anything that follows is done: the records after this one say that its deliveries are over.
     SetAside { message: Arc<Message>, clients: Vec<ClientId> },
+    /// What a look for dead letters has found, and behind which one to go on; `None`: those were all.
+    LettersFound { token: u64, letters: Vec<Letter>, next: Option<LetterId> },
+    /// What became of an action.
+    LetterDone { token: u64, answer: LetterAnswer },
     /// Something was dropped or refused: count it, and log it at debug level.
     Count { what: Counted, by: u64 },
 }

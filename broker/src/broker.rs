@@ -15,6 +15,7 @@ use crate::config::{Config, Limits, Push};
 use crate::fence::Fences;
 use crate::gate::Gate;
 use crate::index::{Retained, Subscriptions};
+use crate::letters::Letters;
 use crate::mesh::Mesh;
 use crate::places::Places;
 use crate::poison::Poison;
@@ -23,7 +24,7 @@ use crate::repeats::Repeats;
 use crate::retained::Kept;
 use crate::retire::Retiring;
 use crate::route::Scratch;
-use crate::session::{ByClient, ByConnection, ByQueue, Connection, ConnectionIndex, Session, SessionIndex};
+use crate::session::{ByClient, ByConnection, ByQueue, Connection, ConnectionIndex, Role, Session, SessionIndex};
 use crate::share::Groups;
 use crate::stats::Stats;
 use crate::subscribe::Operation;
@@ -56,6 +57,7 @@ pub struct Broker {
     pub(crate) retained_bytes: usize,
     pub(crate) groups: Groups,
     pub(crate) registrations: Registrations,
+    pub(crate) letters: Letters,
     pub(crate) operations: AHashMap<u64, Operation>,
     pub(crate) mesh: Mesh,
     pub(crate) repeats: Repeats,
@@ -105,6 +107,7 @@ impl Broker {
             retained_bytes: 0,
             groups: Groups::default(),
             registrations: Registrations::default(),
+            letters: Letters::default(),
             operations: AHashMap::new(),
             mesh: Mesh::new(&config),
             repeats: Repeats::new(&config),
@@ -146,6 +149,8 @@ impl Broker {
             Event::Retire { upto } => self.retire(upto),
             Event::Ingested => self.ingested(),
             Event::Registrations { clients } => self.registrations_of_file(clients),
+            Event::FindLetters { token, query } => self.find_letters(token, *query),
+            Event::Letter { token, id, action } => self.act_on_letter(token, id, *action),
             Event::DiskFull { full } => self.disk_full = full,
             Event::SetAside { connection, tag } => self.set_aside(connection, tag),
             Event::CutOff { client } => {
@@ -188,6 +193,11 @@ impl Broker {
         stats.retained = self.retained.len();
         stats.retained_bytes = self.retained_bytes;
         for (_, session) in &self.sessions {
+            if session.role == Role::Letters {
+                stats.letters += session.queue.messages();
+                stats.letters_bytes += session.queue.bytes_pending();
+                continue;
+            }
             stats.subscriptions += session.subscriptions.len();
             stats.inflight += session.queue.window.len();
             stats.queued_messages += session.queue.messages() - session.queue.window.len();
@@ -248,6 +258,7 @@ impl Broker {
                 Timer::Retained(topic) => self.retained_expired(&topic),
                 Timer::IdleRegistrations => self.end_idle_registrations(),
                 Timer::Subscribe(operation) => self.subscribe_timeout(operation),
+                Timer::Letters => self.letters_aged(),
             }
         }
         self.take_steps();

@@ -12,6 +12,15 @@ pub enum QueuePolicy {
     DropOldest,
     /// The new message is not queued for that recipient.
     DropNew,
+    /// As `DropOldest`, but what makes room becomes a dead letter.
+    DeadLetterOldest,
+}
+
+impl QueuePolicy {
+    /// The oldest make room.
+    pub(crate) fn is_oldest_first(self) -> bool {
+        matches!(self, Self::DropOldest | Self::DeadLetterOldest)
+    }
 }
 
 /// What happens to a push to a client that nobody has seen.
@@ -76,6 +85,14 @@ pub struct Config {
     pub unknown_client: UnknownClient,
     /// Longest session expiry that is granted; `session` tells the client.
     pub session_expiry_max: SessionExpiry,
+    /// Dead letters of this shard: above that the oldest go.
+    pub letters_max: usize,
+    /// Bytes of their payloads, topics and properties.
+    pub letters_bytes_max: usize,
+    /// Milliseconds that a dead letter is kept; 0: for ever.
+    pub letters_age_max_ms: u64,
+    /// A message that has been requeued so often and dies again is parked.
+    pub requeues_max: u32,
     /// Whether deliveries leave.
     pub push: Push,
     /// Publishes that may be under way to one other shard.
@@ -126,6 +143,14 @@ pub struct Limits {
     pub unknown_client: UnknownClient,
     /// As [`Config::session_expiry_max`].
     pub session_expiry_max: SessionExpiry,
+    /// As [`Config::letters_max`].
+    pub letters_max: usize,
+    /// As [`Config::letters_bytes_max`].
+    pub letters_bytes_max: usize,
+    /// As [`Config::letters_age_max_ms`].
+    pub letters_age_max_ms: u64,
+    /// As [`Config::requeues_max`].
+    pub requeues_max: u32,
     /// As [`Config::push`].
     pub push: Push,
 }
@@ -146,6 +171,10 @@ impl Limits {
             registrations_idle_max_ms: config.registrations_idle_max_ms,
             unknown_client: config.unknown_client,
             session_expiry_max: config.session_expiry_max,
+            letters_max: config.letters_max,
+            letters_bytes_max: config.letters_bytes_max,
+            letters_age_max_ms: config.letters_age_max_ms,
+            requeues_max: config.requeues_max,
             push: config.push,
         }
     }
@@ -165,6 +194,10 @@ impl Limits {
             registrations_idle_max_ms,
             unknown_client,
             session_expiry_max,
+            letters_max,
+            letters_bytes_max,
+            letters_age_max_ms,
+            requeues_max,
             push,
         } = self;
         config.queue_messages_max = queue_messages_max;
@@ -179,6 +212,10 @@ impl Limits {
         config.registrations_idle_max_ms = registrations_idle_max_ms;
         config.unknown_client = unknown_client;
         config.session_expiry_max = session_expiry_max;
+        config.letters_max = letters_max;
+        config.letters_bytes_max = letters_bytes_max;
+        config.letters_age_max_ms = letters_age_max_ms;
+        config.requeues_max = requeues_max;
         config.push = push;
     }
 }
@@ -206,6 +243,10 @@ impl Config {
             registrations_idle_max_ms: 180 * 86_400_000,
             unknown_client: UnknownClient::default(),
             session_expiry_max: SessionExpiry::NEVER,
+            letters_max: 1_000_000,
+            letters_bytes_max: 1 << 30,
+            letters_age_max_ms: 30 * 86_400_000,
+            requeues_max: 5,
             push: Push::default(),
             mesh_credits: 1024,
             routing_max: 16_384,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::{ClientId, ConnectionId, Outcome, Qos, QueueId, QueueOwner, ReasonCode, Record, SessionExpiry};
+use base::{ClientId, ConnectionId, Outcome, PartitionId, Qos, QueueId, QueueOwner, ReasonCode, Record, SessionExpiry};
 use postroad_base as base;
 
 use crate::access::Action;
@@ -179,7 +179,10 @@ impl Broker {
     }
 
     pub(crate) fn new_queue_id(&mut self, client: &ClientId, logged: bool) -> QueueId {
-        let partition = self.config.placement.partition_of(client.as_str().as_bytes());
+        self.new_queue_id_in(self.config.placement.partition_of(client.as_str().as_bytes()), logged)
+    }
+
+    pub(crate) fn new_queue_id_in(&mut self, partition: PartitionId, logged: bool) -> QueueId {
         if !logged {
             self.ordinals_unlogged += 1;
             return QueueId::new(partition, UNLOGGED_ORDINALS + self.ordinals_unlogged);

@@ -245,7 +245,7 @@ impl Broker {
         if !slot.is_some_and(|slot| slot.qos == Qos::AtLeastOnce && slot.state == State::Sent) {
             return self.count(Counted::UnknownTag);
         }
-        self.finish(place, tag, outcome_of(reason));
+        self.finish(place, tag, outcome_of(reason), reason as u8);
     }
 
     /// PUBREC.
@@ -255,7 +255,7 @@ impl Broker {
         let session = &mut self.sessions[index as usize];
         let slot = session.queue.window.get_mut(tag).filter(|slot| slot.qos == Qos::ExactlyOnce);
         match slot.map(|slot| (slot.state, slot)) {
-            Some((State::Sent, _)) if reason.is_error() => self.finish(place, tag, outcome_of(reason)),
+            Some((State::Sent, _)) if reason.is_error() => self.finish(place, tag, outcome_of(reason), reason as u8),
             Some((State::Sent, slot)) => {
                 slot.state = State::ReleaseHeld;
                 let (queue, sequence) = (session.id, slot.sequence);
@@ -302,7 +302,7 @@ impl Broker {
         if !slot.is_some_and(|slot| slot.state == State::Released) {
             return self.count(Counted::UnknownTag);
         }
-        self.finish(place, tag, Outcome::Acknowledged);
+        self.finish(place, tag, Outcome::Acknowledged, 0);
     }
 
     /// The delivery under this tag, of whichever queue it is.
@@ -311,8 +311,8 @@ impl Broker {
         self.sessions[index as usize].queue.window.get_mut(tag)
     }
 
-    /// A delivery of a connected session is over.
-    pub(crate) fn finish(&mut self, place: ConnectionIndex, tag: Tag, outcome: Outcome) {
+    /// A delivery of a connected session is over; `reason_code` is what the receiver gave.
+    pub(crate) fn finish(&mut self, place: ConnectionIndex, tag: Tag, outcome: Outcome, reason_code: u8) {
         let connection = &mut self.connections[place as usize];
         let Some(index) = connection.owner_of(tag) else { return };
         let queue = &mut self.sessions[index as usize].queue;
@@ -329,7 +329,12 @@ impl Broker {
         if let (Outcome::Acknowledged, Some(entry)) = (outcome, &slot.entry) {
             self.stats.times.observe(entry.age(self.now.wall));
         }
-        self.settle(index, slot.sequence, slot.stored, outcome);
+        match slot.entry {
+            Some(entry) if outcome != Outcome::Acknowledged => {
+                self.end_undelivered(index, &entry, outcome, reason_code);
+            }
+            _ => self.settle(index, slot.sequence, slot.stored, outcome),
+        }
         if outcome == Outcome::TooLarge {
             return self.pump_connection(place); // nobody had to read anything for it: a whole queue may be too large
         }
@@ -338,21 +343,30 @@ impl Broker {
 
     /// A delivery is over: counts it, and writes it down where the log knows of it.
     pub(crate) fn settle(&mut self, index: SessionIndex, sequence: Sequence, stored: bool, outcome: Outcome) {
-        self.stats.ended[outcome as usize] += 1;
         let session = &self.sessions[index as usize];
+        if session.logged {
+            let queue = session.id;
+            self.append(Record::Settle { queue, sequence, outcome });
+        }
+        self.note_ended(index, sequence, stored, outcome);
+    }
+
+    /// As `settle`, when a record of its own says so.
+    pub(crate) fn note_ended(&mut self, index: SessionIndex, sequence: Sequence, stored: bool, outcome: Outcome) {
+        self.stats.ended[outcome as usize] += 1;
+        let session = &mut self.sessions[index as usize];
+        session.queue.forget_attempts(sequence);
         if !session.logged {
             return;
         }
-        let queue = session.id;
-        self.append(Record::Settle { queue, sequence, outcome });
-        self.mark_dirty(index);
         if stored {
-            self.retiring.settled.push((queue, sequence));
-            let backlog = self.sessions[index as usize].queue.backlog.as_mut();
+            self.retiring.settled.push((session.id, sequence));
+            let backlog = session.queue.backlog.as_mut();
             if let Some(backlog) = backlog.filter(|backlog| sequence > backlog.after) {
                 backlog.skip.insert(sequence);
             }
         }
+        self.mark_dirty(index);
     }
 
     pub(crate) fn set_congested(&mut self, connection: ConnectionId, congestion: Congestion) {

@@ -4,8 +4,9 @@
 //! names what it is about (connection, tag) and is looked at again when woken: the connection may be gone.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use base::{ConnectionId, Record, Sequence, Tag};
+use base::{ConnectionId, Message, Record, Sequence, Tag};
 use postroad_base as base;
 
 use crate::api::Effect;
@@ -26,6 +27,8 @@ pub(crate) enum Waiter {
     Subscribe(u64),
     /// A share group's message is safe with its member here.
     Placed(u64),
+    /// A message of the server's own about something that is safe now.
+    Announce(Arc<Message>),
     /// UNSUBACK, a confirmation to another shard, a forward: as it is.
     Emit(Box<Effect>),
 }
@@ -108,6 +111,7 @@ impl Broker {
             Waiter::Connected { connection, session_present } => self.opened(connection, session_present),
             Waiter::Subscribe(operation) => self.subscribe_committed(operation),
             Waiter::Placed(token) => self.placed_here(token),
+            Waiter::Announce(message) => self.announce_later(message),
             Waiter::Emit(effect) => self.effects.push_back(*effect),
         }
     }

@@ -11,6 +11,7 @@
 //! | deliveries on their way out | `queue`, `deliver` |
 //! | subscriptions, retained messages, wills | `subscribe`, `interests`, `filters`, `retained`, `will` |
 //! | share groups, and what a member that ends gives back | `share`, `give_back` |
+//! | what nobody got | `letters` |
 //! | directed pushes and who can be pushed to | `directed`, `registration` |
 //! | retained messages for new subscribers, access rules applied to what exists, work of many turns | `giving`, `fence`, `judge`, `turns` |
 //! | what is found by a key, in little memory | `places`, `table` |
@@ -34,6 +35,7 @@ mod giving;
 pub mod index;
 mod interests;
 mod judge;
+mod letters;
 mod mesh;
 mod places;
 mod poison;

@@ -98,7 +98,7 @@ impl Broker {
         let Some(entry) = slot.and_then(|slot| slot.entry.as_ref()) else { return };
         let message = Arc::clone(&entry.message);
         self.tell_aside(&message, vec![self.sessions[index as usize].client.clone()]);
-        self.finish(place, tag, Outcome::Poison);
+        self.finish(place, tag, Outcome::Poison, 0);
     }
 
     /// Ends deliveries that no queue holds, or the window without their body: session, sequence, whether the old generation has them.

@@ -14,6 +14,7 @@ use crate::api::{Counted, Effect, Inbound, MeshMessage};
 use crate::broker::Broker;
 use crate::directed::is_directed;
 use crate::gate::Waiter;
+use crate::letters::is_announcement;
 use crate::mesh::{Pending, Token};
 use crate::route::{Origin, reason_for};
 use crate::session::{Answer, AnswerKind, ConnectionIndex, InboundName, InboundState, Progress, SessionIndex};
@@ -281,7 +282,7 @@ impl Broker {
             }
         }
         let matched_here = matched;
-        if left == 0 && !matched_here {
+        if left == 0 && !matched_here && !is_announcement(&message.topic) {
             self.count(Counted::NoSubscriber);
         }
         let need = if self.gate.appended() > before { self.gate.appended() } else { Sequence(0) };

@@ -11,11 +11,11 @@
 //! - A tag is the slot's index above the lowest tag of its range, so an acknowledgement is found without a search; freed
 //!   tags are used again as late as possible.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ahash::AHashSet;
-use base::{Message, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag, TopicFilter};
+use base::{Message, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag, TopicFilter, WallMillis};
 use postroad_base as base;
 use smallvec::SmallVec;
 
@@ -146,7 +146,8 @@ pub(crate) struct Window {
     tags: Tags,
     slots: Vec<Option<Slot>>,
     free: VecDeque<u16>,
-    used: usize,
+    /// Not a usize: with it a session would be larger.
+    used: u32,
     next_order: u64,
 }
 
@@ -155,7 +156,7 @@ const TAGS_MIN: usize = 16;
 
 impl Window {
     pub fn len(&self) -> usize {
-        self.used
+        self.used as usize
     }
 
     /// Puts `entry` in flight under a tag that was free; gives it back if all are taken.
@@ -272,6 +273,15 @@ pub(crate) struct Backlog {
     pub skip: AHashSet<Sequence>,
 }
 
+impl Backlog {
+    /// A stored delivery of this size is over that nobody reads in its turn; `None`: of a size that is not known.
+    pub fn one_less(&mut self, size: Option<usize>) {
+        let size = size.unwrap_or(self.unread_bytes / self.unread.max(1));
+        self.unread = self.unread.saturating_sub(1);
+        self.unread_bytes = if self.unread == 0 { 0 } else { self.unread_bytes.saturating_sub(size) };
+    }
+}
+
 /// A queue.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
@@ -282,12 +292,45 @@ pub(crate) struct Queue {
     pub backlog: Option<Box<Backlog>>,
     /// Pending bytes in memory.
     pub bytes: usize,
+    /// Of deliveries that were sent more than once. They are, or were before a crash, in the window.
+    attempts: Option<Box<BTreeMap<Sequence, Attempts>>>,
+}
+
+/// How often a delivery was sent, and when for the first and the last time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attempts {
+    pub count: u32,
+    pub first: WallMillis,
+    pub last: WallMillis,
 }
 
 impl Queue {
     /// An empty one whose deliveries go out under these tags.
     pub fn with_tags(tags: Tags) -> Self {
         Self { window: Window { tags, ..Window::default() }, ..Self::default() }
+    }
+
+    pub fn set_attempts(&mut self, sequence: Sequence, attempts: Attempts) {
+        self.attempts.get_or_insert_default().insert(sequence, attempts);
+    }
+
+    /// The delivery is over.
+    pub fn forget_attempts(&mut self, sequence: Sequence) {
+        if let Some(attempts) = &mut self.attempts {
+            attempts.remove(&sequence);
+            if attempts.is_empty() {
+                self.attempts = None;
+            }
+        }
+    }
+
+    /// How often a delivery was sent, if it was more than once.
+    pub fn attempts_at(&self, sequence: Sequence) -> Option<Attempts> {
+        self.attempts.as_ref()?.get(&sequence).copied()
+    }
+
+    pub fn attempts(&self) -> impl Iterator<Item = (Sequence, Attempts)> {
+        self.attempts.iter().flat_map(|attempts| attempts.iter().map(|(sequence, attempts)| (*sequence, *attempts)))
     }
 
     /// Pending deliveries, in flight or waiting.
@@ -410,6 +453,7 @@ mod tests {
             retain: false,
             expires_at: None,
             publisher: base::QueueId::NONE,
+            extras: None,
         };
         Entry {
             sequence: Sequence(sequence),

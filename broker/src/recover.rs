@@ -1,17 +1,17 @@
 //! From the log back to the state: first the snapshot of the old generation, then the young records.
 //!
-//! Young records up to `as_of` are in the snapshot already. Of them, `Publish`, `Settle`, `Tagged` and
+//! Young records up to `as_of` are in the snapshot already. Of them, `Publish`, `Settle`, `Transfer`, `Tagged` and
 //! `Received` still count, for deliveries above their queue's watermark: the snapshot holds no
-//! deliveries. All four may be replayed twice without harm.
+//! deliveries. All five may be replayed twice without harm.
 
 use std::sync::Arc;
 
-use base::{Message, Now, Qos, QueueId, QueueOwner, Recipient, Record, Sequence, Tag};
+use base::{LetterId, Message, Now, Parked, Qos, QueueId, QueueOwner, Recipient, Record, Sequence, Tag};
 use postroad_base as base;
 
 use crate::api::{Counted, Principal, StateKey};
 use crate::broker::Broker;
-use crate::queue::{Backlog, Entry, Queue, Slot, State, Window};
+use crate::queue::{Attempts, Backlog, Entry, Queue, Slot, State, Window};
 use crate::session::{InboundState, Progress, Role, Session, SessionIndex};
 use crate::timers::Timer;
 
@@ -26,7 +26,11 @@ impl Broker {
         let is_snapshot = sequence == Sequence(0);
         match record {
             Record::Publish { message, recipients } => self.replay_publish(sequence, &message, recipients),
-            Record::Settle { queue, sequence, .. } => self.replay_settle(queue, sequence),
+            Record::Settle { queue, sequence: of, .. } => self.replay_settle(queue, of, sequence > as_of),
+            Record::Transfer { queue, sequence: of, message, recipients, .. } => {
+                self.replay_settle(queue, of, sequence > as_of);
+                self.replay_publish(sequence, &message, recipients);
+            }
             Record::Tagged { queue, sequence, tag } => self.replay_tagged(queue, sequence, tag),
             Record::Received { queue, sequence } => self.replay_received(queue, sequence),
             other if is_snapshot || sequence > as_of => self.replay_state(other, is_snapshot),
@@ -47,13 +51,19 @@ impl Broker {
             | Record::RetainedGiven { queue, .. }
             | Record::InboundBegin { queue, .. }
             | Record::InboundEnd { queue, .. }
+            | Record::Attempt { queue, .. }
+            | Record::Park { queue, .. }
             | Record::Watermark { queue, .. } => *queue,
             Record::Retain { .. }
             | Record::RetainClear { .. }
             | Record::Register { .. }
             | Record::Unregister { .. }
             | Record::OrdinalsUsed { .. } => return self.replay_global(record),
-            Record::Publish { .. } | Record::Settle { .. } | Record::Tagged { .. } | Record::Received { .. } => {
+            Record::Publish { .. }
+            | Record::Settle { .. }
+            | Record::Transfer { .. }
+            | Record::Tagged { .. }
+            | Record::Received { .. } => {
                 unreachable!("what is of deliveries was replayed before")
             }
         };
@@ -96,6 +106,12 @@ impl Broker {
             }
             Record::InboundEnd { tag, .. } => drop(session.remove_inbound(tag)),
             Record::Watermark { upto, .. } => replay_watermark(session, upto),
+            Record::Attempt { sequence, attempts, first, last, .. } => {
+                session.queue.set_attempts(sequence, Attempts { count: attempts, first, last });
+            }
+            Record::Park { sequence, at, note, .. } => {
+                self.letters.replay_park(LetterId { queue, sequence }, note.map(|note| Parked { at, note }));
+            }
             Record::QueueEnd { .. } => self.replay_end(index),
             _ => unreachable!("it names no session's queue"),
         }
@@ -150,6 +166,7 @@ impl Broker {
                 self.add_session(session)
             }
             QueueOwner::Registration(client) => self.add_queue(Session::of_registration(client, queue, true)),
+            QueueOwner::Dead => self.add_letters_queue(Session::of_letters(queue, true)),
             QueueOwner::Share(..) => return,
         };
         if !is_snapshot {
@@ -196,10 +213,13 @@ impl Broker {
         }
     }
 
-    fn replay_settle(&mut self, queue: QueueId, sequence: Sequence) {
+    /// `is_news`: the snapshot does not know of it.
+    fn replay_settle(&mut self, queue: QueueId, sequence: Sequence, is_news: bool) {
         let Some(index) = self.session_of_queue(queue) else { return };
         self.mark_dirty(index);
         self.poison.replay_settle(queue, sequence);
+        self.letters.forget(LetterId { queue, sequence });
+        self.sessions[index as usize].queue.forget_attempts(sequence);
         let session = &mut self.sessions[index as usize];
         let tag = tag_at(&session.queue.window, sequence);
         if let Some(slot) = tag.and_then(|tag| session.queue.window.remove(tag))
@@ -211,6 +231,9 @@ impl Broker {
             self.retiring.settled.push((queue, sequence));
             if let Some(backlog) = &mut session.queue.backlog {
                 backlog.skip.insert(sequence);
+                if is_news && session.role == Role::Letters {
+                    backlog.one_less(None);
+                }
             }
         } else {
             take_young(&mut session.queue, sequence);
@@ -279,6 +302,7 @@ impl Broker {
         let (ending, mut places): (Vec<_>, Vec<_>) =
             self.session_places().into_iter().partition(|index| self.sessions[*index as usize].ending);
         ending.into_iter().for_each(|index| self.resume_ending(index));
+        places.retain(|&index| self.sessions[index as usize].role != Role::Letters);
         for &index in &places {
             self.mark_maybe_sent(index);
             self.give_due(index);
@@ -287,6 +311,7 @@ impl Broker {
                 self.index_subscription(index, filter, *options);
             }
         }
+        self.letters_recovered();
         self.groups.forget_replayed();
         self.tell_repeatable();
         places.retain(|&index| self.sessions[index as usize].role == Role::Session);
@@ -352,7 +377,7 @@ pub(crate) fn tag_at(window: &Window, sequence: Sequence) -> Option<Tag> {
 }
 
 /// Takes a delivery out of the ones that wait in memory.
-fn take_young(queue: &mut Queue, sequence: Sequence) -> Option<Entry> {
+pub(crate) fn take_young(queue: &mut Queue, sequence: Sequence) -> Option<Entry> {
     let place = queue.young.binary_search_by_key(&sequence, |entry| entry.sequence).ok()?;
     let entry = queue.young.remove(place)?;
     queue.bytes -= entry.size();

@@ -18,7 +18,7 @@ use postroad_base as base;
 use crate::api::{BacklogEntry, Counted, Effect, Retirement, StateKey};
 use crate::broker::Broker;
 use crate::gate::Waiter;
-use crate::queue::{Backlog, Entry, Queue, State, message_size};
+use crate::queue::{Attempts, Backlog, Entry, Queue, State, message_size};
 use crate::session::{Progress, Role, Session, SessionIndex};
 
 /// What changed since the last retirement.
@@ -171,6 +171,7 @@ impl Broker {
         batch.as_of = self.gate.appended();
         self.retiring.upto = batch.upto;
         batch.settled = std::mem::take(&mut self.retiring.settled);
+        self.letters.retired(&batch.settled);
         batch.ended = std::mem::take(&mut self.retiring.ended);
         let effect = Effect::Ingest { batch: Box::new(batch) };
         self.after_commit(Waiter::Emit(Box::new(effect)));
@@ -193,7 +194,8 @@ impl Broker {
         }
         if std::mem::take(&mut session.dirty) {
             session.watermark = session.watermark.max(batch.upto);
-            let state = session_records(session);
+            let mut state = session_records(session);
+            self.letters.parked_into(queue, &mut state);
             *left = left.saturating_sub(state.len());
             batch.state.push((StateKey::Queue(queue), Some(state)));
         }
@@ -267,6 +269,7 @@ impl Broker {
         self.retiring.stored = self.retiring.upto;
         let Retiring { leaving, in_batch, .. } = &mut self.retiring;
         leaving.append(in_batch);
+        self.letters_ingested();
         self.leave_some();
     }
 
@@ -361,7 +364,7 @@ impl Broker {
             };
             queue.bytes -= oldest.size().min(queue.bytes);
             dropped += 1;
-            self.settle(index, oldest.sequence, oldest.stored, Outcome::Overflow);
+            self.end_undelivered(index, &oldest, Outcome::Overflow, 0);
         }
         self.count_by(Counted::QueueOverflow, dropped);
     }
@@ -369,6 +372,9 @@ impl Broker {
     /// A portion has come.
     pub(crate) fn backlog(&mut self, queue: QueueId, mut entries: Vec<BacklogEntry>, end: bool) {
         let Some(index) = self.session_of_queue(queue) else { return };
+        if self.sessions[index as usize].role == Role::Letters {
+            return self.letters_read(index, &entries, end);
+        }
         let Some(mut backlog) = self.sessions[index as usize].queue.backlog.take() else { return };
         backlog.reading = false;
         let read = entries.len();
@@ -458,7 +464,7 @@ fn backlog_entry(entry: &Entry, queue: QueueId) -> BacklogEntry {
     BacklogEntry { sequence: entry.sequence, recipient: entry.recipient(queue), message: entry.message.clone() }
 }
 
-fn entry_of(item: BacklogEntry) -> Entry {
+pub(crate) fn entry_of(item: BacklogEntry) -> Entry {
     let BacklogEntry { sequence, recipient, message } = item;
     Entry {
         sequence,
@@ -492,6 +498,7 @@ fn session_records(session: &Session) -> Vec<Record> {
             let owner = QueueOwner::Registration(session.client.clone());
             records.push(Record::QueueBegin { queue, owner, expiry, at });
         }
+        Role::Letters => records.push(Record::QueueBegin { queue, owner: QueueOwner::Dead, expiry, at }),
     }
     if session.will.is_some() {
         records.push(Record::WillSet { queue, will: session.will.clone() });
@@ -509,6 +516,14 @@ fn session_records(session: &Session) -> Vec<Record> {
         let times = if matches!(state.progress, Progress::Routed { .. }) { 2 } else { 1 };
         records.extend((0..times).map(|_| Record::InboundBegin { queue, tag: *tag, id: state.id }));
     }
+    let attempts = session.queue.attempts();
+    records.extend(attempts.map(|(sequence, Attempts { count: attempts, first, last })| Record::Attempt {
+        queue,
+        sequence,
+        attempts,
+        first,
+        last,
+    }));
     let window = &session.queue.window;
     for (tag, slot) in window.in_order().into_iter().filter_map(|tag| Some((tag, window.get(tag)?))) {
         if slot.qos != base::Qos::ExactlyOnce {

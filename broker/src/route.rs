@@ -142,7 +142,7 @@ impl Broker {
     /// Whether a recipient's queue is full and the policy is to tell the publisher. Who pushes to many is not told: one
     /// client that stays away would make it fail for all.
     pub(crate) fn must_reject(&mut self, message: &Message) -> bool {
-        if !message.qos.is_acknowledged() || self.config.queue_policy == QueuePolicy::DropOldest {
+        if !message.qos.is_acknowledged() || self.config.queue_policy.is_oldest_first() {
             return false;
         }
         let size = message_size(message);
@@ -239,7 +239,7 @@ impl Broker {
     }
 
     /// The place of a message that is not logged.
-    fn position(&mut self) -> base::Sequence {
+    pub(crate) fn position(&mut self) -> base::Sequence {
         if self.config.durable {
             return self.gate.appended();
         }
@@ -312,13 +312,13 @@ impl Broker {
             if !queue.is_full(size, &self.config) {
                 break true;
             }
-            if self.config.queue_policy != QueuePolicy::DropOldest {
+            if !self.config.queue_policy.is_oldest_first() {
                 break false;
             }
             let Some(oldest) = queue.pop() else { break self.trim_stored(index) };
             queue.bytes -= oldest.size().min(queue.bytes);
             dropped += 1;
-            self.settle(index, oldest.sequence, oldest.stored, base::Outcome::Overflow);
+            self.end_undelivered(index, &oldest, base::Outcome::Overflow, 0);
         };
         self.count_by(Counted::QueueOverflow, dropped);
         has_room

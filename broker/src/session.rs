@@ -69,6 +69,8 @@ pub(crate) enum Role {
     Session,
     /// The queue of its registration: directed pushes, which no clean start discards (DESIGN 5).
     Registration,
+    /// The dead letters of the shard: of no client (see `letters`).
+    Letters,
 }
 
 /// A session `[MQTT-3.1.2-4]`.
@@ -202,6 +204,12 @@ impl Session {
     pub fn of_registration(client: ClientId, id: QueueId, logged: bool) -> Self {
         let queue = Queue::with_tags(Tags::High);
         Self { role: Role::Registration, queue, ..Self::new(client, id, logged, SessionExpiry::NEVER) }
+    }
+
+    /// A queue of dead letters.
+    pub fn of_letters(id: QueueId, logged: bool) -> Self {
+        let nobody = ClientId(bytestring::ByteString::new());
+        Self { role: Role::Letters, ..Self::new(nobody, id, logged, SessionExpiry::NEVER) }
     }
 
     pub fn inbound_mut(&mut self, tag: Tag) -> Option<&mut InboundState> {

@@ -30,7 +30,7 @@ use smallvec::SmallVec;
 
 use crate::api::{Counted, Effect, Forwarded, MeshMessage, OldestRouted};
 use crate::broker::{Broker, Interested};
-use crate::config::{Config, QueuePolicy};
+use crate::config::Config;
 use crate::gate::Waiter;
 use crate::give_back::GivenBack;
 use crate::mesh::Token;
@@ -519,7 +519,7 @@ impl<'a> Offer<'a> {
     fn load(&self, sessions: &Slab<Session>, connections: &Slab<Connection>, (index, options): &Member) -> Load {
         let session = &sessions[*index as usize];
         let is_kept = options.qos.min(self.message.qos).is_acknowledged();
-        if is_kept && self.config.queue_policy != QueuePolicy::DropOldest && self.is_full(*index, &session.queue) {
+        if is_kept && !self.config.queue_policy.is_oldest_first() && self.is_full(*index, &session.queue) {
             return Load::Full;
         }
         match session.connection {

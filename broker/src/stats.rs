@@ -84,6 +84,10 @@ pub struct Stats {
     pub queued_bytes: usize,
     /// Deliveries in flight.
     pub inflight: usize,
+    /// Dead letters.
+    pub letters: usize,
+    /// Bytes of their payloads, topics and properties.
+    pub letters_bytes: usize,
     /// Messages taken in from clients.
     pub received: u64,
     /// Messages handed to connections.

@@ -21,6 +21,8 @@ pub(crate) enum Timer {
     Retained(TopicName),
     /// Registrations whose clients have not been here for long end.
     IdleRegistrations,
+    /// Dead letters may be too old.
+    Letters,
     /// A SUBSCRIBE has waited long enough for the other shards.
     Subscribe(u64),
 }

@@ -44,13 +44,14 @@ impl Broker {
 
     /// Whether steps wait for `Event::Tick`: a tick is due at once, without a timer.
     pub fn has_steps(&self) -> bool {
-        !self.later.is_empty() || !self.draining.is_empty() || self.retiring.has_steps()
+        !self.later.is_empty() || !self.draining.is_empty() || self.retiring.has_steps() || self.letters.has_steps()
     }
 
     /// Takes the next steps, of each kind some, so that none waits for a crowd of another. What they add to the line waits for
     /// the next tick.
     pub(crate) fn take_steps(&mut self) {
         self.retire_some();
+        self.announce_some();
         for _ in 0..self.later.len().min(STEPS_PER_TICK) {
             let Some(step) = self.later.pop_front() else { break };
             match step {

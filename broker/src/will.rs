@@ -37,7 +37,8 @@ impl Broker {
         let expiry = will.expiry_seconds.map(|seconds| self.now.wall.after(u64::from(seconds) * 1000));
         let Will { topic, payload, properties, qos, retain, .. } = *will;
         let id = MessageId(0);
-        let message = Message { id, topic, payload, properties, qos, retain, expires_at: expiry, publisher };
+        let message =
+            Message { id, topic, payload, properties, qos, retain, expires_at: expiry, publisher, extras: None };
         self.publish_orphan(message.into());
         // Logged after the publication: a crash in between publishes it again rather than never.
         self.log_will(index);

@@ -14,6 +14,7 @@
 mod api;
 mod clients;
 mod http;
+mod letters;
 mod line;
 mod metrics;
 mod process;
@@ -26,6 +27,7 @@ mod tokens;
 pub use clients::{
     ClientReport, ClientsFilter, ClientsPage, ClientsQuery, Place, QueueReport, RegistrationReport, SessionReport,
 };
+pub use letters::{LetterOrder, LetterReport, LetterResult, LettersPage, LettersQuestion};
 pub use line::{Line, Shards};
 pub use publication::{Batch, Caller, Outcome, Properties, Publication, Turn};
 pub use report::{Histogram, InterfaceReport, LogReport, Request, ShardReport};

@@ -197,6 +197,10 @@ const SHARD_ROWS: &[Row] = &[
     (gauge("postroad_retained_bytes", "Bytes of the retained messages: topics, properties, payloads."), |s| {
         s.retained_bytes as f64
     }),
+    (gauge("postroad_dead_letters", "Dead letters."), |s| s.dead_letters as f64),
+    (gauge("postroad_dead_letters_bytes", "Bytes of the dead letters: topics, properties, payloads."), |s| {
+        s.dead_letters_bytes as f64
+    }),
     (gauge("postroad_queued_messages", "Deliveries that wait or are in flight."), |s| s.queued_messages as f64),
     (gauge("postroad_in_flight_messages", "Deliveries that are sent and not acknowledged."), |s| s.in_flight as f64),
     (counter("postroad_messages_published_total", "Messages taken in."), |s| s.published as f64),

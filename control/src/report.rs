@@ -10,6 +10,7 @@ use bytestring::ByteString;
 use postroad_base::{DeliveryTimes, ShardId};
 
 use crate::clients::{ClientReport, ClientsQuery};
+use crate::letters::{LetterOrder, LettersQuestion};
 use crate::publication::Batch;
 
 /// What a shard can be asked. Closed: a new need is a new variant.
@@ -21,6 +22,10 @@ pub enum Request {
     Report(flume::Sender<ShardReport>),
     /// Publish these.
     Publish(Box<Batch>),
+    /// Find dead letters.
+    Letters(Box<LettersQuestion>),
+    /// Do something with one.
+    Letter(Box<LetterOrder>),
     /// Find clients.
     Clients(Box<ClientsQuery>),
     /// Tell of one client, after its connection has ended if that is wanted; `None`: nothing is known of it.
@@ -56,6 +61,10 @@ pub struct ShardReport {
     pub retained: u64,
     /// Bytes of their topics, properties and payloads.
     pub retained_bytes: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Bytes of their topics, properties and payloads.
+    pub dead_letters_bytes: u64,
     /// Deliveries that wait or are in flight.
     pub queued_messages: u64,
     /// Of them, those in flight.
@@ -103,6 +112,8 @@ impl ShardReport {
             subscriptions: 0,
             retained: 0,
             retained_bytes: 0,
+            dead_letters: 0,
+            dead_letters_bytes: 0,
             queued_messages: 0,
             in_flight: 0,
             published: 0,

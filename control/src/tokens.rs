@@ -54,17 +54,20 @@ pub enum Right {
     Publish,
     /// To see all clients, and to end their connections.
     Clients,
+    /// To see all dead letters, and to say what becomes of them.
+    DeadLetters,
 }
 
 impl Right {
     /// Every one.
-    pub const ALL: [Self; 2] = [Self::Publish, Self::Clients];
+    pub const ALL: [Self; 3] = [Self::Publish, Self::Clients, Self::DeadLetters];
 
     /// Its word in the file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Publish => "publish",
             Self::Clients => "clients",
+            Self::DeadLetters => "dead_letters",
         }
     }
 }

@@ -70,6 +70,8 @@ pub enum QueuePolicy {
     DropOldest,
     /// Refuse the new one for this queue, counted as overflow.
     RejectNew,
+    /// As `DropOldest`, but it becomes a dead letter.
+    DeadLetterOldest,
 }
 
 /// Whether deliveries leave.
@@ -139,6 +141,19 @@ pub struct Queue {
     pub policy: QueuePolicy,
 }
 
+/// Deliveries that nobody has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeadLetters {
+    /// Letters of all shards together at most; 0: none are kept. Above that the oldest go.
+    pub max: usize,
+    /// Their bytes (topic, properties and payload) at most, likewise.
+    pub bytes_max: usize,
+    /// How long one is kept; zero: for ever.
+    pub age_max: Duration,
+    /// A message that has been requeued so often and dies again waits for a human.
+    pub requeues_max: u32,
+}
+
 /// The young generation of the log (DESIGN 4). All restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -186,6 +201,8 @@ pub struct Config {
     pub retained_max: usize,
     /// Live. Their bytes (topic, properties and payload) at most, likewise.
     pub retained_bytes_max: usize,
+    /// Live. What is kept of deliveries that nobody has got.
+    pub dead_letters: DeadLetters,
     /// Restart.
     pub log: Log,
     /// Live. Free bytes of the data directory's disk below which publishes are refused.
@@ -271,6 +288,12 @@ impl Default for Config {
             registrations: Registrations::default(),
             retained_max: 100_000,
             retained_bytes_max: 1 << 30,
+            dead_letters: DeadLetters {
+                max: 1_000_000,
+                bytes_max: 1 << 30,
+                age_max: Duration::from_secs(30 * 86_400),
+                requeues_max: 5,
+            },
             log: Log::default(),
             storage_free_bytes_min: 256 << 20,
             sys_interval: Duration::from_secs(10),

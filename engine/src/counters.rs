@@ -144,6 +144,8 @@ impl Counters {
             subscriptions: stats.subscriptions as u64,
             retained: stats.retained as u64,
             retained_bytes: stats.retained_bytes as u64,
+            dead_letters: stats.letters as u64,
+            dead_letters_bytes: stats.letters_bytes as u64,
             queued_messages: (stats.queued_messages + stats.inflight) as u64,
             in_flight: stats.inflight as u64,
             published: stats.received,

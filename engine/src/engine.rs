@@ -457,6 +457,7 @@ fn broker_limits(config: &Config, shards: usize) -> postroad_broker::Limits {
             config::QueuePolicy::RejectPublisher => QueuePolicy::RejectPublisher,
             config::QueuePolicy::DropOldest => QueuePolicy::DropOldest,
             config::QueuePolicy::RejectNew => QueuePolicy::DropNew,
+            config::QueuePolicy::DeadLetterOldest => QueuePolicy::DeadLetterOldest,
         },
         inflight_max: config.mqtt.in_flight_max.get(),
         retained_max: config.retained_max.div_ceil(shards),
@@ -470,6 +471,10 @@ fn broker_limits(config: &Config, shards: usize) -> postroad_broker::Limits {
             config::UnknownClient::Queue => UnknownClient::Queue,
         },
         session_expiry_max: SessionExpiry(config.mqtt.session_expiry_max_seconds),
+        letters_max: config.dead_letters.max.div_ceil(shards),
+        letters_bytes_max: config.dead_letters.bytes_max.div_ceil(shards),
+        letters_age_max_ms: u64::try_from(config.dead_letters.age_max.as_millis()).unwrap_or(u64::MAX),
+        requeues_max: config.dead_letters.requeues_max,
         push: match config.push {
             config::Push::On => Push::On,
             config::Push::Off => Push::Off,

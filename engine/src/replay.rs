@@ -82,7 +82,9 @@ fn both_watermarks(queue: QueueId, bounds: Bounds, upto: Sequence, replay: &mut 
 /// A message that makes the replay panic is named by `crash.json`; one that is known for it is not handled at all.
 pub(crate) fn take_in_hand(record: &Record, poison: &[MessageId]) {
     let message = match record {
-        Record::Publish { message, .. } | Record::Retain { message } => Some(message),
+        Record::Publish { message, .. } | Record::Transfer { message, .. } | Record::Retain { message } => {
+            Some(message)
+        }
         _ => None,
     };
     crash::take_replay_in_hand(message.map(|message| message.id));

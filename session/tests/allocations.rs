@@ -65,6 +65,7 @@ fn delivery(qos: Qos) -> Delivery {
         retain: false,
         expires_at: Some(WallMillis(60_000)),
         publisher: QueueId::NONE,
+        extras: None,
     };
     let tag = qos.is_acknowledged().then(|| Tag::new(1).expect("not 0"));
     let (message, identifiers) = (Arc::new(message), Default::default());

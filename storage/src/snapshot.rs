@@ -44,6 +44,10 @@ struct Queue {
     watermark: Option<Sequence>,
     tagged: BTreeMap<Sequence, Tag>,
     received: BTreeSet<Sequence>,
+    /// The last `Attempt` of each delivery that was sent more than once.
+    attempts: BTreeMap<Sequence, Record>,
+    /// The `Park` of each dead letter that is parked.
+    parked: BTreeMap<Sequence, Record>,
     inbound: BTreeMap<Tag, Inbound>,
 }
 
@@ -72,19 +76,18 @@ impl State {
 
     fn apply_deliveries(&mut self, sequence: Sequence, record: &Record) {
         match record {
+            Record::Transfer { queue, sequence: of, message, recipients, .. } => {
+                self.settle((*queue, *of));
+                self.add_pending(sequence, message, recipients);
+            }
             Record::Publish { message, recipients } => {
                 let taken = |recipient: &&Recipient| message.qos == Qos::ExactlyOnce && !recipient.given;
                 for recipient in recipients.iter().filter(taken) {
                     self.known.know(message.id, recipient.group.clone());
                 }
-                let deliveries =
-                    recipients.iter().map(|one| ((one.queue, sequence), (one.clone(), Arc::clone(message))));
-                self.pending.extend(deliveries);
+                self.add_pending(sequence, message, recipients);
             }
-            Record::Settle { queue, sequence, .. } => {
-                self.pending.remove(&(*queue, *sequence));
-                self.settled.insert((*queue, *sequence));
-            }
+            Record::Settle { queue, sequence, .. } => self.settle((*queue, *sequence)),
             Record::QueueEnd { queue } => {
                 self.ended.insert(*queue);
                 self.pending.retain(|(of, _), _| of != queue);
@@ -107,8 +110,20 @@ impl State {
             | Record::Register { .. }
             | Record::Unregister { .. }
             | Record::Watermark { .. }
-            | Record::OrdinalsUsed { .. } => {}
+            | Record::OrdinalsUsed { .. }
+            | Record::Attempt { .. }
+            | Record::Park { .. } => {}
         }
+    }
+
+    fn add_pending(&mut self, sequence: Sequence, message: &Arc<Message>, recipients: &[Recipient]) {
+        let deliveries = recipients.iter().map(|one| ((one.queue, sequence), (one.clone(), Arc::clone(message))));
+        self.pending.extend(deliveries);
+    }
+
+    fn settle(&mut self, delivery: DeliveryKey) {
+        self.pending.remove(&delivery);
+        self.settled.insert(delivery);
     }
 
     fn apply_state(&mut self, record: Record) {
@@ -140,10 +155,19 @@ impl State {
             }),
             Record::RetainedDue { queue, filter } => self.change(queue, |q| _ = q.retained_due.insert(filter)),
             Record::RetainedGiven { queue, filter } => self.change(queue, |q| _ = q.retained_due.remove(&filter)),
-            Record::Settle { queue, sequence, .. } => self.change(queue, |q| {
-                q.tagged.remove(&sequence);
-                q.received.remove(&sequence);
-            }),
+            Record::Settle { queue, sequence, .. } | Record::Transfer { queue, sequence, .. } => {
+                self.change(queue, |q| {
+                    q.tagged.remove(&sequence);
+                    q.received.remove(&sequence);
+                    q.attempts.remove(&sequence);
+                    q.parked.remove(&sequence);
+                });
+            }
+            Record::Attempt { queue, sequence, .. } => self.change(queue, |q| _ = q.attempts.insert(sequence, record)),
+            Record::Park { queue, sequence, note: Some(_), .. } => {
+                self.change(queue, |q| _ = q.parked.insert(sequence, record));
+            }
+            Record::Park { queue, sequence, note: None, .. } => self.change(queue, |q| _ = q.parked.remove(&sequence)),
             Record::Tagged { queue, sequence, tag } => self.change(queue, |q| _ = q.tagged.insert(sequence, tag)),
             Record::Received { queue, sequence } => self.change(queue, |q| _ = q.received.insert(sequence)),
             Record::InboundBegin { queue, tag, id } => self.change(queue, |q| {
@@ -235,6 +259,7 @@ impl Queue {
         records.extend(self.watermark.map(|upto| Record::Watermark { queue: id, upto }));
         records.extend(self.tagged.iter().map(|(&sequence, &tag)| Record::Tagged { queue: id, sequence, tag }));
         records.extend(self.received.iter().map(|&sequence| Record::Received { queue: id, sequence }));
+        records.extend(self.attempts.values().chain(self.parked.values()).cloned());
         for (&tag, &Inbound { id: message, routed }) in &self.inbound {
             let times = if routed { 2 } else { 1 };
             records.extend((0..times).map(|_| Record::InboundBegin { queue: id, tag, id: message }));

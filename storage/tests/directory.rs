@@ -76,12 +76,12 @@ fn a_newer_format_is_refused_and_a_damaged_manifest_named() {
         std::fs::write(manifest_path(&directory), text).unwrap();
         DataDirectory::open(directory.path(), ONE).unwrap_err()
     };
-    let newer = refuse(r#"{"format":2,"something":"new"}"#);
-    assert!(matches!(newer, DirectoryError::Newer { found: 2, .. }), "{newer}");
+    let newer = refuse(r#"{"format":3,"something":"new"}"#);
+    assert!(matches!(newer, DirectoryError::Newer { found: 3, .. }), "{newer}");
     for wrong in [
         text.replace("\"shards\": 1", "\"shards\": 2"),
         text.replace("\"partitions\": 16", "\"partitions\": 0"),
-        text.replace("\"format\": 1", "\"format\": 0"),
+        text.replace("\"format\": 2", "\"format\": 0"),
         text.replace("\"generation\"", "\"generatoin\""),
         text[..text.len() / 2].to_owned(),
     ] {

@@ -34,6 +34,7 @@ pub fn message(topic: &str, qos: Qos) -> Message {
         retain: false,
         expires_at: None,
         publisher: QueueId::NONE,
+        extras: None,
     }
 }
 

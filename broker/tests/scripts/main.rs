@@ -4,6 +4,7 @@
 
 mod access;
 mod durable;
+mod letters;
 mod mesh;
 mod poison;
 mod registrations;

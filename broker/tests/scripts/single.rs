@@ -603,7 +603,7 @@ fn a_congested_connection() {
                 count refused_by_receiver 1
             ack 1 1
             stats
-                sessions=2 registrations=0 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=8
+                sessions=2 registrations=0 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=9
         "#]],
     );
 }

@@ -16,6 +16,8 @@
 //! file a b:anna c:anna:cars                                auth.file names these clients (user, group)
 //! poison hello       the next crash is that of a server which knows messages with this payload to be poison
 //! moved 1 3          the data comes from 3 shards, of which number 1 had taken what publishers of QoS 2 may repeat
+//! letters [shard=1] [after=0-0-9] [client=a] [topic=t/#] [outcome=refused] [limit=2] [lease=5000] [free] [parked]
+//! letter 0-0-9 show|drop|park|unpark|release|requeue [payload=x] [ttl=60] [note=x]
 //! aside 1 9          sending tag 9 to connection 1 has panicked too often
 //! ```
 
@@ -24,9 +26,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, FormerShard, KnownIds, Message, MessageId, MonoMillis, Now, Placement, Qos, QueueId,
-    ReasonCode, Record, RetainHandling, Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter,
-    TopicName, WallMillis, Will,
+    ClientId, ConnectionId, FormerShard, KnownIds, Letter, LetterAction, LetterAnswer, LetterFilter, LetterId,
+    LetterQuery, Message, MessageId, MonoMillis, Now, Outcome, Placement, Qos, QueueId, ReasonCode, Record, Requeue,
+    RetainHandling, Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis,
+    Will,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
@@ -259,6 +262,16 @@ impl World {
                 self.handle(self.home(client), Event::CutOff { client: client.into() });
             }
             "clients" => self.print_clients(arguments.number(0) as u32),
+            "letters" => {
+                let event = Event::FindLetters { token: 1, query: Box::new(arguments.letter_query()) };
+                self.handle(arguments.option("shard").unwrap_or(0), event);
+            }
+            "letter" => {
+                let id: LetterId = words[0].parse().unwrap();
+                let shard = usize::from(self.config.placement.shard_of(id.queue.partition()).0);
+                let action = Box::new(arguments.letter_action());
+                self.handle(shard, Event::Letter { token: 2, id, action });
+            }
             "push" => self.set_push(arguments.0[0]),
             "allow" => self.allow(arguments.0[0], arguments.text("to").unwrap_or("*")),
             "go" => self.shards.iter_mut().for_each(|shard| shard.stopped = false),
@@ -588,6 +601,34 @@ impl Arguments<'_> {
         }
     }
 
+    fn letter_query(&self) -> LetterQuery {
+        let filter = LetterFilter {
+            client: self.text("client").map(Into::into),
+            topic: self.text("topic").map(|topic| TopicFilter::new(topic).unwrap()),
+            outcome: self.text("outcome").map(|name| Outcome::from_name(name).unwrap()),
+            is_parked: self.has("parked").then_some(true),
+            is_leased: self.has("free").then_some(false),
+            ..LetterFilter::default()
+        };
+        let after = self.text("after").map(|id| id.parse().unwrap());
+        LetterQuery { after, filter, limit: self.option("limit").unwrap_or(100), lease_ms: self.option("lease") }
+    }
+
+    fn letter_action(&self) -> LetterAction {
+        match self.0[1] {
+            "show" => LetterAction::Show,
+            "drop" => LetterAction::Drop,
+            "park" => LetterAction::Park { note: self.text("note").unwrap_or("look").into() },
+            "unpark" => LetterAction::Unpark,
+            "release" => LetterAction::Release,
+            "requeue" => LetterAction::Requeue(Requeue {
+                payload: self.text("payload").map(|payload| payload.to_owned().into()),
+                ttl_seconds: self.option("ttl"),
+            }),
+            other => panic!("unknown action {other}"),
+        }
+    }
+
     fn inbound(&self, now: Now) -> Inbound {
         let payload = match self.0.get(2) {
             Some(&"-") | None => String::new(),
@@ -602,6 +643,7 @@ impl Arguments<'_> {
             retain: self.has("retain"),
             expires_at: self.option("expires").map(|ms| now.wall.after(ms)),
             publisher: QueueId::NONE,
+            extras: None,
         };
         Inbound { message: message.into(), tag: self.option("tag").and_then(Tag::new), dup: self.has("dup") }
     }
@@ -700,6 +742,16 @@ fn words_of(effect: &Effect) -> Option<String> {
             let clients: Vec<_> = clients.iter().map(ClientId::as_str).collect();
             format!("set aside {:?} of {clients:?}", String::from_utf8_lossy(&message.payload))
         }
+        Effect::LettersFound { letters, next, .. } => {
+            let mut lines: Vec<String> = letters.iter().map(letter_words).collect();
+            lines.push(next.map_or("that was all".to_owned(), |next| format!("more behind {next}")));
+            lines.join("\n    ")
+        }
+        Effect::LetterDone { answer, .. } => match answer {
+            LetterAnswer::Done(id) => format!("done{}", id.map_or("", |_| ", as a new message")),
+            LetterAnswer::Letter(letter) => letter_words(letter),
+            other => format!("{other:?}"),
+        },
         Effect::Count { what, by } => format!("count {} {by}", what.name()),
         Effect::Append { .. } | Effect::Mesh { .. } | Effect::ReadBacklog { .. } | Effect::Ingest { .. } => {
             return None;
@@ -707,11 +759,36 @@ fn words_of(effect: &Effect) -> Option<String> {
     })
 }
 
+fn letter_words(letter: &Letter) -> String {
+    let Letter { id, message, qos, parked, is_leased } = letter;
+    let death = message.death().expect("how it ended");
+    let mut line = format!(
+        "letter {id} {} {:?} qos={} of {} {} code={} attempts={} requeues={} at {}",
+        message.topic,
+        String::from_utf8_lossy(&message.payload),
+        qos.number(),
+        death.client.as_str(),
+        death.outcome.name(),
+        death.reason_code,
+        death.attempts,
+        message.requeues(),
+        death.at.0,
+    );
+    if let Some(parked) = parked {
+        write!(line, " parked {:?}", &*parked.note).unwrap();
+    }
+    line.push_str(if *is_leased { " leased" } else { "" });
+    line
+}
+
 fn record_words(record: &Record) -> String {
     let text = format!("{record:?}");
     let name = text.split([' ', '{']).next().unwrap_or_default().to_owned();
     match record {
         Record::Publish { recipients, .. } => format!("{name} to {}", recipients.len()),
+        Record::Transfer { sequence, outcome, .. } => format!("{name} {} {outcome:?}", sequence.0),
+        Record::Park { sequence, note, .. } => format!("{name} {} {note:?}", sequence.0),
+        Record::Attempt { sequence, attempts, .. } => format!("{name} {} {attempts}", sequence.0),
         Record::Settle { sequence, outcome, .. } => format!("{name} {} {outcome:?}", sequence.0),
         Record::Tagged { sequence, tag, .. } => format!("{name} {} tag={}", sequence.0, tag.get()),
         Record::Received { sequence, .. } => format!("{name} {}", sequence.0),

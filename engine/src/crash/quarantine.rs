@@ -113,6 +113,7 @@ mod tests {
             retain: false,
             expires_at: None,
             publisher: QueueId::NONE,
+            extras: None,
         };
         for clients in [&["x".into(), "y".into()][..], &["y".into(), "z".into()]] {
             keep(folder.path(), &message, clients, "twice").expect("writable");

@@ -443,6 +443,7 @@ mod tests {
                 retain: false,
                 expires_at: None,
                 publisher: QueueId::NONE,
+                extras: None,
             };
             self.log.writer.append(&Record::Retain { message: message.into() });
         }

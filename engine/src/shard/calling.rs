@@ -219,6 +219,7 @@ impl Shard {
             retain,
             expires_at: ttl_seconds.map(|seconds| self.now.wall.after(u64::from(seconds) * 1000)),
             publisher: QueueId::NONE,
+            extras: None,
         }
     }
 

@@ -76,6 +76,8 @@ impl Shard {
                 self.read_backlog(queue, after, messages_max, bytes_max);
             }
             Effect::Ingest { batch } => self.ingest(batch),
+            Effect::LettersFound { token, letters, next } => self.letters_found(token, letters, next),
+            Effect::LetterDone { token, answer } => self.letter_done(token, answer),
             Effect::SetAside { message, clients } => self.keep_aside(&message, &clients),
             Effect::Count { what, by } => tracing::debug!(shard = self.id.0, what = what.name(), by, "counted"),
         }

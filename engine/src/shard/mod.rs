@@ -17,6 +17,7 @@ mod clients;
 mod dying;
 mod effects;
 mod leaving;
+mod letters;
 mod reading;
 mod sys;
 mod timing;
@@ -230,6 +231,7 @@ pub(crate) struct Shard {
     panics_by_message: AHashMap<MessageId, u32>,
     /// Questions of the control plane.
     requests: flume::Receiver<Request>,
+    asking: letters::Asking,
     /// Callers of the API that have published here.
     callers: Callers,
     opened: Option<flume::Sender<ShardId>>,
@@ -311,6 +313,7 @@ impl Shard {
             counters,
             panics_by_message: AHashMap::new(),
             requests,
+            asking: letters::Asking::default(),
             callers: Callers::default(),
             opened: Some(opened),
             failure: None,
@@ -355,6 +358,8 @@ impl Shard {
                 let _gone = back.try_send(report);
             }
             Request::Publish(batch) => self.called(*batch),
+            Request::Letters(question) => self.find_letters(*question),
+            Request::Letter(order) => self.act_on_letter(*order),
             Request::Clients(query) => self.find_clients(*query),
             Request::Client { client, cut_off, answer } => self.tell_of_client(&client, cut_off, &answer),
         }

@@ -83,6 +83,7 @@ impl Shard {
             retain: false,
             expires_at: None,
             publisher: QueueId::NONE,
+            extras: None,
         };
         self.handle(Event::PublishInternal { message: Inbound { message: message.into(), tag: None, dup: false } });
         self.drain_effects();

@@ -430,8 +430,8 @@ pub const ROWS: &[Row] = &[
         engine.queue.bytes_max,
         usize
     ),
-    choice!("queue.policy", Live, "What happens to a message for a full queue. reject_publisher: the publisher is told (reason 0x97), nothing acknowledged is lost. drop_oldest: the oldest one that is not in flight makes room. reject_new: the new one does not enter. The last two are counted as overflow.", engine.queue.policy,
-        ["reject_publisher" => QueuePolicy::RejectPublisher, "drop_oldest" => QueuePolicy::DropOldest, "reject_new" => QueuePolicy::RejectNew]),
+    choice!("queue.policy", Live, "What happens to a message for a full queue. reject_publisher: the publisher is told (reason 0x97), nothing acknowledged is lost. drop_oldest: the oldest one that is not in flight makes room. reject_new: the new one does not enter. Both are counted as overflow. dead_letter_oldest: as drop_oldest, but the oldest one becomes a dead letter.", engine.queue.policy,
+        ["reject_publisher" => QueuePolicy::RejectPublisher, "drop_oldest" => QueuePolicy::DropOldest, "reject_new" => QueuePolicy::RejectNew, "dead_letter_oldest" => QueuePolicy::DeadLetterOldest]),
     count!(
         "retained.max",
         Live,
@@ -450,6 +450,43 @@ pub const ROWS: &[Row] = &[
         "Bytes (topic, properties and payload) of the retained messages of all shards together.",
         engine.retained_bytes_max,
         usize
+    ),
+    count!(
+        "dead_letters.max",
+        Live,
+        0,
+        1_000_000_000,
+        "letters",
+        "Dead letters of all shards together; each shard takes its part of them. Beyond it the oldest go, counted as retention; 0: none are kept.",
+        engine.dead_letters.max,
+        usize
+    ),
+    bytes!(
+        "dead_letters.bytes_max",
+        Live,
+        1 << 10,
+        TIB,
+        "Bytes (topic, properties and payload) of the dead letters of all shards together, likewise.",
+        engine.dead_letters.bytes_max,
+        usize
+    ),
+    time!(
+        "dead_letters.age_max",
+        Live,
+        0,
+        3650 * DAY,
+        "How long a dead letter is kept. Then it goes, counted as retention. 0s: for ever.",
+        engine.dead_letters.age_max
+    ),
+    count!(
+        "dead_letters.requeues_max",
+        Live,
+        0,
+        1_000_000,
+        "requeues",
+        "A message that has been requeued so often and dies again is parked: it waits for a human, and is leased to nobody.",
+        engine.dead_letters.requeues_max,
+        u32
     ),
     time!(
         "sys.interval",
@@ -620,7 +657,7 @@ mod tests {
     /// A new field of the engine's configuration breaks this test's build: give it a row, then name it here.
     #[test]
     fn every_bound_of_the_engine_has_a_row() {
-        use postroad_engine::config::{Config, Log, Mqtt, Queue, Registrations};
+        use postroad_engine::config::{Config, DeadLetters, Log, Mqtt, Queue, Registrations};
         let Config {
             shards: _,
             durability: _,
@@ -637,6 +674,7 @@ mod tests {
             registrations,
             retained_max: _,
             retained_bytes_max: _,
+            dead_letters,
             log,
             storage_free_bytes_min: _,
             sys_interval: _,
@@ -663,10 +701,16 @@ mod tests {
         } = mqtt;
         let Queue { messages_max: _, bytes_max: _, policy: _ } = queue;
         let Registrations { clients_max: _, idle_max: _, unknown_client: _ } = registrations;
+        let DeadLetters { max: _, bytes_max: _, age_max: _, requeues_max: _ } = dead_letters;
         let Log { young_bytes: _, young_age: _, segment_bytes: _ } = log;
-        for (section, fields) in
-            [("mqtt.", 10), ("queue.", 3), ("registrations.", 3), ("log.young", 2), ("log.segment", 1)]
-        {
+        for (section, fields) in [
+            ("mqtt.", 10),
+            ("queue.", 3),
+            ("registrations.", 3),
+            ("dead_letters.", 4),
+            ("log.young", 2),
+            ("log.segment", 1),
+        ] {
             assert_eq!(ROWS.iter().filter(|row| row.key.starts_with(section)).count(), fields, "{section}");
         }
     }

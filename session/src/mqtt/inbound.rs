@@ -144,6 +144,7 @@ impl Connection {
             retain: publish.retain,
             expires_at: lifetime.map(|seconds| now.wall.after(u64::from(seconds) * 1000)),
             publisher: QueueId::NONE,
+            extras: None,
         };
         let message = Inbound { message: Arc::new(message), tag: publish.tag, dup: publish.dup };
         Ok(Some(Event::Publish { connection: self.id, message }))

@@ -23,6 +23,7 @@ fn message(topic: &str) -> Message {
         retain: false,
         expires_at: None,
         publisher: QueueId::NONE,
+        extras: None,
     }
 }
 

@@ -203,6 +203,7 @@ impl Player<'_> {
             retain: false,
             expires_at: None,
             publisher: QueueId::NONE,
+            extras: None,
         };
         let tag = qos.is_acknowledged().then(|| tag(words[1].parse().expect("a tag")));
         let (message, identifiers) = (Arc::new(message), Default::default());

@@ -12,7 +12,7 @@ use crate::space::write_new;
 use crate::young::LogId;
 
 /// The format that is written; older ones open, newer ones are refused.
-pub const DIRECTORY_FORMAT: u32 = 1;
+pub const DIRECTORY_FORMAT: u32 = 2;
 pub(super) const FILE_NAME: &str = "postroad.json";
 
 /// What the manifest says.
@@ -26,6 +26,8 @@ pub struct Manifest {
     pub generation: u64,
     /// Id of each shard's log.
     pub logs: Vec<LogId>,
+    /// The format that it was read in.
+    pub(super) format: u32,
 }
 
 /// As it stands in the file.
@@ -49,7 +51,13 @@ struct FormatOnly {
 impl Manifest {
     pub(super) fn new(shards: u16, partitions: u16, random: &mut dyn FnMut() -> u64) -> Result<Self, DirectoryError> {
         let key = u128::from(random()) << 64 | u128::from(random());
-        let manifest = Self { partitions, placement_key: key.to_be_bytes(), generation: 0, logs: Vec::new() };
+        let manifest = Self {
+            partitions,
+            placement_key: key.to_be_bytes(),
+            generation: 0,
+            logs: Vec::new(),
+            format: DIRECTORY_FORMAT,
+        };
         manifest.with_shards(shards, random)
     }
 
@@ -59,7 +67,7 @@ impl Manifest {
             return Err(DirectoryError::Shards { shards, partitions: self.partitions });
         }
         let logs = (0..shards).map(|_| LogId(random())).collect();
-        Ok(Self { generation: self.generation + 1, logs, ..self.clone() })
+        Ok(Self { generation: self.generation + 1, logs, format: DIRECTORY_FORMAT, ..self.clone() })
     }
 
     /// Number of shards that the current set of logs is for.
@@ -98,7 +106,18 @@ impl Manifest {
         if file.partitions < file.shards {
             return Err(format!("{} partitions for {} shards", file.partitions, file.shards));
         }
-        Ok(Self { partitions: file.partitions, placement_key: key.to_be_bytes(), generation: file.generation, logs })
+        let File { format, partitions, generation, .. } = *file;
+        Ok(Self { partitions, placement_key: key.to_be_bytes(), generation, logs, format })
+    }
+
+    /// Says that what comes is of our format. Before anything is written in it: an older server must refuse the directory as newer,
+    /// not find records that it does not know.
+    pub(super) fn upgraded(self, directory: &Path) -> Result<Self, DirectoryError> {
+        let manifest = Self { format: DIRECTORY_FORMAT, ..self };
+        if self.format < DIRECTORY_FORMAT {
+            manifest.write(directory)?;
+        }
+        Ok(manifest)
     }
 
     /// Makes this the directory's manifest: one rename.

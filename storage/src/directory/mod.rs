@@ -84,7 +84,7 @@ impl DataDirectory {
         std::fs::create_dir_all(path).map_err(at(path))?;
         let lock = lock(path)?;
         let manifest = match Manifest::read(path)? {
-            Some(manifest) => manifest,
+            Some(manifest) => manifest.upgraded(path)?,
             None => create(path, options)?,
         };
         let mut directory = Self { path: path.to_owned(), manifest, _lock: lock };

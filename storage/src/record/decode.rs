@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use base::{
-    ClientId, Message, MessageId, Outcome, Qos, QueueId, QueueOwner, Recipient, Record, RegisteredBy, RetainHandling,
-    SessionExpiry, SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will,
+    ClientId, Death, Extras, LetterId, Message, MessageId, Outcome, Qos, QueueId, QueueOwner, Recipient, Record,
+    RegisteredBy, RetainHandling, SessionExpiry, SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter,
+    TopicName, WallMillis, Will,
 };
 use bytes::Bytes;
 use postroad_base as base;
 use smallvec::SmallVec;
 
 use super::wire::Reader;
-use super::{flag, kind};
+use super::{extra, flag, kind};
 
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +70,23 @@ fn record(r: &mut Reader<'_>) -> Result<Record, RecordError> {
         kind::ORDINALS_USED => Record::OrdinalsUsed { next: r.queue()? },
         kind::RETAINED_DUE => Record::RetainedDue { queue: r.queue()?, filter: filter(r)? },
         kind::RETAINED_GIVEN => Record::RetainedGiven { queue: r.queue()?, filter: filter(r)? },
+        kind::TRANSFER => Record::Transfer {
+            queue: r.queue()?,
+            sequence: r.sequence()?,
+            outcome: outcome(r)?,
+            message: Arc::new(message(r)?),
+            recipients: recipients(r)?,
+        },
+        kind::ATTEMPT => Record::Attempt {
+            queue: r.queue()?,
+            sequence: r.sequence()?,
+            attempts: r.varint_u32()?,
+            first: r.time()?,
+            last: r.time()?,
+        },
+        kind::PARK => {
+            Record::Park { queue: r.queue()?, sequence: r.sequence()?, at: r.time()?, note: option(r, |r| r.text())? }
+        }
         other => return Err(RecordError::UnknownKind(other)),
     })
 }
@@ -89,6 +107,7 @@ fn owner(r: &mut Reader<'_>) -> Result<QueueOwner, RecordError> {
         0 => Ok(QueueOwner::Session(ClientId(r.text()?))),
         1 => Ok(QueueOwner::Registration(ClientId(r.text()?))),
         2 => Ok(QueueOwner::Share(r.text()?, r.text()?)),
+        3 => Ok(QueueOwner::Dead),
         _ => Err(RecordError::Invalid("unknown owner of a queue")),
     }
 }
@@ -125,16 +144,7 @@ fn id(r: &mut Reader<'_>) -> Result<MessageId, RecordError> {
 }
 
 fn outcome(r: &mut Reader<'_>) -> Result<Outcome, RecordError> {
-    Ok(match r.u8()? {
-        0 => Outcome::Acknowledged,
-        1 => Outcome::Expired,
-        2 => Outcome::Overflow,
-        3 => Outcome::Refused,
-        4 => Outcome::TooLarge,
-        5 => Outcome::Moved,
-        6 => Outcome::Poison,
-        _ => return Err(RecordError::Invalid("unknown outcome")),
-    })
+    Outcome::from_number(r.u8()?).ok_or(RecordError::Invalid("unknown outcome"))
 }
 
 fn qos(flags: u8) -> Result<Qos, RecordError> {
@@ -172,7 +182,7 @@ fn properties(r: &mut Reader<'_>, flags: u8) -> Result<Bytes, RecordError> {
 }
 
 pub(crate) fn message(r: &mut Reader<'_>) -> Result<Message, RecordError> {
-    let flags = check_flags(r.u8()?, 0b0011_1111)?;
+    let flags = check_flags(r.u8()?, 0b0111_1111)?;
     Ok(Message {
         qos: qos(flags)?,
         retain: flags & flag::RETAIN != 0,
@@ -182,7 +192,48 @@ pub(crate) fn message(r: &mut Reader<'_>) -> Result<Message, RecordError> {
         properties: properties(r, flags)?,
         expires_at: if flags & flag::EXPIRES == 0 { None } else { Some(r.time()?) },
         publisher: if flags & flag::PUBLISHER == 0 { QueueId::NONE } else { r.queue()? },
+        extras: if flags & flag::EXTRAS == 0 { None } else { Some(Box::new(extras(r)?)) },
     })
+}
+
+/// Fields in ascending order, each once.
+fn extras(r: &mut Reader<'_>) -> Result<Extras, RecordError> {
+    let mut fields = Reader::new(r.slice()?);
+    let mut extras = Extras::default();
+    let mut before = 0;
+    while !fields.rest.is_empty() {
+        let field = fields.u8()?;
+        if field <= before {
+            return Err(RecordError::Invalid("extras out of order"));
+        }
+        before = field;
+        match field {
+            extra::DEATH => extras.death = Some(Box::new(death(&mut fields)?)),
+            extra::ORIGINAL => extras.original = Some(id(&mut fields)?),
+            extra::REQUEUES => extras.requeues = fields.varint_u32()?,
+            extra::LETTER => {
+                extras.letter = Some(LetterId { queue: fields.queue()?, sequence: fields.sequence()? });
+            }
+            _ => return Err(RecordError::Invalid("unknown extra")),
+        }
+    }
+    Ok(extras)
+}
+
+fn death(r: &mut Reader<'_>) -> Result<Death, RecordError> {
+    Ok(Death {
+        client: ClientId(r.text()?),
+        is_push: flag_byte(r)?,
+        outcome: outcome(r)?,
+        reason_code: r.u8()?,
+        attempts: r.varint_u32()?,
+        sent: option(r, |r| Ok((r.time()?, r.time()?)))?,
+        at: r.time()?,
+    })
+}
+
+fn flag_byte(r: &mut Reader<'_>) -> Result<bool, RecordError> {
+    option(r, |_| Ok(())).map(|flag| flag.is_some())
 }
 
 fn will(r: &mut Reader<'_>) -> Result<Will, RecordError> {

@@ -1,13 +1,13 @@
 //! Record to bytes.
 
 use base::{
-    Message, QueueId, QueueOwner, Recipient, Record, Sequence, SessionExpiry, SubscriptionOptions, TopicFilter,
-    WallMillis, Will,
+    Death, Extras, Message, QueueId, QueueOwner, Recipient, Record, Sequence, SessionExpiry, SubscriptionOptions,
+    TopicFilter, WallMillis, Will,
 };
 use postroad_base as base;
 
 use super::wire::{put_bytes, put_queue, put_varint};
-use super::{flag, kind};
+use super::{extra, flag, kind};
 
 /// Appends the record to `out`.
 pub fn encode(record: &Record, out: &mut Vec<u8>) {
@@ -95,6 +95,23 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             head(out, kind::RETAINED_GIVEN, *queue);
             put_filter(out, filter);
         }
+        Record::Transfer { queue, sequence, outcome, message: body, recipients } => {
+            delivery(out, kind::TRANSFER, *queue, *sequence);
+            out.push(*outcome as u8);
+            message(out, body);
+            put_recipients(out, recipients);
+        }
+        Record::Attempt { queue, sequence, attempts, first, last } => {
+            delivery(out, kind::ATTEMPT, *queue, *sequence);
+            put_varint(out, u64::from(*attempts));
+            put_varint(out, first.0);
+            put_varint(out, last.0);
+        }
+        Record::Park { queue, sequence, at, note } => {
+            delivery(out, kind::PARK, *queue, *sequence);
+            put_varint(out, at.0);
+            put_option(out, note.as_ref(), |out, note| put_bytes(out, note.as_bytes()));
+        }
     }
 }
 
@@ -135,6 +152,7 @@ fn put_owner(out: &mut Vec<u8>, owner: &QueueOwner) {
             put_bytes(out, name.as_bytes());
             put_bytes(out, filter.as_bytes());
         }
+        QueueOwner::Dead => out.push(3),
     }
 }
 
@@ -161,7 +179,8 @@ pub(crate) fn message(out: &mut Vec<u8>, message: &Message) {
             | flag_if(message.retain, flag::RETAIN)
             | flag_if(message.expires_at.is_some(), flag::EXPIRES)
             | flag_if(publisher.is_some(), flag::PUBLISHER)
-            | flag_if(!message.properties.is_empty(), flag::PROPERTIES),
+            | flag_if(!message.properties.is_empty(), flag::PROPERTIES)
+            | flag_if(message.extras.is_some(), flag::EXTRAS),
     );
     out.extend_from_slice(&message.id.0.to_le_bytes());
     put_bytes(out, message.topic.as_str().as_bytes());
@@ -175,6 +194,44 @@ pub(crate) fn message(out: &mut Vec<u8>, message: &Message) {
     if let Some(queue) = publisher {
         put_queue(out, queue);
     }
+    if let Some(extras) = &message.extras {
+        put_extras(out, extras);
+    }
+}
+
+fn put_extras(out: &mut Vec<u8>, extras: &Extras) {
+    let Extras { death, original, requeues, letter } = extras;
+    let mut fields = Vec::new();
+    if let Some(death) = death {
+        fields.push(extra::DEATH);
+        put_death(&mut fields, death);
+    }
+    if let Some(original) = original {
+        fields.push(extra::ORIGINAL);
+        fields.extend_from_slice(&original.0.to_le_bytes());
+    }
+    if *requeues > 0 {
+        fields.push(extra::REQUEUES);
+        put_varint(&mut fields, u64::from(*requeues));
+    }
+    if let Some(letter) = letter {
+        fields.push(extra::LETTER);
+        put_queue(&mut fields, letter.queue);
+        put_varint(&mut fields, letter.sequence.0);
+    }
+    put_bytes(out, &fields);
+}
+
+fn put_death(out: &mut Vec<u8>, death: &Death) {
+    let Death { client, is_push, outcome, reason_code, attempts, sent, at } = death;
+    put_bytes(out, client.as_str().as_bytes());
+    out.extend_from_slice(&[u8::from(*is_push), *outcome as u8, *reason_code]);
+    put_varint(out, u64::from(*attempts));
+    put_option(out, sent.as_ref(), |out, (first, last)| {
+        put_varint(out, first.0);
+        put_varint(out, last.0);
+    });
+    put_varint(out, at.0);
 }
 
 fn put_will(out: &mut Vec<u8>, will: &Will) {

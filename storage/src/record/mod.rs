@@ -37,6 +37,17 @@ mod kind {
     pub const ORDINALS_USED: u8 = 19;
     pub const RETAINED_DUE: u8 = 20;
     pub const RETAINED_GIVEN: u8 = 21;
+    pub const TRANSFER: u8 = 22;
+    pub const ATTEMPT: u8 = 23;
+    pub const PARK: u8 = 24;
+}
+
+/// First byte of each field of a message's extras.
+mod extra {
+    pub const DEATH: u8 = 1;
+    pub const ORIGINAL: u8 = 2;
+    pub const REQUEUES: u8 = 3;
+    pub const LETTER: u8 = 4;
 }
 
 /// Flag bits of a message, a will, a recipient and the options of a subscription.
@@ -46,6 +57,7 @@ mod flag {
     pub const EXPIRES: u8 = 1 << 3;
     pub const PUBLISHER: u8 = 1 << 4;
     pub const PROPERTIES: u8 = 1 << 5;
+    pub const EXTRAS: u8 = 1 << 6;
 
     pub const IDENTIFIERS_SHIFT: u8 = 3;
     pub const IDENTIFIERS_MANY: u8 = 3;

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 use postroad_base::{
-    ClientId, Message, MessageId, Outcome, PartitionId, Qos, QueueId, QueueOwner, Recipient, Record, RegisteredBy,
-    RetainHandling, Sequence, SessionExpiry, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will,
+    ClientId, Death, Extras, LetterId, Message, MessageId, Outcome, PartitionId, Qos, QueueId, QueueOwner, Recipient,
+    Record, RegisteredBy, RetainHandling, Sequence, SessionExpiry, SubscriptionOptions, Tag, TopicFilter, TopicName,
+    WallMillis, Will,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -41,6 +42,7 @@ pub fn message(n: u64, bytes: usize) -> Arc<Message> {
         retain: false,
         expires_at: None,
         publisher: QueueId::NONE,
+        extras: None,
     })
 }
 
@@ -122,10 +124,36 @@ fn any_tag() -> impl Strategy<Value = Tag> {
 /// Any message.
 pub fn any_message() -> impl Strategy<Value = Arc<Message>> {
     let first = (any::<u128>(), any_topic(), any_bytes(300), any_bytes(20));
-    let second = (any_qos(), any::<bool>(), option::of(any_time()), any_queue());
-    (first, second).prop_map(|((id, topic, payload, properties), (qos, retain, expires_at, publisher))| {
-        let id = MessageId(id);
-        Arc::new(Message { id, topic, payload, properties, qos, retain, expires_at, publisher })
+    let second = (any_qos(), any::<bool>(), option::of(any_time()), any_queue(), option::of(any_extras()));
+    (first, second).prop_map(|((id, topic, payload, properties), (qos, retain, expires_at, publisher, extras))| {
+        let (id, extras) = (MessageId(id), extras.map(Box::new));
+        Arc::new(Message { id, topic, payload, properties, qos, retain, expires_at, publisher, extras })
+    })
+}
+
+fn any_extras() -> impl Strategy<Value = Extras> {
+    let letter = (any_queue(), any_sequence()).prop_map(|(queue, sequence)| LetterId { queue, sequence });
+    (option::of(any_death()), option::of(any::<u128>()), any::<u32>(), option::of(letter)).prop_map(
+        |(death, original, requeues, letter)| Extras {
+            death: death.map(Box::new),
+            original: original.map(MessageId),
+            requeues,
+            letter,
+        },
+    )
+}
+
+fn any_death() -> impl Strategy<Value = Death> {
+    let first = (any_client(), any::<bool>(), any_outcome(), any::<u8>(), any::<u32>());
+    let sent = option::of((any_time(), any_time()));
+    (first, sent, any_time()).prop_map(|((client, is_push, outcome, reason_code, attempts), sent, at)| Death {
+        client,
+        is_push,
+        outcome,
+        reason_code,
+        attempts,
+        sent,
+        at,
     })
 }
 
@@ -161,6 +189,7 @@ fn any_owner() -> impl Strategy<Value = QueueOwner> {
         any_client().prop_map(QueueOwner::Session),
         any_client().prop_map(QueueOwner::Registration),
         (any_text(), any_text()).prop_map(|(name, filter)| QueueOwner::Share(name, filter)),
+        Just(QueueOwner::Dead),
     ]
 }
 
@@ -182,15 +211,7 @@ pub fn any_recipient() -> impl Strategy<Value = Recipient> {
 }
 
 fn any_outcome() -> impl Strategy<Value = Outcome> {
-    prop_oneof![
-        Just(Outcome::Acknowledged),
-        Just(Outcome::Expired),
-        Just(Outcome::Overflow),
-        Just(Outcome::Refused),
-        Just(Outcome::TooLarge),
-        Just(Outcome::Moved),
-        Just(Outcome::Poison),
-    ]
+    proptest::sample::select(&Outcome::ALL[..])
 }
 
 fn any_expiry() -> impl Strategy<Value = SessionExpiry> {
@@ -244,6 +265,20 @@ fn any_delivery_record() -> impl Strategy<Value = Record> {
         }),
         (any_queue(), any_tag()).prop_map(|(queue, tag)| Record::InboundEnd { queue, tag }),
         (any_queue(), any_sequence()).prop_map(|(queue, upto)| Record::Watermark { queue, upto }),
+        (any_queue(), any_sequence(), any_outcome(), any_message(), vec(any_recipient(), 0..4)).prop_map(
+            |(queue, sequence, outcome, message, recipients)| Record::Transfer {
+                queue,
+                sequence,
+                outcome,
+                message,
+                recipients
+            }
+        ),
+        (any_queue(), any_sequence(), any::<u32>(), any_time(), any_time()).prop_map(
+            |(queue, sequence, attempts, first, last)| Record::Attempt { queue, sequence, attempts, first, last }
+        ),
+        (any_queue(), any_sequence(), any_time(), option::of(any_text()))
+            .prop_map(|(queue, sequence, at, note)| Record::Park { queue, sequence, at, note }),
     ]
 }
 

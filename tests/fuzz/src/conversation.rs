@@ -245,6 +245,7 @@ fn delivery(tag: Tag) -> Delivery {
         retain: false,
         expires_at: (number % 7 == 0).then_some(WallMillis(1_500_000)),
         publisher: QueueId::NONE,
+        extras: None,
     };
     Delivery {
         message: Arc::new(message),

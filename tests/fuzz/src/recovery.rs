@@ -163,6 +163,7 @@ fn retain(number: u64, bytes: usize) -> Record {
             retain: true,
             expires_at: None,
             publisher: QueueId::NONE,
+            extras: None,
         }),
     }
 }

@@ -100,6 +100,7 @@ impl Publisher {
             retain: false,
             expires_at: None,
             publisher: QueueId::NONE,
+            extras: None,
         };
         let message = Inbound { message: message.into(), tag: Some(tag), dup };
         self.link.to_server.push_back(Event::Publish { connection, message });

@@ -413,6 +413,7 @@ impl World {
             retain: true,
             expires_at: None,
             publisher: QueueId::NONE,
+            extras: None,
         };
         let message = Inbound { message: message.into(), tag, dup: false };
         publisher.client.to_server.push_back(Event::Publish { connection, message });

@@ -159,6 +159,7 @@ impl World {
             retain: self.random.chance(300),
             expires_at: self.random.chance(300).then(|| WallMillis(self.clock + 1_000)),
             publisher: QueueId::NONE,
+            extras: None,
         };
         Event::Publish {
             connection,

@@ -1,0 +1,278 @@
+//! Looking for letters: those that are stored are read in portions, those in memory are behind them.
+
+use base::{Letter, LetterId, LetterQuery, Outcome, Sequence};
+use postroad_base as base;
+
+use super::act::Action;
+use crate::api::{BacklogEntry, Effect};
+use crate::broker::Broker;
+use crate::queue::Entry;
+use crate::retire::entry_of;
+use crate::session::SessionIndex;
+
+/// Letters that one look takes in its hand; the rest is for the next one.
+const LOOKS_MAX: usize = 1024;
+/// Bytes of letters that one look finds.
+const FOUND_BYTES_MAX: usize = 4 << 20;
+/// Stored letters that are read at once to see whether the oldest are too old.
+const AGE_LOOKS: usize = 8;
+
+/// Something that is asked of the letters.
+#[derive(Debug)]
+pub(super) enum Job {
+    Find(Find),
+    Act(Action),
+    /// The oldest go, as far as they are too many or too old.
+    Trim,
+}
+
+#[derive(Debug)]
+pub(super) struct Find {
+    token: u64,
+    query: LetterQuery,
+    found: Vec<Letter>,
+    bytes: usize,
+    looks: usize,
+    /// What was stored when the portion was asked for: up to here.
+    until: Sequence,
+}
+
+/// Where a job goes on.
+#[derive(Debug)]
+pub(super) enum Progress {
+    Done,
+    /// The same job once more.
+    Again(Job),
+    /// Stored letters of this queue, from behind this one on, have to be read first.
+    Read {
+        job: Job,
+        queue: SessionIndex,
+        after: Sequence,
+        most: usize,
+    },
+}
+
+/// What the old generation has given for the job at hand.
+pub(super) struct Portion<'a> {
+    /// Without those that are over.
+    pub entries: &'a [BacklogEntry],
+    /// The last one that it held.
+    last: Option<Sequence>,
+    /// Nothing stored is behind it.
+    end: bool,
+}
+
+impl Broker {
+    pub(crate) fn find_letters(&mut self, token: u64, query: LetterQuery) {
+        let find = Find { token, query, found: Vec::new(), bytes: 0, looks: 0, until: Sequence(0) };
+        self.start_letters_job(Job::Find(find));
+    }
+
+    pub(super) fn start_letters_job(&mut self, job: Job) {
+        self.letters.jobs.push_back(job);
+        self.do_letters_jobs();
+    }
+
+    pub(super) fn trim_letters(&mut self) {
+        if !self.letters.jobs.iter().any(|job| matches!(job, Job::Trim)) {
+            self.start_letters_job(Job::Trim);
+        }
+    }
+
+    fn do_letters_jobs(&mut self) {
+        while !self.letters.is_reading
+            && let Some(job) = self.letters.jobs.pop_front()
+        {
+            self.do_letters_job(job, None);
+        }
+    }
+
+    fn do_letters_job(&mut self, job: Job, mut portion: Option<Portion<'_>>) {
+        let mut next = Some(job);
+        while let Some(job) = next.take() {
+            let progress = match job {
+                Job::Find(find) => self.find_some(find, portion.take()),
+                Job::Act(action) => self.act_or_read(action, portion.take()),
+                Job::Trim => self.trim_some(portion.take()),
+            };
+            match progress {
+                Progress::Done => {}
+                Progress::Again(job) => next = Some(job),
+                Progress::Read { job, queue, after, most } => {
+                    self.letters.jobs.push_front(job);
+                    self.letters.is_reading = true;
+                    let (queue, bytes_max) = (self.sessions[queue as usize].id, self.config.backlog_bytes_max);
+                    self.effects.push_back(Effect::ReadBacklog { queue, after, messages_max: most, bytes_max });
+                }
+            }
+        }
+    }
+
+    /// A portion has come.
+    pub(crate) fn letters_read(&mut self, index: SessionIndex, entries: &[BacklogEntry], end: bool) {
+        self.letters.is_reading = false;
+        let Some(job) = self.letters.jobs.pop_front() else { return };
+        let skip = self.sessions[index as usize].queue.backlog.as_ref().map(|backlog| &backlog.skip);
+        let lives = |entry: &&BacklogEntry| skip.is_none_or(|skip| !skip.contains(&entry.sequence));
+        let living: Vec<BacklogEntry> = entries.iter().filter(lives).cloned().collect();
+        self.do_letters_job(
+            job,
+            Some(Portion { entries: &living, last: entries.last().map(|entry| entry.sequence), end }),
+        );
+        self.forget_gone();
+        self.do_letters_jobs();
+    }
+
+    /// The batch is stored: what it says is over is not found any more.
+    pub(crate) fn letters_ingested(&mut self) {
+        let going = std::mem::take(&mut self.letters.going);
+        self.letters.gone.extend(going);
+        self.forget_gone();
+    }
+
+    fn forget_gone(&mut self) {
+        if self.letters.is_reading {
+            return; // that read may have begun before
+        }
+        for LetterId { queue, sequence } in std::mem::take(&mut self.letters.gone) {
+            let Some(index) = self.letters.queues.get(&queue) else { continue };
+            if let Some(backlog) = &mut self.sessions[*index as usize].queue.backlog {
+                backlog.skip.remove(&sequence);
+            }
+        }
+    }
+
+    /// The last letter of this queue that is stored and not in memory, if there is one behind `after`.
+    pub(super) fn stored_behind(&self, index: SessionIndex, after: Sequence) -> Option<Sequence> {
+        let backlog = self.sessions[index as usize].queue.backlog.as_ref()?;
+        (backlog.unread > 0 && backlog.until > after).then_some(backlog.until)
+    }
+
+    pub(super) fn letter_of_entry(&self, id: LetterId, entry: &Entry) -> Letter {
+        Letter {
+            id,
+            message: entry.message.clone(),
+            qos: entry.qos,
+            parked: self.letters.parked.get(&id).cloned(),
+            is_leased: self.letters.is_leased(id, self.now.mono),
+        }
+    }
+
+    fn find_some(&mut self, mut find: Find, portion: Option<Portion<'_>>) -> Progress {
+        let after = find.query.after;
+        let Some((queue, index)) = self.letters_queue_from(after) else {
+            return self.tell_found(find, None);
+        };
+        let from = after.filter(|after| after.queue == queue).map_or(Sequence(0), |after| after.sequence);
+        if let Some(portion) = portion {
+            for item in portion.entries {
+                let id = LetterId { queue, sequence: item.sequence };
+                if !self.look_at(&mut find, id, &entry_of(item.clone())) {
+                    return self.tell_found(find, Some(id));
+                }
+            }
+            let looked = portion.last.unwrap_or(from).max(from);
+            let sequence = if portion.end { looked.max(find.until) } else { looked };
+            find.query.after = Some(LetterId { queue, sequence });
+            return Progress::Again(Job::Find(find));
+        }
+        if let Some(until) = self.stored_behind(index, from) {
+            find.until = until;
+            let most = self.config.backlog_messages_max;
+            return Progress::Read { job: Job::Find(find), queue: index, after: from, most };
+        }
+        let young = &self.sessions[index as usize].queue.young;
+        let start = young.partition_point(|entry| entry.sequence <= from);
+        let entries: Vec<Entry> = young.range(start..).take(LOOKS_MAX).cloned().collect();
+        let is_last = start + entries.len() == young.len();
+        for entry in &entries {
+            let id = LetterId { queue, sequence: entry.sequence };
+            if !self.look_at(&mut find, id, entry) {
+                return self.tell_found(find, Some(id));
+            }
+            find.query.after = Some(id);
+        }
+        if !is_last {
+            let next = find.query.after;
+            return self.tell_found(find, next);
+        }
+        find.query.after = Some(LetterId { queue, sequence: Sequence(u64::MAX) });
+        Progress::Again(Job::Find(find))
+    }
+
+    /// The queue in which a look goes on.
+    fn letters_queue_from(&self, after: Option<LetterId>) -> Option<(base::QueueId, SessionIndex)> {
+        let mut queues = self.letters.queues.iter().map(|(queue, index)| (*queue, *index));
+        queues.find(|(queue, _)| {
+            after.is_none_or(|after| {
+                *queue > after.queue || (*queue == after.queue && after.sequence < Sequence(u64::MAX))
+            })
+        })
+    }
+
+    /// Takes the letter if it is meant. Whether the look goes on.
+    fn look_at(&mut self, find: &mut Find, id: LetterId, entry: &Entry) -> bool {
+        find.looks += 1;
+        let letter = self.letter_of_entry(id, entry);
+        if find.query.filter.fits(&letter) {
+            if let Some(lease) = find.query.lease_ms {
+                self.letters.leases.insert(id, self.now.mono.after(lease));
+                self.sweep_letters_later();
+            }
+            find.bytes += entry.size();
+            find.found.push(letter);
+        }
+        find.found.len() < find.query.limit && find.bytes < FOUND_BYTES_MAX && find.looks < LOOKS_MAX
+    }
+
+    fn tell_found(&mut self, find: Find, next: Option<LetterId>) -> Progress {
+        let Find { token, found: letters, .. } = find;
+        self.effects.push_back(Effect::LettersFound { token, letters, next });
+        Progress::Done
+    }
+
+    /// The oldest letters go, as far as they have to.
+    fn trim_some(&mut self, portion: Option<Portion<'_>>) -> Progress {
+        let mut oldest = self.letters.queues.values().copied();
+        let Some(index) = oldest.find(|index| self.sessions[*index as usize].queue.messages() > 0) else {
+            return Progress::Done;
+        };
+        if let Some(portion) = portion {
+            for item in portion.entries {
+                if !self.must_letter_go(item.message.death().map(|death| death.at)) {
+                    return Progress::Done;
+                }
+                self.end_letter(index, &entry_of(item.clone()), Outcome::Retention);
+            }
+            self.nothing_is_stored_before(index, portion.last, portion.end);
+            return Progress::Again(Job::Trim);
+        }
+        if let Some(backlog) = self.sessions[index as usize].queue.backlog.as_ref().filter(|backlog| backlog.unread > 0)
+        {
+            let (after, most) =
+                (backlog.after, if self.has_too_many_letters() { self.config.backlog_messages_max } else { AGE_LOOKS });
+            return Progress::Read { job: Job::Trim, queue: index, after, most };
+        }
+        let Some(entry) = self.sessions[index as usize].queue.young.front().cloned() else { return Progress::Done };
+        if !self.must_letter_go(entry.message.death().map(|death| death.at)) {
+            return Progress::Done;
+        }
+        self.end_letter(index, &entry, Outcome::Retention);
+        Progress::Again(Job::Trim)
+    }
+
+    fn must_letter_go(&self, died: Option<base::WallMillis>) -> bool {
+        self.has_too_many_letters() || died.is_some_and(|at| self.is_letter_old(at))
+    }
+
+    /// The oldest stored letters are over, up to this one; all of them, if that is the `end`, whatever was believed.
+    fn nothing_is_stored_before(&mut self, index: SessionIndex, last: Option<Sequence>, end: bool) {
+        let backlog = &mut self.sessions[index as usize].queue.backlog;
+        if let Some(known) = backlog {
+            known.after = last.unwrap_or(known.after).max(known.after);
+            if end {
+                *backlog = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What the API asks of dead letters: the broker may have to read first, so that answers come later.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use postroad_base::{Letter, LetterAnswer, LetterId};
+use postroad_broker::api::Event;
+use postroad_control::{LetterOrder, LetterReport, LetterResult, LettersPage, LettersQuestion, Properties};
+use postroad_protocol::mqtt::Forwarded;
+
+use super::Shard;
+
+/// Who waits for an answer, by token.
+#[derive(Debug, Default)]
+pub(super) struct Asking {
+    last: u64,
+    found: BTreeMap<u64, flume::Sender<LettersPage>>,
+    done: BTreeMap<u64, flume::Sender<LetterResult>>,
+}
+
+impl Asking {
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+}
+
+impl Shard {
+    pub(super) fn find_letters(&mut self, question: LettersQuestion) {
+        let LettersQuestion { query, answer } = question;
+        let token = self.asking.next();
+        self.asking.found.insert(token, answer);
+        self.handle(Event::FindLetters { token, query: Box::new(query) });
+        self.drain_effects();
+    }
+
+    pub(super) fn act_on_letter(&mut self, order: LetterOrder) {
+        let LetterOrder { id, action, answer } = order;
+        let token = self.asking.next();
+        self.asking.done.insert(token, answer);
+        self.handle(Event::Letter { token, id, action: Box::new(action) });
+        self.drain_effects();
+    }
+
+    pub(super) fn letters_found(&mut self, token: u64, letters: Vec<Letter>, next: Option<LetterId>) {
+        if let Some(answer) = self.asking.found.remove(&token) {
+            let letters = letters.into_iter().map(report).collect();
+            let _gone = answer.try_send(LettersPage { letters, next });
+        }
+    }
+
+    pub(super) fn letter_done(&mut self, token: u64, answer: LetterAnswer) {
+        if let Some(asker) = self.asking.done.remove(&token) {
+            let _gone = asker.try_send(match answer {
+                LetterAnswer::Done(id) => LetterResult::Done(id),
+                LetterAnswer::Letter(letter) => LetterResult::Letter(Box::new(report(*letter))),
+                LetterAnswer::Gone => LetterResult::Gone,
+                LetterAnswer::NoClient => LetterResult::NoClient,
+                LetterAnswer::QueueFull => LetterResult::QueueFull,
+            });
+        }
+    }
+}
+
+fn report(letter: Letter) -> LetterReport {
+    let properties = Arc::new(properties_of(&letter.message.properties));
+    LetterReport { letter, properties }
+}
+
+/// What `calling::encoded` made, or a client.
+fn properties_of(stored: &[u8]) -> Properties {
+    let forwarded = Forwarded::from_stored(stored);
+    Properties {
+        is_text: forwarded.payload_is_text(),
+        content_type: forwarded.content_type().map(Into::into),
+        response_topic: forwarded.response_topic().map(Into::into),
+        correlation_data: forwarded.correlation_data().map(|data| data.to_vec().into()),
+        user: forwarded.user_properties().iter().map(|(name, value)| (name.into(), value.into())).collect(),
+    }
+}

@@ -71,6 +71,8 @@ pub enum Event {
     FindLetters { token: u64, query: Box<LetterQuery> },
     /// Do this with a dead letter; `Effect::LetterDone` tells what became of it.
     Letter { token: u64, id: LetterId, action: Box<LetterAction> },
+    /// Keep this dead letter from elsewhere, for a human if there is a note; `Effect::LetterKept` names it.
+    ImportLetter { token: u64, message: Arc<Message>, note: Option<ByteString> },
     /// Stored bytes are near the limit of the disk (or have fallen below it): refuse publishes with 0x97.
     DiskFull { full: bool },
     /// Sending this delivery has made our own code panic again and again: take it out.
@@ -122,6 +124,8 @@ pub enum Effect {
     SetAside { message: Arc<Message>, clients: Vec<ClientId> },
     /// What a look for dead letters has found, and behind which one to go on; `None`: those were all.
     LettersFound { token: u64, letters: Vec<Letter>, next: Option<LetterId> },
+    /// A letter from elsewhere is kept under this name; `None`: it is not.
+    LetterKept { token: u64, id: Option<LetterId> },
     /// What became of an action.
     LetterDone { token: u64, answer: LetterAnswer },
     /// Something was dropped or refused: count it, and log it at debug level.

@@ -151,6 +151,7 @@ impl Broker {
             Event::Registrations { clients } => self.registrations_of_file(clients),
             Event::FindLetters { token, query } => self.find_letters(token, *query),
             Event::Letter { token, id, action } => self.act_on_letter(token, id, *action),
+            Event::ImportLetter { token, message, note } => self.import_letter(token, message, note),
             Event::DiskFull { full } => self.disk_full = full,
             Event::SetAside { connection, tag } => self.set_aside(connection, tag),
             Event::CutOff { client } => {

@@ -5,15 +5,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postroad_base::ShardId;
+use postroad_base::{LetterAction, LetterFilter, LetterId, LetterQuery, ShardId};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::clients::{ClientReport, ClientsCursor, ClientsFilter, ClientsQuery};
+use crate::letters::{
+    ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersCursor, LettersQuestion,
+};
 use crate::line::{Line, Shards};
 use crate::publication::{Batch, Caller, Outcome, Publication, Turn};
 use crate::report::Request;
 use crate::server::{Phase, Settings, Status};
+
+/// Bytes of the payloads of letters in one answer, at most one shard's answer more.
+const LETTERS_BYTES_MAX: usize = 4 << 20;
 
 /// See the module head.
 #[derive(Debug)]
@@ -142,6 +148,58 @@ impl Api {
         let (answer, answered) = flume::bounded(1);
         let home = self.shards.borrow().home_of_client(client);
         self.ask(home, Request::Client { client: client.into(), cut_off, answer }, answered).await
+    }
+
+    /// Looks for letters on one shard after the other, from there on, until it has found so many. `lease_ms`: they are leased for so
+    /// long.
+    pub async fn letters(
+        &self,
+        filter: &LetterFilter,
+        from: LettersCursor,
+        limit: usize,
+        lease_ms: Option<u64>,
+    ) -> Result<(Vec<LetterReport>, Option<LettersCursor>), NoAnswer> {
+        let count = self.shards.borrow().lines.len();
+        let (mut found, mut bytes, mut cursor) = (Vec::new(), 0, Some(from));
+        while let Some(at) = cursor
+            && found.len() < limit
+            && bytes < LETTERS_BYTES_MAX
+        {
+            let limit = limit - found.len();
+            let query = LetterQuery { after: at.after, filter: filter.clone(), limit, lease_ms };
+            let (answer, answered) = flume::bounded(1);
+            let question = LettersQuestion { query, answer };
+            let page = self.ask(at.shard, Request::Letters(Box::new(question)), answered).await?;
+            bytes += page.letters.iter().map(|report| report.letter.message.payload.len()).sum::<usize>();
+            found.extend(page.letters);
+            cursor = match page.next {
+                Some(after) => Some(LettersCursor { after: Some(after), ..at }),
+                None => {
+                    let next = LettersCursor::first_of(ShardId(at.shard.0 + 1));
+                    Some(next).filter(|next| usize::from(next.shard.0) < count)
+                }
+            };
+        }
+        Ok((found, cursor))
+    }
+
+    /// Does something with a letter.
+    pub async fn act_on_letter(&self, id: LetterId, action: LetterAction) -> Result<LetterResult, NoAnswer> {
+        let (answer, answered) = flume::bounded(1);
+        let shards = Arc::clone(&self.shards.borrow());
+        let Some(placement) = &shards.placement else { return Err(NoAnswer::NotServing) };
+        if id.queue.partition().0 >= placement.partitions() {
+            return Ok(LetterResult::Gone);
+        }
+        let home = placement.shard_of(id.queue.partition());
+        self.ask(home, Request::Letter(Box::new(LetterOrder { id, action, answer })), answered).await
+    }
+
+    /// Keeps a letter from elsewhere, where its client lives; its name here, or `None` if none are kept.
+    pub async fn import_letter(&self, import: ImportedLetter) -> Result<Option<LetterId>, NoAnswer> {
+        let (answer, answered) = flume::bounded(1);
+        let home = self.shards.borrow().home_of_client(import.death.client.as_str());
+        self.ask(home, Request::ImportLetter(Box::new(LetterImport { import, answer })), answered).await
     }
 
     async fn ask<T>(&self, shard: ShardId, request: Request, answered: flume::Receiver<T>) -> Result<T, NoAnswer> {

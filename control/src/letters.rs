@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use postroad_base::{Letter, LetterAction, LetterId, LetterQuery, MessageId, ShardId};
-use serde::Serialize;
+use bytes::Bytes;
+use postroad_base::{
+    ClientId, Death, Letter, LetterAction, LetterId, LetterQuery, MessageId, Outcome, Qos, ShardId, TopicName,
+    WallMillis,
+};
+use serde::{Deserialize, Serialize};
 
-use crate::publication::Properties;
+use crate::publication::{Properties, base64_of, checked, topic_of};
 
 /// A letter, with what travelled with its message.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +66,40 @@ pub enum LetterResult {
     QueueFull,
 }
 
+/// A letter from another server, or from a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImportedLetter {
+    /// Of its message; new if it is `None`.
+    pub message_id: Option<MessageId>,
+    /// The message of which this one is a requeue.
+    pub original: Option<MessageId>,
+    /// How many requeues lie between them.
+    pub requeues: u32,
+    /// Where it was published to.
+    pub topic: TopicName,
+    /// The application's bytes.
+    pub payload: Bytes,
+    /// At which level its client was to get it.
+    pub qos: Qos,
+    /// The retain flag that its client was to see.
+    pub retain: bool,
+    /// What travelled with it.
+    pub properties: Properties,
+    /// How its delivery ended.
+    pub death: Death,
+    /// It waits for a human, with this note.
+    pub parked: Option<String>,
+}
+
+/// Keep this letter.
+#[derive(Debug)]
+pub struct LetterImport {
+    /// Which one.
+    pub import: ImportedLetter,
+    /// Where its name goes, once it is as safe as `durability` asks; `None`: none are kept.
+    pub answer: flume::Sender<Option<LetterId>>,
+}
+
 /// Where a look over all shards goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LettersCursor {
@@ -90,39 +128,61 @@ impl LettersCursor {
 }
 
 /// A letter in JSON.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct LetterJson {
+    #[serde(default)]
     id: String,
-    message_id: String,
+    #[serde(default)]
+    message_id: Option<String>,
     /// The message of which this one is a requeue: the first of its line.
+    #[serde(default)]
     original_id: Option<String>,
+    #[serde(default)]
     requeues: u32,
     topic: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Text goes as it is, other bytes in base64.
+    #[serde(default)]
     payload: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     payload_base64: Option<String>,
     qos: u8,
+    #[serde(default)]
     retain: bool,
+    #[serde(default)]
+    is_text: bool,
+    #[serde(default)]
     content_type: Option<String>,
+    #[serde(default)]
     response_topic: Option<String>,
+    #[serde(default)]
     correlation_data_base64: Option<String>,
+    #[serde(default)]
     properties: Vec<(String, String)>,
+    #[serde(default)]
     published_unix_ms: u64,
     client: String,
+    #[serde(default)]
     is_push: bool,
-    reason: &'static str,
+    reason: String,
+    #[serde(default)]
     reason_code: u8,
+    #[serde(default)]
     attempts: u32,
+    #[serde(default)]
     first_sent_unix_ms: Option<u64>,
+    #[serde(default)]
     last_sent_unix_ms: Option<u64>,
     died_unix_ms: u64,
+    #[serde(default)]
     parked: Option<ParkedJson>,
+    #[serde(default)]
     is_leased: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct ParkedJson {
+    #[serde(default)]
     since_unix_ms: u64,
     note: String,
 }
@@ -136,7 +196,7 @@ impl LetterJson {
         let base64 = |bytes: &[u8]| BASE64_STANDARD.encode(bytes);
         Some(Self {
             id: id.to_string(),
-            message_id: message.id.to_string(),
+            message_id: Some(message.id.to_string()),
             original_id: Some(message.original()).filter(|original| *original != message.id).map(|id| id.to_string()),
             requeues: message.requeues(),
             topic: message.topic.to_string(),
@@ -144,6 +204,7 @@ impl LetterJson {
             payload_base64: if text.is_some() { None } else { Some(base64(&message.payload)) },
             qos: qos.number(),
             retain: message.retain,
+            is_text: properties.is_text,
             content_type: properties.content_type.as_ref().map(ToString::to_string),
             response_topic: properties.response_topic.as_ref().map(ToString::to_string),
             correlation_data_base64: properties.correlation_data.as_ref().map(|data| base64(data)),
@@ -151,7 +212,7 @@ impl LetterJson {
             published_unix_ms: message.id.published_at().0,
             client: death.client.as_str().to_owned(),
             is_push: death.is_push,
-            reason: death.outcome.name(),
+            reason: death.outcome.name().to_owned(),
             reason_code: death.reason_code,
             attempts: death.attempts,
             first_sent_unix_ms: death.sent.map(|(first, _)| first.0),
@@ -162,5 +223,107 @@ impl LetterJson {
                 .map(|parked| ParkedJson { since_unix_ms: parked.at.0, note: parked.note.to_string() }),
             is_leased: *is_leased,
         })
+    }
+    /// As it is imported: anything that MQTT can't carry is refused.
+    pub fn import(self) -> Result<ImportedLetter, String> {
+        let id = |name: &str, text: Option<String>| {
+            let parse = |text: String| {
+                let number = u128::from_str_radix(&text, 16).ok().filter(|_| text.len() == 32);
+                number.map(MessageId).ok_or_else(|| format!("{name} must be 32 hexadecimal digits"))
+            };
+            text.map(parse).transpose()
+        };
+        let text = |name: &str, text: Option<String>| text.map(|text| checked(name, text)).transpose();
+        let payload = match (self.payload, self.payload_base64) {
+            (Some(text), None) => text.into(),
+            (None, Some(text)) => base64_of(&text)?,
+            (None, None) => Bytes::new(),
+            (Some(_), Some(_)) => return Err("give one of payload and payload_base64".into()),
+        };
+        let correlation_data = self.correlation_data_base64.as_deref().map(base64_of).transpose()?;
+        if correlation_data.as_ref().is_some_and(|data| data.len() > usize::from(u16::MAX)) {
+            return Err("correlation_data_base64 has more than 65,535 bytes".into());
+        }
+        let user: Result<Vec<_>, String> = self
+            .properties
+            .into_iter()
+            .map(|(name, value)| Ok((checked("a property", name)?, checked("a property", value)?)))
+            .collect();
+        let outcome =
+            Outcome::from_name(&self.reason).ok_or_else(|| format!("there is no reason {:?}", self.reason))?;
+        let sent = self.first_sent_unix_ms.zip(self.last_sent_unix_ms);
+        Ok(ImportedLetter {
+            message_id: id("message_id", self.message_id)?,
+            original: id("original_id", self.original_id)?,
+            requeues: self.requeues,
+            topic: topic_of(&self.topic)?,
+            payload,
+            qos: Qos::from_number(self.qos).filter(|qos| qos.is_acknowledged()).ok_or("qos must be 1 or 2")?,
+            retain: self.retain,
+            properties: Properties {
+                is_text: self.is_text,
+                content_type: text("content_type", self.content_type)?,
+                response_topic: text("response_topic", self.response_topic)?,
+                correlation_data,
+                user: user?,
+            },
+            death: Death {
+                client: ClientId(checked("client", self.client)?),
+                is_push: self.is_push,
+                outcome,
+                reason_code: self.reason_code,
+                attempts: self.attempts,
+                sent: sent.map(|(first, last)| (WallMillis(first), WallMillis(last))),
+                at: WallMillis(self.died_unix_ms),
+            },
+            parked: self.parked.map(|parked| parked.note),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LETTER: &str = r#"{"topic": "t/1", "payload_base64": "AP8=", "qos": 2, "client": "truck-7", "reason": "refused",
+        "reason_code": 131, "died_unix_ms": 5, "properties": [["k", "v"]], "parked": {"note": "look"}}"#;
+
+    #[test]
+    fn what_is_shown_is_read_back() {
+        let letter: LetterJson = serde_json::from_str(LETTER).expect("a letter");
+        let import = letter.import().expect("a good letter");
+        assert_eq!((&import.payload[..], import.qos), (&[0, 255][..], Qos::ExactlyOnce));
+        assert_eq!((import.death.outcome, import.death.reason_code), (Outcome::Refused, 131));
+        assert_eq!(import.parked.as_deref(), Some("look"));
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused_with_a_reason() {
+        let refused = |from: &str, to: &str| {
+            let text = LETTER.replace(from, to);
+            assert_ne!(text, LETTER);
+            serde_json::from_str::<LetterJson>(&text).map_err(|error| error.to_string()).and_then(LetterJson::import)
+        };
+        for (from, to, why) in [
+            ("t/1", "t/#", "topic"),
+            ("\"qos\": 2", "\"qos\": 0", "qos"),
+            ("\"refused\"", "\"bored\"", "reason"),
+            ("AP8=", "??", "base64"),
+            ("truck-7", "\\u0000", "client"),
+            ("\"parked\"", "\"porked\"", "unknown field"),
+        ] {
+            let error = refused(from, to).expect_err(to);
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_is_read_back() {
+        for text in ["0", "12", "1.0-3-1017"] {
+            assert_eq!(LettersCursor::parse(text).map(LettersCursor::text).as_deref(), Some(text));
+        }
+        for wrong in ["", "a", "1.", "1.0-3", "70000"] {
+            assert_eq!(LettersCursor::parse(wrong), None, "{wrong:?}");
+        }
     }
 }

@@ -27,7 +27,9 @@ mod tokens;
 pub use clients::{
     ClientReport, ClientsFilter, ClientsPage, ClientsQuery, Place, QueueReport, RegistrationReport, SessionReport,
 };
-pub use letters::{LetterOrder, LetterReport, LetterResult, LettersPage, LettersQuestion};
+pub use letters::{
+    ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersPage, LettersQuestion,
+};
 pub use line::{Line, Shards};
 pub use publication::{Batch, Caller, Outcome, Properties, Publication, Turn};
 pub use report::{Histogram, InterfaceReport, LogReport, Request, ShardReport};

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use bytestring::ByteString;
 use postroad_base::{MessageId, Qos, ReasonCode, TopicName};
@@ -84,6 +86,25 @@ impl Properties {
         let user = self.user.iter().map(|(name, value)| 5 + name.len() + value.len());
         texts.chain(user).sum::<usize>() + self.correlation_data.as_ref().map_or(0, Bytes::len)
     }
+}
+
+/// Longest text and binary that MQTT has (version 5, sections 1.5.4 and 1.5.6).
+pub(crate) const TEXT_BYTES_MAX: usize = u16::MAX as usize;
+pub(crate) fn topic_of(topic: &str) -> Result<TopicName, String> {
+    TopicName::new(topic).map_err(|error| format!("topic {topic:?}: {error}"))
+}
+
+/// A text as MQTT can carry it.
+pub(crate) fn checked(name: &str, text: String) -> Result<ByteString, String> {
+    if text.len() > TEXT_BYTES_MAX || text.contains('\0') {
+        return Err(format!("{name} must have at most {TEXT_BYTES_MAX} bytes, none of them 0"));
+    }
+    Ok(text.into())
+}
+
+pub(crate) fn base64_of(text: &str) -> Result<Bytes, String> {
+    let decoded = BASE64_STANDARD.decode(text);
+    decoded.map(Into::into).map_err(|error| format!("bad base64: {error}"))
 }
 
 /// Messages of one caller for one shard. They are taken in in this order.

@@ -10,7 +10,7 @@ use bytestring::ByteString;
 use postroad_base::{DeliveryTimes, ShardId};
 
 use crate::clients::{ClientReport, ClientsQuery};
-use crate::letters::{LetterOrder, LettersQuestion};
+use crate::letters::{LetterImport, LetterOrder, LettersQuestion};
 use crate::publication::Batch;
 
 /// What a shard can be asked. Closed: a new need is a new variant.
@@ -26,6 +26,8 @@ pub enum Request {
     Letters(Box<LettersQuestion>),
     /// Do something with one.
     Letter(Box<LetterOrder>),
+    /// Keep one from elsewhere.
+    ImportLetter(Box<LetterImport>),
     /// Find clients.
     Clients(Box<ClientsQuery>),
     /// Tell of one client, after its connection has ended if that is wanted; `None`: nothing is known of it.

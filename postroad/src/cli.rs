@@ -29,6 +29,8 @@ pub enum Command {
     Publish(Box<PublishArgs>),
     /// See clients and what waits for them, or end a connection, through the API.
     Client(ClientArgs),
+    /// See dead letters, and say what becomes of them, through the API.
+    Dlq(DlqArgs),
     /// Watch what a server does: rates, times, queues, shards, and the clients that are furthest behind.
     Top(TopArgs),
     /// Publish messages.
@@ -100,8 +102,8 @@ pub struct TokenArgs {
     /// Put the caller into this group. Can be given many times.
     #[arg(long, value_name = "GROUP", conflicts_with = "delete")]
     pub group: Vec<String>,
-    /// What the token is good for: publish (the default), clients. Can be given many times.
-    #[arg(long, value_name = "RIGHT", conflicts_with = "delete", value_parser = ["publish", "clients"])]
+    /// What the token is good for: publish (the default), clients, dead_letters. Can be given many times.
+    #[arg(long, value_name = "RIGHT", conflicts_with = "delete", value_parser = ["publish", "clients", "dead_letters"])]
     pub right: Vec<String>,
     /// Remove all tokens of this name.
     #[arg(long, requires = "file")]
@@ -164,6 +166,128 @@ pub enum ClientAction {
         /// Its identifier.
         client: String,
     },
+}
+
+#[derive(Args, Debug)]
+pub struct DlqArgs {
+    #[command(subcommand)]
+    pub action: DlqAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DlqAction {
+    /// List dead letters, the oldest of each shard first.
+    List {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        filter: LetterFilterArgs,
+        /// Stop after so many.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+    },
+    /// Show all that is known of a letter, and its message.
+    Show {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Its name, such as 0-3-1017.
+        letter: String,
+    },
+    /// Send letters again: to their clients, or to whoever subscribes to a topic.
+    Requeue(RequeueArgs),
+    /// Drop letters.
+    Drop {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        choice: LetterChoice,
+    },
+    /// Keep letters for a human: they are leased to nobody.
+    Park {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        choice: LetterChoice,
+        /// Why.
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        note: String,
+    },
+    /// No human needs to look at them any more.
+    Unpark {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        choice: LetterChoice,
+    },
+    /// Print letters as JSON, one in a line. They stay.
+    Export {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        filter: LetterFilterArgs,
+    },
+    /// Keep the letters of a file as export prints them, as new ones.
+    Import {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// The file; - is standard input.
+        #[arg(default_value = "-")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct RequeueArgs {
+    #[command(flatten)]
+    pub api: ApiArgs,
+    #[command(flatten)]
+    pub choice: LetterChoice,
+    /// Publish to this topic, not to the letter's client.
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<String>,
+    /// Time that the new message is worth delivering, in seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub ttl: Option<u32>,
+    #[command(flatten)]
+    pub payload: PayloadArgs,
+}
+
+/// Which letters something is done with.
+#[derive(Args, Debug)]
+pub struct LetterChoice {
+    /// Names of letters, such as 0-3-1017.
+    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "LETTER")]
+    pub letter: Vec<String>,
+    /// All that fit the options.
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub filter: LetterFilterArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct LetterFilterArgs {
+    /// Only those of this client.
+    #[arg(long, value_name = "NAME")]
+    pub client: Option<String>,
+    /// Only those whose topic matches.
+    #[arg(long = "topic-filter", value_name = "FILTER")]
+    pub topic: Option<String>,
+    /// Only those that ended so: refused, too_large, overflow, unacknowledged, attempts.
+    #[arg(long, value_name = "REASON")]
+    pub reason: Option<String>,
+    /// Only those that ended in the last so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub since: Option<u64>,
+    /// Only those that ended longer ago than that.
+    #[arg(long, value_name = "SECONDS")]
+    pub until: Option<u64>,
+    /// Only those that wait for a human.
+    #[arg(long, conflicts_with = "unparked")]
+    pub parked: bool,
+    /// Only those that do not.
+    #[arg(long)]
+    pub unparked: bool,
 }
 
 #[derive(Args, Debug)]

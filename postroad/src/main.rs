@@ -50,6 +50,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Token(args) => token::token(&args)?,
         Command::Publish(args) => return api::publish(&args),
         Command::Client(args) => api::client(&args.action)?,
+        Command::Dlq(args) => api::dlq(&args.action)?,
         Command::Top(args) => api::top(&args)?,
         Command::Pub(args) => mqtt::publish(&args)?,
         Command::Sub(mut args) => match mqtt::subscribe(&mut args)? {

@@ -23,12 +23,13 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 use base::{
-    Death, Extras, LetterId, Message, MonoMillis, Outcome, Parked, PartitionId, Qos, QueueId, QueueOwner, Recipient,
-    Record, Sequence, SessionExpiry, TopicName, WallMillis,
+    Death, Extras, LetterId, Message, MessageId, MonoMillis, Outcome, Parked, PartitionId, Qos, QueueId, QueueOwner,
+    Recipient, Record, Sequence, SessionExpiry, TopicName, WallMillis,
 };
 use postroad_base as base;
+use smallvec::SmallVec;
 
-use crate::api::Counted;
+use crate::api::{Counted, Effect};
 use crate::broker::Broker;
 use crate::config::QueuePolicy;
 use crate::gate::Waiter;
@@ -147,6 +148,41 @@ impl Broker {
             self.park(letters, id, Some(note.into()));
         }
         self.announce_letter(id, &message);
+        self.keep_letters_few();
+    }
+
+    /// Keeps a letter from elsewhere. Nobody is told of it on `$dead/…`: it did not die here.
+    pub(crate) fn import_letter(
+        &mut self,
+        token: u64,
+        mut message: Arc<Message>,
+        note: Option<bytestring::ByteString>,
+    ) {
+        if self.config.letters_max == 0 || self.disk_full || message.death().is_none() {
+            return self.effects.push_back(Effect::LetterKept { token, id: None });
+        }
+        if message.id == MessageId(0) {
+            Arc::make_mut(&mut message).id = self.ids.next(self.now.wall);
+        }
+        let letters = self.letters_queue();
+        let queue = self.sessions[letters as usize].id;
+        let (qos, retain) = (message.qos, message.retain);
+        let recipient = Recipient { queue, qos, retain, given: true, identifiers: SmallVec::new(), group: None };
+        let sequence = if self.config.durable {
+            self.append(Record::Publish { message: Arc::clone(&message), recipients: vec![recipient] })
+        } else {
+            self.position()
+        };
+        let identifiers = SmallVec::new();
+        self.add_letter(
+            letters,
+            Entry { sequence, message, identifiers, qos, retain, dup: false, stored: false, group: None },
+        );
+        let id = LetterId { queue, sequence };
+        if note.is_some() {
+            self.park(letters, id, note);
+        }
+        self.after_commit(Waiter::Emit(Box::new(Effect::LetterKept { token, id: Some(id) })));
         self.keep_letters_few();
     }
 

@@ -747,6 +747,7 @@ fn words_of(effect: &Effect) -> Option<String> {
             lines.push(next.map_or("that was all".to_owned(), |next| format!("more behind {next}")));
             lines.join("\n    ")
         }
+        Effect::LetterKept { id, .. } => format!("kept {}", id.map_or("none".to_owned(), |id| id.to_string())),
         Effect::LetterDone { answer, .. } => match answer {
             LetterAnswer::Done(id) => format!("done{}", id.map_or("", |_| ", as a new message")),
             LetterAnswer::Letter(letter) => letter_words(letter),

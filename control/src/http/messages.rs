@@ -20,7 +20,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use postroad_base::{Qos, TopicName};
+use postroad_base::Qos;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -28,11 +28,9 @@ use tokio::time::timeout;
 
 use super::problem::Problem;
 use super::{Peer, Server, json_page};
-use crate::publication::{Caller, Outcome, Properties, Publication};
+use crate::publication::{Caller, Outcome, Properties, Publication, TEXT_BYTES_MAX, base64_of, checked, topic_of};
 use crate::tokens::Right;
 
-/// Longest text and binary that MQTT has (version 5, sections 1.5.4 and 1.5.6).
-const TEXT_BYTES_MAX: usize = u16::MAX as usize;
 /// Messages of one request, or of one line of a stream: each topic counts.
 const MESSAGES_MAX: usize = 10_000;
 /// How much larger than its body a request may be, once each topic has its message.
@@ -153,7 +151,7 @@ pub(super) async fn publish(
 
 impl Server {
     /// The whole body, within its limits of size and time.
-    async fn whole(&self, body: Body) -> Result<Bytes, Problem> {
+    pub(super) async fn whole(&self, body: Body) -> Result<Bytes, Problem> {
         let most = self.settings.body_bytes_max;
         let read = timeout(self.settings.request_timeout, to_bytes(body, most)).await;
         let late =
@@ -409,24 +407,6 @@ fn payload_of(message: &Message<'_>) -> Result<(Bytes, bool, Option<&'static str
 fn qos_of(number: Option<u8>) -> Result<Qos, String> {
     let number = number.unwrap_or(1);
     Qos::from_number(number).ok_or_else(|| format!("qos must be 0, 1 or 2, not {number}"))
-}
-
-fn topic_of(topic: &str) -> Result<TopicName, String> {
-    TopicName::new(topic).map_err(|error| format!("topic {topic:?}: {error}"))
-}
-
-/// A text as MQTT can carry it.
-fn checked(name: &str, text: String) -> Result<bytestring::ByteString, String> {
-    if text.len() > TEXT_BYTES_MAX || text.contains('\0') {
-        return Err(format!("{name} must have at most {TEXT_BYTES_MAX} bytes, none of them 0"));
-    }
-    Ok(text.into())
-}
-
-fn base64_of(text: &str) -> Result<Bytes, String> {
-    use base64::Engine;
-    let decoded = base64::engine::general_purpose::STANDARD.decode(text);
-    decoded.map(Into::into).map_err(|error| format!("bad base64: {error}"))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod caller;
 mod clients;
+mod letters;
 mod messages;
 mod pages;
 mod problem;
@@ -93,11 +94,19 @@ fn router(server: &Arc<Server>) -> Router {
         .route("/v1/clients", get(clients::list))
         .route("/v1/clients/{client}", get(clients::show))
         .route("/v1/clients/{client}/disconnect", post(clients::disconnect))
+        .route("/v1/dead-letters", get(letters::list).post(letters::import))
+        .route("/v1/dead-letters/lease", post(letters::lease))
+        .route("/v1/dead-letters/{letter}", get(letters::show))
+        .route("/v1/dead-letters/{letter}/requeue", post(letters::requeue))
+        .route("/v1/dead-letters/{letter}/drop", post(letters::drop_letter))
+        .route("/v1/dead-letters/{letter}/park", post(letters::park))
+        .route("/v1/dead-letters/{letter}/unpark", post(letters::unpark))
+        .route("/v1/dead-letters/{letter}/release", post(letters::release))
         .fallback(async || {
             Problem::new(
                 StatusCode::NOT_FOUND,
                 "not_found",
-                "there are /ready, /health, /metrics, /v1/messages and /v1/clients",
+                "there are /ready, /health, /metrics, /v1/messages, /v1/clients and /v1/dead-letters",
             )
         })
         .method_not_allowed_fallback(async || {
@@ -193,13 +202,13 @@ mod tests {
     #[test]
     fn the_document_describes_every_route_and_no_other() {
         let routes = include_str!("mod.rs").lines().filter_map(|line| line.trim().strip_prefix(".route(\""));
-        let of_route = |line: &str| {
+        let of_route = |line: &'static str| {
             let (path, rest) = line.split_once("\", ").expect("a path, then what serves it");
-            let (method, _) = rest.split_once('(').expect("a method");
-            (path.to_owned(), method.to_owned())
+            let methods = rest.split(").").filter_map(|served| served.split_once('('));
+            methods.map(move |(method, _)| (path.to_owned(), method.to_owned())).collect::<Vec<_>>()
         };
         let routes: BTreeSet<(String, String)> =
-            routes.map(of_route).filter(|(path, _)| path.starts_with("/v1/")).collect();
+            routes.flat_map(of_route).filter(|(path, _)| path.starts_with("/v1/")).collect();
         let document: serde_json::Value = serde_json::from_str(OPENAPI).expect("JSON");
         let paths = document["paths"].as_object().expect("paths");
         let methods = paths.iter().flat_map(|(path, item)| {

@@ -344,7 +344,7 @@ impl Calling {
     }
 }
 
-fn encoded(properties: &Properties) -> Bytes {
+pub(super) fn encoded(properties: &Properties) -> Bytes {
     if *properties == Properties::default() {
         return Bytes::new();
     }

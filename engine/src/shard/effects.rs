@@ -77,6 +77,7 @@ impl Shard {
             }
             Effect::Ingest { batch } => self.ingest(batch),
             Effect::LettersFound { token, letters, next } => self.letters_found(token, letters, next),
+            Effect::LetterKept { token, id } => self.letter_kept(token, id),
             Effect::LetterDone { token, answer } => self.letter_done(token, answer),
             Effect::SetAside { message, clients } => self.keep_aside(&message, &clients),
             Effect::Count { what, by } => tracing::debug!(shard = self.id.0, what = what.name(), by, "counted"),

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use postroad_base::{Letter, LetterAnswer, LetterId};
+use postroad_base::{Extras, Letter, LetterAnswer, LetterId, Message, MessageId, QueueId};
 use postroad_broker::api::Event;
-use postroad_control::{LetterOrder, LetterReport, LetterResult, LettersPage, LettersQuestion, Properties};
+use postroad_control::{
+    ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersPage, LettersQuestion, Properties,
+};
 use postroad_protocol::mqtt::Forwarded;
 
 use super::Shard;
+use super::calling::encoded;
 
 /// Who waits for an answer, by token.
 #[derive(Debug, Default)]
@@ -16,6 +19,7 @@ pub(super) struct Asking {
     last: u64,
     found: BTreeMap<u64, flume::Sender<LettersPage>>,
     done: BTreeMap<u64, flume::Sender<LetterResult>>,
+    kept: BTreeMap<u64, flume::Sender<Option<LetterId>>>,
 }
 
 impl Asking {
@@ -40,6 +44,35 @@ impl Shard {
         self.asking.done.insert(token, answer);
         self.handle(Event::Letter { token, id, action: Box::new(action) });
         self.drain_effects();
+    }
+
+    pub(super) fn import_letter(&mut self, import: LetterImport) {
+        let LetterImport { import, answer } = import;
+        let token = self.asking.next();
+        self.asking.kept.insert(token, answer);
+        let ImportedLetter { message_id, original, requeues, topic, payload, qos, retain, properties, death, parked } =
+            import;
+        let extras = Extras { death: Some(Box::new(death)), original, requeues, letter: None };
+        let message = Message {
+            id: message_id.unwrap_or(MessageId(0)),
+            topic,
+            payload,
+            properties: encoded(&properties),
+            qos,
+            retain,
+            expires_at: None,
+            publisher: QueueId::NONE,
+            extras: Some(Box::new(extras)),
+        };
+        let note = parked.map(Into::into);
+        self.handle(Event::ImportLetter { token, message: Arc::new(message), note });
+        self.drain_effects();
+    }
+
+    pub(super) fn letter_kept(&mut self, token: u64, id: Option<LetterId>) {
+        if let Some(answer) = self.asking.kept.remove(&token) {
+            let _gone = answer.try_send(id);
+        }
     }
 
     pub(super) fn letters_found(&mut self, token: u64, letters: Vec<Letter>, next: Option<LetterId>) {

@@ -359,6 +359,7 @@ impl Shard {
             }
             Request::Publish(batch) => self.called(*batch),
             Request::Letters(question) => self.find_letters(*question),
+            Request::ImportLetter(import) => self.import_letter(*import),
             Request::Letter(order) => self.act_on_letter(*order),
             Request::Clients(query) => self.find_clients(*query),
             Request::Client { client, cut_off, answer } => self.tell_of_client(&client, cut_off, &answer),

@@ -1,6 +1,7 @@
 //! Subcommands that call the API of a running server, over HTTP.
 
 mod client;
+mod dlq;
 mod publish;
 mod samples;
 mod top;
@@ -14,6 +15,7 @@ use ureq::{Agent, RequestBuilder};
 use crate::cli::ApiArgs;
 
 pub use client::client;
+pub use dlq::dlq;
 pub use publish::publish;
 pub use top::top;
 

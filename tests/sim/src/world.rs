@@ -226,7 +226,9 @@ impl World {
                 self.shards[shard].jobs.push_back(Job::Ingest(batch));
             }
             Effect::Count { .. } => {}
-            Effect::LettersFound { .. } | Effect::LetterDone { .. } => unreachable!("nobody asks for letters here"),
+            Effect::LettersFound { .. } | Effect::LetterKept { .. } | Effect::LetterDone { .. } => {
+                unreachable!("nobody asks for letters here")
+            }
             Effect::SetAside { .. } => unreachable!("nothing is named as poison here"),
             Effect::Close { connection, .. } => self.cut(connection),
             Effect::Park { connection } => {

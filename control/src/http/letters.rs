@@ -1,0 +1,294 @@
+//! `/v1/dead-letters`: what nobody has got, and what becomes of it.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use postroad_base::{LetterAction, LetterFilter, LetterId, Outcome, Requeue, ShardId, TopicFilter, WallMillis};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::problem::Problem;
+use super::{Peer, Server, json_page};
+use crate::letters::{LetterJson, LetterResult, LettersCursor};
+use crate::publication::{Publication, base64_of, checked, topic_of};
+use crate::tokens::Right;
+
+/// Letters of one answer, if nothing else is said, and at most.
+const LIMIT: usize = 100;
+const LIMIT_MAX: usize = 1_000;
+/// How long a lease is, if nothing else is said, and at most, in seconds.
+const LEASE_SECONDS: u64 = 60;
+const LEASE_SECONDS_MAX: u64 = 86_400;
+
+/// Which letters.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    client: Option<String>,
+    topic: Option<String>,
+    reason: Option<String>,
+    since_unix_ms: Option<u64>,
+    until_unix_ms: Option<u64>,
+    parked: Option<bool>,
+    leased: Option<bool>,
+    limit: Option<usize>,
+    after: Option<String>,
+    /// Of a lease.
+    seconds: Option<u64>,
+}
+
+/// How a letter is sent again.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Again {
+    topic: Option<String>,
+    payload: Option<String>,
+    payload_base64: Option<String>,
+    ttl_seconds: Option<u32>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Note {
+    #[serde(default)]
+    note: String,
+}
+
+impl Wanted {
+    fn filter(&self) -> Result<LetterFilter, Problem> {
+        let topic = self.topic.as_deref().map(TopicFilter::new).transpose();
+        let outcome = self
+            .reason
+            .as_deref()
+            .map(|name| Outcome::from_name(name).ok_or_else(|| Problem::bad(format!("there is no reason {name:?}"))));
+        Ok(LetterFilter {
+            client: self.client.clone().map(Into::into),
+            topic: topic.map_err(|error| Problem::bad(format!("topic: {error}")))?,
+            outcome: outcome.transpose()?,
+            since: self.since_unix_ms.map(WallMillis),
+            until: self.until_unix_ms.map(WallMillis),
+            is_parked: self.parked,
+            is_leased: self.leased,
+        })
+    }
+
+    fn limit(&self) -> Result<usize, Problem> {
+        let limit = self.limit.unwrap_or(LIMIT);
+        if !(1..=LIMIT_MAX).contains(&limit) {
+            return Err(Problem::bad(format!("limit must be 1 to {LIMIT_MAX}")));
+        }
+        Ok(limit)
+    }
+}
+
+pub(super) async fn list(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    server.caller(peer, &headers, Right::DeadLetters)?;
+    let Query(wanted) = wanted.map_err(|error| Problem::bad(error.body_text()))?;
+    if wanted.seconds.is_some() {
+        return Err(Problem::bad("seconds are those of a lease: POST /v1/dead-letters/lease"));
+    }
+    server.letters(&wanted, wanted.filter()?, None).await
+}
+
+/// The next letters that nobody has, for a while: neither leased nor parked ones.
+pub(super) async fn lease(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    server.caller(peer, &headers, Right::DeadLetters)?;
+    let wanted: Wanted = server.json_or_default(body).await?;
+    let seconds = wanted.seconds.unwrap_or(LEASE_SECONDS);
+    if !(1..=LEASE_SECONDS_MAX).contains(&seconds) {
+        return Err(Problem::bad(format!("seconds must be 1 to {LEASE_SECONDS_MAX}")));
+    }
+    if wanted.parked.is_some() || wanted.leased.is_some() || wanted.after.is_some() {
+        return Err(Problem::bad("a lease is of letters that are neither parked nor leased, from the oldest on"));
+    }
+    let filter = LetterFilter { is_parked: Some(false), is_leased: Some(false), ..wanted.filter()? };
+    server.letters(&wanted, filter, Some(seconds * 1000)).await
+}
+
+pub(super) async fn show(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    server.caller(peer, &headers, Right::DeadLetters)?;
+    server.act_on_letter(&id, LetterAction::Show).await
+}
+
+/// To its client again; or, with a topic, to whoever subscribes to that.
+pub(super) async fn requeue(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let caller = server.caller(peer, &headers, Right::DeadLetters)?;
+    let Again { topic, payload, payload_base64, ttl_seconds } = server.json_or_default(body).await?;
+    let payload = match (payload, payload_base64) {
+        (Some(_), Some(_)) => return Err(Problem::bad("give one of payload and payload_base64")),
+        (Some(text), None) => Some(text.into()),
+        (None, Some(text)) => Some(base64_of(&text).map_err(Problem::bad)?),
+        (None, None) => None,
+    };
+    let Some(topic) = topic else {
+        return server.act_on_letter(&id, LetterAction::Requeue(Requeue { payload, ttl_seconds })).await;
+    };
+    // Published first: if we end in between, both are there, and nothing is lost.
+    let topic = topic_of(&topic).map_err(Problem::bad)?;
+    let LetterResult::Letter(report) = server.api.act_on_letter(letter_id(&id)?, LetterAction::Show).await? else {
+        return Err(gone());
+    };
+    let message = &report.letter.message;
+    let publication = Publication {
+        topic,
+        payload: payload.unwrap_or_else(|| message.payload.clone()),
+        qos: report.letter.qos,
+        retain: false,
+        ttl_seconds,
+        properties: Arc::clone(&report.properties),
+    };
+    let outcome = server.api.publish(&caller, vec![publication]).await[0];
+    if let Some(problem) = Problem::of(outcome) {
+        return Err(problem);
+    }
+    let message_id = match outcome {
+        crate::publication::Outcome::Published { id, .. } => id,
+        _ => None,
+    };
+    server.api.act_on_letter(letter_id(&id)?, LetterAction::Drop).await?;
+    Ok(done(&id, message_id))
+}
+
+pub(super) async fn drop_letter(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    server.caller(peer, &headers, Right::DeadLetters)?;
+    server.act_on_letter(&id, LetterAction::Drop).await
+}
+
+pub(super) async fn park(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    server.caller(peer, &headers, Right::DeadLetters)?;
+    let Note { note } = server.json_or_default(body).await?;
+    let note = checked("note", note).map_err(Problem::bad)?;
+    server.act_on_letter(&id, LetterAction::Park { note }).await
+}
+
+pub(super) async fn unpark(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    server.caller(peer, &headers, Right::DeadLetters)?;
+    server.act_on_letter(&id, LetterAction::Unpark).await
+}
+
+pub(super) async fn release(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    server.caller(peer, &headers, Right::DeadLetters)?;
+    server.act_on_letter(&id, LetterAction::Release).await
+}
+
+/// A letter as `list` shows it, from another server or from a file: it is kept as a new one.
+pub(super) async fn import(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    server.caller(peer, &headers, Right::DeadLetters)?;
+    let body = server.whole(body).await?;
+    let letter: LetterJson = serde_json::from_slice(&body).map_err(|error| Problem::bad(error.to_string()))?;
+    let import = letter.import().map_err(Problem::bad)?;
+    match server.api.import_letter(import).await? {
+        Some(id) => Ok(done(&id.to_string(), None)),
+        None => Err(Problem::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            "quota_exceeded",
+            "the disk is full, or dead_letters.max is 0",
+        )),
+    }
+}
+
+impl Server {
+    async fn letters(&self, wanted: &Wanted, filter: LetterFilter, lease_ms: Option<u64>) -> Result<Response, Problem> {
+        let limit = wanted.limit()?;
+        let after = wanted.after.as_deref().map(LettersCursor::parse);
+        let after =
+            after.map(|cursor| cursor.ok_or_else(|| Problem::bad("after must be what a page before gave as next")));
+        let from = after.transpose()?.unwrap_or(LettersCursor::first_of(ShardId(0)));
+        let (letters, next) = self.api.letters(&filter, from, limit, lease_ms).await?;
+        let letters: Vec<LetterJson> = letters.iter().filter_map(LetterJson::of).collect();
+        Ok(json_page(&serde_json::json!({ "letters": letters, "next": next.map(LettersCursor::text) })))
+    }
+
+    async fn act_on_letter(&self, id: &str, action: LetterAction) -> Result<Response, Problem> {
+        let is_change = !matches!(action, LetterAction::Show);
+        let result = self.api.act_on_letter(letter_id(id)?, action).await?;
+        if is_change {
+            tracing::debug!(letter = id, ?result, "a dead letter was acted on through the API");
+        }
+        match result {
+            LetterResult::Done(message_id) => Ok(done(id, message_id)),
+            LetterResult::Letter(report) => LetterJson::of(&report).map(|json| json_page(&json)).ok_or_else(gone),
+            LetterResult::Gone => Err(gone()),
+            LetterResult::NoClient => Err(Problem::new(
+                StatusCode::CONFLICT,
+                "no_client",
+                "its client has neither a session nor a registration any more: name a topic",
+            )),
+            LetterResult::QueueFull => {
+                Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "quota_exceeded", "its client's queue is full"))
+            }
+        }
+    }
+
+    /// An empty body means nothing special.
+    async fn json_or_default<T: DeserializeOwned + Default>(&self, body: Body) -> Result<T, Problem> {
+        let body = self.whole(body).await?;
+        if body.trim_ascii().is_empty() {
+            return Ok(T::default());
+        }
+        serde_json::from_slice(&body).map_err(|error| Problem::bad(error.to_string()))
+    }
+}
+
+fn letter_id(text: &str) -> Result<LetterId, Problem> {
+    text.parse().map_err(|error: postroad_base::LetterIdError| Problem::bad(error.to_string()))
+}
+
+fn gone() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "gone", "there is no such letter (any more)")
+}
+
+fn done(id: &str, message_id: Option<postroad_base::MessageId>) -> Response {
+    json_page(&serde_json::json!({ "id": id, "message_id": message_id.map(|id| id.to_string()) }))
+}

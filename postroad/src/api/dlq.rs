@@ -1,0 +1,185 @@
+//! `postroad dlq list|show|requeue|drop|park|unpark|export|import`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::client::printable;
+use crate::cli::{ApiArgs, DlqAction, LetterChoice, LetterFilterArgs, RequeueArgs};
+use crate::payload;
+
+/// Letters that are asked for at once.
+const PAGE: u64 = 200;
+const PATH: &str = "/v1/dead-letters";
+
+/// Runs the command.
+pub fn dlq(action: &DlqAction) -> Result<()> {
+    match action {
+        DlqAction::List { api, filter, limit } => list(api, filter, limit.unwrap_or(u64::MAX)),
+        DlqAction::Show { api, letter } => {
+            let shown = Api::new(api).get(&path(letter, "")?, &[])?;
+            let mut out = std::io::stdout().lock();
+            let text = if api.json { shown.to_string() } else { serde_json::to_string_pretty(&shown)? };
+            text.lines().try_for_each(|line| writeln!(out, "{}", printable(line)))?;
+            Ok(())
+        }
+        DlqAction::Requeue(args) => each(&args.api, &args.choice, "requeue", &requeue_body(args)?),
+        DlqAction::Drop { api, choice } => each(api, choice, "drop", &json!({})),
+        DlqAction::Park { api, choice, note } => each(api, choice, "park", &json!({ "note": note })),
+        DlqAction::Unpark { api, choice } => each(api, choice, "unpark", &json!({})),
+        DlqAction::Export { api, filter } => {
+            let mut out = std::io::stdout().lock();
+            walk(&Api::new(api), filter, u64::MAX, |letter| Ok(writeln!(out, "{letter}")?))
+        }
+        DlqAction::Import { api, file } => import(&Api::new(api), file),
+    }
+}
+
+fn requeue_body(args: &RequeueArgs) -> Result<Value> {
+    let RequeueArgs { topic, ttl, payload, .. } = args;
+    let mut body = json!({});
+    if let Some(topic) = topic {
+        body["topic"] = topic.as_str().into();
+    }
+    if let Some(ttl) = ttl {
+        body["ttl_seconds"] = (*ttl).into();
+    }
+    if payload.message.is_some() || payload.file.is_some() || payload.stdin {
+        body["payload_base64"] = BASE64_STANDARD.encode(payload::whole(payload)?).into();
+    }
+    Ok(body)
+}
+
+/// What is asked of the API for these letters.
+fn parameters(filter: &LetterFilterArgs) -> Result<Vec<(&'static str, String)>> {
+    let LetterFilterArgs { client, topic, reason, since, until, parked, unparked } = filter;
+    let texts = [("client", client), ("topic", topic), ("reason", reason)];
+    let mut asked: Vec<_> = texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?))).collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs();
+    let ago = |seconds: u64| (now.saturating_sub(seconds) * 1000).to_string();
+    asked.extend(since.map(|seconds| ("since_unix_ms", ago(seconds))));
+    asked.extend(until.map(|seconds| ("until_unix_ms", ago(seconds))));
+    asked.extend((*parked || *unparked).then(|| ("parked", parked.to_string())));
+    Ok(asked)
+}
+
+/// Every letter that is meant, page by page.
+fn walk(
+    server: &Api<'_>,
+    filter: &LetterFilterArgs,
+    limit: u64,
+    mut take: impl FnMut(&Value) -> Result<()>,
+) -> Result<()> {
+    let (mut left, mut after) = (limit, None::<String>);
+    while left > 0 {
+        let mut asked = parameters(filter)?;
+        asked.push(("limit", left.min(PAGE).to_string()));
+        asked.extend(after.map(|after| ("after", after)));
+        let page = server.get(PATH, &asked)?;
+        let letters = page["letters"].as_array().context("the answer has no letters")?;
+        left -= (letters.len() as u64).min(left);
+        letters.iter().try_for_each(&mut take)?;
+        after = page["next"].as_str().map(str::to_owned);
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn list(api: &ApiArgs, filter: &LetterFilterArgs, limit: u64) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut has_head = api.json;
+    walk(&Api::new(api), filter, limit, |letter| {
+        if api.json {
+            return Ok(writeln!(out, "{letter}")?);
+        }
+        if !std::mem::replace(&mut has_head, true) {
+            writeln!(
+                out,
+                "{:<16} {:<24} {:<15} {:>8}  {:<30} NOTE",
+                "LETTER", "CLIENT", "REASON", "ATTEMPTS", "TOPIC"
+            )?;
+        }
+        let text = |name: &str| printable(letter[name].as_str().unwrap_or("-"));
+        let note = printable(letter["parked"]["note"].as_str().unwrap_or(""));
+        let attempts = letter["attempts"].as_u64().unwrap_or(0);
+        let (id, client, reason, topic) = (text("id"), text("client"), text("reason"), text("topic"));
+        Ok(writeln!(out, "{id:<16} {client:<24} {reason:<15} {attempts:>8}  {topic:<30} {note}")?)
+    })
+}
+
+/// Does it with each letter that was named, or that fits. One that somebody else was faster with is told and passed by.
+fn each(api: &ApiArgs, choice: &LetterChoice, action: &str, body: &Value) -> Result<()> {
+    let server = Api::new(api);
+    let mut letters = choice.letter.clone();
+    if choice.all {
+        walk(&server, &choice.filter, u64::MAX, |letter| {
+            letters.extend(letter["id"].as_str().map(str::to_owned));
+            Ok(())
+        })?;
+    }
+    let (mut out, mut failed) = (std::io::stdout().lock(), 0);
+    for letter in &letters {
+        match server.post(&path(letter, action)?, body) {
+            Ok(done) if api.json => writeln!(out, "{done}")?,
+            Ok(done) => match done["message_id"].as_str() {
+                Some(message) => writeln!(out, "{letter}: {action}: message {message}")?,
+                None => writeln!(out, "{letter}: {action}")?,
+            },
+            Err(error) => {
+                failed += 1;
+                eprintln!("{letter}: {error:#}");
+            }
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} of {} letters: nothing was done", letters.len());
+    }
+    Ok(())
+}
+
+fn import(server: &Api<'_>, file: &std::path::Path) -> Result<()> {
+    let input: Box<dyn std::io::Read> = match file.to_str() {
+        Some("-") => Box::new(std::io::stdin().lock()),
+        _ => Box::new(std::fs::File::open(file).with_context(|| format!("can't read {}", file.display()))?),
+    };
+    let mut count = 0;
+    for (number, line) in BufReader::new(input).lines().enumerate() {
+        let line = line.with_context(|| format!("can't read {}", file.display()))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let at = || format!("line {}; the {count} letters before it are kept", number + 1);
+        let letter: Value = serde_json::from_str(&line).with_context(at)?;
+        server.post(PATH, &letter).with_context(at)?;
+        count += 1;
+    }
+    println!("{count} letters");
+    Ok(())
+}
+
+/// A letter's name has digits and dashes: anything else is none, and no part of a path.
+fn path(letter: &str, action: &str) -> Result<String> {
+    if letter.is_empty() || !letter.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+        bail!("{letter:?} names no letter: three numbers do, such as 0-3-1017");
+    }
+    Ok(if action.is_empty() { format!("{PATH}/{letter}") } else { format!("{PATH}/{letter}/{action}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_letter_has_a_path() {
+        assert_eq!(path("0-3-1017", "drop").expect("a letter"), "/v1/dead-letters/0-3-1017/drop");
+        assert_eq!(path("0-3-1017", "").expect("a letter"), "/v1/dead-letters/0-3-1017");
+        assert!(path("../clients", "").is_err() && path("", "drop").is_err());
+    }
+}

@@ -271,8 +271,8 @@ pub struct LetterFilterArgs {
     #[arg(long, value_name = "NAME")]
     pub client: Option<String>,
     /// Only those whose topic matches.
-    #[arg(long = "topic-filter", value_name = "FILTER")]
-    pub topic: Option<String>,
+    #[arg(long, value_name = "FILTER")]
+    pub topic_filter: Option<String>,
     /// Only those that ended so: refused, too_large, overflow, unacknowledged, attempts.
     #[arg(long, value_name = "REASON")]
     pub reason: Option<String>,

@@ -57,8 +57,8 @@ fn requeue_body(args: &RequeueArgs) -> Result<Value> {
 
 /// What is asked of the API for these letters.
 fn parameters(filter: &LetterFilterArgs) -> Result<Vec<(&'static str, String)>> {
-    let LetterFilterArgs { client, topic, reason, since, until, parked, unparked } = filter;
-    let texts = [("client", client), ("topic", topic), ("reason", reason)];
+    let LetterFilterArgs { client, topic_filter, reason, since, until, parked, unparked } = filter;
+    let texts = [("client", client), ("topic", topic_filter), ("reason", reason)];
     let mut asked: Vec<_> = texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?))).collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs();
     let ago = |seconds: u64| (now.saturating_sub(seconds) * 1000).to_string();

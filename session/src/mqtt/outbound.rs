@@ -1,13 +1,14 @@
 //! To the client: effects to packets.
 
+use std::borrow::Cow;
 use std::num::{NonZeroU16, NonZeroU32};
 
-use postroad_base::{Now, Qos, ReasonCode, Tag};
+use postroad_base::{Message, Now, Qos, ReasonCode, Tag};
 use postroad_broker::api::{Delivery, Event};
 use postroad_protocol::gather::Gather;
 use postroad_protocol::mqtt::{
-    Ack, ConnAck, Disconnect, HeadTopic, Packet, PublishHead, SubAck, UnsubAck, Version, encode_publish_head,
-    publish_size,
+    Ack, ConnAck, Disconnect, ForwardedParts, HeadTopic, Packet, PublishHead, SubAck, UnsubAck, UserProperties,
+    Version, encode_publish_head, publish_size,
 };
 
 use super::{Closing, Connection, Limits, reasons};
@@ -115,6 +116,7 @@ impl Connection {
             return Delivered::Sent; // into the void: the session keeps what is not acknowledged
         }
         let message = &*delivery.message;
+        let properties = properties_of(message);
         let topic = delivery.topic.as_ref().unwrap_or(&message.topic);
         let mut head = PublishHead {
             dup: delivery.dup,
@@ -127,9 +129,8 @@ impl Connection {
             subscription_identifiers: &delivery.identifiers,
         };
         let (version, size_max) = (self.version, self.packet_bytes_max as usize);
-        let fits = |head: &PublishHead<'_>| {
-            publish_size(version, head, message.properties.len(), message.payload.len()) <= size_max
-        };
+        let fits =
+            |head: &PublishHead<'_>| publish_size(version, head, properties.len(), message.payload.len()) <= size_max;
         if !fits(&head) {
             return Delivered::TooLarge(self.refused(delivery));
         }
@@ -140,7 +141,7 @@ impl Connection {
                 head = named; // to introduce an alias takes three bytes more
             }
         }
-        encode_publish_head(self.version, &head, &message.properties, message.payload.len(), out.head());
+        encode_publish_head(self.version, &head, &properties, message.payload.len(), out.head());
         out.push_payload(&message.payload);
         if let HeadTopic::NameAndAlias(_, alias) = head.topic {
             self.aliases().sent(topic.as_str(), alias);
@@ -176,6 +177,25 @@ impl Connection {
     fn fits(&self, packet: &Packet<'_>) -> bool {
         !self.version.is_v5() || packet.encoded_len(self.version) <= self.packet_bytes_max as usize
     }
+}
+
+/// Those of its publisher; what tells of a dead letter also says of which, and how it ended.
+fn properties_of(message: &Message) -> Cow<'_, [u8]> {
+    let letter = message.extras.as_ref().and_then(|extras| Some((extras.letter?, extras.death.as_ref()?)));
+    let Some((letter, death)) = letter else { return Cow::Borrowed(&message.properties) };
+    let texts = [
+        ("postroad-letter", letter.to_string()),
+        ("postroad-message", message.original().to_string()),
+        ("postroad-client", death.client.as_str().to_owned()),
+        ("postroad-reason", death.outcome.name().to_owned()),
+        ("postroad-reason-code", death.reason_code.to_string()),
+        ("postroad-attempts", death.attempts.to_string()),
+        ("postroad-died-unix-ms", death.at.0.to_string()),
+    ];
+    let pairs: Vec<(&str, &str)> = texts.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let user_properties = UserProperties::from_pairs(&pairs);
+    let parts = ForwardedParts { user_properties, ..ForwardedParts::default() };
+    Cow::Owned([&message.properties, parts.encode().as_slice()].concat())
 }
 
 fn seconds_up(millis: u64) -> u32 {

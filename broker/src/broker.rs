@@ -12,6 +12,7 @@ use slab::Slab;
 use crate::access::Acl;
 use crate::api::{Counted, Effect, Event};
 use crate::config::{Config, Limits, Push};
+use crate::drain::Drain;
 use crate::fence::Fences;
 use crate::gate::Gate;
 use crate::index::{Retained, Subscriptions};
@@ -64,13 +65,15 @@ pub struct Broker {
     pub(crate) fences: Fences,
     /// Pieces of long work, for turns to come.
     pub(crate) later: VecDeque<Step>,
-    /// Connections that would take more of what waits for them; each says so itself (`is_draining`), and is here once.
+    /// Realtime connections that would take more of what waits for them; each says so itself (`is_draining`), and is here once.
     pub(crate) draining: VecDeque<ConnectionId>,
     /// How many deliveries that have waited may leave before the next tick.
     pub(crate) drain_quota: usize,
     /// How many have come since the last tick to wait behind others for a client that is here: as many more may leave, else
     /// a queue that is full of life would grow for ever.
     pub(crate) arrived_behind: usize,
+    /// The lane of what had waited when its client came back.
+    pub(crate) drain: Drain,
     /// The place of the session whose subscriptions are judged next, while the rules are new.
     pub(crate) judged: Option<usize>,
     /// How often the rules have been replaced.
@@ -116,6 +119,7 @@ impl Broker {
             draining: VecDeque::new(),
             drain_quota: config.drained_per_tick,
             arrived_behind: 0,
+            drain: Drain::new(&config),
             judged: None,
             rules: 0,
             scratch: Scratch::default(),
@@ -172,6 +176,7 @@ impl Broker {
     pub fn set_limits(&mut self, limits: Limits) {
         let before = self.config.push;
         limits.apply(&mut self.config);
+        self.drain.set_rates(&self.config, self.now.mono);
         if before == Push::Off && self.config.push == Push::On {
             self.all_may_drain();
         }

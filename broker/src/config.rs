@@ -43,6 +43,16 @@ pub enum Push {
     Off,
 }
 
+/// What a client gets of its backlog when it comes back for the first time after a start `[PER-7]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RestartDelivery {
+    /// Nothing until the scheduler has come by, which takes so many clients per second, in order of return.
+    #[default]
+    Scheduled,
+    /// All of it, as at any return.
+    Pull,
+}
+
 /// Configuration of one shard's broker.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -113,6 +123,14 @@ pub struct Config {
     /// Deliveries that have waited which leave between two ticks by themselves, and again as many by steps, beside as many as
     /// have come to wait meanwhile: more wait for the ticks that follow.
     pub drained_per_tick: usize,
+    /// Deliveries per second from the backlogs of clients that came back; 0: no limit (see `drain`).
+    pub drained_per_second: u32,
+    /// Below this many milliseconds the drain of a client that came back waits; 0: it begins at once.
+    pub drain_jitter_ms: u64,
+    /// What a client gets when it comes back for the first time after a start.
+    pub restart_delivery: RestartDelivery,
+    /// Clients per second whose first drain after a start begins, if that is scheduled; 0: no limit.
+    pub restart_sessions_per_second: u32,
 }
 
 /// The bounds that can be changed while a shard runs. They hold for what comes: nothing that is queued, retained or
@@ -153,6 +171,14 @@ pub struct Limits {
     pub requeues_max: u32,
     /// As [`Config::push`].
     pub push: Push,
+    /// As [`Config::drained_per_second`].
+    pub drained_per_second: u32,
+    /// As [`Config::drain_jitter_ms`]: whoever waits goes on waiting for as long as was drawn.
+    pub drain_jitter_ms: u64,
+    /// As [`Config::restart_delivery`].
+    pub restart_delivery: RestartDelivery,
+    /// As [`Config::restart_sessions_per_second`].
+    pub restart_sessions_per_second: u32,
 }
 
 impl Limits {
@@ -176,6 +202,10 @@ impl Limits {
             letters_age_max_ms: config.letters_age_max_ms,
             requeues_max: config.requeues_max,
             push: config.push,
+            drained_per_second: config.drained_per_second,
+            drain_jitter_ms: config.drain_jitter_ms,
+            restart_delivery: config.restart_delivery,
+            restart_sessions_per_second: config.restart_sessions_per_second,
         }
     }
 
@@ -199,6 +229,10 @@ impl Limits {
             letters_age_max_ms,
             requeues_max,
             push,
+            drained_per_second,
+            drain_jitter_ms,
+            restart_delivery,
+            restart_sessions_per_second,
         } = self;
         config.queue_messages_max = queue_messages_max;
         config.queue_bytes_max = queue_bytes_max;
@@ -217,6 +251,10 @@ impl Limits {
         config.letters_age_max_ms = letters_age_max_ms;
         config.requeues_max = requeues_max;
         config.push = push;
+        config.drained_per_second = drained_per_second;
+        config.drain_jitter_ms = drain_jitter_ms;
+        config.restart_delivery = restart_delivery;
+        config.restart_sessions_per_second = restart_sessions_per_second;
     }
 }
 
@@ -256,6 +294,10 @@ impl Config {
             backlog_bytes_max: 1 << 20,
             retired_per_step: 512,
             drained_per_tick: 256,
+            drained_per_second: 0,
+            drain_jitter_ms: 0,
+            restart_delivery: RestartDelivery::default(),
+            restart_sessions_per_second: 2_000,
         }
     }
 }

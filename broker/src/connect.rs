@@ -127,7 +127,7 @@ impl Broker {
         let inbound = self.sessions[index as usize].inbound.iter().map(|(tag, _)| *tag).collect();
         self.effects.push_back(Effect::Connected { connection, session_present, inbound });
         self.answer_ready(connection);
-        self.pump_connection(place);
+        self.returned(place);
     }
 
     /// The old connection of the client goes, if it has one `[MQTT-3.1.4-3]`.
@@ -213,6 +213,7 @@ impl Broker {
 
     /// Parts a connection from its session.
     fn detach(&mut self, place: ConnectionIndex, cause: DisconnectCause) {
+        self.leave_drain(place);
         self.connection_places.remove(&self.connections, place);
         let connection = self.connections.remove(place as usize);
         let index = connection.session;

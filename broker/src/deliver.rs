@@ -11,6 +11,7 @@ use postroad_base as base;
 use crate::api::{Counted, Effect};
 use crate::broker::{Broker, Congestion};
 use crate::config::Push;
+use crate::drain::Stage;
 use crate::gate::Waiter;
 use crate::queue::{Entry, Slot, State};
 use crate::session::{Connection, ConnectionIndex, SessionIndex};
@@ -35,11 +36,16 @@ impl Broker {
     pub(crate) fn arrive(&mut self, index: SessionIndex, entry: Entry) {
         let session = &mut self.sessions[index as usize];
         let waits = session.ending || !session.queue.is_empty();
-        let is_draining = session.connection.is_some_and(|place| self.connections[place as usize].is_draining);
+        let connection = session.connection;
+        let is_draining = connection.is_some_and(|place| self.connections[place as usize].is_draining);
         session.queue.push(entry);
         self.mark_dirty(index);
         if waits {
-            self.arrived_behind += usize::from(self.sessions[index as usize].connection.is_some());
+            match connection.map(|place| self.drain.stage(place)) {
+                None => {}
+                Some(None) => self.arrived_behind += 1,
+                Some(Some(_)) => self.drain.arrived_behind += 1,
+            }
             return self.pump(index);
         }
         if !is_draining {
@@ -52,14 +58,17 @@ impl Broker {
     /// acknowledgements and no more; one with a backlog gives what it may.
     fn replace(&mut self, place: ConnectionIndex) {
         let Connection { session, registration, .. } = self.connections[place as usize];
-        let mut both = [Some(session), registration].into_iter().flatten();
-        if both.any(|index| self.sessions[index as usize].queue.backlog.is_some()) {
+        let takes_tokens = self.drain.is_limited() && self.drain.stage(place).is_some();
+        let has_backlog = |index| self.sessions[index as usize].queue.backlog.is_some();
+        if takes_tokens || self.queues_of(place).any(has_backlog) {
             return self.pump_connection(place);
         }
         // What has expired is dropped on the way: that is not the one that takes the room.
         let before = self.connections[place as usize].unacknowledged;
         for _ in 0..self.config.drained_per_tick {
-            if !self.send_next(session, registration) || self.connections[place as usize].unacknowledged > before {
+            let sent = self.send_next(session, registration);
+            self.settle_owed(place, usize::from(sent));
+            if !sent || self.connections[place as usize].unacknowledged > before {
                 return self.give_if_watched(session);
             }
         }
@@ -71,6 +80,9 @@ impl Broker {
     pub(crate) fn pump_connection(&mut self, place: ConnectionIndex) {
         if self.connections[place as usize].is_draining {
             return;
+        }
+        if self.drain.stage(place).is_some() {
+            return self.pump_drain(place);
         }
         let most = self.drain_quota;
         self.drain_quota -= self.send_waiting(place, most);
@@ -85,15 +97,15 @@ impl Broker {
 
     /// At most `most` deliveries, of both queues the older one first. What the connection takes at once is counted for both
     /// together.
-    fn send_waiting(&mut self, place: ConnectionIndex, most: usize) -> usize {
-        let Connection { id, session, registration, .. } = self.connections[place as usize];
+    pub(crate) fn send_waiting(&mut self, place: ConnectionIndex, most: usize) -> usize {
+        let Connection { session, registration, .. } = self.connections[place as usize];
         let mut sent = 0;
         while sent < most && self.send_next(session, registration) {
             sent += 1;
         }
+        self.settle_owed(place, sent);
         if sent == most && self.has_waiting(session, registration) {
-            self.connections[place as usize].is_draining = true;
-            self.draining.push_back(id);
+            self.stand_in_line(place);
         }
         self.read_backlog(session);
         registration.into_iter().for_each(|registration| self.read_backlog(registration));
@@ -131,11 +143,16 @@ impl Broker {
         (!connection.opening && !connection.congested && self.config.push == Push::On).then_some(place)
     }
 
+    /// The same, if it takes one that has waited.
+    pub(crate) fn ready_for_queued(&self, index: SessionIndex) -> Option<ConnectionIndex> {
+        self.ready(index).filter(|place| matches!(self.drain.stage(*place), None | Some(Stage::Draining)))
+    }
+
     /// After a reconnect: what was in flight goes first, under its old tag `[MQTT-4.4.0-1]`.
     fn resend_one(&mut self, index: SessionIndex) -> bool {
         let queue = &mut self.sessions[index as usize].queue;
         let Some(&tag) = queue.resend.front() else { return false };
-        let Some(place) = self.ready(index) else { return false };
+        let Some(place) = self.ready_for_queued(index) else { return false };
         let connection = &mut self.connections[place as usize];
         let queue = &mut self.sessions[index as usize].queue;
         let Some(slot) = queue.window.get_mut(tag) else {
@@ -181,7 +198,7 @@ impl Broker {
             self.drop_expired(index);
             return true;
         }
-        let Some(place) = self.ready(index) else { return false };
+        let Some(place) = self.ready_for_queued(index) else { return false };
         let session = &mut self.sessions[index as usize];
         let connection = &mut self.connections[place as usize];
         if connection.unacknowledged >= connection.window_max {

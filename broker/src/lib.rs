@@ -9,6 +9,7 @@
 //! | sessions: begin, take-over, end | `connect`, `session` |
 //! | publishes on their way in | `publish`, `route`, `mesh`, `confirmed`, `repeats` |
 //! | deliveries on their way out | `queue`, `deliver` |
+//! | what had waited for a client that comes back: rate, jitter, turns after a start | `drain` |
 //! | subscriptions, retained messages, wills | `subscribe`, `interests`, `filters`, `retained`, `will` |
 //! | share groups, and what a member that ends gives back | `share`, `give_back` |
 //! | what nobody got | `letters` |
@@ -27,6 +28,7 @@ mod confirmed;
 mod connect;
 mod deliver;
 mod directed;
+mod drain;
 mod fence;
 mod filters;
 mod gate;
@@ -57,5 +59,5 @@ mod turns;
 mod will;
 
 pub use broker::Broker;
-pub use config::{Config, Limits, Push, QueuePolicy, UnknownClient};
+pub use config::{Config, Limits, Push, QueuePolicy, RestartDelivery, UnknownClient};
 pub use stats::Stats;

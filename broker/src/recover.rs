@@ -296,6 +296,7 @@ impl Broker {
             self.keep_replayed(message);
         }
         for (_, session) in &mut self.sessions {
+            session.recovered = true;
             // A session that could not end before its will was published: it ends as others do.
             session.ending &= session.will.is_none();
         }

@@ -92,6 +92,8 @@ pub(crate) struct Session {
     pub since: WallMillis,
     /// Recovery: it had a connection when the log ended.
     pub was_connected: bool,
+    /// It comes from a former run, and its drain has not begun in this one (see `drain`).
+    pub recovered: bool,
     /// It is over; its queue lives on until what it held for share groups has moved (see `give_back`).
     pub ending: bool,
     /// Its queue may hold deliveries of share groups.
@@ -182,6 +184,7 @@ impl Session {
             expiry,
             since: WallMillis(0),
             was_connected: false,
+            recovered: false,
             ending: false,
             maybe_shared: false,
             will: None,

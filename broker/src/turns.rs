@@ -3,7 +3,8 @@
 //!
 //! Deliveries that have waited are such work: a thousand clients that come back for a thousand messages each would have the
 //! shard for seconds. What comes to an empty queue leaves at once; of what waits, so many leave between two ticks
-//! (`Broker::drain_quota`), and whoever would take more stands in a line of its own.
+//! (`Broker::drain_quota`), and whoever would take more stands in a line of its own. What had waited when its client came back
+//! has a lane with another line and another budget (`drain`).
 
 use std::collections::VecDeque;
 
@@ -12,16 +13,16 @@ use postroad_base as base;
 
 use crate::broker::Broker;
 use crate::giving::{Portion, Question};
-use crate::session::SessionIndex;
+use crate::session::{ConnectionIndex, SessionIndex};
 
 /// Steps of one tick, beside the drains and the retirement.
 const STEPS_PER_TICK: usize = 4;
 /// Connections in line that one tick serves at least, if each takes its share.
-const DRAINS_PER_TICK: usize = 4;
+pub(crate) const DRAINS_PER_TICK: usize = 4;
 /// What has come behind others counts up to so many times the usual: without anybody in line no tick may come for long.
-const ARRIVED_TIMES_MAX: usize = 16;
+pub(crate) const ARRIVED_TIMES_MAX: usize = 16;
 /// Steps whose room is kept when none waits any more.
-const ROOM_KEPT_MAX: usize = 64;
+pub(crate) const ROOM_KEPT_MAX: usize = 64;
 
 /// A piece of long work.
 #[derive(Debug)]
@@ -39,12 +40,17 @@ pub(crate) enum Step {
 impl Broker {
     /// When `Event::Tick` is due.
     pub fn next_deadline(&self) -> Option<MonoMillis> {
-        if self.has_steps() { Some(self.now.mono) } else { self.timers.next() }
+        if self.has_steps() {
+            return Some(self.now.mono);
+        }
+        [self.timers.next(), self.drain.due(&self.config)].into_iter().flatten().min()
     }
 
     /// Whether steps wait for `Event::Tick`: a tick is due at once, without a timer.
     pub fn has_steps(&self) -> bool {
-        !self.later.is_empty() || !self.draining.is_empty() || self.retiring.has_steps() || self.letters.has_steps()
+        let letters = self.letters.has_steps();
+        let drain = self.drain.due(&self.config).is_some_and(|at| at <= self.now.mono);
+        letters || drain || !self.later.is_empty() || !self.draining.is_empty() || self.retiring.has_steps()
     }
 
     /// Takes the next steps, of each kind some, so that none waits for a crowd of another. What they add to the line waits for
@@ -62,17 +68,16 @@ impl Broker {
             }
         }
         self.drain_some();
+        self.drain_returned();
         shrink(&mut self.later);
         shrink(&mut self.draining);
     }
 
     /// Each connection may take more again: all stand in line.
     pub(crate) fn all_may_drain(&mut self) {
-        for (_, connection) in &mut self.connections {
-            if !std::mem::replace(&mut connection.is_draining, true) {
-                self.draining.push_back(connection.id);
-            }
-        }
+        let idle = self.connections.iter().filter(|(_, connection)| !connection.is_draining);
+        let idle: Vec<_> = idle.map(|(place, _)| place as ConnectionIndex).collect();
+        idle.into_iter().for_each(|place| self.stand_in_line(place));
     }
 
     /// Sends what waits to the connections that are first in line.

@@ -196,6 +196,7 @@ impl Broker {
         stats.registrations = self.registrations.len();
         stats.ending = self.groups.ending;
         stats.connections = self.connections.len() - callers;
+        (stats.drains_awaiting, stats.drains_begun) = self.drain.sessions();
         stats.retained = self.retained.len();
         stats.retained_bytes = self.retained_bytes;
         for (_, session) in &self.sessions {
@@ -206,7 +207,9 @@ impl Broker {
             }
             stats.subscriptions += session.subscriptions.len();
             stats.inflight += session.queue.window.len();
-            stats.queued_messages += session.queue.messages() - session.queue.window.len();
+            let waiting = session.queue.messages() - session.queue.window.len();
+            stats.queued_messages += waiting;
+            *self.drain.depth_of(session.connection, &mut stats.lanes) += waiting;
             stats.queued_bytes += session.queue.bytes;
         }
         stats

@@ -182,6 +182,7 @@ impl Broker {
         slot.counts = true;
         connection.unacknowledged += 1;
         let connection = connection.id;
+        self.count_by_lane(place);
         self.send(index, connection, entry, Some(tag));
         true
     }
@@ -218,6 +219,7 @@ impl Broker {
         }
         connection.unacknowledged += 1;
         let (connection, held) = (connection.id, connection.held);
+        self.count_by_lane(place);
         if logged && qos == Qos::ExactlyOnce {
             self.append(Record::Tagged { queue, sequence, tag });
             self.mark_dirty(index);

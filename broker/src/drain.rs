@@ -29,6 +29,7 @@ use postroad_base as base;
 use crate::broker::Broker;
 use crate::config::{Config, RestartDelivery};
 use crate::session::{Connection, ConnectionIndex, SessionIndex};
+use crate::stats::LaneDepths;
 use crate::turns::{ARRIVED_TIMES_MAX, DRAINS_PER_TICK, ROOM_KEPT_MAX};
 
 /// What a bucket holds at most, as time in which it comes: a tick that is late by so much loses nothing.
@@ -132,6 +133,22 @@ impl Drain {
             return None; // as most of the time: it is asked for each delivery
         }
         self.returned.get(&place).map(|returned| returned.stage)
+    }
+
+    /// How many connections wait for their drain to begin, and of how many it is under way.
+    pub fn sessions(&self) -> (usize, usize) {
+        let awaiting = self.delayed.len() + self.unscheduled.len();
+        (awaiting, self.returned.len() - awaiting)
+    }
+
+    /// Where what waits in a queue with this connection is counted.
+    pub fn depth_of<'a>(&self, connection: Option<ConnectionIndex>, depths: &'a mut LaneDepths) -> &'a mut usize {
+        match connection.map(|place| self.stage(place)) {
+            None => &mut depths.offline,
+            Some(None) => &mut depths.realtime,
+            Some(Some(Stage::Draining)) => &mut depths.draining,
+            Some(Some(Stage::Delayed | Stage::Unscheduled)) => &mut depths.awaiting,
+        }
     }
 
     fn standing(&mut self, stage: Stage) -> &mut BTreeSet<(u64, ConnectionId)> {
@@ -298,6 +315,14 @@ impl Broker {
         let left = self.connections[place as usize].unacknowledged - unacknowledged;
         self.drain.deliveries.take(left.into(), self.now.mono);
         sent
+    }
+
+    /// A delivery that waited has been put in flight.
+    pub(crate) fn count_by_lane(&mut self, place: ConnectionIndex) {
+        match self.drain.stage(place) {
+            Some(_) => self.stats.drained += 1,
+            None => self.stats.realtime += 1,
+        }
     }
 
     fn jitter_is_over(&mut self, place: ConnectionIndex) {

@@ -60,4 +60,4 @@ mod will;
 
 pub use broker::Broker;
 pub use config::{Config, Limits, Push, QueuePolicy, RestartDelivery, UnknownClient};
-pub use stats::Stats;
+pub use stats::{LaneDepths, Stats};

@@ -61,6 +61,19 @@ impl Counted {
     }
 }
 
+/// Deliveries of QoS 1 and 2 that wait and are not in flight, by the lane by which they are to leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneDepths {
+    /// Of clients that are here, and have what had waited for them when they came.
+    pub realtime: usize,
+    /// Of clients that are away.
+    pub offline: usize,
+    /// Of clients that are back and whose drain has not begun.
+    pub awaiting: usize,
+    /// Of clients whose drain is under way, also what has come behind their backlog meanwhile.
+    pub draining: usize,
+}
+
 /// A shard in one line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -88,6 +101,16 @@ pub struct Stats {
     pub letters: usize,
     /// Bytes of their payloads, topics and properties.
     pub letters_bytes: usize,
+    /// By lane, those that wait.
+    pub lanes: LaneDepths,
+    /// Clients that are back and whose drain has not begun.
+    pub drains_awaiting: usize,
+    /// Clients whose drain is under way.
+    pub drains_begun: usize,
+    /// Deliveries of QoS 1 and 2 put in flight, other than drained ones; those that were sent before, again.
+    pub realtime: u64,
+    /// Deliveries that had waited when their client came back, put in flight.
+    pub drained: u64,
     /// Messages taken in from clients.
     pub received: u64,
     /// Messages handed to connections.

@@ -32,6 +32,6 @@ pub use letters::{
 };
 pub use line::{Line, Shards};
 pub use publication::{Batch, Caller, Outcome, Properties, Publication, Turn};
-pub use report::{Histogram, InterfaceReport, LogReport, Request, ShardReport};
+pub use report::{DrainsReport, Histogram, InterfaceReport, LanesReport, LogReport, Request, ShardReport};
 pub use server::{BuildInfo, Control, Handle, Note, Phase, Settings, Status};
 pub use tokens::{Holder, Right, Tokens, TokensError};

@@ -46,6 +46,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     shards(&mut out, snapshot.shards);
     commits(&mut out, snapshot.shards);
     deliveries(&mut out, snapshot.shards);
+    lanes(&mut out, snapshot.shards);
     counted(&mut out, snapshot.shards);
     interfaces(&mut out, snapshot.shards);
     out.0
@@ -262,6 +263,33 @@ fn deliveries(out: &mut Page, shards: &[ShardReport]) {
     }
 }
 
+fn lanes(out: &mut Page, shards: &[ShardReport]) {
+    let help = "Deliveries of QoS 1 and 2 put in flight, by lane; drain: what had waited when its client came back.";
+    let metric = counter("postroad_lane_deliveries_total", help);
+    out.family(metric);
+    for shard in shards {
+        for (lane, count) in &shard.lanes.delivered {
+            out.sample(metric.name, &[("shard", &shard.shard.0.to_string()), ("lane", lane)], count);
+        }
+    }
+    let help = "Deliveries of QoS 1 and 2 that wait, by the lane by which they are to leave, and its state.";
+    let metric = gauge("postroad_lane_messages", help);
+    out.family(metric);
+    for shard in shards {
+        for (lane, state, count) in &shard.lanes.waiting {
+            let labels = [("shard", &*shard.shard.0.to_string()), ("lane", lane), ("state", state)];
+            out.sample(metric.name, &labels, count);
+        }
+    }
+    let metric = gauge("postroad_drain_sessions", "Clients that came back and have not been sent all that had waited.");
+    out.family(metric);
+    for shard in shards {
+        for (state, count) in [("awaiting", shard.drains.awaiting), ("draining", shard.drains.begun)] {
+            out.sample(metric.name, &[("shard", &shard.shard.0.to_string()), ("state", state)], count);
+        }
+    }
+}
+
 /// One histogram as the format wants it: each bucket counts what the ones before it count, too.
 fn histogram(
     out: &mut Page,
@@ -350,6 +378,9 @@ mod tests {
         let mut shard = ShardReport::new(ShardId(1));
         shard.cpu_micros = 2_500_000;
         shard.counted.push(("expired", 7));
+        shard.lanes.delivered.push(("drain", 5));
+        shard.lanes.waiting.push(("drain", "awaiting", 4));
+        shard.drains.awaiting = 3;
         let mut interface = InterfaceReport::new("mqtt".into());
         interface.sent_bytes = 99;
         interface.errors.push(("malformed_packet", 3));
@@ -363,6 +394,9 @@ mod tests {
             "postroad_counted_total{shard=\"1\",reason=\"expired\"} 7",
             "postroad_interface_sent_bytes_total{shard=\"1\",interface=\"mqtt\"} 99",
             "postroad_interface_errors_total{shard=\"1\",interface=\"mqtt\",reason=\"malformed_packet\"} 3",
+            "postroad_lane_deliveries_total{shard=\"1\",lane=\"drain\"} 5",
+            "postroad_lane_messages{shard=\"1\",lane=\"drain\",state=\"awaiting\"} 4",
+            "postroad_drain_sessions{shard=\"1\",state=\"awaiting\"} 3",
             "process_threads 4",
             "postroad_shards 2",
             "postroad_shards_answering 1",

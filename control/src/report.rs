@@ -71,6 +71,10 @@ pub struct ShardReport {
     pub queued_messages: u64,
     /// Of them, those in flight.
     pub in_flight: u64,
+    /// Deliveries of QoS 1 and 2 by lane.
+    pub lanes: LanesReport,
+    /// Clients that came back and have not been sent all that had waited.
+    pub drains: DrainsReport,
     /// Messages taken in from publishers.
     pub published: u64,
     /// Messages sent to receivers.
@@ -118,6 +122,8 @@ impl ShardReport {
             dead_letters_bytes: 0,
             queued_messages: 0,
             in_flight: 0,
+            lanes: LanesReport::default(),
+            drains: DrainsReport::default(),
             published: 0,
             delivered: 0,
             acknowledged: 0,
@@ -132,6 +138,24 @@ impl ShardReport {
             interfaces: Vec::new(),
         }
     }
+}
+
+/// Deliveries of QoS 1 and 2 by lane. Lanes and states are metric labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LanesReport {
+    /// Put in flight: lane and count.
+    pub delivered: Vec<(&'static str, u64)>,
+    /// Waiting, not in flight: lane, state and count.
+    pub waiting: Vec<(&'static str, &'static str, u64)>,
+}
+
+/// Clients that came back and have not been sent all that had waited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainsReport {
+    /// Those whose drain has not begun.
+    pub awaiting: u64,
+    /// Those whose drain is under way.
+    pub begun: u64,
 }
 
 /// How often something took how long.

@@ -94,6 +94,46 @@ pub enum UnknownClient {
     Queue,
 }
 
+/// How what had waited for clients leaves when they come back. All live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drain {
+    /// Deliveries per second, all shards together; each shard has its part. 0: no limit.
+    pub per_second: u32,
+    /// Deliveries per second of one shard. 0: no limit but its part.
+    pub shard_per_second: u32,
+    /// The drain of a client begins after a time below this one, another one at each return. Zero: at once.
+    pub jitter: Duration,
+}
+
+impl Drain {
+    /// What one of so many shards may send per second; 0: no limit.
+    pub(crate) fn rate_of_shard(&self, shards: usize) -> u32 {
+        let part = self.per_second.div_ceil(u32::try_from(shards).unwrap_or(u32::MAX).max(1));
+        [part, self.shard_per_second].into_iter().filter(|rate| *rate > 0).min().unwrap_or(0)
+    }
+}
+
+/// What a client gets when it comes back for the first time after a start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RestartDelivery {
+    /// What waits for it once the scheduler has come by.
+    #[default]
+    Scheduled,
+    /// All that waits for it, as at any return.
+    Pull,
+}
+
+/// How a crowd that comes back after a start is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// Restart. Connections that one shard accepts in the first second; in each that follows twice as many. 0: no limit.
+    pub accept_per_second: u32,
+    /// Live.
+    pub delivery: RestartDelivery,
+    /// Live. Clients of one shard whose first drain begins per second, if that is scheduled. 0: no limit.
+    pub sessions_per_second: u32,
+}
+
 /// Clients that can be addressed while they are away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Registrations {
@@ -221,8 +261,10 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Restart. A turn of a shard that takes this long, or this long without one, is a stall: logged and counted.
     pub stall_max: Duration,
-    /// Connections that one shard accepts in the first second after the start; in each that follows twice as many. 0: no limit.
-    pub accept_per_second: u32,
+    /// After a start.
+    pub restart: Restart,
+    /// Live. The offline drain.
+    pub drain: Drain,
     /// Whether deliveries leave. Live.
     pub push: Push,
 }
@@ -266,6 +308,12 @@ impl Default for Log {
     }
 }
 
+impl Default for Restart {
+    fn default() -> Self {
+        Self { accept_per_second: 20_000, delivery: RestartDelivery::default(), sessions_per_second: 2_000 }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -303,7 +351,8 @@ impl Default for Config {
             crash_bar_time: Duration::from_secs(3600),
             drain_timeout: Duration::from_secs(10),
             stall_max: Duration::from_secs(1),
-            accept_per_second: 20_000,
+            restart: Restart::default(),
+            drain: Drain::default(),
             push: Push::default(),
         }
     }
@@ -326,7 +375,7 @@ impl Config {
             log: old.log,
             drain_timeout: old.drain_timeout,
             stall_max: old.stall_max,
-            accept_per_second: old.accept_per_second,
+            restart: Restart { accept_per_second: old.restart.accept_per_second, ..new.restart },
             ..new
         }
     }
@@ -343,7 +392,7 @@ impl Config {
             ("log", self.log == other.log),
             ("drain_timeout", self.drain_timeout == other.drain_timeout),
             ("stall_max", self.stall_max == other.stall_max),
-            ("restart.accept_per_second", self.accept_per_second == other.accept_per_second),
+            ("restart.accept_per_second", self.restart.accept_per_second == other.restart.accept_per_second),
         ];
         checks.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect()
     }
@@ -363,6 +412,14 @@ mod tests {
         new.durability = Durability::Memory;
         new.listeners.clear();
         assert_eq!(old.restart_differences(&new), ["durability", "listener"]);
+    }
+
+    #[test]
+    fn a_shard_drains_its_part_and_no_more_than_a_shard_may() {
+        let rate =
+            |per_second, shard_per_second| Drain { per_second, shard_per_second, ..Drain::default() }.rate_of_shard(4);
+        assert_eq!([rate(0, 0), rate(0, 9), rate(100, 0), rate(100, 9), rate(20, 9)], [0, 9, 25, 9, 5]);
+        assert_eq!(rate(1, 0), 1, "no limit would be the opposite");
     }
 
     #[test]

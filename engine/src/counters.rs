@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use postroad_base::{Now, Outcome, ReasonCode, ShardId};
-use postroad_broker::Stats;
 use postroad_broker::api::Counted;
-use postroad_control::{InterfaceReport, LogReport, ShardReport};
+use postroad_broker::{LaneDepths, Stats};
+use postroad_control::{DrainsReport, InterfaceReport, LanesReport, LogReport, ShardReport};
 
 use crate::config::Config;
 
@@ -148,6 +148,8 @@ impl Counters {
             dead_letters_bytes: stats.letters_bytes as u64,
             queued_messages: (stats.queued_messages + stats.inflight) as u64,
             in_flight: stats.inflight as u64,
+            lanes: lanes_of(stats),
+            drains: DrainsReport { awaiting: stats.drains_awaiting as u64, begun: stats.drains_begun as u64 },
             published: stats.received,
             delivered: stats.sent,
             acknowledged: stats.ended(Outcome::Acknowledged),
@@ -195,6 +197,19 @@ impl Interface {
             errors,
             ..InterfaceReport::new(std::sync::Arc::clone(&self.name))
         }
+    }
+}
+
+fn lanes_of(stats: &Stats) -> LanesReport {
+    let LaneDepths { realtime, offline, awaiting, draining } = stats.lanes;
+    LanesReport {
+        delivered: vec![("realtime", stats.realtime), ("drain", stats.drained)],
+        waiting: vec![
+            ("realtime", "queued", realtime as u64),
+            ("drain", "offline", offline as u64),
+            ("drain", "awaiting", awaiting as u64),
+            ("drain", "draining", draining as u64),
+        ],
     }
 }
 

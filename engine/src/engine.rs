@@ -9,7 +9,7 @@ use std::time::Duration;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Cores};
 use postroad_base::{MessageId, Placement, Sequence, SessionExpiry, ShardId};
 use postroad_broker::access::Acl;
-use postroad_broker::{Broker, Push, QueuePolicy, UnknownClient};
+use postroad_broker::{Broker, Push, QueuePolicy, RestartDelivery, UnknownClient};
 use postroad_control::{Line, Note, Request, Shards};
 use postroad_session::mqtt::Limits;
 use postroad_storage::directory::{DataDirectory, DirectoryError, DirectoryOptions};
@@ -479,6 +479,13 @@ fn broker_limits(config: &Config, shards: usize) -> postroad_broker::Limits {
             config::Push::On => Push::On,
             config::Push::Off => Push::Off,
         },
+        drained_per_second: config.drain.rate_of_shard(shards),
+        drain_jitter_ms: u64::try_from(config.drain.jitter.as_millis()).unwrap_or(u64::MAX),
+        restart_delivery: match config.restart.delivery {
+            config::RestartDelivery::Scheduled => RestartDelivery::Scheduled,
+            config::RestartDelivery::Pull => RestartDelivery::Pull,
+        },
+        restart_sessions_per_second: config.restart.sessions_per_second,
     }
 }
 

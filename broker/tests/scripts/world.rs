@@ -13,6 +13,9 @@
 //! cut 1 0 / join 1 0 those from shard 1 to shard 0 only
 //! allow a/# [to=user:u] the access rules: this, and nothing else, may be subscribed to
 //! retire             crash           stats
+//! drain rate=100 jitter=50 sessions=10 delivery=pull       limits of the drain lane, as by a reload
+//! due                                                      how long until the next tick is due
+//! drains                                                   what the drain lane holds, and what has left by it
 //! file a b:anna c:anna:cars                                auth.file names these clients (user, group)
 //! poison hello       the next crash is that of a server which knows messages with this payload to be poison
 //! moved 1 3          the data comes from 3 shards, of which number 1 had taken what publishers of QoS 2 may repeat
@@ -38,7 +41,7 @@ use postroad_broker::api::{
     Retirement, StateKey, Subscribe,
 };
 use postroad_broker::clients::{ClientState, ClientsCursor, QueueState};
-use postroad_broker::{Broker, Config, Limits, Push, Stats};
+use postroad_broker::{Broker, Config, Limits, Push, RestartDelivery, Stats};
 
 /// The log and the old generation of one shard, as a model.
 #[derive(Default)]
@@ -205,6 +208,39 @@ impl World {
         self.config.push = push;
     }
 
+    fn set_drain(&mut self, arguments: &Arguments<'_>) {
+        let mut limits = Limits::of(&self.config);
+        let or = |key: &str, before: u32| arguments.option(key).unwrap_or(before);
+        limits.drained_per_second = or("rate", limits.drained_per_second);
+        limits.restart_sessions_per_second = or("sessions", limits.restart_sessions_per_second);
+        limits.drain_jitter_ms = arguments.option("jitter").unwrap_or(limits.drain_jitter_ms);
+        limits.restart_delivery = match arguments.text("delivery") {
+            Some("pull") => RestartDelivery::Pull,
+            Some(_) => RestartDelivery::Scheduled,
+            None => limits.restart_delivery,
+        };
+        limits.apply(&mut self.config);
+        self.shards.iter_mut().for_each(|shard| shard.broker.set_limits(limits));
+    }
+
+    fn print_due(&mut self) {
+        let due = self.shards.iter().filter_map(|shard| shard.broker.next_deadline()).min();
+        let due = due.map_or_else(|| "never".to_owned(), |at| format!("in {} ms", at.since(MonoMillis(self.now))));
+        writeln!(self.out, "    due {due}").unwrap();
+    }
+
+    fn print_drains(&mut self) {
+        for shard in &self.shards {
+            let s = shard.broker.stats();
+            writeln!(
+                self.out,
+                "    clients: {} await, {} drain; wait: {:?}; left: {} realtime, {} drained",
+                s.drains_awaiting, s.drains_begun, s.lanes, s.realtime, s.drained
+            )
+            .unwrap();
+        }
+    }
+
     fn set_access(&mut self, rules: &str) {
         self.acl = Arc::new(Acl::parse(rules).unwrap());
         for shard in &mut self.shards {
@@ -273,6 +309,9 @@ impl World {
                 self.handle(shard, Event::Letter { token: 2, id, action });
             }
             "push" => self.set_push(arguments.0[0]),
+            "drain" => self.set_drain(&arguments),
+            "due" => self.print_due(),
+            "drains" => self.print_drains(),
             "allow" => self.allow(arguments.0[0], arguments.text("to").unwrap_or("*")),
             "go" => self.shards.iter_mut().for_each(|shard| shard.stopped = false),
             "connect" => self.connect(&arguments),

@@ -278,7 +278,7 @@ impl Shard {
         let now = common.clock.now();
         let counters = Counters::new(&live.config);
         let coalescing = Coalescing::new(live.config.coalesce);
-        let ramp = Ramp::new(live.config.accept_per_second, now.mono);
+        let ramp = Ramp::new(live.config.restart.accept_per_second, now.mono);
         let doors = listeners.into_iter().map(|listener| Door { listener, paused: false }).collect();
         let mut shard = Self {
             id,

@@ -279,7 +279,7 @@ impl Shard {
     }
 
     fn open_doors(&mut self) -> std::io::Result<()> {
-        self.ramp = Ramp::new(self.live.config.accept_per_second, self.now.mono);
+        self.ramp = Ramp::new(self.live.config.restart.accept_per_second, self.now.mono);
         for (token, door) in (0..DOORS_MAX).map(|door| TOKEN_DOOR - door).zip(&self.doors) {
             listener::open(&door.listener, socket_options(&self.live.config))?;
             self.poller.add_read(&door.listener, token)?;

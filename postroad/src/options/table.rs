@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use postroad_engine::config::{Durability, Push, QueuePolicy, Shards, UnknownClient};
+use postroad_engine::config::{Durability, Push, QueuePolicy, RestartDelivery, Shards, UnknownClient};
 
 use super::kind::{Kind, Value};
 use super::{Anonymous, Effect, LogFormat, Settings};
@@ -527,8 +527,48 @@ pub const ROWS: &[Row] = &[
         10_000_000,
         "connections",
         "Connections that each shard accepts in the first second after a start; in each second that follows twice as many, for ten seconds. So a crowd that comes back at once does not come all at once. 0: no limit.",
-        engine.accept_per_second,
+        engine.restart.accept_per_second,
         u32
+    ),
+    choice!("restart.delivery", Live, "What a client gets of its backlog when it comes back for the first time after a start. scheduled: nothing until the scheduler has come by, which takes restart.sessions_per_second, in order of return. pull: all of it as soon as it connects. drain.per_second and drain.jitter hold for both.", engine.restart.delivery,
+        ["scheduled" => RestartDelivery::Scheduled, "pull" => RestartDelivery::Pull]),
+    count!(
+        "restart.sessions_per_second",
+        Live,
+        0,
+        10_000_000,
+        "clients",
+        "Clients of each shard whose first backlog after a start begins to leave, per second, with restart.delivery = \"scheduled\". 0: no limit.",
+        engine.restart.sessions_per_second,
+        u32
+    ),
+    count!(
+        "drain.per_second",
+        Live,
+        0,
+        100_000_000,
+        "deliveries",
+        "Deliveries per second of all shards together that leave for clients that came back, of what had waited for them. Each shard has an equal part, one at least. What comes while a client is connected is not limited, but waits behind what is older. 0: no limit.",
+        engine.drain.per_second,
+        u32
+    ),
+    count!(
+        "drain.shard_per_second",
+        Live,
+        0,
+        100_000_000,
+        "deliveries",
+        "The same for each shard, if that is less than its part. 0: its part alone.",
+        engine.drain.shard_per_second,
+        u32
+    ),
+    time!(
+        "drain.jitter",
+        Live,
+        0,
+        3_600_000,
+        "A client that comes back waits for what had waited for it for a random time below this one, so that a crowd spreads out. Keep it well below the time for which clients stay. 0s: it begins at once.",
+        engine.drain.jitter
     ),
     choice!("debug.push", Live, "off: nothing of QoS 1 or 2 leaves for clients, as if each had stopped reading; what they are to get is stored, and publishers are answered as ever. What is QoS 0 is dropped (dropped_qos0_congested). To look at storing and pushing apart.", engine.push,
         ["on" => Push::On, "off" => Push::Off]),
@@ -657,7 +697,7 @@ mod tests {
     /// A new field of the engine's configuration breaks this test's build: give it a row, then name it here.
     #[test]
     fn every_bound_of_the_engine_has_a_row() {
-        use postroad_engine::config::{Config, DeadLetters, Log, Mqtt, Queue, Registrations};
+        use postroad_engine::config::{Config, DeadLetters, Drain, Log, Mqtt, Queue, Registrations, Restart};
         let Config {
             shards: _,
             durability: _,
@@ -684,8 +724,9 @@ mod tests {
             crash_bar_time: _,
             drain_timeout: _,
             stall_max: _,
-            accept_per_second: _, // restart.accept_per_second
-            push: _,              // debug.push
+            restart,
+            drain,
+            push: _, // debug.push
         } = Config::default();
         let Mqtt {
             packet_bytes_max: _,
@@ -703,14 +744,19 @@ mod tests {
         let Registrations { clients_max: _, idle_max: _, unknown_client: _ } = registrations;
         let DeadLetters { max: _, bytes_max: _, age_max: _, requeues_max: _ } = dead_letters;
         let Log { young_bytes: _, young_age: _, segment_bytes: _ } = log;
-        for (section, fields) in [
+        let Restart { accept_per_second: _, delivery: _, sessions_per_second: _ } = restart;
+        let Drain { per_second: _, shard_per_second: _, jitter: _ } = drain;
+        let sections = [
             ("mqtt.", 10),
             ("queue.", 3),
             ("registrations.", 3),
             ("dead_letters.", 4),
+            ("restart.", 3),
+            ("drain.", 3),
             ("log.young", 2),
             ("log.segment", 1),
-        ] {
+        ];
+        for (section, fields) in sections {
             assert_eq!(ROWS.iter().filter(|row| row.key.starts_with(section)).count(), fields, "{section}");
         }
     }

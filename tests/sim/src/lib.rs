@@ -75,6 +75,8 @@ pub struct Report {
     pub moved: usize,
     /// Publishes that were refused for a full queue.
     pub refused: usize,
+    /// Times that a drain waited for its turn or its rate.
+    pub waits: usize,
     /// Times that a shard was told what may be repeated because another one is slow.
     pub told: usize,
 }

@@ -35,6 +35,7 @@ impl Shard {
 
     /// Whether nothing is under way.
     pub fn is_at_rest(&self) -> bool {
-        self.disk.uncommitted() == 0 && self.jobs.is_empty() && !self.retiring && !self.broker.has_steps()
+        let has_work = self.broker.has_steps() || self.broker.has_drains();
+        self.disk.uncommitted() == 0 && self.jobs.is_empty() && !self.retiring && !has_work
     }
 }

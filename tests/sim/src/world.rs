@@ -12,7 +12,7 @@ use postroad_broker::access::Acl;
 use postroad_broker::api::{
     ClientName, Connect, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal, StateKey, Subscribe,
 };
-use postroad_broker::{Broker, Config, UnknownClient};
+use postroad_broker::{Broker, Config, RestartDelivery, UnknownClient};
 
 use crate::client::{Link, Publisher, Subscriber};
 use crate::oracle::{FILTERS, GROUPS, Oracle, PUSH_TOPIC, SHARED_TOPIC};
@@ -133,6 +133,11 @@ impl World {
         config.backlog_messages_max = 2;
         config.drained_per_tick = [1, 2, 256][self.options.seed as usize / 3 % 3];
         config.retired_per_step = [1, 3, 100][self.options.seed as usize % 3];
+        config.drained_per_second = [0, 10, 200, 5_000][self.options.seed as usize / 9 % 4];
+        config.drain_jitter_ms = [0, 0, 100][self.options.seed as usize / 36 % 3];
+        config.restart_sessions_per_second = [0, 3, 50][self.options.seed as usize / 5 % 3];
+        config.restart_delivery =
+            [RestartDelivery::Scheduled, RestartDelivery::Pull][usize::from(self.options.seed.is_multiple_of(7))];
         config.inflight_max = 3;
         config.unknown_client = UnknownClient::Queue;
         config.queue_messages_max = self.options.queue_max.unwrap_or(config.queue_messages_max);
@@ -147,6 +152,20 @@ impl World {
     fn take_steps(&mut self) {
         let shard = self.random.below(self.shards.len());
         if self.shards[shard].broker.has_steps() {
+            self.handle(shard, Event::Tick);
+        }
+        if self.shards[shard].broker.has_drains() && self.random.chance(100) {
+            self.drains_go_on(shard);
+        }
+    }
+
+    /// Time passes until a drain that waits for it goes on.
+    fn drains_go_on(&mut self, shard: usize) {
+        let Some(due) = self.shards[shard].broker.next_deadline() else { return };
+        self.report.waits += usize::from(due.0 > self.clock);
+        // No more: what ends with time is not to end for that.
+        self.clock = self.clock.max(due.0.min(self.clock + 100));
+        if due.0 <= self.clock {
             self.handle(shard, Event::Tick);
         }
     }

@@ -16,6 +16,7 @@ fn sum(total: Report, report: Report) -> Report {
         moved: total.moved + report.moved,
         refused: total.refused + report.refused,
         told: total.told + report.told,
+        waits: total.waits + report.waits,
     }
 }
 
@@ -25,6 +26,7 @@ fn check(seeds: std::ops::Range<u64>, options: impl Fn(u64) -> Options) -> Repor
     let count = seeds.count();
     assert!(total.acknowledged > 10 * count, "an idle simulation proves nothing: {total:?}");
     assert!(total.received > 10 * count && total.disconnects > count, "{total:?}");
+    assert!(total.waits > count, "no drain had to wait: {total:?}");
     assert!(total.crashes > count / 2 && total.retirements > count && total.portions > count / 10, "{total:?}");
     total
 }

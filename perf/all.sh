@@ -3,7 +3,7 @@
 #
 #   perf/all.sh
 #
-# It takes, with the defaults: about two hours and a half; 2 cores that do nothing else; 4 GB of memory; 10 GB of disk under target/ (no
+# It takes, with the defaults: about three hours; 2 cores that do nothing else; 4 GB of memory; 10 GB of disk under target/ (no
 # tmpfs); an open file limit of 16,000 (ulimit -Hn); bash, taskset, python3, curl, mosquitto and its clients; release builds of both binaries.
 # REPETITIONS, SECONDS_EACH and MINUTES make it shorter, and worth less.
 set -uo pipefail

@@ -423,6 +423,10 @@ pub enum Counted {
     Unregistered,
     /// A delivery that was set aside: handling it makes the server panic.
     Poison,
+    /// An acknowledgement of a delivery that had been given up.
+    LateAcknowledgement,
+    /// A connection that was closed since all that it had in flight had been given up.
+    StuckConsumer,
 }
 
 const _: () = assert!(size_of::<Effect>() <= 112, "each is moved some times");

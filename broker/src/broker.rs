@@ -18,6 +18,7 @@ use crate::gate::Gate;
 use crate::index::{Retained, Subscriptions};
 use crate::letters::Letters;
 use crate::mesh::Mesh;
+use crate::overdue::Overdue;
 use crate::places::Places;
 use crate::poison::Poison;
 use crate::registration::Registrations;
@@ -59,6 +60,7 @@ pub struct Broker {
     pub(crate) groups: Groups,
     pub(crate) registrations: Registrations,
     pub(crate) letters: Letters,
+    pub(crate) overdue: Overdue,
     pub(crate) operations: AHashMap<u64, Operation>,
     pub(crate) mesh: Mesh,
     pub(crate) repeats: Repeats,
@@ -111,6 +113,7 @@ impl Broker {
             groups: Groups::default(),
             registrations: Registrations::default(),
             letters: Letters::default(),
+            overdue: Overdue::default(),
             operations: AHashMap::new(),
             mesh: Mesh::new(&config),
             repeats: Repeats::new(&config),
@@ -174,8 +177,11 @@ impl Broker {
 
     /// Replaces the bounds that can be changed: they hold for what comes.
     pub fn set_limits(&mut self, limits: Limits) {
-        let before = self.config.push;
+        let (before, age_max) = (self.config.push, self.config.retry_age_max_ms);
         limits.apply(&mut self.config);
+        if age_max != self.config.retry_age_max_ms {
+            self.watch_anew();
+        }
         self.drain.set_rates(&self.config, self.now.mono);
         if before == Push::Off && self.config.push == Push::On {
             self.all_may_drain();
@@ -270,6 +276,7 @@ impl Broker {
                 Timer::Letters => self.letters_aged(),
             }
         }
+        self.check_overdue();
         self.take_steps();
     }
 }

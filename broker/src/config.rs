@@ -95,6 +95,10 @@ pub struct Config {
     pub unknown_client: UnknownClient,
     /// Longest session expiry that is granted; `session` tells the client.
     pub session_expiry_max: SessionExpiry,
+    /// How often a delivery is sent; 0: without limit. Only connections that break make it be sent again.
+    pub retry_attempts_max: u32,
+    /// Milliseconds that a client may be here with a delivery in flight and not acknowledge it; 0: for ever.
+    pub retry_age_max_ms: u64,
     /// Dead letters of this shard: above that the oldest go.
     pub letters_max: usize,
     /// Bytes of their payloads, topics and properties.
@@ -161,6 +165,10 @@ pub struct Limits {
     pub unknown_client: UnknownClient,
     /// As [`Config::session_expiry_max`].
     pub session_expiry_max: SessionExpiry,
+    /// As [`Config::retry_attempts_max`].
+    pub retry_attempts_max: u32,
+    /// As [`Config::retry_age_max_ms`].
+    pub retry_age_max_ms: u64,
     /// As [`Config::letters_max`].
     pub letters_max: usize,
     /// As [`Config::letters_bytes_max`].
@@ -197,6 +205,8 @@ impl Limits {
             registrations_idle_max_ms: config.registrations_idle_max_ms,
             unknown_client: config.unknown_client,
             session_expiry_max: config.session_expiry_max,
+            retry_attempts_max: config.retry_attempts_max,
+            retry_age_max_ms: config.retry_age_max_ms,
             letters_max: config.letters_max,
             letters_bytes_max: config.letters_bytes_max,
             letters_age_max_ms: config.letters_age_max_ms,
@@ -224,6 +234,8 @@ impl Limits {
             registrations_idle_max_ms,
             unknown_client,
             session_expiry_max,
+            retry_attempts_max,
+            retry_age_max_ms,
             letters_max,
             letters_bytes_max,
             letters_age_max_ms,
@@ -246,6 +258,8 @@ impl Limits {
         config.registrations_idle_max_ms = registrations_idle_max_ms;
         config.unknown_client = unknown_client;
         config.session_expiry_max = session_expiry_max;
+        config.retry_attempts_max = retry_attempts_max;
+        config.retry_age_max_ms = retry_age_max_ms;
         config.letters_max = letters_max;
         config.letters_bytes_max = letters_bytes_max;
         config.letters_age_max_ms = letters_age_max_ms;
@@ -281,6 +295,8 @@ impl Config {
             registrations_idle_max_ms: 180 * 86_400_000,
             unknown_client: UnknownClient::default(),
             session_expiry_max: SessionExpiry::NEVER,
+            retry_attempts_max: 100,
+            retry_age_max_ms: 86_400_000,
             letters_max: 1_000_000,
             letters_bytes_max: 1 << 30,
             letters_age_max_ms: 30 * 86_400_000,

@@ -220,11 +220,11 @@ impl Broker {
         let session = &mut self.sessions[index as usize];
         session.connection = None;
         session.since = self.now.wall;
-        session.queue.detach();
+        session.queue.detach(self.now.mono);
         if let Some(queue) = connection.registration {
             let registration = &mut self.sessions[queue as usize];
             registration.connection = None;
-            registration.queue.detach();
+            registration.queue.detach(self.now.mono);
         }
         let session = &mut self.sessions[index as usize];
         if let DisconnectCause::Normal { expiry: Some(expiry) } | DisconnectCause::WithWill { expiry: Some(expiry) } =

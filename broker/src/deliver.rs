@@ -159,7 +159,7 @@ impl Broker {
             queue.resend.pop_front();
             return true;
         };
-        let sequence = slot.sequence;
+        let (sequence, was_sent) = (slot.sequence, slot.entry.as_ref().is_some_and(|entry| entry.dup));
         if slot.state == State::Released {
             queue.resend.pop_front();
             // It counts until PUBCOMP: else a client that never sends one would use up all tags.
@@ -176,13 +176,23 @@ impl Broker {
             return false; // after a crash, what may have been sent stands on both sides [MQTT-4.4.0-1]
         }
         queue.resend.pop_front();
+        if was_sent && !self.has_attempts_left(index, sequence) {
+            self.give_up_resend(index, place, tag);
+            return true;
+        }
+        let queue = &mut self.sessions[index as usize].queue;
         let Some(slot) = queue.window.get_mut(tag).filter(|slot| slot.state == State::Waiting) else { return true };
         let Some(entry) = slot.entry.clone() else { return true };
         slot.state = State::Sent;
         slot.counts = true;
+        let connection = &mut self.connections[place as usize];
         connection.unacknowledged += 1;
         let connection = connection.id;
         self.count_by_lane(place);
+        if entry.dup {
+            self.note_attempt(index, tag);
+        }
+        self.note_sent(index, place, tag);
         self.send(index, connection, entry, Some(tag));
         true
     }
@@ -196,10 +206,16 @@ impl Broker {
             return false;
         }
         if next.message.expires_at.is_some_and(|at| at <= self.now.wall) {
-            self.drop_expired(index);
+            self.count(Counted::Expired);
+            self.drop_next(index, Outcome::Expired);
             return true;
         }
+        let (sequence, was_sent) = (next.sequence, next.dup && session.queue.attempts_at(next.sequence).is_some());
         let Some(place) = self.ready_for_queued(index) else { return false };
+        if was_sent && !self.has_attempts_left(index, sequence) {
+            self.drop_next(index, Outcome::Attempts);
+            return true;
+        }
         let session = &mut self.sessions[index as usize];
         let connection = &mut self.connections[place as usize];
         if connection.unacknowledged >= connection.window_max {
@@ -232,12 +248,12 @@ impl Broker {
         true
     }
 
-    fn drop_expired(&mut self, index: SessionIndex) {
+    /// The next one is over before it could be sent (again).
+    fn drop_next(&mut self, index: SessionIndex, outcome: Outcome) {
         let queue = &mut self.sessions[index as usize].queue;
         let Some(entry) = queue.pop() else { return };
         queue.bytes -= entry.size().min(queue.bytes);
-        self.count(Counted::Expired);
-        self.settle(index, entry.sequence, entry.stored, Outcome::Expired);
+        self.end_undelivered(index, &entry, outcome, 0);
     }
 
     /// A commit has covered a held delivery.
@@ -254,15 +270,22 @@ impl Broker {
         let Some(slot) = self.sessions[index as usize].queue.window.get_mut(tag) else { return };
         let Some(entry) = slot.entry.clone().filter(|_| slot.state == State::Held) else { return };
         slot.state = State::Sent;
+        if entry.dup && self.sessions[index as usize].queue.attempts_at(entry.sequence).is_some() {
+            self.note_attempt(index, tag);
+        }
+        if let Some(place) = self.place_of(connection) {
+            self.note_sent(index, place, tag);
+        }
         self.send(index, connection, entry, Some(tag));
     }
 
     /// PUBACK.
     pub(crate) fn acknowledge(&mut self, connection: ConnectionId, tag: Tag, reason: ReasonCode) {
         let Some(place) = self.place_of(connection) else { return };
-        let slot = self.slot_mut(place, tag);
-        if !slot.is_some_and(|slot| slot.qos == Qos::AtLeastOnce && slot.state == State::Sent) {
-            return self.count(Counted::UnknownTag);
+        let slot = self.slot_mut(place, tag).filter(|slot| slot.qos == Qos::AtLeastOnce && slot.state == State::Sent);
+        let Some(slot) = slot else { return self.count(Counted::UnknownTag) };
+        if slot.dead {
+            return self.acknowledged_late(place, tag);
         }
         self.finish(place, tag, outcome_of(reason), reason as u8);
     }
@@ -275,6 +298,11 @@ impl Broker {
         let slot = session.queue.window.get_mut(tag).filter(|slot| slot.qos == Qos::ExactlyOnce);
         match slot.map(|slot| (slot.state, slot)) {
             Some((State::Sent, _)) if reason.is_error() => self.finish(place, tag, outcome_of(reason), reason as u8),
+            Some((State::Sent, slot)) if slot.dead => {
+                slot.state = State::ReleaseHeld; // the log knows
+                self.count(Counted::LateAcknowledgement);
+                self.after_commit(Waiter::Release(connection, tag));
+            }
             Some((State::Sent, slot)) => {
                 slot.state = State::ReleaseHeld;
                 let (queue, sequence) = (session.id, slot.sequence);
@@ -317,11 +345,10 @@ impl Broker {
     /// PUBCOMP.
     pub(crate) fn complete(&mut self, connection: ConnectionId, tag: Tag) {
         let Some(place) = self.place_of(connection) else { return };
-        let slot = self.slot_mut(place, tag);
-        if !slot.is_some_and(|slot| slot.state == State::Released) {
-            return self.count(Counted::UnknownTag);
-        }
-        self.finish(place, tag, Outcome::Acknowledged, 0);
+        let slot = self.slot_mut(place, tag).filter(|slot| slot.state == State::Released);
+        let Some(slot) = slot else { return self.count(Counted::UnknownTag) };
+        let outcome = if slot.dead { Outcome::Unacknowledged } else { Outcome::Acknowledged };
+        self.finish(place, tag, outcome, 0);
     }
 
     /// The delivery under this tag, of whichever queue it is.

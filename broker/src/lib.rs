@@ -12,7 +12,7 @@
 //! | what had waited for a client that comes back: rate, jitter, turns after a start | `drain` |
 //! | subscriptions, retained messages, wills | `subscribe`, `interests`, `filters`, `retained`, `will` |
 //! | share groups, and what a member that ends gives back | `share`, `give_back` |
-//! | what nobody got | `letters` |
+//! | what nobody acknowledges, what nobody got | `overdue`, `letters` |
 //! | directed pushes and who can be pushed to | `directed`, `registration` |
 //! | retained messages for new subscribers, access rules applied to what exists, work of many turns | `giving`, `fence`, `judge`, `turns` |
 //! | what is found by a key, in little memory | `places`, `table` |
@@ -39,6 +39,7 @@ mod interests;
 mod judge;
 mod letters;
 mod mesh;
+mod overdue;
 mod places;
 mod poison;
 mod publish;

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ahash::AHashSet;
-use base::{Message, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag, TopicFilter, WallMillis};
+use base::{Message, MonoMillis, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag, TopicFilter, WallMillis};
 use postroad_base as base;
 use smallvec::SmallVec;
 
@@ -86,7 +86,14 @@ pub(crate) struct Slot {
     /// It was sent on this connection, hence counts against its receive maximum.
     pub counts: bool,
     pub stored: bool,
-    /// `None` once received: only the release is left.
+    /// It was given up; its tag is taken until the receiver answers (see `overdue`).
+    pub dead: bool,
+    /// When it was sent for the first time; 0: not yet, as far as is known.
+    pub first_sent: WallMillis,
+    /// When it was sent on this connection, and for how long it had been in flight on others, in milliseconds.
+    pub counted_from: MonoMillis,
+    pub waited: u64,
+    /// `None` once received, or given up: only the release is left, or the answer.
     pub entry: Option<Entry>,
 }
 
@@ -94,6 +101,11 @@ impl Slot {
     /// Recovery: it is to be sent again, and the old generation has its body.
     pub fn lacks_body(&self) -> bool {
         self.state == State::Waiting && self.entry.is_none()
+    }
+
+    /// For how long its client has been here with it.
+    pub fn age(&self, now: MonoMillis) -> u64 {
+        self.waited + now.since(self.counted_from)
     }
 }
 
@@ -178,6 +190,10 @@ impl Window {
             state,
             counts: false,
             stored: entry.stored,
+            dead: false,
+            first_sent: WallMillis(0),
+            counted_from: MonoMillis(0),
+            waited: 0,
             entry: Some(entry),
         });
         self.used += 1;
@@ -218,6 +234,16 @@ impl Window {
         self.free.push_back(u16::try_from(index).expect("a tag has 16 bits"));
         self.used -= 1;
         Some(slot)
+    }
+
+    /// The connection is over: nobody answers any more what was given up. At QoS 2 the release is left.
+    fn forget_dead(&mut self) {
+        for (place, slot) in self.slots.iter_mut().enumerate() {
+            if slot.take_if(|slot| slot.dead && slot.qos == Qos::AtLeastOnce).is_some() {
+                self.free.push_back(u16::try_from(place).expect("a tag has 16 bits"));
+                self.used -= 1;
+            }
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Tag, &Slot)> {
@@ -409,12 +435,17 @@ impl Queue {
     }
 
     /// The connection is over: what was sent is to be sent again, with DUP `[MQTT-3.3.1-1]`.
-    pub fn detach(&mut self) {
+    pub fn detach(&mut self, now: MonoMillis) {
         self.resend.clear();
+        self.window.forget_dead();
         for (_, slot) in self.window.iter_mut() {
             slot.counts = false;
+            if slot.state == State::Sent {
+                slot.waited = slot.age(now);
+            }
             slot.state = match slot.state {
                 State::Held | State::Waiting => State::Waiting,
+                State::Sent if slot.dead => State::Released,
                 State::Sent => {
                     if let Some(entry) = &mut slot.entry {
                         entry.dup = true;

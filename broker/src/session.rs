@@ -268,6 +268,8 @@ pub(crate) struct Connection {
     pub waits_for_answers: bool,
     /// It can be told that a publish was refused.
     pub hears_refusals: bool,
+    /// It stands in the line of `overdue`.
+    pub is_watched: bool,
     /// A caller of the API ([`crate::api::ClientName::Caller`]).
     pub is_caller: bool,
 }
@@ -291,6 +293,7 @@ impl Connection {
             parked: VecDeque::new(),
             waits_for_answers: false,
             hears_refusals: true,
+            is_watched: false,
             is_caller: false,
         }
     }

@@ -5,7 +5,7 @@ use postroad_base::{DeliveryTimes, Outcome};
 use crate::api::Counted;
 
 /// Number of variants of [`Counted`].
-pub const COUNTED: usize = 21;
+pub const COUNTED: usize = 23;
 
 impl Counted {
     /// Every variant, in the order of declaration.
@@ -31,6 +31,8 @@ impl Counted {
         Self::RegistrationLimit,
         Self::Unregistered,
         Self::Poison,
+        Self::LateAcknowledgement,
+        Self::StuckConsumer,
     ];
 
     /// The value of the metric label.
@@ -57,6 +59,8 @@ impl Counted {
             Self::RegistrationLimit => "registration_limit",
             Self::Unregistered => "unregistered",
             Self::Poison => "poison",
+            Self::LateAcknowledgement => "late_acknowledgement",
+            Self::StuckConsumer => "stuck_consumer",
         }
     }
 }

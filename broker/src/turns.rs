@@ -43,7 +43,7 @@ impl Broker {
         if self.has_steps() {
             return Some(self.now.mono);
         }
-        [self.timers.next(), self.drain.due(&self.config)].into_iter().flatten().min()
+        [self.timers.next(), self.drain.due(&self.config), self.overdue.next()].into_iter().flatten().min()
     }
 
     /// Whether steps wait for `Event::Tick`: a tick is due at once, without a timer.

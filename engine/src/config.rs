@@ -181,6 +181,15 @@ pub struct Queue {
     pub policy: QueuePolicy,
 }
 
+/// When a delivery that is not acknowledged is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// How often it is sent at most; 0: without limit.
+    pub max_attempts: u32,
+    /// How long its client may be here with it, from its first send on; zero: for ever.
+    pub max_age: Duration,
+}
+
 /// Deliveries that nobody has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeadLetters {
@@ -241,6 +250,8 @@ pub struct Config {
     pub retained_max: usize,
     /// Live. Their bytes (topic, properties and payload) at most, likewise.
     pub retained_bytes_max: usize,
+    /// Live. When a delivery that is not acknowledged is given up.
+    pub retry: Retry,
     /// Live. What is kept of deliveries that nobody has got.
     pub dead_letters: DeadLetters,
     /// Restart.
@@ -336,6 +347,7 @@ impl Default for Config {
             registrations: Registrations::default(),
             retained_max: 100_000,
             retained_bytes_max: 1 << 30,
+            retry: Retry { max_attempts: 100, max_age: Duration::from_secs(86_400) },
             dead_letters: DeadLetters {
                 max: 1_000_000,
                 bytes_max: 1 << 30,

@@ -471,6 +471,8 @@ fn broker_limits(config: &Config, shards: usize) -> postroad_broker::Limits {
             config::UnknownClient::Queue => UnknownClient::Queue,
         },
         session_expiry_max: SessionExpiry(config.mqtt.session_expiry_max_seconds),
+        retry_attempts_max: config.retry.max_attempts,
+        retry_age_max_ms: u64::try_from(config.retry.max_age.as_millis()).unwrap_or(u64::MAX),
         letters_max: config.dead_letters.max.div_ceil(shards),
         letters_bytes_max: config.dead_letters.bytes_max.div_ceil(shards),
         letters_age_max_ms: u64::try_from(config.dead_letters.age_max.as_millis()).unwrap_or(u64::MAX),

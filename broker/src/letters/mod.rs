@@ -63,6 +63,14 @@ pub(crate) struct Letters {
     announcements: VecDeque<Arc<Message>>,
 }
 
+/// Whether a delivery is over with its letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ends {
+    WithIt,
+    /// At QoS 2 its tag is still to be released.
+    Later,
+}
+
 /// Announcements that one tick publishes.
 const ANNOUNCED_PER_TICK: usize = 64;
 
@@ -117,6 +125,18 @@ impl Broker {
         if !self.is_letter(entry, outcome) {
             return self.settle(index, entry.sequence, entry.stored, outcome);
         }
+        self.make_letter(index, entry, outcome, reason_code, Ends::WithIt);
+    }
+
+    /// It becomes a dead letter.
+    pub(crate) fn make_letter(
+        &mut self,
+        index: SessionIndex,
+        entry: &Entry,
+        outcome: Outcome,
+        reason_code: u8,
+        ends: Ends,
+    ) {
         let letters = self.letters_queue();
         let message = self.letter_of(index, entry, outcome, reason_code);
         let to = &self.sessions[letters as usize];
@@ -129,7 +149,7 @@ impl Broker {
             group: None,
         };
         let (letters_queue, from) = (to.id, &self.sessions[index as usize]);
-        let sequence = if from.logged {
+        let sequence = if from.logged && ends == Ends::WithIt {
             let (queue, sequence, message) = (from.id, entry.sequence, Arc::clone(&message));
             self.append(Record::Transfer { queue, sequence, outcome, message, recipients: vec![recipient] })
         } else if self.config.durable {
@@ -137,7 +157,9 @@ impl Broker {
         } else {
             self.position()
         };
-        self.note_ended(index, entry.sequence, entry.stored, outcome);
+        if ends == Ends::WithIt {
+            self.note_ended(index, entry.sequence, entry.stored, outcome);
+        }
         self.add_letter(
             letters,
             Entry { sequence, message: Arc::clone(&message), stored: false, dup: false, group: None, ..entry.clone() },
@@ -187,7 +209,7 @@ impl Broker {
     }
 
     /// What had no chance to be delivered, or was refused, is worth a look; what took its time is not, nor what tells of letters.
-    fn is_letter(&self, entry: &Entry, outcome: Outcome) -> bool {
+    pub(crate) fn is_letter(&self, entry: &Entry, outcome: Outcome) -> bool {
         let is_kept = match outcome {
             Outcome::Refused | Outcome::TooLarge | Outcome::Unacknowledged | Outcome::Attempts => true,
             Outcome::Overflow => self.config.queue_policy == QueuePolicy::DeadLetterOldest,
@@ -205,12 +227,13 @@ impl Broker {
     fn letter_of(&self, index: SessionIndex, entry: &Entry, outcome: Outcome, reason_code: u8) -> Arc<Message> {
         let session = &self.sessions[index as usize];
         let attempts = session.queue.attempts_at(entry.sequence);
+        let was_sent = entry.dup || reason_code > 0 || outcome == Outcome::Unacknowledged;
         let death = Death {
             client: session.client.clone(),
             is_push: session.role == Role::Registration,
             outcome,
             reason_code,
-            attempts: attempts.map_or(u32::from(entry.dup || reason_code > 0), |attempts| attempts.count),
+            attempts: attempts.map_or(u32::from(was_sent), |attempts| attempts.count),
             sent: attempts.map(|Attempts { first, last, .. }| (first, last)),
             at: self.now.wall,
         };

@@ -7,6 +7,7 @@ mod drain;
 mod durable;
 mod letters;
 mod mesh;
+mod overdue;
 mod poison;
 mod registrations;
 mod retained;

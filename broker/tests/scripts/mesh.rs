@@ -837,26 +837,28 @@ fn an_ended_session_gives_back_to_the_right_group() {
                 log 18 Connected
                 7: connected present=true
                 7: deliver t "1" qos=1 tag=4 dup
+                log 19 Attempt 8 2
                 7: deliver t "2" qos=2 tag=2 dup
+                log 20 Attempt 10 2
                 7: deliver t "2" qos=2 tag=3 dup
             disc 7 expiry=0
-                log 19 Disconnected
-                log 20 Publish to 1
+                log 21 Disconnected
+                log 22 Publish to 1
                 count session_ended 2
                 6: deliver t "1" qos=1 tag=1
-                log 21 Settle 7 Moved
-                log 22 QueueEnd
+                log 23 Settle 7 Moved
+                log 24 QueueEnd
             crash
-                log 23 Disconnected
+                log 25 Disconnected
             connect 8 a expiry=60
-                log 24 QueueBegin
+                log 26 QueueBegin
                 8: connected present=false
             connect 9 c expiry=60
-                log 25 Connected
+                log 27 Connected
                 9: connected present=true
                 9: deliver t "1" qos=1 tag=1 dup
             stats
-                sessions=3 registrations=0 connections=2 subscriptions=2 retained=0 queued=1 bytes=4 inflight=1 log=25
+                sessions=3 registrations=0 connections=2 subscriptions=2 retained=0 queued=1 bytes=4 inflight=1 log=27
         "#]],
     );
 }

@@ -102,16 +102,18 @@ fn a_poisoned_message_of_the_young_log_is_set_aside_once() {
             connect 6 b expiry=60
                 log 27 Connected
                 6: connected present=true
+                log 28 Attempt 13 2
                 6: deliver t "before" qos=2 tag=1 dup
+                log 29 Attempt 17 2
                 6: deliver t "after" qos=2 tag=3 dup
             connect 7 c expiry=60
-                log 28 Connected
+                log 30 Connected
                 7: connected present=true
                 7: deliver t "after" qos=1 tag=1 dup
             crash
-                log 29 Disconnected
-                log 30 Disconnected
                 log 31 Disconnected
+                log 32 Disconnected
+                log 33 Disconnected
         "#]],
     );
 }

@@ -452,6 +452,24 @@ pub const ROWS: &[Row] = &[
         usize
     ),
     count!(
+        "retry.max_attempts",
+        Live,
+        0,
+        1_000_000,
+        "sends",
+        "How often a delivery (QoS 1 and 2) is sent: once, and again after each connection that broke before it was acknowledged. Then it becomes a dead letter (attempts). 0: without limit.",
+        engine.retry.max_attempts,
+        u32
+    ),
+    time!(
+        "retry.max_age",
+        Live,
+        0,
+        3650 * DAY,
+        "How long a client may be connected with a delivery in flight, from its first send on, and not acknowledge it. Then it becomes a dead letter (unacknowledged); its packet identifier stays taken until the client answers. A connection whose whole window was given up is closed (0x83). Exact to an eighth. 0s: for ever.",
+        engine.retry.max_age
+    ),
+    count!(
         "dead_letters.max",
         Live,
         0,
@@ -697,7 +715,7 @@ mod tests {
     /// A new field of the engine's configuration breaks this test's build: give it a row, then name it here.
     #[test]
     fn every_bound_of_the_engine_has_a_row() {
-        use postroad_engine::config::{Config, DeadLetters, Drain, Log, Mqtt, Queue, Registrations, Restart};
+        use postroad_engine::config::{Config, DeadLetters, Drain, Log, Mqtt, Queue, Registrations, Restart, Retry};
         let Config {
             shards: _,
             durability: _,
@@ -714,6 +732,7 @@ mod tests {
             registrations,
             retained_max: _,
             retained_bytes_max: _,
+            retry,
             dead_letters,
             log,
             storage_free_bytes_min: _,
@@ -742,6 +761,7 @@ mod tests {
         } = mqtt;
         let Queue { messages_max: _, bytes_max: _, policy: _ } = queue;
         let Registrations { clients_max: _, idle_max: _, unknown_client: _ } = registrations;
+        let Retry { max_attempts: _, max_age: _ } = retry;
         let DeadLetters { max: _, bytes_max: _, age_max: _, requeues_max: _ } = dead_letters;
         let Log { young_bytes: _, young_age: _, segment_bytes: _ } = log;
         let Restart { accept_per_second: _, delivery: _, sessions_per_second: _ } = restart;
@@ -750,6 +770,7 @@ mod tests {
             ("mqtt.", 10),
             ("queue.", 3),
             ("registrations.", 3),
+            ("retry.", 2),
             ("dead_letters.", 4),
             ("restart.", 3),
             ("drain.", 3),

@@ -98,6 +98,23 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// One that has not been sent on this connection.
+    pub fn new(sequence: Sequence, qos: Qos, state: State, entry: Option<Entry>) -> Self {
+        Self {
+            order: 0,
+            sequence,
+            qos,
+            state,
+            counts: false,
+            stored: entry.as_ref().is_some_and(|entry| entry.stored),
+            dead: false,
+            first_sent: WallMillis(0),
+            counted_from: MonoMillis(0),
+            waited: 0,
+            entry,
+        }
+    }
+
     /// Recovery: it is to be sent again, and the old generation has its body.
     pub fn lacks_body(&self) -> bool {
         self.state == State::Waiting && self.entry.is_none()
@@ -183,19 +200,8 @@ impl Window {
             usize::from(self.free.pop_front().expect("not empty"))
         };
         let order = self.next_order();
-        self.slots[index] = Some(Slot {
-            order,
-            sequence: entry.sequence,
-            qos: entry.qos,
-            state,
-            counts: false,
-            stored: entry.stored,
-            dead: false,
-            first_sent: WallMillis(0),
-            counted_from: MonoMillis(0),
-            waited: 0,
-            entry: Some(entry),
-        });
+        let slot = Slot::new(entry.sequence, entry.qos, state, Some(entry));
+        self.slots[index] = Some(Slot { order, ..slot });
         self.used += 1;
         Ok(self.tags.tag_at(index))
     }
@@ -544,15 +550,7 @@ mod tests {
     fn a_restored_tag_is_taken() {
         let mut window = Window::default();
         let tag = Tag::new(3).unwrap();
-        let slot = Slot {
-            order: 0,
-            sequence: Sequence(9),
-            qos: Qos::ExactlyOnce,
-            state: State::Waiting,
-            counts: false,
-            stored: true,
-            entry: None,
-        };
+        let slot = Slot::new(Sequence(7), Qos::ExactlyOnce, State::Waiting, None);
         window.restore(tag, slot);
         let others: Vec<u16> = (0..20).map(|n| window.insert(entry(n), State::Sent).unwrap().get()).collect();
         assert!(!others.contains(&3), "{others:?}");

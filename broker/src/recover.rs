@@ -6,9 +6,7 @@
 
 use std::sync::Arc;
 
-use base::{
-    LetterId, Message, MonoMillis, Now, Parked, Qos, QueueId, QueueOwner, Recipient, Record, Sequence, Tag, WallMillis,
-};
+use base::{LetterId, Message, Now, Parked, Qos, QueueId, QueueOwner, Recipient, Record, Sequence, Tag};
 use postroad_base as base;
 
 use crate::api::{Counted, Principal, StateKey};
@@ -257,19 +255,7 @@ impl Broker {
         }
         // Without one here, its body comes with the backlog, or is not needed any more (`Received`).
         if entry.is_some() || stored || self.poison.is_replayed(queue, sequence) {
-            let slot = Slot {
-                order: 0,
-                sequence,
-                qos: Qos::ExactlyOnce,
-                state: State::Waiting,
-                counts: false,
-                stored,
-                dead: false,
-                first_sent: WallMillis(0),
-                counted_from: MonoMillis(0),
-                waited: 0,
-                entry,
-            };
+            let slot = Slot { stored, ..Slot::new(sequence, Qos::ExactlyOnce, State::Waiting, entry) };
             session.queue.window.restore(tag, slot);
         }
     }

@@ -197,7 +197,7 @@ impl Broker {
     /// The shard in one line. Walks all sessions: for a report, not for each message.
     pub fn stats(&self) -> Stats {
         let mut stats = self.stats;
-        let callers = self.connections.iter().filter(|(_, connection)| connection.is_caller).count();
+        let callers = self.connections.iter().filter(|(_, connection)| connection.is_caller()).count();
         stats.sessions = self.clients.len() - callers;
         stats.registrations = self.registrations.len();
         stats.ending = self.groups.ending;

@@ -138,7 +138,7 @@ impl Broker {
     /// `None` for what is no client: a registration's queue, a session that is ending, a caller of the API.
     fn state_of_session(&self, session: &Session) -> Option<ClientState> {
         let connection = session.connection.map(|place| &self.connections[place as usize]);
-        let is_caller = connection.is_some_and(|connection| connection.is_caller);
+        let is_caller = connection.is_some_and(|connection| connection.is_caller());
         if session.role != Role::Session || session.ending || is_caller {
             return None;
         }

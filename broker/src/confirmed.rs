@@ -104,7 +104,7 @@ impl Broker {
     /// Whether anybody who waits for the answer can be told of a refusal.
     fn hears_refusal(&self, pending: &Pending) -> bool {
         let hears = |(connection, _): &(ConnectionId, u64)| {
-            self.place_of(*connection).is_some_and(|place| self.connections[place as usize].hears_refusals)
+            self.place_of(*connection).is_some_and(|place| self.connections[place as usize].hears_refusals())
         };
         pending.answer.iter().chain(&pending.answers_more).any(hears)
     }

@@ -9,7 +9,7 @@ use crate::access::Action;
 use crate::api::{ClientName, Connect, Counted, DisconnectCause, Effect, Principal};
 use crate::broker::Broker;
 use crate::gate::Waiter;
-use crate::session::{Connection, ConnectionIndex, Session, SessionIndex};
+use crate::session::{Connection, ConnectionIndex, Peer, Session, SessionIndex};
 use crate::timers::Timer;
 
 /// Ordinals of sessions that the log does not know start here, so that none is ever that of a logged one.
@@ -39,8 +39,11 @@ impl Broker {
         let connection = connect.connection;
         let window_max = connect.receive_maximum.clamp(1, self.config.inflight_max.max(1));
         let made = Connection {
-            hears_refusals: connect.hears_refusals,
-            is_caller: connect.name == ClientName::Caller,
+            peer: match (connect.name, connect.hears_refusals) {
+                (ClientName::Caller, _) => Peer::Caller,
+                (_, true) => Peer::Client,
+                (_, false) => Peer::DeafClient,
+            },
             ..Connection::new(connection, index, window_max)
         };
         let place = u32::try_from(self.connections.insert(made)).expect("fewer connections than 2^32");

@@ -90,7 +90,7 @@ impl Broker {
         self.collect_registered(&self.registrations.all(), message);
         let is_meant = |&index: &SessionIndex| {
             let session = &self.sessions[index as usize];
-            let is_caller = session.connection.is_some_and(|place| self.connections[place as usize].is_caller);
+            let is_caller = session.connection.is_some_and(|place| self.connections[place as usize].is_caller());
             !is_caller && self.registrations.find(session.client.as_str()).is_none()
         };
         let mut sessions: Vec<SessionIndex> = self.clients.iter().filter(is_meant).collect();

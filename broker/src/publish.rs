@@ -121,7 +121,7 @@ impl Broker {
         let session = &self.sessions[index as usize];
         let (queue, logged) = (session.id, session.logged);
         let id = message.id;
-        if self.connections[place as usize].is_caller {
+        if self.connections[place as usize].is_caller() {
             let connection = self.connections[place as usize].id;
             self.effects.push_back(Effect::Taken { connection, tag, id });
         }
@@ -227,7 +227,7 @@ impl Broker {
         self.count(why);
         let Some(tag) = inbound.tag else { return };
         let connection = &self.connections[place as usize];
-        let frees = inbound.message.qos == Qos::ExactlyOnce && connection.hears_refusals;
+        let frees = inbound.message.qos == Qos::ExactlyOnce && connection.hears_refusals();
         let need = if frees { self.free_inbound(connection.session, tag) } else { Sequence(0) };
         self.answer(place, tag, AnswerKind::Published, reason, need, false);
     }

@@ -237,6 +237,17 @@ impl Session {
     }
 }
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// A client that can be told that a publish was refused.
+    Client,
+    /// One that can't: MQTT 3.
+    DeafClient,
+    /// A caller of the API ([`crate::api::ClientName::Caller`]).
+    Caller,
+}
+
 /// A connection that has a session here.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -266,12 +277,10 @@ pub(crate) struct Connection {
     pub parked: VecDeque<Inbound>,
     /// Parked because too many answers are due.
     pub waits_for_answers: bool,
-    /// It can be told that a publish was refused.
-    pub hears_refusals: bool,
+    /// Who is at its other end.
+    pub peer: Peer,
     /// It stands in the line of `overdue`.
     pub is_watched: bool,
-    /// A caller of the API ([`crate::api::ClientName::Caller`]).
-    pub is_caller: bool,
 }
 
 impl Connection {
@@ -292,10 +301,18 @@ impl Connection {
             allowed: None,
             parked: VecDeque::new(),
             waits_for_answers: false,
-            hears_refusals: true,
+            peer: Peer::Client,
             is_watched: false,
-            is_caller: false,
         }
+    }
+
+    /// Whether it can be told that a publish was refused.
+    pub fn hears_refusals(&self) -> bool {
+        self.peer != Peer::DeafClient
+    }
+
+    pub fn is_caller(&self) -> bool {
+        self.peer == Peer::Caller
     }
 
     /// Whose delivery goes under this tag on this connection.

@@ -128,7 +128,7 @@ fn at_qos_2_the_release_is_left() {
                 count late_acknowledgement 1
                 1: release 1 success
             comp 1 1
-                log 17 Settle 8 Acknowledged
+                log 17 Settle 8 Unacknowledged
             crash
                 log 18 Disconnected
             connect 2 a expiry=600

@@ -7,7 +7,7 @@ use std::fmt::{Display, Write};
 use postroad_base::ShardId;
 
 use crate::process::ProcessReport;
-use crate::report::{Histogram, InterfaceReport, ShardReport};
+use crate::report::{Histogram, InterfaceReport, LanesReport, ShardReport};
 
 /// All that one answer to `/metrics` is made of.
 pub struct Snapshot<'a> {
@@ -268,7 +268,7 @@ fn lanes(out: &mut Page, shards: &[ShardReport]) {
     let metric = counter("postroad_lane_deliveries_total", help);
     out.family(metric);
     for shard in shards {
-        for (lane, count) in &shard.lanes.delivered {
+        for (lane, count) in [("realtime", shard.lanes.realtime), ("drain", shard.lanes.drained)] {
             out.sample(metric.name, &[("shard", &shard.shard.0.to_string()), ("lane", lane)], count);
         }
     }
@@ -276,7 +276,10 @@ fn lanes(out: &mut Page, shards: &[ShardReport]) {
     let metric = gauge("postroad_lane_messages", help);
     out.family(metric);
     for shard in shards {
-        for (lane, state, count) in &shard.lanes.waiting {
+        let LanesReport { queued, offline, awaiting, draining, .. } = shard.lanes;
+        let drain = [("offline", offline), ("awaiting", awaiting), ("draining", draining)];
+        let drain = drain.map(|(state, count)| ("drain", state, count));
+        for (lane, state, count) in std::iter::once(("realtime", "queued", queued)).chain(drain) {
             let labels = [("shard", &*shard.shard.0.to_string()), ("lane", lane), ("state", state)];
             out.sample(metric.name, &labels, count);
         }
@@ -378,8 +381,7 @@ mod tests {
         let mut shard = ShardReport::new(ShardId(1));
         shard.cpu_micros = 2_500_000;
         shard.counted.push(("expired", 7));
-        shard.lanes.delivered.push(("drain", 5));
-        shard.lanes.waiting.push(("drain", "awaiting", 4));
+        (shard.lanes.drained, shard.lanes.awaiting) = (5, 4);
         shard.drains.awaiting = 3;
         let mut interface = InterfaceReport::new("mqtt".into());
         interface.sent_bytes = 99;

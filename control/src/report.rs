@@ -140,13 +140,21 @@ impl ShardReport {
     }
 }
 
-/// Deliveries of QoS 1 and 2 by lane. Lanes and states are metric labels.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Deliveries of QoS 1 and 2 by lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LanesReport {
-    /// Put in flight: lane and count.
-    pub delivered: Vec<(&'static str, u64)>,
-    /// Waiting, not in flight: lane, state and count.
-    pub waiting: Vec<(&'static str, &'static str, u64)>,
+    /// Put in flight, other than drained ones.
+    pub realtime: u64,
+    /// Put in flight, of what had waited when its client came back.
+    pub drained: u64,
+    /// Waiting for clients that are realtime.
+    pub queued: u64,
+    /// Waiting for clients that are away.
+    pub offline: u64,
+    /// Waiting for clients whose drain has not begun.
+    pub awaiting: u64,
+    /// Waiting for clients whose drain is under way.
+    pub draining: u64,
 }
 
 /// Clients that came back and have not been sent all that had waited.

@@ -203,13 +203,12 @@ impl Interface {
 fn lanes_of(stats: &Stats) -> LanesReport {
     let LaneDepths { realtime, offline, awaiting, draining } = stats.lanes;
     LanesReport {
-        delivered: vec![("realtime", stats.realtime), ("drain", stats.drained)],
-        waiting: vec![
-            ("realtime", "queued", realtime as u64),
-            ("drain", "offline", offline as u64),
-            ("drain", "awaiting", awaiting as u64),
-            ("drain", "draining", draining as u64),
-        ],
+        realtime: stats.realtime,
+        drained: stats.drained,
+        queued: realtime as u64,
+        offline: offline as u64,
+        awaiting: awaiting as u64,
+        draining: draining as u64,
     }
 }
 

@@ -224,6 +224,40 @@ fn letters_by_hand() {
     assert_eq!(after, before);
 }
 
+/// What a client holds for too long, or loses connection after connection, is given up; what is answered too late is counted,
+/// and what else it is to get comes.
+#[test]
+fn what_is_never_acknowledged_is_given_up() {
+    let daemon = Daemon::start_with(&["retry.max_age=1s", "retry.max_attempts=3"]);
+    let mut client = device(&daemon);
+    publish(&daemon, "d/1", "held");
+    let Incoming::Publish(held) = client.receive().unwrap() else { panic!("no PUBLISH") };
+    wait_until("it is given up", || letters(&daemon, "?reason=unacknowledged").len() == 1);
+    publish(&daemon, "d/2", "fresh");
+    let Incoming::Publish(fresh) = client.receive().unwrap() else { panic!("no PUBLISH") };
+    assert_eq!(fresh.payload, b"fresh");
+    assert_ne!(fresh.id, held.id, "its packet identifier is not free");
+    client.acknowledge(Packet::PubAck, held.id).unwrap();
+    client.acknowledge(Packet::PubAck, fresh.id).unwrap();
+    wait_until("the late answer is counted", || daemon.metric("postroad_counted_total", "late_acknowledgement") == 1.0);
+
+    publish(&daemon, "d/3", "crasher");
+    for attempt in 1..=3 {
+        loop {
+            let Incoming::Publish(message) = client.receive().unwrap() else { continue };
+            assert_eq!((&message.payload[..], message.dup), (&b"crasher"[..], attempt > 1));
+            break;
+        }
+        drop(client);
+        client = device(&daemon);
+    }
+    publish(&daemon, "d/4", "after");
+    assert_eq!(client.next_message().unwrap().payload, b"after", "a fourth attempt");
+    let letter = letters(&daemon, "?reason=attempts").remove(0);
+    assert_eq!((&letter["payload"], &letter["attempts"]), (&json!("crasher"), &json!(3)));
+    assert!(letter["first_sent_unix_ms"].as_u64() <= letter["last_sent_unix_ms"].as_u64(), "{letter}");
+}
+
 /// What an operator did before the server was killed.
 #[derive(Default)]
 struct Actions {

@@ -15,11 +15,12 @@ use serde_json::Value;
 const EDGES: &[(&str, &[&str])] = &[
     ("postroad-base", &[]),
     ("postroad-protocol", &[]),
+    ("postroad-proto", &[]),
     ("postroad-broker", &[]),
     ("postroad-session", &["postroad-protocol", "postroad-broker"]),
     ("postroad-storage", &[]),
     ("postroad-plugins", &["postroad-broker", "postroad-protocol"]),
-    ("postroad-control", &[]),
+    ("postroad-control", &["postroad-proto"]),
     (
         "postroad-engine",
         &[
@@ -33,11 +34,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("postroad", &["postroad-engine", "postroad-control", "postroad-client", "postroad-plugins", "postroad-protocol"]),
     ("postroad-client", &["postroad-protocol"]),
-    ("postroad-perf", &["postroad-client", "postroad-protocol"]),
+    ("postroad-perf", &["postroad-client", "postroad-protocol", "postroad-proto"]),
     // Benches and simulator measure and drive the sans-IO crates; nothing depends on them.
     ("postroad-benches", &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage"]),
     ("postroad-sim", &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage"]),
-    ("postroad-e2e", &["postroad-protocol", "postroad-client"]),
+    ("postroad-e2e", &["postroad-protocol", "postroad-client", "postroad-proto"]),
 ];
 
 /// Crate → the crates of ours that its tests alone may use besides.
@@ -55,10 +56,11 @@ const HOUSES: &[(&str, &[&str])] = &[
     ("fjall", &["postroad-storage"]),
     ("mlua", &["postroad-plugins"]),
     ("tokio", &["postroad-control", "postroad-client", "postroad-perf", "postroad"]),
+    ("tonic", &["postroad-proto", "postroad-control", "postroad-client", "postroad-perf"]),
 ];
 
 /// Tests and benches may use these beyond their houses: a harness needs a runtime to drive foreign clients.
-const DEV_HOUSES: &[(&str, &[&str])] = &[("tokio", &["postroad-e2e"])];
+const DEV_HOUSES: &[(&str, &[&str])] = &[("tokio", &["postroad-e2e"]), ("tonic", &["postroad-e2e"])];
 
 struct Package {
     normal: BTreeSet<String>,

@@ -14,6 +14,7 @@ use crate::letters::{
     ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersCursor, LettersQuestion,
 };
 use crate::line::{Line, Shards};
+use crate::problem::{Kind, Problem};
 use crate::publication::{Batch, Caller, Outcome, Publication, Turn};
 use crate::report::Request;
 use crate::server::{Phase, Settings, Status};
@@ -39,6 +40,13 @@ pub(crate) enum NoAnswer {
     Late,
 }
 
+/// What is under way: all of it is with the shards that took it.
+pub(crate) struct Pending {
+    outcomes: Vec<Outcome>,
+    asked: Vec<Asked>,
+    deadline: Instant,
+}
+
 /// Messages of one request for one shard, with their places in the request.
 #[derive(Default)]
 struct Share {
@@ -62,21 +70,38 @@ impl Api {
         self.status.borrow().phase == Phase::Serving
     }
 
+    /// When a publish that begins now is given up, if its caller does not give up before.
+    pub fn publish_deadline(&self) -> Instant {
+        Instant::now() + self.publish_timeout
+    }
+
     /// Publishes; the outcomes stand in the order of the messages. What is for one topic keeps its order, also from one
     /// request to the next of the same caller.
-    pub async fn publish(&self, caller: &Caller, messages: Vec<Publication>) -> Vec<Outcome> {
-        let mut outcomes = vec![Outcome::Busy; messages.len()];
+    pub async fn publish(&self, caller: &Caller, messages: Vec<Publication>, deadline: Instant) -> Vec<Outcome> {
+        self.begin(caller, messages, deadline).await.outcomes().await
+    }
+
+    /// Gives the messages to their shards, once those have room for them. What is begun after it comes after it, also while
+    /// neither is answered.
+    pub async fn begin(&self, caller: &Caller, messages: Vec<Publication>, deadline: Instant) -> Pending {
         if !self.is_serving() {
-            return outcomes;
+            return Pending { outcomes: vec![Outcome::NotServing; messages.len()], asked: Vec::new(), deadline };
         }
+        let mut pending = Pending { outcomes: vec![Outcome::Busy; messages.len()], asked: Vec::new(), deadline };
         let shards = Arc::clone(&self.shards.borrow());
-        let deadline = Instant::now() + self.publish_timeout;
-        let mut all_asked = Vec::new();
         for (shard, share) in shares(&shards, messages) {
             let line = &shards.lines[usize::from(shard.0)];
-            all_asked.extend(give(line, caller, share, deadline).await);
+            pending.asked.extend(give(line, caller, share, deadline).await);
         }
-        for Asked { places, answer, .. } in all_asked {
+        pending
+    }
+}
+
+impl Pending {
+    /// What became of the messages, in their order, once all is known or the deadline has passed.
+    pub async fn outcomes(self) -> Vec<Outcome> {
+        let Self { mut outcomes, asked, deadline } = self;
+        for Asked { places, answer } in asked {
             let unknown = || vec![Outcome::Unknown; places.len()];
             let answered = timeout_at(deadline, answer.recv_async()).await;
             let given = answered.ok().and_then(Result::ok).unwrap_or_else(unknown);
@@ -140,14 +165,16 @@ impl Api {
         Ok((page.clients, next.filter(|next| usize::from(next.shard.0) < count)))
     }
 
-    /// One client, after its connection has ended if that is wanted; `None`: nothing is known of it.
-    pub async fn client(&self, client: &str, cut_off: bool) -> Result<Option<ClientReport>, NoAnswer> {
+    /// One client, after its connection has ended if that is wanted.
+    pub async fn client(&self, client: &str, cut_off: bool) -> Result<ClientReport, Problem> {
+        let unknown = || Problem::new(Kind::UnknownClient, "nothing is known of this client");
         if client.contains('\0') {
-            return Ok(None); // no client has such a name, callers of ours do
+            return Err(unknown()); // no client has such a name, callers of ours do
         }
         let (answer, answered) = flume::bounded(1);
         let home = self.shards.borrow().home_of_client(client);
-        self.ask(home, Request::Client { client: client.into(), cut_off, answer }, answered).await
+        let asked = self.ask(home, Request::Client { client: client.into(), cut_off, answer }, answered);
+        asked.await?.ok_or_else(unknown)
     }
 
     /// Looks for letters on one shard after the other, from there on, until it has found so many. `lease_ms`: they are leased for so

@@ -1,4 +1,4 @@
-//! The control plane: HTTP on tokio, in one thread of its own.
+//! The control plane: HTTP and gRPC on tokio, in one thread of its own.
 //!
 //! ```text
 //!   curl, Prometheus ──HTTP──► control thread ──Request (bounded queue, bell)──► shard 0 … n
@@ -12,15 +12,21 @@
 //! starts both gives it the lines by [`Handle::attach`].
 
 mod api;
+mod caller;
+mod checks;
 mod clients;
+mod grpc;
 mod http;
 mod letters;
 mod line;
+mod listener;
 mod metrics;
+mod problem;
 mod process;
 mod publication;
 mod report;
 mod server;
+mod shared;
 mod stall;
 mod tokens;
 
@@ -33,5 +39,5 @@ pub use letters::{
 pub use line::{Line, Shards};
 pub use publication::{Batch, Caller, Outcome, Properties, Publication, Turn};
 pub use report::{DrainsReport, Histogram, InterfaceReport, LanesReport, LogReport, Request, ShardReport};
-pub use server::{BuildInfo, Control, Handle, Note, Phase, Settings, Status};
+pub use server::{BuildInfo, Control, Handle, Listeners, Note, Phase, Settings, Status};
 pub use tokens::{Holder, Right, Tokens, TokensError};

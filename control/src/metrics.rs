@@ -23,19 +23,21 @@ pub struct Snapshot<'a> {
     pub shards: &'a [ShardReport],
     /// Shards that were asked.
     pub shards_asked: usize,
-    /// HTTP requests answered and connections refused, by the control plane itself.
-    pub http: HttpFigures,
+    /// What the control plane counts of itself.
+    pub http: ListenerFigures,
+    /// The same of gRPC.
+    pub grpc: ListenerFigures,
+    /// Questions that a shard did not take or not answer in time.
+    pub unanswered: u64,
 }
 
-/// What the control plane counts of itself.
+/// What is counted of the listeners of one protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HttpFigures {
+pub struct ListenerFigures {
     /// Requests answered.
     pub requests: u64,
     /// Connections closed at once because too many were open.
     pub refused: u64,
-    /// Requests that a shard did not take or not answer in time.
-    pub unanswered: u64,
 }
 
 /// Writes the whole answer.
@@ -148,15 +150,15 @@ fn server(out: &mut Page, snapshot: &Snapshot<'_>) {
     out.single(gauge("postroad_uptime_seconds", "Time since the start."), snapshot.uptime_seconds);
     out.single(gauge("postroad_shards", "Shards of the server."), snapshot.shards_asked);
     out.single(gauge("postroad_shards_answering", "Shards that answered this scrape."), snapshot.shards.len());
-    out.single(
-        counter("postroad_http_requests_total", "Requests that the control plane answered."),
-        snapshot.http.requests,
-    );
-    let refused = counter("postroad_http_connections_refused_total", "HTTP connections above the limit.");
-    out.single(refused, snapshot.http.refused);
+    let ListenerFigures { requests, refused } = snapshot.http;
+    out.single(counter("postroad_http_requests_total", "HTTP requests that the control plane answered."), requests);
+    out.single(counter("postroad_http_connections_refused_total", "HTTP connections above the limit."), refused);
+    let ListenerFigures { requests, refused } = snapshot.grpc;
+    out.single(counter("postroad_grpc_requests_total", "Calls by gRPC, each stream being one."), requests);
+    out.single(counter("postroad_grpc_connections_refused_total", "gRPC connections above the limit."), refused);
     let unanswered =
         counter("postroad_shard_requests_unanswered_total", "Questions that a shard did not answer in time.");
-    out.single(unanswered, snapshot.http.unanswered);
+    out.single(unanswered, snapshot.unanswered);
 }
 
 fn process(out: &mut Page, process: &ProcessReport) {
@@ -372,7 +374,9 @@ mod tests {
             process: &ProcessReport { threads: Some(4), ..ProcessReport::default() },
             shards,
             shards_asked: 2,
-            http: HttpFigures::default(),
+            http: ListenerFigures::default(),
+            grpc: ListenerFigures::default(),
+            unanswered: 0,
         })
     }
 

@@ -139,8 +139,10 @@ pub enum Outcome {
     },
     /// Not published, for this reason.
     Refused(ReasonCode),
-    /// Not published: the server has no room for it now, or is stopping.
+    /// Not published: the server has no room for it now.
     Busy,
+    /// Not published: the server is starting or stopping.
+    NotServing,
     /// The answer did not come in time: it may have been published.
     Unknown,
 }

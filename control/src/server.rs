@@ -3,14 +3,18 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
 use crate::api::Api;
-use crate::http;
+use crate::grpc::Grpc;
+use crate::http::Http;
 use crate::line::Shards;
+use crate::listener::{self, Figures};
+use crate::shared::Server;
 use crate::stall::Watch;
 use crate::tokens::Tokens;
 
@@ -118,6 +122,15 @@ pub struct Status {
     pub notes: Vec<Note>,
 }
 
+/// Bound sockets, by what is spoken on them.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// HTTP/1.1.
+    pub http: Vec<TcpListener>,
+    /// gRPC, which is HTTP/2 without TLS.
+    pub grpc: Vec<TcpListener>,
+}
+
 /// The running control plane. Dropping it leaves the thread running; call [`Control::stop`].
 #[derive(Debug)]
 pub struct Control {
@@ -183,9 +196,9 @@ impl Control {
     ///
     /// # Errors
     /// When a socket can't be made non-blocking, or the thread or its runtime can't be made.
-    pub fn start(listeners: Vec<TcpListener>, build: BuildInfo, settings: Settings) -> io::Result<Self> {
-        let mut addresses = Vec::with_capacity(listeners.len());
-        for listener in &listeners {
+    pub fn start(listeners: Listeners, build: BuildInfo, settings: Settings) -> io::Result<Self> {
+        let mut addresses = Vec::new();
+        for listener in listeners.http.iter().chain(&listeners.grpc) {
             listener.set_nonblocking(true)?;
             addresses.push(listener.local_addr()?);
         }
@@ -196,7 +209,7 @@ impl Control {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let api = Api::new(shards_seen.clone(), status_seen.clone(), &settings);
         let stalled = watch::Sender::new(Vec::new());
-        let server = Arc::new(http::Server {
+        let server = Arc::new(Server {
             status: status_seen,
             shards: shards_seen.clone(),
             tokens: tokens_seen,
@@ -204,13 +217,18 @@ impl Control {
             build,
             settings,
             started: Instant::now(),
-            figures: http::Figures::default(),
+            http: Figures::default(),
+            grpc: Figures::default(),
+            unanswered: AtomicU64::new(0),
             stalled: stalled.subscribe(),
         });
         let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
             runtime.block_on(async {
                 drop(tokio::spawn(watch_shards(shards_seen, settings.stall_max, stalled)));
-                http::serve(server, listeners);
+                listener::serve(&server, &Http::new(&server), listeners.http);
+                if !listeners.grpc.is_empty() {
+                    listener::serve(&server, &Grpc::start(&server).await, listeners.grpc);
+                }
                 wait_for_stop(stopped).await;
             });
         })?;
@@ -222,7 +240,7 @@ impl Control {
         self.handle.clone()
     }
 
-    /// Where it listens, in the order of the listeners.
+    /// Where it listens: HTTP, then gRPC, each in the order of its listeners.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }

@@ -5,12 +5,15 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, SystemTime};
 
 use postroad_base::{MessageId, Placement, ReasonCode, ShardId};
-use postroad_control::{BuildInfo, Control, Line, Note, Outcome, Phase, Request, Settings, ShardReport, Shards};
+use postroad_control::{
+    BuildInfo, Control, Line, Listeners, Note, Outcome, Phase, Request, Settings, ShardReport, Shards,
+};
 
 fn start(settings: Settings) -> (Control, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
     let build = BuildInfo { version: "0.0.0-test", revision: "none" };
-    let control = Control::start(vec![listener], build, settings).expect("a thread");
+    let control =
+        Control::start(Listeners { http: vec![listener], grpc: Vec::new() }, build, settings).expect("a thread");
     let address = control.addresses()[0];
     (control, address)
 }

@@ -16,13 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use postroad_control::{BuildInfo, Control, Line, Phase, Request, Tokens};
+use postroad_control::{BuildInfo, Control, Line, Listeners, Phase, Request, Tokens};
 use postroad_engine::{Engine, EngineError, Handle, Running};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::logging::{self, LogLevel};
 use crate::notify::Notifier;
-use crate::options::{self, Settings, Sources};
+use crate::options::{self, ListenerTable, Settings, Sources};
 
 const BUILD: BuildInfo = BuildInfo {
     version: env!("CARGO_PKG_VERSION"),
@@ -236,13 +236,17 @@ pub fn tokens(settings: &Settings) -> Result<Option<Tokens>> {
 }
 
 fn start_control(settings: &Settings) -> Result<Control> {
-    let mut listeners = Vec::with_capacity(settings.http.len());
-    for table in &settings.http {
-        let bound = TcpListener::bind(table.address);
-        listeners.push(bound.with_context(|| format!("listener {}: can't bind {}", table.name, table.address))?);
-    }
+    let listeners = Listeners { http: bound(&settings.http)?, grpc: bound(&settings.grpc)? };
     let watched = postroad_control::Settings { stall_max: settings.engine.stall_max, ..settings.control };
     Control::start(listeners, BUILD, watched).context("can't start the control plane")
+}
+
+fn bound(tables: &[ListenerTable]) -> Result<Vec<TcpListener>> {
+    let bind = |table: &ListenerTable| {
+        let bound = TcpListener::bind(table.address);
+        bound.with_context(|| format!("listener {}: can't bind {}", table.name, table.address))
+    };
+    tables.iter().map(bind).collect()
 }
 
 /// What comes up while the server runs goes to `/ready`; ends with the engine.
@@ -263,8 +267,9 @@ fn forget_foreign_ports(data: &Path) {
 /// Name and port of every listener, written beside and renamed: a reader sees all of it or nothing.
 fn write_ports(settings: &Settings, running: &Running, control: &Control) -> Result<String> {
     let engine = running.ports().iter().map(|port| (port.name.as_str(), port.address.port()));
-    let http = settings.http.iter().zip(control.addresses()).map(|(table, bound)| (table.name.as_str(), bound.port()));
-    let ports: BTreeMap<&str, u16> = engine.chain(http).collect();
+    let tables = settings.http.iter().chain(&settings.grpc).zip(control.addresses());
+    let control = tables.map(|(table, bound)| (table.name.as_str(), bound.port()));
+    let ports: BTreeMap<&str, u16> = engine.chain(control).collect();
     let text = serde_json::to_string(&ports).context("names and numbers")?;
     let path: PathBuf = settings.engine.data_dir.join(PORTS_FILE);
     let beside = path.with_extension("json.new");

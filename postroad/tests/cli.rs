@@ -148,7 +148,7 @@ fn an_address_that_others_reach_is_refused_without_auth_file() {
 
 #[test]
 fn listeners_of_later_versions_are_refused_clearly() {
-    for key in ["listen.websocket", "listen.native", "listen.grpc"] {
+    for key in ["listen.websocket", "listen.native"] {
         let output = run(&["check-config", "--set", &format!("{key}=127.0.0.1:9")]);
         assert_code(&output, 2);
         assert!(stderr(&output).contains(key) && stderr(&output).contains("not in this version yet"));

@@ -212,7 +212,8 @@ mod tests {
     /// A payload may hold anything: what looks like a list there is none.
     #[test]
     fn payloads_are_not_looked_into() {
-        let inner = v1::PublishStreamRequest { number: 0, messages: vec![message(0); MESSAGES_MAX + 1] }.encode_to_vec();
+        let inner =
+            v1::PublishStreamRequest { number: 0, messages: vec![message(0); MESSAGES_MAX + 1] }.encode_to_vec();
         let message = v1::Message { content: Some(v1::message::Content::Payload(inner)), ..message(0) };
         let request = v1::PublishStreamRequest { number: 1, messages: vec![message] }.encode_to_vec();
         assert_eq!(check::<v1::PublishStreamRequest>(&request), Ok(()));

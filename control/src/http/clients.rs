@@ -5,20 +5,16 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use postroad_base::ShardId;
 use serde::Deserialize;
 
-use super::problem::Problem;
-use super::{Peer, Server, json_page};
-use crate::api::NoAnswer;
-use crate::clients::{ClientsCursor, ClientsFilter};
+use super::json_page;
+use crate::clients::{ClientsCursor, ClientsFilter, LIMIT, LIMIT_MAX};
+use crate::problem::Problem;
+use crate::shared::{Peer, Server};
 use crate::tokens::Right;
-
-/// Clients of one answer, if nothing else is said, and at most.
-const LIMIT: usize = 100;
-const LIMIT_MAX: usize = 1_000;
 
 /// Which clients, and in which order.
 #[derive(Deserialize)]
@@ -50,7 +46,7 @@ pub(super) async fn list(
     wanted: Result<Query<Wanted>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    server.caller(peer, &headers, Right::Clients)?;
+    server.http_caller(peer, &headers, Right::Clients)?;
     let Query(wanted) = wanted.map_err(|error| Problem::bad(error.body_text()))?;
     let limit = wanted.limit.unwrap_or(LIMIT);
     if !(1..=LIMIT_MAX).contains(&limit) {
@@ -82,7 +78,7 @@ pub(super) async fn show(
     Path(client): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    server.caller(peer, &headers, Right::Clients)?;
+    server.http_caller(peer, &headers, Right::Clients)?;
     server.client(&client, false).await
 }
 
@@ -93,25 +89,13 @@ pub(super) async fn disconnect(
     Path(client): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let caller = server.caller(peer, &headers, Right::Clients)?;
+    let caller = server.http_caller(peer, &headers, Right::Clients)?;
     tracing::info!(client, caller = &*caller.name, "a client is disconnected through the API");
     server.client(&client, true).await
 }
 
 impl Server {
     async fn client(&self, client: &str, cut_off: bool) -> Result<Response, Problem> {
-        let report = self.api.client(client, cut_off).await?;
-        let unknown = || Problem::new(StatusCode::NOT_FOUND, "unknown_client", "nothing is known of this client");
-        Ok(json_page(&report.ok_or_else(unknown)?))
-    }
-}
-
-impl From<NoAnswer> for Problem {
-    fn from(why: NoAnswer) -> Self {
-        let detail = match why {
-            NoAnswer::NotServing => "the server is starting or stopping",
-            NoAnswer::Late => "a shard did not answer in http.shard_timeout",
-        };
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+        Ok(json_page(&self.api.client(client, cut_off).await?))
     }
 }

@@ -6,15 +6,18 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::Response;
-use postroad_base::{LetterAction, LetterFilter, LetterId, Outcome, Requeue, ShardId, TopicFilter, WallMillis};
+use postroad_base::{
+    LetterAction, LetterFilter, LetterId, Outcome, ReasonCode, Requeue, ShardId, TopicFilter, WallMillis,
+};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::problem::Problem;
-use super::{Peer, Server, json_page};
+use super::json_page;
 use crate::letters::{LetterJson, LetterResult, LettersCursor};
+use crate::problem::{Kind, Problem};
 use crate::publication::{Publication, base64_of, checked, topic_of};
+use crate::shared::{Peer, Server};
 use crate::tokens::Right;
 
 /// Letters of one answer, if nothing else is said, and at most.
@@ -91,7 +94,7 @@ pub(super) async fn list(
     wanted: Result<Query<Wanted>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    server.caller(peer, &headers, Right::DeadLetters)?;
+    server.http_caller(peer, &headers, Right::DeadLetters)?;
     let Query(wanted) = wanted.map_err(|error| Problem::bad(error.body_text()))?;
     if wanted.seconds.is_some() {
         return Err(Problem::bad("seconds are those of a lease: POST /v1/dead-letters/lease"));
@@ -106,7 +109,7 @@ pub(super) async fn lease(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    server.caller(peer, &headers, Right::DeadLetters)?;
+    server.http_caller(peer, &headers, Right::DeadLetters)?;
     let wanted: Wanted = server.json_or_default(body).await?;
     let seconds = wanted.seconds.unwrap_or(LEASE_SECONDS);
     if !(1..=LEASE_SECONDS_MAX).contains(&seconds) {
@@ -125,7 +128,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    server.caller(peer, &headers, Right::DeadLetters)?;
+    server.http_caller(peer, &headers, Right::DeadLetters)?;
     server.act_on_letter(&id, LetterAction::Show).await
 }
 
@@ -137,7 +140,7 @@ pub(super) async fn requeue(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let caller = server.caller(peer, &headers, Right::DeadLetters)?;
+    let caller = server.http_caller(peer, &headers, Right::DeadLetters)?;
     let Again { topic, payload, payload_base64, ttl_seconds } = server.json_or_default(body).await?;
     let payload = match (payload, payload_base64) {
         (Some(_), Some(_)) => return Err(Problem::bad("give one of payload and payload_base64")),
@@ -162,7 +165,7 @@ pub(super) async fn requeue(
         ttl_seconds,
         properties: Arc::clone(&report.properties),
     };
-    let outcome = server.api.publish(&caller, vec![publication]).await[0];
+    let outcome = server.api.publish(&caller, vec![publication], server.api.publish_deadline()).await[0];
     if let Some(problem) = Problem::of(outcome) {
         return Err(problem);
     }
@@ -180,7 +183,7 @@ pub(super) async fn drop_letter(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    server.caller(peer, &headers, Right::DeadLetters)?;
+    server.http_caller(peer, &headers, Right::DeadLetters)?;
     server.act_on_letter(&id, LetterAction::Drop).await
 }
 
@@ -191,7 +194,7 @@ pub(super) async fn park(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    server.caller(peer, &headers, Right::DeadLetters)?;
+    server.http_caller(peer, &headers, Right::DeadLetters)?;
     let Note { note } = server.json_or_default(body).await?;
     let note = checked("note", note).map_err(Problem::bad)?;
     server.act_on_letter(&id, LetterAction::Park { note }).await
@@ -203,7 +206,7 @@ pub(super) async fn unpark(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    server.caller(peer, &headers, Right::DeadLetters)?;
+    server.http_caller(peer, &headers, Right::DeadLetters)?;
     server.act_on_letter(&id, LetterAction::Unpark).await
 }
 
@@ -213,7 +216,7 @@ pub(super) async fn release(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    server.caller(peer, &headers, Right::DeadLetters)?;
+    server.http_caller(peer, &headers, Right::DeadLetters)?;
     server.act_on_letter(&id, LetterAction::Release).await
 }
 
@@ -224,17 +227,13 @@ pub(super) async fn import(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    server.caller(peer, &headers, Right::DeadLetters)?;
+    server.http_caller(peer, &headers, Right::DeadLetters)?;
     let body = server.whole(body).await?;
     let letter: LetterJson = serde_json::from_slice(&body).map_err(|error| Problem::bad(error.to_string()))?;
     let import = letter.import().map_err(Problem::bad)?;
     match server.api.import_letter(import).await? {
         Some(id) => Ok(done(&id.to_string(), None)),
-        None => Err(Problem::new(
-            StatusCode::INSUFFICIENT_STORAGE,
-            "quota_exceeded",
-            "the disk is full, or dead_letters.max is 0",
-        )),
+        None => Err(Problem::new(Kind::NoStorage, "the disk is full, or dead_letters.max is 0")),
     }
 }
 
@@ -261,12 +260,11 @@ impl Server {
             LetterResult::Letter(report) => LetterJson::of(&report).map(|json| json_page(&json)).ok_or_else(gone),
             LetterResult::Gone => Err(gone()),
             LetterResult::NoClient => Err(Problem::new(
-                StatusCode::CONFLICT,
-                "no_client",
+                Kind::NoClient,
                 "its client has neither a session nor a registration any more: name a topic",
             )),
             LetterResult::QueueFull => {
-                Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "quota_exceeded", "its client's queue is full"))
+                Err(Problem::new(Kind::Refused(ReasonCode::QuotaExceeded), "its client's queue is full"))
             }
         }
     }
@@ -286,7 +284,7 @@ fn letter_id(text: &str) -> Result<LetterId, Problem> {
 }
 
 fn gone() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "gone", "there is no such letter (any more)")
+    Problem::new(Kind::Gone, "there is no such letter (any more)")
 }
 
 fn done(id: &str, message_id: Option<postroad_base::MessageId>) -> Response {

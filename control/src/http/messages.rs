@@ -16,25 +16,22 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use postroad_base::Qos;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
-use super::problem::Problem;
-use super::{Peer, Server, json_page};
+use super::json_page;
+use crate::checks::{MESSAGES_MAX, check_spread, qos_of};
+use crate::problem::{Kind, Problem};
 use crate::publication::{Caller, Outcome, Properties, Publication, TEXT_BYTES_MAX, base64_of, checked, topic_of};
+use crate::shared::{Peer, Server};
 use crate::tokens::Right;
 
-/// Messages of one request, or of one line of a stream: each topic counts.
-const MESSAGES_MAX: usize = 10_000;
-/// How much larger than its body a request may be, once each topic has its message.
-const SPREAD_MAX: usize = 8;
 /// Lines of an open stream whose answers may wait to be read.
 const ANSWERS_MAX: usize = 4;
 
@@ -127,7 +124,7 @@ pub(super) async fn publish(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let caller = server.caller(peer, &headers, Right::Publish)?;
+    let caller = server.http_caller(peer, &headers, Right::Publish)?;
     let Query(line) = line.map_err(|error| Problem::bad(error.body_text()))?;
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media = kind.map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_ascii_lowercase());
@@ -142,8 +139,7 @@ pub(super) async fn publish(
         }
         (None, Some("application/x-ndjson")) => Ok(stream(server, caller, body)),
         _ => Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
+            Kind::UnsupportedMediaType,
             "either name the topic (?topic=…) and send the payload, or send application/json or application/x-ndjson",
         )),
     }
@@ -154,11 +150,10 @@ impl Server {
     pub(super) async fn whole(&self, body: Body) -> Result<Bytes, Problem> {
         let most = self.settings.body_bytes_max;
         let read = timeout(self.settings.request_timeout, to_bytes(body, most)).await;
-        let late =
-            |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in http.request_timeout");
+        let late = |_| Problem::new(Kind::Timeout, "the body did not come in http.request_timeout");
         let large = |error| {
             let detail = format!("more than http.body_bytes_max ({most} bytes), or broken off: {error}");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+            Problem::new(Kind::TooLarge, detail)
         };
         read.map_err(late)?.map_err(large)
     }
@@ -166,7 +161,7 @@ impl Server {
 
 async fn one(server: &Server, caller: &Caller, message: Publication) -> Result<Response, Problem> {
     let topic = message.topic.as_str().to_owned();
-    let outcome = server.api.publish(caller, vec![message]).await[0];
+    let outcome = server.api.publish(caller, vec![message], server.api.publish_deadline()).await[0];
     match answer(topic, outcome) {
         Answer::Failed { error, .. } => Err(error),
         published => Ok(json_page(&published)),
@@ -214,19 +209,6 @@ impl Asked {
     }
 }
 
-/// A short text may ask for much: many topics with the same long payload.
-fn check_spread(messages: &[Publication], body_bytes_max: usize) -> Result<(), Problem> {
-    let bytes: usize = messages.iter().map(Publication::bytes).sum();
-    if messages.len() > MESSAGES_MAX || bytes > SPREAD_MAX * body_bytes_max {
-        let most = SPREAD_MAX * body_bytes_max;
-        let detail = format!(
-            "more than {MESSAGES_MAX} messages, or {most} bytes of them: each topic counts; send them in parts"
-        );
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
-    }
-    Ok(())
-}
-
 /// What became of several: one for each message and topic, in their order.
 fn results(answers: &[Answer]) -> impl Serialize {
     #[derive(Serialize)]
@@ -238,7 +220,7 @@ fn results(answers: &[Answer]) -> impl Serialize {
 
 async fn publish_all(server: &Server, caller: &Caller, messages: Vec<Publication>) -> Vec<Answer> {
     let topics: Vec<String> = messages.iter().map(|message| message.topic.as_str().to_owned()).collect();
-    let outcomes = server.api.publish(caller, messages).await;
+    let outcomes = server.api.publish(caller, messages, server.api.publish_deadline()).await;
     topics.into_iter().zip(outcomes).map(|(topic, outcome)| answer(topic, outcome)).collect()
 }
 
@@ -270,8 +252,7 @@ fn stream(server: Arc<Server>, caller: Caller, body: Body) -> Response {
             let is_gone = !text.is_empty() && answers.send_async(Ok(text.into())).await.is_err();
             let is_too_long = lines.bytes.len() > bytes_max;
             if is_too_long {
-                let problem =
-                    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "a line above http.body_bytes_max");
+                let problem = Problem::new(Kind::TooLarge, "a line above http.body_bytes_max");
                 let _gone = answers.send_async(Ok(failed_line(problem).into())).await;
             }
             if is_end || is_gone || is_too_long {
@@ -350,7 +331,7 @@ fn plain(line: Line, kind: Option<&str>, payload: Bytes) -> Result<Publication, 
     Ok(Publication {
         topic: topic_of(&topic.ok_or("it has no topic")?)?,
         payload,
-        qos: qos_of(qos)?,
+        qos: qos_of(qos.map(u32::from))?,
         retain: retain.unwrap_or(false),
         ttl_seconds,
         properties: Properties { content_type, ..Properties::default() }.into(),
@@ -359,7 +340,7 @@ fn plain(line: Line, kind: Option<&str>, payload: Bytes) -> Result<Publication, 
 
 /// A message for each of its topics.
 fn publications(message: Message<'_>) -> Result<Vec<Publication>, String> {
-    let qos = qos_of(message.qos)?;
+    let qos = qos_of(message.qos.map(u32::from))?;
     let (payload, is_text, kind) = payload_of(&message)?;
     let text = |name: &str, text: Option<String>| text.map(|text| checked(name, text)).transpose();
     let correlation_data = message.correlation_data_base64.as_deref().map(base64_of).transpose()?;
@@ -404,13 +385,10 @@ fn payload_of(message: &Message<'_>) -> Result<(Bytes, bool, Option<&'static str
     }
 }
 
-fn qos_of(number: Option<u8>) -> Result<Qos, String> {
-    let number = number.unwrap_or(1);
-    Qos::from_number(number).ok_or_else(|| format!("qos must be 0, 1 or 2, not {number}"))
-}
-
 #[cfg(test)]
 mod tests {
+    use postroad_base::Qos;
+
     use super::*;
 
     fn parse(text: &str) -> Result<Vec<Publication>, String> {
@@ -473,7 +451,7 @@ mod tests {
         let pairs = vec![r#"["name","value"]"#; 2_000].join(",");
         let text = format!(r#"{{"topics": [{topics}], "properties": [{pairs}]}}"#);
         let messages = parse(&text).expect("each is well");
-        assert_eq!(check_spread(&messages, 8 << 20).map_err(|problem| problem.status), Err(413));
+        assert_eq!(check_spread(&messages, 8 << 20).map_err(|problem| problem.kind), Err(Kind::TooLarge));
         assert_eq!(check_spread(&messages[..100], 8 << 20), Ok(()));
         let shared = messages.iter().all(|message| Arc::ptr_eq(&message.properties, &messages[0].properties));
         assert!(shared, "properties are copied for each topic");

@@ -1,86 +1,69 @@
-//! HTTP: the listeners and their limits, and what is found under which path.
+//! HTTP: its limits, and what is found under which path.
 //!
 //! Limits: connections open at once, bytes of a head and of a body, time for a head, for a body and for a connection.
 
-mod caller;
 mod clients;
 mod letters;
 mod messages;
 mod pages;
 mod problem;
 
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::net::TcpStream;
 use tower::ServiceExt;
 
-use crate::api::Api;
-use crate::line::Shards;
-use crate::metrics::HttpFigures;
-use crate::server::{BuildInfo, Settings, Status};
-use crate::tokens::Tokens;
-use problem::Problem;
+use crate::listener::{Figures, Protocol, serve_to_its_age};
+use crate::problem::{Kind, Problem};
+use crate::shared::{Peer, Server};
 
 /// What is said of what is below `/v1`, for programs that write programs.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// What all requests share.
-#[derive(Debug)]
-pub(crate) struct Server {
-    pub status: watch::Receiver<Status>,
-    pub shards: watch::Receiver<Arc<Shards>>,
-    pub tokens: watch::Receiver<Option<Arc<Tokens>>>,
-    pub api: Api,
-    pub build: BuildInfo,
-    pub settings: Settings,
-    pub started: Instant,
-    pub figures: Figures,
-    /// Shards that take no turns, as far as the watch has seen.
-    pub stalled: watch::Receiver<Vec<usize>>,
-}
+/// HTTP/1.1 on a connection.
+#[derive(Clone)]
+pub(crate) struct Http(Router);
 
-/// What is counted here.
-#[derive(Debug, Default)]
-pub(crate) struct Figures {
-    /// Connections.
-    open: AtomicUsize,
-    requests: AtomicU64,
-    refused: AtomicU64,
-    unanswered: AtomicU64,
-}
-
-impl Figures {
-    fn read(&self) -> HttpFigures {
-        let [requests, refused, unanswered] =
-            [&self.requests, &self.refused, &self.unanswered].map(|figure| figure.load(Ordering::Relaxed));
-        HttpFigures { requests, refused, unanswered }
+impl Http {
+    pub fn new(server: &Arc<Server>) -> Self {
+        Self(router(server))
     }
 }
 
-/// Where a connection comes from.
-#[derive(Clone, Copy, Debug)]
-struct Peer(SocketAddr);
+impl Protocol for Http {
+    const NAME: &str = "http";
 
-/// Takes connections on these, for as long as the runtime lives.
-pub(crate) fn serve(server: Arc<Server>, listeners: Vec<TcpListener>) {
-    let router = router(&server);
-    for listener in listeners {
-        match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => drop(tokio::spawn(accept(Arc::clone(&server), router.clone(), listener))),
-            Err(error) => tracing::error!(%error, "an HTTP listener could not be registered"),
-        }
+    fn figures(server: &Server) -> &Figures {
+        &server.http
+    }
+
+    async fn speak(self, server: Arc<Server>, stream: TcpStream, peer: Peer) {
+        let settings = server.settings;
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            server.http.count_request();
+            request.extensions_mut().insert(peer);
+            let router = self.0.clone();
+            async move {
+                if has_needless_body(&request) {
+                    return Ok(closing(Problem::new(Kind::TooLarge, "this takes no body")));
+                }
+                router.oneshot(request).await
+            }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(settings.request_timeout)
+            .max_buf_size(settings.request_bytes_max.max(8192))
+            .serve_connection(TokioIo::new(stream), service);
+        serve_to_its_age(connection, &settings, || ()).await;
     }
 }
 
@@ -104,74 +87,12 @@ fn router(server: &Arc<Server>) -> Router {
         .route("/v1/dead-letters/{letter}/release", post(letters::release))
         .fallback(async || {
             Problem::new(
-                StatusCode::NOT_FOUND,
-                "not_found",
+                Kind::NotFound,
                 "there are /ready, /health, /metrics, /v1/messages, /v1/clients and /v1/dead-letters",
             )
         })
-        .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path has no such method")
-        })
+        .method_not_allowed_fallback(async || Problem::new(Kind::MethodNotAllowed, "this path has no such method"))
         .with_state(Arc::clone(server))
-}
-
-async fn accept(server: Arc<Server>, router: Router, listener: tokio::net::TcpListener) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) if server.figures.open.load(Ordering::Relaxed) < server.settings.connections_max => {
-                server.figures.open.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(connection(Open(Arc::clone(&server)), router.clone(), stream, Peer(peer)));
-            }
-            Ok(_) => drop(server.figures.refused.fetch_add(1, Ordering::Relaxed)),
-            Err(error) => {
-                // Out of descriptors, or the peer was faster: wait, or this loop would spin.
-                tracing::debug!(%error, "accept failed on an HTTP listener");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-/// Counts a connection as open for as long as it lives.
-struct Open(Arc<Server>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.figures.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-async fn connection(open: Open, router: Router, stream: tokio::net::TcpStream, peer: Peer) {
-    let server = Arc::clone(&open.0);
-    let settings = server.settings;
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        server.figures.requests.fetch_add(1, Ordering::Relaxed);
-        request.extensions_mut().insert(peer);
-        let router = router.clone();
-        async move {
-            if has_needless_body(&request) {
-                return Ok(closing(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "this takes no body")));
-            }
-            router.oneshot(request).await
-        }
-    });
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(settings.request_timeout)
-        .max_buf_size(settings.request_bytes_max.max(8192))
-        .serve_connection(TokioIo::new(stream), service);
-    let mut served = std::pin::pin!(served);
-    let mut ended = timeout(settings.connection_age_max, served.as_mut()).await;
-    if ended.is_err() {
-        // No more requests; the answer to the last one may still come.
-        tracing::debug!("an HTTP connection reached its maximum age");
-        served.as_mut().graceful_shutdown();
-        ended = timeout(settings.publish_timeout, served).await;
-    }
-    if let Ok(Err(error)) = ended {
-        tracing::debug!(%error, "an HTTP connection ended");
-    }
-    drop(open);
 }
 
 fn json_page(body: &impl Serialize) -> Response {

@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
-use super::Server;
 use crate::line::Line;
 use crate::metrics::{Snapshot, render};
 use crate::report::{Request, ShardReport};
 use crate::server::Phase;
+use crate::shared::Server;
 
 /// 200 while clients are served, else 503 with the reason.
 pub(super) async fn ready(State(server): State<Arc<Server>>) -> Response {
@@ -22,9 +21,7 @@ pub(super) async fn ready(State(server): State<Arc<Server>>) -> Response {
         Phase::Serving => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let now = SystemTime::now();
-    let standing = status.notes.iter().filter(|note| note.until.is_none_or(|until| now < until));
-    let notes: Vec<_> = standing.map(|note| note.text.as_str()).collect();
+    let notes: Vec<_> = status.standing_notes().collect();
     let body = serde_json::json!({
         "ready": code == StatusCode::OK,
         "phase": status.phase.name(),
@@ -62,7 +59,9 @@ pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Response {
         process: &process,
         shards: &reports,
         shards_asked: shards.lines.len(),
-        http: server.figures.read(),
+        http: server.http.read(),
+        grpc: server.grpc.read(),
+        unanswered: server.unanswered.load(Ordering::Relaxed),
     });
     page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
 }
@@ -80,7 +79,7 @@ impl Server {
             }
         };
         let _late = timeout(self.settings.shard_timeout, collect).await;
-        self.figures.unanswered.fetch_add((shards.len() - reports.len()) as u64, Ordering::Relaxed);
+        self.count_unanswered(shards.len() - reports.len());
         reports.sort_by_key(|report| report.shard);
         reports
     }

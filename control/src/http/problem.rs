@@ -1,79 +1,53 @@
-//! What went wrong, as RFC 9457 has it, with the MQTT reason where there is one.
+//! What went wrong, as RFC 9457 has it.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use postroad_base::ReasonCode;
-use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
-use crate::publication::Outcome;
+use crate::problem::{Kind, Problem};
 
-/// An error answer. `reason` is for programs, `detail` for people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Problem {
-    pub title: &'static str,
-    pub status: u16,
-    pub reason: &'static str,
-    pub detail: String,
-}
-
-impl Problem {
-    pub fn new(status: StatusCode, reason: &'static str, detail: impl Into<String>) -> Self {
-        let title = status.canonical_reason().unwrap_or("error");
-        Self { title, status: status.as_u16(), reason, detail: detail.into() }
-    }
-
-    pub fn bad(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad_request", detail)
-    }
-
-    /// Why a message was not published, or may not have been; `None` if it was.
-    pub fn of(outcome: Outcome) -> Option<Self> {
-        let refused = |status, reason: ReasonCode, detail| Some(Self::new(status, reason.name(), detail));
-        match outcome {
-            Outcome::Published { .. } => None,
-            Outcome::Refused(reason @ ReasonCode::NotAuthorized) => {
-                refused(StatusCode::FORBIDDEN, reason, "the access rules do not allow it")
+impl Kind {
+    /// Its number in HTTP.
+    pub fn http(self) -> StatusCode {
+        match self {
+            Self::Bad => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden | Self::Refused(ReasonCode::NotAuthorized) => StatusCode::FORBIDDEN,
+            Self::NotFound | Self::UnknownClient | Self::Gone => StatusCode::NOT_FOUND,
+            Self::NoClient => StatusCode::CONFLICT,
+            Self::NoStorage => StatusCode::INSUFFICIENT_STORAGE,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge | Self::Refused(ReasonCode::PacketTooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Refused(ReasonCode::TopicNameInvalid | ReasonCode::UnspecifiedError) => {
+                StatusCode::UNPROCESSABLE_ENTITY
             }
-            Outcome::Refused(reason @ ReasonCode::TopicNameInvalid) => refused(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                reason,
-                "the topic has too many levels, or is that of a client which nobody has seen",
-            ),
-            Outcome::Refused(reason @ ReasonCode::QuotaExceeded) => refused(
-                StatusCode::TOO_MANY_REQUESTS,
-                reason,
-                "a recipient's queue or the disk is full, or there is no room to retain it",
-            ),
-            Outcome::Refused(reason @ ReasonCode::PacketTooLarge) => {
-                refused(StatusCode::PAYLOAD_TOO_LARGE, reason, "the payload is above mqtt.packet_bytes_max")
-            }
-            Outcome::Refused(reason @ ReasonCode::UnspecifiedError) => refused(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                reason,
-                "the access rules do not allow it, or its topic can't be (at QoS 0 nobody says which)",
-            ),
-            Outcome::Refused(reason) => refused(StatusCode::INTERNAL_SERVER_ERROR, reason, "the server refused it"),
-            Outcome::Busy => Some(Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "busy",
-                "not published: the server is starting, stopping, or has more to do than it can; try again",
-            )),
-            Outcome::Unknown => Some(Self::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                "unknown",
-                "no answer came in time: it may have been published, or be later",
-            )),
+            Self::Refused(ReasonCode::QuotaExceeded) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Refused(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Busy | Self::NotServing | Self::ConnectionAge => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unknown => StatusCode::GATEWAY_TIMEOUT,
         }
     }
+}
 
-    pub fn code(&self) -> StatusCode {
-        StatusCode::from_u16(self.status).expect("made from one")
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let status = self.kind.http();
+        let mut problem = serializer.serialize_struct("Problem", 4)?;
+        problem.serialize_field("title", status.canonical_reason().unwrap_or("error"))?;
+        problem.serialize_field("status", &status.as_u16())?;
+        problem.serialize_field("reason", self.reason())?;
+        problem.serialize_field("detail", &self.detail)?;
+        problem.end()
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let code = self.code();
+        let code = self.kind.http();
         let body = serde_json::to_string(&self).expect("texts and a number") + "\n";
         let mut response = (code, body).into_response();
         let headers = response.headers_mut();

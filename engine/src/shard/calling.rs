@@ -83,7 +83,7 @@ impl Shard {
         let Batch { caller, messages, answer, turn } = batch;
         let count = messages.len();
         if self.phase != Phase::Serving || count == 0 {
-            let _gone = answer.try_send(vec![Outcome::Busy; count]);
+            let _gone = answer.try_send(vec![Outcome::NotServing; count]);
             return;
         }
         let (outcomes, ids) = (vec![Outcome::Unknown; count], vec![None; count]);
@@ -299,7 +299,7 @@ impl Shard {
     pub(crate) fn turn_requests_away(&mut self) {
         for request in self.requests.drain() {
             if let Request::Publish(batch) = request {
-                let _gone = batch.answer.try_send(vec![Outcome::Busy; batch.messages.len()]);
+                let _gone = batch.answer.try_send(vec![Outcome::NotServing; batch.messages.len()]);
             }
         }
     }
@@ -311,7 +311,7 @@ impl Shard {
 
     /// The server stops: what was not given to the broker is not published.
     pub(super) fn turn_callers_away(&mut self) {
-        (0..self.callers.all.len()).for_each(|index| self.fail_waiting(index, Outcome::Busy));
+        (0..self.callers.all.len()).for_each(|index| self.fail_waiting(index, Outcome::NotServing));
     }
 }
 

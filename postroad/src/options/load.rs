@@ -150,9 +150,14 @@ impl Loader {
         self.check_listeners(&listeners);
         self.check_together();
         self.check_files();
-        let (http, mqtt): (Vec<_>, Vec<_>) = listeners.into_iter().partition(|l| l.protocol == Protocol::Http);
-        self.settings.http = http;
-        self.settings.engine.listeners = mqtt.into_iter().map(engine_listener).collect();
+        self.settings.engine.listeners.clear();
+        for listener in listeners {
+            match listener.protocol {
+                Protocol::Mqtt => self.settings.engine.listeners.push(engine_listener(listener)),
+                Protocol::Http => self.settings.http.push(listener),
+                Protocol::Grpc => self.settings.grpc.push(listener),
+            }
+        }
         self.settings.engine.allow_anonymous = allow_anonymous(&self.settings);
         self.problems.extend(open_doors(&self.settings));
         if self.problems.is_empty() { Ok(self.settings) } else { Err(ConfigError { problems: self.problems }) }
@@ -160,7 +165,7 @@ impl Loader {
 
     /// Keys that exist so that files need not change later. Ignoring them would be worse than refusing.
     fn not_yet(&mut self) {
-        let keys = ["listen.websocket", "listen.native", "listen.grpc", "plugins.dir"];
+        let keys = ["listen.websocket", "listen.native", "plugins.dir"];
         for row in keys.into_iter().filter_map(row) {
             let value = (row.get)(&self.settings);
             if value != row.default() {
@@ -172,8 +177,11 @@ impl Loader {
 
     fn all_listeners(&self) -> Vec<ListenerTable> {
         let shorthands = self.settings.shorthands;
-        let given =
-            [("listen.mqtt", Protocol::Mqtt, shorthands.mqtt), ("listen.http", Protocol::Http, shorthands.http)];
+        let given = [
+            ("listen.mqtt", Protocol::Mqtt, shorthands.mqtt),
+            ("listen.http", Protocol::Http, shorthands.http),
+            ("listen.grpc", Protocol::Grpc, shorthands.grpc),
+        ];
         let tables = &self.settings.tables;
         let short = given.into_iter().filter_map(|(key, protocol, address)| {
             let replaced = !self.said.contains(key) && tables.iter().any(|table| table.protocol == protocol);
@@ -244,9 +252,9 @@ pub(super) fn open_doors(settings: &Settings) -> Vec<String> {
         return Vec::new();
     }
     let mqtt = settings.engine.listeners.iter().map(|listener| (&listener.name, &listener.address));
-    let http = settings.http.iter().filter(|_| settings.tokens_file.is_none());
-    let http = http.map(|listener| (&listener.name, &listener.address));
-    let reachable = mqtt.chain(http).filter(|(_, address)| !is_loopback(address));
+    let control = settings.http.iter().chain(&settings.grpc).filter(|_| settings.tokens_file.is_none());
+    let control = control.map(|listener| (&listener.name, &listener.address));
+    let reachable = mqtt.chain(control).filter(|(_, address)| !is_loopback(address));
     reachable.map(|(name, address)| reachable_without_auth(name, address)).collect()
 }
 
@@ -299,8 +307,9 @@ fn protocol(name: &str) -> Result<Protocol, String> {
     match name {
         "mqtt" => Ok(Protocol::Mqtt),
         "http" => Ok(Protocol::Http),
-        "websocket" | "native" | "grpc" => Err(format!("protocol = {name:?}: not in this version yet")),
-        _ => Err(format!("protocol = {name:?}: must be \"mqtt\" or \"http\"")),
+        "grpc" => Ok(Protocol::Grpc),
+        "websocket" | "native" => Err(format!("protocol = {name:?}: not in this version yet")),
+        _ => Err(format!("protocol = {name:?}: must be \"mqtt\", \"http\" or \"grpc\"")),
     }
 }
 
@@ -404,6 +413,7 @@ mod tests {
             (format!("{}\n{}", table(""), table("")), "two listeners are named"),
             ("[[listener]]\nname = \"x\"".into(), "address is missing"),
             ("[listener]\nname = \"x\"".into(), "two brackets"),
+            (table("protocol = \"amqp\""), "must be \"mqtt\", \"http\" or \"grpc\""),
             ("listen.websocket = \"127.0.0.1:8083\"".into(), "listen.websocket = \"127.0.0.1:8083\": not in this"),
             ("plugins.dir = \"p\"".into(), "not in this version yet"),
         ] {
@@ -421,6 +431,12 @@ mod tests {
         for address in ["127.0.0.1:1883", "127.8.8.8:1", "[::1]:1883", "[::ffff:127.0.0.1]:1883"] {
             assert!(from_file(&format!("listen.mqtt = \"{address}\"")).is_ok(), "{address}");
         }
+        for api in ["listen.grpc = \"0.0.0.0:50051\"", "listen.http = \"0.0.0.0:8080\""] {
+            assert!(problem(api).contains("no auth.file"), "{api}");
+        }
+        let grpc = "[[listener]]\nname = \"inner\"\naddress = \"127.0.0.1:7000\"\nprotocol = \"grpc\"\n";
+        let here = from_file(&format!("listen.grpc = \"127.0.0.1:50051\"\n{grpc}")).expect("valid");
+        assert_eq!(here.grpc.iter().map(|listener| listener.name.as_str()).collect::<Vec<_>>(), ["grpc", "inner"]);
         let directory = tempfile::tempdir().expect("a temporary directory");
         let auth = directory.path().join("auth.toml");
         std::fs::write(&auth, "").expect("writable");

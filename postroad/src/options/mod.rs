@@ -41,6 +41,7 @@ pub enum Effect {
 pub enum Protocol {
     Mqtt,
     Http,
+    Grpc,
 }
 
 impl Protocol {
@@ -49,6 +50,7 @@ impl Protocol {
         match self {
             Self::Mqtt => "mqtt",
             Self::Http => "http",
+            Self::Grpc => "grpc",
         }
     }
 }
@@ -112,6 +114,8 @@ pub struct Settings {
     pub tokens_file: Option<PathBuf>,
     /// The HTTP listeners, of shorthand and tables.
     pub http: Vec<ListenerTable>,
+    /// The gRPC listeners.
+    pub grpc: Vec<ListenerTable>,
 }
 
 impl Default for Settings {
@@ -127,6 +131,7 @@ impl Default for Settings {
             plugins_dir: None,
             tokens_file: None,
             http: Vec::new(),
+            grpc: Vec::new(),
         }
     }
 }

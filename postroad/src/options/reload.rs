@@ -42,6 +42,7 @@ pub fn plan(old: &Settings, new: Settings) -> Result<Reload, ConfigError> {
     }
     reload.settings.tables.clone_from(&old.tables);
     reload.settings.http.clone_from(&old.http);
+    reload.settings.grpc.clone_from(&old.grpc);
     reload.settings.engine.listeners.clone_from(&old.engine.listeners);
     let problems = open_doors(&reload.settings);
     if problems.is_empty() { Ok(reload) } else { Err(ConfigError { problems }) }

@@ -148,7 +148,11 @@ pub const ROWS: &[Row] = &[
     address!("listen.http", "Where /ready, /health and /metrics are served.", shorthands.http),
     address!("listen.websocket", "MQTT over WebSocket. Not in this version yet: leave it empty.", shorthands.websocket),
     address!("listen.native", "The native protocol. Not in this version yet: leave it empty.", shorthands.native),
-    address!("listen.grpc", "The API by gRPC. Not in this version yet: leave it empty.", shorthands.grpc),
+    address!(
+        "listen.grpc",
+        "Where the API is served by gRPC (HTTP/2 without TLS), with health and reflection. Empty: not at all.",
+        shorthands.grpc
+    ),
     Row {
         key: "data_dir",
         kind: Kind::Path,
@@ -596,7 +600,7 @@ pub const ROWS: &[Row] = &[
         1,
         65_535,
         "connections",
-        "HTTP connections open at once; one above is closed unanswered.",
+        "HTTP connections open at once, and as many of gRPC; one above is closed unanswered. Of gRPC so many calls are served at once, and so many streams, over all connections.",
         control.connections_max,
         usize
     ),
@@ -605,7 +609,7 @@ pub const ROWS: &[Row] = &[
         Restart,
         8 << 10,
         1 << 20,
-        "Size of an HTTP request's head.",
+        "Size of a request's head, by HTTP and by gRPC.",
         control.request_bytes_max,
         usize
     ),
@@ -614,7 +618,7 @@ pub const ROWS: &[Row] = &[
         Restart,
         1 << 10,
         1 << 30,
-        "Size of an HTTP request's body, or of one line of a stream. Each open connection may hold so much.",
+        "Size of an HTTP request's body, of one line of a stream, or of a gRPC message. Each open connection may hold so much; by gRPC, each call and twice that each stream.",
         control.body_bytes_max,
         usize
     ),
@@ -623,7 +627,7 @@ pub const ROWS: &[Row] = &[
         Restart,
         100,
         600_000,
-        "Time for an HTTP request to arrive, also for the next one on an open connection.",
+        "Time for an HTTP request to arrive, also for the next one on an open connection. By gRPC: for a connection to begin, and between two looks whether its peer is alive.",
         control.request_timeout
     ),
     time!(
@@ -631,7 +635,7 @@ pub const ROWS: &[Row] = &[
         Restart,
         1_000,
         DAY,
-        "Time that one HTTP connection may last.",
+        "Time that one connection may last, by HTTP and by gRPC.",
         control.connection_age_max
     ),
     time!(

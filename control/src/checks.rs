@@ -1,0 +1,29 @@
+//! How much a caller may ask to publish at once, and how surely, whatever the transport.
+
+use postroad_base::Qos;
+pub(crate) use postroad_proto::MESSAGES_MAX;
+
+use crate::problem::{Kind, Problem};
+use crate::publication::Publication;
+
+/// How much larger than its body a request may be, once each topic has its message.
+const SPREAD_MAX: usize = 8;
+
+/// A short text may ask for much: many topics with the same long payload.
+pub(crate) fn check_spread(messages: &[Publication], body_bytes_max: usize) -> Result<(), Problem> {
+    let bytes: usize = messages.iter().map(Publication::bytes).sum();
+    if messages.len() > MESSAGES_MAX || bytes > SPREAD_MAX * body_bytes_max {
+        let most = SPREAD_MAX * body_bytes_max;
+        let detail = format!(
+            "more than {MESSAGES_MAX} messages, or {most} bytes of them: each topic counts; send them in parts"
+        );
+        return Err(Problem::new(Kind::TooLarge, detail));
+    }
+    Ok(())
+}
+
+pub(crate) fn qos_of(number: Option<u32>) -> Result<Qos, String> {
+    let number = number.unwrap_or(1);
+    let qos = u8::try_from(number).ok().and_then(Qos::from_number);
+    qos.ok_or_else(|| format!("qos must be 0, 1 or 2, not {number}"))
+}

@@ -1,0 +1,366 @@
+//! `postroad.v1.Messages`: publishing.
+//!
+//! A stream is pipelined: what has come is given to the shards while what came before is not answered, in portions of whatever
+//! was there at once, so that few large requests and many small ones cost the same.
+//!
+//! ```text
+//! requests ─ take what is there ─► begin ─► under way (few portions, few bytes) ─ wait in order ─► answers
+//! ```
+
+use std::collections::VecDeque;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+
+use futures_util::future::{Either, FutureExt, select};
+use futures_util::stream::{Stream, unfold};
+use postroad_proto::v1;
+use postroad_proto::v1::message::Content;
+use postroad_proto::v1::publish_result;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, sleep_until};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Call, status};
+use crate::api::Pending;
+use crate::checks::{check_spread, qos_of};
+use crate::problem::{Kind, Problem};
+use crate::publication::{Outcome, Properties, Publication, TEXT_BYTES_MAX, checked, topic_of};
+use crate::server::Phase;
+use crate::shared::Server;
+
+/// Portions of a stream that are under way at most: half of what a shard takes of all callers.
+const PORTIONS_MAX: usize = 4;
+/// No more is put into a portion that holds so much.
+const PORTION_MESSAGES: usize = 1_024;
+const PORTION_BYTES: usize = 1 << 20;
+
+#[derive(Debug)]
+pub(super) struct Service {
+    server: Arc<Server>,
+    /// A place for each open stream.
+    streams: Arc<Semaphore>,
+}
+
+impl Service {
+    pub fn new(server: Arc<Server>, streams: Arc<Semaphore>) -> Self {
+        Self { server, streams }
+    }
+}
+
+type Answers = Pin<Box<dyn Stream<Item = Result<v1::PublishStreamResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl v1::messages_server::Messages for Service {
+    async fn publish(&self, request: Request<v1::PublishRequest>) -> Result<Response<v1::PublishResponse>, Status> {
+        let call = Call::in_request(&request)?;
+        let message = request.into_inner().message.ok_or_else(|| Problem::bad("there is no message"))?;
+        let messages = vec![publication(message)?];
+        let outcomes = self.server.api.publish(call.caller()?, messages, deadline(&self.server, &call)).await;
+        let published = published(outcomes[0])?;
+        Ok(Response::new(v1::PublishResponse { published: Some(published) }))
+    }
+
+    async fn publish_many(
+        &self,
+        request: Request<v1::PublishManyRequest>,
+    ) -> Result<Response<v1::PublishManyResponse>, Status> {
+        let call = Call::in_request(&request)?;
+        let portion = many(request.into_inner())?;
+        check_spread(&portion.messages, self.server.settings.body_bytes_max)?;
+        let deadline = deadline(&self.server, &call);
+        let outcomes = self.server.api.publish(call.caller()?, portion.messages, deadline).await;
+        let results = results(portion.refused, &mut outcomes.into_iter());
+        Ok(Response::new(v1::PublishManyResponse { results }))
+    }
+
+    type PublishStreamStream = Answers;
+
+    async fn publish_stream(
+        &self,
+        request: Request<Streaming<v1::PublishStreamRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        let call = Call::in_request(&request)?;
+        call.caller()?;
+        let busy = |_| Problem::new(Kind::Busy, "http.connections_max streams are open");
+        let place = Arc::clone(&self.streams).try_acquire_owned().map_err(busy)?;
+        let (portions, under_way) = mpsc::channel(PORTIONS_MAX);
+        tokio::spawn(read(Arc::clone(&self.server), call, request.into_inner(), portions));
+        let answering = Answering { under_way, ready: VecDeque::new(), _place: place };
+        Ok(Response::new(Box::pin(unfold(answering, Answering::next))))
+    }
+}
+
+/// When a publish of this call is given up.
+fn deadline(server: &Server, call: &Call) -> Instant {
+    let most = server.api.publish_deadline();
+    call.deadline.map_or(most, |deadline| deadline.min(most))
+}
+
+/// What is published together.
+#[derive(Default)]
+struct Portion {
+    messages: Vec<Publication>,
+    /// One for each message that was asked for: what is wrong with it; `None`: it is among `messages`.
+    refused: Vec<Option<Problem>>,
+}
+
+impl Portion {
+    fn add(&mut self, message: v1::Message) {
+        match publication(message) {
+            Ok(publication) => {
+                self.messages.push(publication);
+                self.refused.push(None);
+            }
+            Err(problem) => self.refused.push(Some(problem)),
+        }
+    }
+}
+
+fn many(request: v1::PublishManyRequest) -> Result<Portion, Problem> {
+    let v1::PublishManyRequest { messages, topics } = request;
+    let mut portion = Portion::default();
+    if topics.is_empty() {
+        messages.into_iter().for_each(|message| portion.add(message));
+        return Ok(portion);
+    }
+    let message = <[v1::Message; 1]>::try_from(messages).ok().filter(|[message]| message.topic.is_empty());
+    let wrong = || Problem::bad("topics are for one message, which has no topic of its own");
+    let [message] = message.ok_or_else(wrong)?;
+    // Checked under a topic that can be, then sent to each: payload and properties are there once.
+    let model = publication(v1::Message { topic: "t".into(), ..message })?;
+    for topic in topics {
+        match topic_of(&topic) {
+            Ok(topic) => {
+                portion.messages.push(Publication { topic, ..model.clone() });
+                portion.refused.push(None);
+            }
+            Err(why) => portion.refused.push(Some(Problem::bad(why))),
+        }
+    }
+    Ok(portion)
+}
+
+fn publication(message: v1::Message) -> Result<Publication, Problem> {
+    checked_publication(message).map_err(Problem::bad)
+}
+
+fn checked_publication(message: v1::Message) -> Result<Publication, String> {
+    let v1::Message { topic, content, qos, retain, ttl_seconds, .. } = message;
+    let v1::Message { content_type, response_topic, correlation_data, properties, .. } = message;
+    let (payload, is_text) = match content {
+        Some(Content::Payload(payload)) => (payload.into(), false),
+        Some(Content::PayloadText(text)) => (text.into(), true),
+        None => (bytes::Bytes::new(), false),
+    };
+    let text = |name: &str, text: Option<String>| text.map(|text| checked(name, text)).transpose();
+    let response_topic = text("response_topic", response_topic)?;
+    if let Some(topic) = &response_topic {
+        topic_of(topic).map_err(|why| format!("response_topic: {why}"))?;
+    }
+    if correlation_data.as_ref().is_some_and(|data| data.len() > TEXT_BYTES_MAX) {
+        return Err(format!("correlation_data has more than {TEXT_BYTES_MAX} bytes"));
+    }
+    let user: Result<Vec<_>, String> = properties
+        .into_iter()
+        .map(|v1::Property { name, value }| Ok((checked("a property", name)?, checked("a property", value)?)))
+        .collect();
+    let properties = Properties {
+        is_text,
+        content_type: text("content_type", content_type)?,
+        response_topic,
+        correlation_data: correlation_data.map(Into::into),
+        user: user?,
+    };
+    let (topic, qos) = (topic_of(&topic)?, qos_of(qos)?);
+    Ok(Publication { topic, payload, qos, retain, ttl_seconds, properties: properties.into() })
+}
+
+fn published(outcome: Outcome) -> Result<v1::Published, Problem> {
+    match (Problem::of(outcome), outcome) {
+        (None, Outcome::Published { id, has_subscribers }) => {
+            Ok(v1::Published { id: id.map(|id| id.to_string()).unwrap_or_default(), has_subscribers })
+        }
+        (Some(problem), _) => Err(problem),
+        (None, _) => unreachable!("what is not published is a problem"),
+    }
+}
+
+/// One for each message that was asked for; those that were published have the next of the outcomes.
+fn results(refused: Vec<Option<Problem>>, outcomes: &mut impl Iterator<Item = Outcome>) -> Vec<v1::PublishResult> {
+    let result = |refused: Option<Problem>| match refused {
+        Some(problem) => Err(problem),
+        None => published(outcomes.next().unwrap_or(Outcome::Unknown)),
+    };
+    refused.into_iter().map(result).map(told).collect()
+}
+
+fn told(result: Result<v1::Published, Problem>) -> v1::PublishResult {
+    let outcome = match result {
+        Ok(published) => publish_result::Outcome::Published(published),
+        Err(problem) => publish_result::Outcome::Error(problem.into()),
+    };
+    v1::PublishResult { outcome: Some(outcome) }
+}
+
+/// What a stream's answers are made of, in the order of its requests.
+enum UnderWay {
+    Portion {
+        pending: Pending,
+        /// Number and messages of each request.
+        requests: Vec<(u64, Vec<Option<Problem>>)>,
+        _room: OwnedSemaphorePermit,
+    },
+    /// The call ends so.
+    End(Status),
+}
+
+/// Reads a stream until it ends, its connection or its time does, or the server stops; what was read is answered all the same.
+async fn read(
+    server: Arc<Server>,
+    call: Call,
+    mut requests: Streaming<v1::PublishStreamRequest>,
+    portions: mpsc::Sender<UnderWay>,
+) {
+    let room = Arc::new(Semaphore::new(server.settings.body_bytes_max));
+    let mut end = pin!(end_of(&server, &call));
+    let why = loop {
+        let came = match select(pin!(Came::next(&mut requests)), end.as_mut()).await {
+            Either::Left((came, _)) => came,
+            Either::Right((problem, _)) => break problem.into(),
+        };
+        if !came.requests.is_empty() {
+            let begun = match select(pin!(begin(&server, &call, came.requests, &room)), end.as_mut()).await {
+                Either::Left((begun, _)) => begun,
+                Either::Right((problem, _)) => break problem.into(),
+            };
+            let Some(begun) = begun else { return };
+            if portions.send(begun).await.is_err() {
+                return; // nobody reads the answers any more
+            }
+        }
+        match came.end {
+            None => {}
+            Some(Ok(())) => return,
+            Some(Err(status)) => break status::problem_of(&status).map_or(status, Into::into),
+        }
+    };
+    let _nobody_reads = portions.send(UnderWay::End(why)).await;
+}
+
+/// Resolves when a stream is to end although its caller has not ended it.
+async fn end_of(server: &Server, call: &Call) -> Problem {
+    let (mut status, mut is_closing) = (server.status.clone(), call.is_closing.clone());
+    let stops = pin!(status.wait_for(|status| status.phase != Phase::Serving));
+    let closes = pin!(is_closing.wait_for(|closing| *closing));
+    let passes = pin!(async {
+        match call.deadline {
+            Some(deadline) => sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    });
+    match select(stops, select(closes, passes)).await {
+        Either::Left(_) => Problem::new(Kind::NotServing, "the server is starting or stopping"),
+        Either::Right((Either::Left(_), _)) => {
+            Problem::new(Kind::ConnectionAge, "the connection is as old as it may be: begin another stream")
+        }
+        Either::Right((Either::Right(_), _)) => Problem::new(Kind::Timeout, "the deadline of the stream has passed"),
+    }
+}
+
+/// What has come of a stream, and whether that was all.
+struct Came {
+    requests: Vec<v1::PublishStreamRequest>,
+    end: Option<Result<(), Status>>,
+}
+
+impl Came {
+    /// Waits for a request, and takes those that are there besides, as far as they fit into a portion.
+    async fn next(requests: &mut Streaming<v1::PublishStreamRequest>) -> Self {
+        let mut came = Self { requests: Vec::new(), end: None };
+        let (mut messages, mut bytes) = (0, 0);
+        let mut next = requests.message().await;
+        loop {
+            match next {
+                Ok(Some(request)) => {
+                    messages += request.messages.len();
+                    bytes += request.messages.iter().map(bytes_of).sum::<usize>();
+                    came.requests.push(request);
+                }
+                Ok(None) => came.end = Some(Ok(())),
+                Err(status) => came.end = Some(Err(status)),
+            }
+            let is_full =
+                messages >= PORTION_MESSAGES || bytes >= PORTION_BYTES || came.requests.len() >= PORTION_MESSAGES;
+            if is_full || came.end.is_some() {
+                return came;
+            }
+            match requests.message().now_or_never() {
+                Some(there) => next = there,
+                None => return came,
+            }
+        }
+    }
+}
+
+fn bytes_of(message: &v1::Message) -> usize {
+    let content = match &message.content {
+        Some(Content::Payload(payload)) => payload.len(),
+        Some(Content::PayloadText(text)) => text.len(),
+        None => 0,
+    };
+    message.topic.len() + content
+}
+
+/// Gives a portion to the shards once there is room for it; `None`: never.
+async fn begin(
+    server: &Server,
+    call: &Call,
+    requests: Vec<v1::PublishStreamRequest>,
+    room: &Arc<Semaphore>,
+) -> Option<UnderWay> {
+    let mut messages = Vec::new();
+    let mut told = Vec::with_capacity(requests.len());
+    for request in requests {
+        let mut portion = Portion { messages, refused: Vec::with_capacity(request.messages.len()) };
+        request.messages.into_iter().for_each(|message| portion.add(message));
+        messages = portion.messages;
+        told.push((request.number, portion.refused));
+    }
+    let bytes: usize = messages.iter().map(Publication::bytes).sum();
+    let share = u32::try_from(bytes.min(server.settings.body_bytes_max)).unwrap_or(u32::MAX);
+    let room = Arc::clone(room).acquire_many_owned(share).await.ok()?;
+    let pending = server.api.begin(call.caller.as_ref()?, messages, deadline(server, call)).await;
+    Some(UnderWay::Portion { pending, requests: told, _room: room })
+}
+
+/// The answers of a stream, made as they are read.
+struct Answering {
+    under_way: mpsc::Receiver<UnderWay>,
+    /// Those of a portion that is done.
+    ready: VecDeque<v1::PublishStreamResponse>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Answering {
+    async fn next(mut self) -> Option<(Result<v1::PublishStreamResponse, Status>, Self)> {
+        loop {
+            if let Some(answer) = self.ready.pop_front() {
+                return Some((Ok(answer), self));
+            }
+            match self.under_way.recv().await? {
+                UnderWay::End(status) => {
+                    self.under_way.close();
+                    return Some((Err(status), self));
+                }
+                UnderWay::Portion { pending, requests, _room } => {
+                    let mut outcomes = pending.outcomes().await.into_iter();
+                    let answers = requests.into_iter().map(|(number, refused)| v1::PublishStreamResponse {
+                        number,
+                        results: results(refused, &mut outcomes),
+                    });
+                    self.ready.extend(answers);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! gRPC: its limits, and who may call what.
+//!
+//! ```text
+//! connection ─ preface in time ─► HTTP/2 ─ call: right, deadline, a place ─► tonic ─► messages, clients, admin ─► api
+//!                                                                              └────► health, reflection
+//! ```
+//!
+//! Limits: connections, calls of a connection at once; calls at once of all, each with one request in hand; bytes of a head and
+//! of a request; time for a connection's beginning, for a call and for a connection. A caller is known, and a call has its place,
+//! before a byte of its request is read.
+
+mod admin;
+mod clients;
+mod deadline;
+mod messages;
+mod status;
+
+use std::io::Cursor;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use postroad_proto::v1::admin_server::AdminServer;
+use postroad_proto::v1::clients_server::ClientsServer;
+use postroad_proto::v1::messages_server::MessagesServer;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::Status;
+use tonic::server::NamedService;
+use tower::ServiceExt;
+
+use crate::listener::{Figures, Protocol, serve_to_its_age};
+use crate::problem::{Kind, Problem};
+use crate::publication::Caller;
+use crate::server::Settings;
+use crate::shared::{Peer, Server};
+use crate::tokens::Right;
+
+/// What every connection of HTTP/2 begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Calls that one connection may have at once.
+const CALLS_PER_CONNECTION_MAX: u32 = 100;
+/// What may come of one call, and of all calls of a connection, before anybody has read it. The second is larger, so that one
+/// call that is not read does not stop the others.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// What of one call's answer may wait for its reader.
+const SEND_BUFFER_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a request to health and reflection: these are for everybody.
+const SMALL_REQUEST_BYTES_MAX: usize = 4 << 10;
+
+/// gRPC on a connection.
+#[derive(Clone)]
+pub(crate) struct Grpc {
+    router: Router,
+    /// A place for each call that has a request in hand and is soon over.
+    places: Arc<Semaphore>,
+}
+
+/// What is known of a call before its request is read.
+#[derive(Clone, Debug)]
+struct Call {
+    /// `None` where nobody asks.
+    caller: Option<Caller>,
+    /// When it is given up by who calls.
+    deadline: Option<Instant>,
+    /// Whether its connection takes no more.
+    is_closing: watch::Receiver<bool>,
+}
+
+/// How a call is treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// One request, one answer.
+    Unary(Option<Right>),
+    /// Requests for as long as it goes; these have places of their own.
+    Stream(Right),
+    /// For everybody, and small.
+    Open,
+}
+
+impl Shape {
+    fn of(path: &str) -> Self {
+        let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+        match service {
+            MessagesServer::<messages::Service>::NAME if method == "PublishStream" => Self::Stream(Right::Publish),
+            MessagesServer::<messages::Service>::NAME => Self::Unary(Some(Right::Publish)),
+            ClientsServer::<clients::Service>::NAME => Self::Unary(Some(Right::Clients)),
+            AdminServer::<admin::Service>::NAME => Self::Unary(None),
+            _ => Self::Open,
+        }
+    }
+
+    fn right(self) -> Option<Right> {
+        match self {
+            Self::Unary(right) => right,
+            Self::Stream(right) => Some(right),
+            Self::Open => None,
+        }
+    }
+}
+
+impl Grpc {
+    /// Its services; from here on health follows the server's status.
+    pub async fn start(server: &Arc<Server>) -> Self {
+        let Settings { body_bytes_max, connections_max, .. } = server.settings;
+        let streams = Arc::new(Semaphore::new(connections_max));
+        let messages = MessagesServer::new(messages::Service::new(Arc::clone(server), streams));
+        let clients = ClientsServer::new(clients::Service(Arc::clone(server)));
+        let admin = AdminServer::new(admin::Service(Arc::clone(server)));
+        let health = admin::health(server).await.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX);
+        let reflected = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(postroad_proto::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let v1 = reflected().build_v1().expect("the generated definition is sound");
+        let v1alpha = reflected().build_v1alpha().expect("the generated definition is sound");
+        let router = Router::new()
+            .route_service(&path_of(&messages), messages.max_decoding_message_size(body_bytes_max))
+            .route_service(&path_of(&clients), clients.max_decoding_message_size(body_bytes_max))
+            .route_service(&path_of(&admin), admin.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
+            .route_service(&path_of(&health), health)
+            .route_service(&path_of(&v1), v1.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
+            .route_service(&path_of(&v1alpha), v1alpha.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
+            .fallback(async || unknown_method());
+        Self { router, places: Arc::new(Semaphore::new(connections_max)) }
+    }
+
+    /// Answers a call; what is wrong with it is an answer, too.
+    async fn call(
+        self,
+        server: Arc<Server>,
+        mut request: hyper::Request<Incoming>,
+        peer: Peer,
+        is_closing: watch::Receiver<bool>,
+    ) -> Response {
+        server.grpc.count_request();
+        let shape = Shape::of(request.uri().path());
+        match Call::of(&server, shape, &request, peer, is_closing) {
+            Ok(call) => {
+                let deadline = call.deadline;
+                request.extensions_mut().insert(call);
+                match shape {
+                    Shape::Unary(_) => self.unary(&server, request, deadline).await.unwrap_or_else(refused),
+                    Shape::Stream(_) | Shape::Open => self.routed(request).await,
+                }
+            }
+            Err(problem) => refused(problem),
+        }
+    }
+
+    /// With a place of its own, and bounded in time.
+    async fn unary(
+        self,
+        server: &Server,
+        request: hyper::Request<Incoming>,
+        deadline: Option<Instant>,
+    ) -> Result<Response, Problem> {
+        let Settings { request_timeout, publish_timeout, .. } = server.settings;
+        let most = Instant::now() + request_timeout + publish_timeout;
+        let deadline = deadline.map_or(most, |deadline| deadline.min(most));
+        let busy = || Problem::new(Kind::Busy, "http.connections_max calls are under way; try again");
+        let place = timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await;
+        let _place = place.ok().and_then(Result::ok).ok_or_else(busy)?;
+        let late =
+            |_| Problem::new(Kind::Timeout, "the call was not done by its deadline: nobody knows what became of it");
+        timeout_at(deadline, self.routed(request)).await.map(status::with_reason).map_err(late)
+    }
+
+    async fn routed(self, request: hyper::Request<Incoming>) -> Response {
+        let Ok(response) = self.router.oneshot(request).await;
+        response
+    }
+}
+
+impl Call {
+    fn of(
+        server: &Server,
+        shape: Shape,
+        request: &hyper::Request<Incoming>,
+        peer: Peer,
+        is_closing: watch::Receiver<bool>,
+    ) -> Result<Self, Problem> {
+        let headers = request.headers();
+        let caller = shape.right().map(|right| server.grpc_caller(peer, headers, right)).transpose()?;
+        let wait = deadline::wait_of(headers)?;
+        Ok(Self { caller, deadline: wait.map(|wait| Instant::now() + wait), is_closing })
+    }
+
+    /// That of a request which has come through [`Grpc::call`].
+    fn in_request<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
+        request.extensions().get().cloned().ok_or_else(|| Status::internal("the call is not known"))
+    }
+
+    fn caller(&self) -> Result<&Caller, Status> {
+        self.caller.as_ref().ok_or_else(|| Status::internal("nobody asked who calls"))
+    }
+}
+
+fn path_of<S: NamedService>(_: &S) -> String {
+    format!("/{}/{{*method}}", S::NAME)
+}
+
+fn refused(problem: Problem) -> Response {
+    Status::from(problem).into_http()
+}
+
+fn unknown_method() -> Response {
+    refused(Problem::new(Kind::NotFound, "there are postroad.v1.Messages, Clients and Admin, health and reflection"))
+}
+
+impl Protocol for Grpc {
+    const NAME: &str = "grpc";
+
+    fn figures(server: &Server) -> &Figures {
+        &server.grpc
+    }
+
+    async fn speak(self, server: Arc<Server>, mut stream: TcpStream, peer: Peer) {
+        let settings = server.settings;
+        let mut preface = [0; PREFACE.len()];
+        let began = timeout(settings.request_timeout, stream.read_exact(&mut preface)).await;
+        if !matches!(began, Ok(Ok(_))) || preface != PREFACE {
+            return tracing::debug!(peer = %peer.0, "a connection to a gRPC listener did not begin as HTTP/2 does");
+        }
+        if let Err(error) = stream.set_nodelay(true) {
+            return tracing::debug!(%error, "a connection to a gRPC listener has gone");
+        }
+        let (reader, writer) = stream.into_split();
+        let stream = tokio::io::join(Cursor::new(PREFACE).chain(reader), writer);
+        let (closing, is_closing) = watch::channel(false);
+        let service = service_fn(move |request| {
+            let call = self.clone().call(Arc::clone(&server), request, peer, is_closing.clone());
+            async move { Ok::<_, std::convert::Infallible>(call.await) }
+        });
+        let head_bytes_max = u32::try_from(settings.request_bytes_max).unwrap_or(u32::MAX);
+        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
+            .max_header_list_size(head_bytes_max)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+            .keep_alive_interval(settings.request_timeout)
+            .keep_alive_timeout(settings.request_timeout)
+            .serve_connection(TokioIo::new(stream), service);
+        let close = || {
+            closing.send_replace(true);
+        };
+        serve_to_its_age(connection, &settings, close).await;
+    }
+}

@@ -1,0 +1,115 @@
+//! What went wrong, in the words that all transports share; each has its own numbers for it (`http::problem`, `grpc::status`).
+
+use std::borrow::Cow;
+
+use postroad_base::ReasonCode;
+
+use crate::api::NoAnswer;
+use crate::publication::Outcome;
+
+/// An error answer: [`Problem::reason`] is for programs, `detail` for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub kind: Kind,
+    pub detail: Cow<'static, str>,
+}
+
+/// What kind of problem: closed, so that each transport says of each what it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The request can't be.
+    Bad,
+    /// No token, or an unknown one.
+    Unauthorized,
+    /// Not from there, or not with this token.
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    UnsupportedMediaType,
+    /// The request did not come in time.
+    Timeout,
+    TooLarge,
+    UnknownClient,
+    /// There is no such dead letter (any more).
+    Gone,
+    /// A dead letter's client is nobody any more.
+    NoClient,
+    /// No dead letters can be kept.
+    NoStorage,
+    /// The connection is as old as it may become.
+    ConnectionAge,
+    /// The broker refused the message.
+    Refused(ReasonCode),
+    /// Too much to do.
+    Busy,
+    /// The server is starting or stopping.
+    NotServing,
+    /// Nobody knows whether it was done.
+    Unknown,
+}
+
+impl Problem {
+    pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, detail: detail.into() }
+    }
+
+    pub fn bad(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::Bad, detail)
+    }
+
+    /// Why a message was not published, or may not have been; `None` if it was.
+    pub fn of(outcome: Outcome) -> Option<Self> {
+        let (kind, detail) = match outcome {
+            Outcome::Published { .. } => return None,
+            Outcome::Refused(reason) => (Kind::Refused(reason), refusal(reason)),
+            Outcome::Busy => (Kind::Busy, "not published: the server has more to do than it can; try again"),
+            Outcome::NotServing => (Kind::NotServing, "not published: the server is starting or stopping; try again"),
+            Outcome::Unknown => (Kind::Unknown, "no answer came in time: it may have been published, or be later"),
+        };
+        Some(Self::new(kind, detail))
+    }
+
+    /// The word for programs.
+    pub fn reason(&self) -> &'static str {
+        match self.kind {
+            Kind::Bad => "bad_request",
+            Kind::Unauthorized => "unauthorized",
+            Kind::Forbidden => "forbidden",
+            Kind::NotFound => "not_found",
+            Kind::MethodNotAllowed => "method_not_allowed",
+            Kind::UnsupportedMediaType => "unsupported_media_type",
+            Kind::Timeout => "timeout",
+            Kind::TooLarge => "too_large",
+            Kind::UnknownClient => "unknown_client",
+            Kind::Gone => "gone",
+            Kind::NoClient => "no_client",
+            Kind::NoStorage => ReasonCode::QuotaExceeded.name(),
+            Kind::ConnectionAge => "connection_age",
+            Kind::Refused(reason) => reason.name(),
+            Kind::Busy | Kind::NotServing => "busy",
+            Kind::Unknown => "unknown",
+        }
+    }
+}
+
+fn refusal(reason: ReasonCode) -> &'static str {
+    match reason {
+        ReasonCode::NotAuthorized => "the access rules do not allow it",
+        ReasonCode::TopicNameInvalid => "the topic has too many levels, or is that of a client which nobody has seen",
+        ReasonCode::QuotaExceeded => "a recipient's queue or the disk is full, or there is no room to retain it",
+        ReasonCode::PacketTooLarge => "the payload is above mqtt.packet_bytes_max",
+        ReasonCode::UnspecifiedError => {
+            "the access rules do not allow it, or its topic can't be (at QoS 0 nobody says which)"
+        }
+        _ => "the server refused it",
+    }
+}
+
+impl From<NoAnswer> for Problem {
+    fn from(why: NoAnswer) -> Self {
+        match why {
+            NoAnswer::NotServing => Self::new(Kind::NotServing, "the server is starting or stopping"),
+            NoAnswer::Late => Self::new(Kind::Busy, "a shard did not answer in http.shard_timeout"),
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! gRPC over loopback, with shards played by the test: deadlines, pressure, streams and limits.
+
+use std::future::Future;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::join;
+use futures_util::stream::{self, Stream, StreamExt};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use postroad_base::{MessageId, Placement, ReasonCode};
+use postroad_control::{Batch, BuildInfo, Control, Line, Listeners, Outcome, Phase, Request, Settings, Shards};
+use postroad_proto::v1;
+use postroad_proto::v1::admin_client::AdminClient;
+use postroad_proto::v1::messages_client::MessagesClient;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+use tonic_types::StatusExt;
+
+/// Longest wait for what ought to happen at once.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A control plane with one shard, which the test plays.
+struct Stage {
+    control: Control,
+    address: SocketAddr,
+    queue: flume::Sender<Request>,
+    asked: flume::Receiver<Request>,
+}
+
+impl Stage {
+    fn new(settings: Settings) -> Self {
+        Self::with_queue(settings, 64)
+    }
+
+    fn with_queue(settings: Settings, places: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let build = BuildInfo { version: "0.0.0-test", revision: "none" };
+        let listeners = Listeners { http: Vec::new(), grpc: vec![listener] };
+        let control = Control::start(listeners, build, settings).expect("a thread");
+        let address = control.addresses()[0];
+        let (queue, asked) = flume::bounded(places);
+        let placement = Some(Placement::new(16, 1, [7; 16]));
+        control.handle().attach(Shards { lines: vec![Line::new(queue.clone(), || ())], placement });
+        control.handle().enter(Phase::Serving);
+        Self { control, address, queue, asked }
+    }
+
+    /// The next batch that the shard is given.
+    async fn batch(&self) -> Batch {
+        loop {
+            let request = soon(self.asked.recv_async()).await.expect("the control plane asks");
+            if let Request::Publish(batch) = request {
+                return *batch;
+            }
+        }
+    }
+
+    /// From here on every batch is published at once.
+    fn publish_all(&self) {
+        let asked = self.asked.clone();
+        std::thread::spawn(move || {
+            for request in asked.iter() {
+                if let Request::Publish(batch) = request {
+                    answer(*batch);
+                }
+            }
+        });
+    }
+}
+
+async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("it happens soon")
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(test);
+}
+
+/// One connection, without what tonic's own channel does for its caller: no deadline here, no new connection.
+#[derive(Clone)]
+struct Connection(SendRequest<Body>);
+
+impl Connection {
+    async fn open(address: SocketAddr) -> Self {
+        let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
+        let (sender, driver) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("it speaks HTTP/2");
+        tokio::spawn(driver);
+        Self(sender)
+    }
+}
+
+impl tower::Service<hyper::Request<Body>> for Connection {
+    type Response = hyper::Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: hyper::Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
+
+type Publisher = MessagesClient<Connection>;
+
+async fn publisher(stage: &Stage) -> Publisher {
+    let origin = hyper::Uri::from_static("http://localhost");
+    MessagesClient::with_origin(Connection::open(stage.address).await, origin)
+}
+
+fn message(topic: &str) -> v1::Message {
+    v1::Message { topic: topic.to_owned(), ..v1::Message::default() }
+}
+
+fn one() -> v1::PublishRequest {
+    v1::PublishRequest { message: Some(message("t")) }
+}
+
+fn part(number: u64, messages: usize) -> v1::PublishStreamRequest {
+    v1::PublishStreamRequest { number, messages: vec![message("t"); messages] }
+}
+
+fn answer(batch: Batch) {
+    let published = Outcome::Published { id: Some(MessageId(7)), has_subscribers: true };
+    let _nobody_waits = batch.answer.try_send(vec![published; batch.messages.len()]);
+}
+
+fn reason(status: &Status) -> (Code, String) {
+    let info = status.get_details_error_info().unwrap_or_else(|| panic!("no reason in {status:?}"));
+    assert_eq!(info.domain, "postroad");
+    (status.code(), info.reason)
+}
+
+fn assert_reason(status: &Status, code: Code, text: &str) {
+    assert_eq!(reason(status), (code, text.to_owned()), "{status:?}");
+}
+
+/// What a shard says of a message is the end of the call, with the reason that HTTP has for it.
+#[test]
+fn outcomes_are_codes_with_reasons() {
+    run(async {
+        let stage = Stage::new(Settings::default());
+        let mut publisher = publisher(&stage).await;
+        let cases = [
+            (Outcome::Refused(ReasonCode::NotAuthorized), Code::PermissionDenied, "not_authorized"),
+            (Outcome::Refused(ReasonCode::QuotaExceeded), Code::ResourceExhausted, "quota_exceeded"),
+            (Outcome::Refused(ReasonCode::TopicNameInvalid), Code::InvalidArgument, "topic_name_invalid"),
+            (Outcome::Refused(ReasonCode::PacketTooLarge), Code::InvalidArgument, "packet_too_large"),
+            (Outcome::Refused(ReasonCode::UnspecifiedError), Code::FailedPrecondition, "unspecified_error"),
+            (Outcome::Busy, Code::ResourceExhausted, "busy"),
+            (Outcome::NotServing, Code::Unavailable, "busy"),
+            (Outcome::Unknown, Code::DeadlineExceeded, "unknown"),
+        ];
+        for (outcome, code, text) in cases {
+            let (said, ()) = join(publisher.publish(one()), async {
+                let batch = stage.batch().await;
+                batch.answer.try_send(vec![outcome]).expect("somebody waits");
+            })
+            .await;
+            assert_reason(&said.expect_err("it was not published"), code, text);
+        }
+        let (said, ()) = join(publisher.publish(one()), async { answer(stage.batch().await) }).await;
+        let published = said.expect("published").into_inner().published.expect("an outcome");
+        assert_eq!((published.id, published.has_subscribers), (MessageId(7).to_string(), true));
+        for phase in [Phase::Starting, Phase::Draining] {
+            stage.control.handle().enter(phase);
+            let said = publisher.publish(one()).await.expect_err("it does not serve");
+            assert_reason(&said, Code::Unavailable, "busy");
+        }
+        stage.control.stop();
+    });
+}
+
+#[test]
+fn a_full_shard_is_pressure() {
+    run(async {
+        let stage = Stage::with_queue(Settings::default(), 1);
+        let mut publisher = publisher(&stage).await;
+        let (pong, _nobody_reads) = flume::bounded(1);
+        let _full_already = stage.queue.try_send(Request::Ping(pong));
+        let said = publisher.publish(one()).await.expect_err("the shard takes no more");
+        assert_reason(&said, Code::ResourceExhausted, "busy");
+        stage.publish_all();
+        soon(async { while publisher.publish(one()).await.is_err() {} }).await;
+        stage.control.stop();
+    });
+}
+
+/// The connection of this test knows of no deadline: it is the server that gives up.
+#[test]
+fn a_call_is_given_up_at_its_deadline() {
+    run(async {
+        let stage = Stage::new(Settings { publish_timeout: PATIENCE * 4, ..Settings::default() });
+        let mut publisher = publisher(&stage).await;
+        let mut request = tonic::Request::new(one());
+        request.set_timeout(Duration::from_millis(50));
+        let said = soon(publisher.publish(request)).await.expect_err("nobody answered");
+        assert_eq!(said.code(), Code::DeadlineExceeded, "{said:?}");
+        let late = stage.batch().await;
+        assert!(late.answer.is_disconnected(), "the shard can see that nobody waits");
+
+        let mut request = tonic::Request::new(stream::iter([part(1, 1)]).chain(stream::pending()));
+        request.set_timeout(Duration::from_millis(50));
+        let mut answers = soon(publisher.publish_stream(request)).await.expect("it is taken").into_inner();
+        let held = stage.batch().await;
+        let results = soon(answers.message()).await.expect("what was read is answered").expect("an answer").results;
+        let Some(v1::publish_result::Outcome::Error(error)) = &results[0].outcome else { panic!("{results:?}") };
+        assert_eq!((error.code, error.reason.as_str()), (Code::DeadlineExceeded as i32, "unknown"));
+        let end = soon(answers.message()).await.expect_err("its time is over");
+        assert_reason(&end, Code::DeadlineExceeded, "timeout");
+        drop(held);
+
+        let mut request = tonic::Request::new(one());
+        request.metadata_mut().insert("grpc-timeout", "soon".parse().expect("text"));
+        let said = publisher.publish(request).await.expect_err("that is no time");
+        assert_reason(&said, Code::InvalidArgument, "bad_request");
+        stage.control.stop();
+    });
+}
+
+/// Calls that nobody waits for any more give their turns back once the shard is done with them, and not before.
+#[test]
+fn dropped_calls_give_their_turns_back() {
+    run(async {
+        let stage = Stage::new(Settings::default());
+        let publisher = publisher(&stage).await;
+        let call = || {
+            let mut publisher = publisher.clone();
+            tokio::spawn(async move { publisher.publish(one()).await })
+        };
+        let mut calls: Vec<_> = (0..8).map(|_| call()).collect();
+        let mut held = Vec::new();
+        for _ in 0..calls.len() {
+            held.push(stage.batch().await);
+        }
+        calls.drain(..).for_each(|call| call.abort());
+        soon(async {
+            while !held.iter().all(|batch| batch.answer.is_disconnected()) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let ninth = call();
+        let mut admin = AdminClient::with_origin(
+            Connection::open(stage.address).await,
+            hyper::Uri::from_static("http://localhost"),
+        );
+        admin.get_status(v1::GetStatusRequest {}).await.expect("questions of another kind find room");
+        assert!(stage.asked.is_empty(), "the shard has eight at most");
+        drop(held.pop());
+        answer(stage.batch().await);
+        assert!(ninth.await.expect("no panic").is_ok());
+        stage.control.stop();
+    });
+}
+
+/// Several requests of a stream are with the shard at once; whatever it answers first, the caller hears them in order.
+#[test]
+fn a_stream_is_pipelined_and_answered_in_order() {
+    run(async {
+        let stage = Stage::new(Settings::default());
+        let mut publisher = publisher(&stage).await;
+        let (send, sent) = flume::unbounded();
+        let mut answers = publisher.publish_stream(sent.into_stream()).await.expect("it is taken").into_inner();
+        let mut held = Vec::new();
+        for number in 1..=3 {
+            send.send(part(number, 2)).expect("it is read");
+            held.push(stage.batch().await); // before anything is answered
+        }
+        held.into_iter().rev().for_each(answer);
+        for number in 1..=3 {
+            let answer = soon(answers.message()).await.expect("no error").expect("an answer");
+            assert_eq!((answer.number, answer.results.len()), (number, 2));
+        }
+        // One that can't be among others: it has an answer, the others are published.
+        let messages = vec![message("t"), message("#"), v1::Message { qos: Some(3), ..message("t") }, message("t")];
+        send.send(v1::PublishStreamRequest { number: 9, messages }).expect("it is read");
+        let batch = stage.batch().await;
+        assert_eq!(batch.messages.len(), 2);
+        answer(batch);
+        let results = soon(answers.message()).await.expect("no error").expect("an answer").results;
+        let codes: Vec<Option<i32>> = results
+            .iter()
+            .map(|result| match &result.outcome {
+                Some(v1::publish_result::Outcome::Error(error)) => Some(error.code),
+                _ => None,
+            })
+            .collect();
+        let wrong = Some(Code::InvalidArgument as i32);
+        assert_eq!(codes, [None, wrong, wrong, None]);
+        drop(send);
+        assert!(soon(answers.message()).await.expect("a good end").is_none());
+        stage.control.stop();
+    });
+}
+
+/// `count` requests with many small messages: their answers are much larger than they are. Counts those that were taken.
+fn crowd(count: u64, taken: &Arc<AtomicUsize>) -> impl Stream<Item = v1::PublishStreamRequest> + use<> {
+    let taken = Arc::clone(taken);
+    stream::iter(1..=count).map(move |number| {
+        taken.fetch_add(1, Ordering::Relaxed);
+        part(number, 1_000)
+    })
+}
+
+/// Who does not read the answers is not read either, holds up nobody, and misses nothing when it reads at last.
+#[test]
+fn a_stream_whose_answers_are_not_read_is_not_read() {
+    const COUNT: u64 = 1_000;
+    run(async {
+        let stage = Stage::new(Settings::default());
+        stage.publish_all();
+        let mut publisher = publisher(&stage).await;
+        let taken = Arc::new(AtomicUsize::new(0));
+        let answers = publisher.publish_stream(crowd(COUNT, &taken)).await.expect("it is taken");
+        let mut before = usize::MAX;
+        // Others go on meanwhile: so many round trips without progress are no accident.
+        while before != taken.load(Ordering::Relaxed) {
+            before = taken.load(Ordering::Relaxed);
+            for _ in 0..50 {
+                soon(publisher.publish(one())).await.expect("others are served");
+            }
+        }
+        assert!((1..300).contains(&before), "{before} requests of {COUNT} were taken, no answer was read");
+        let mut answers = answers.into_inner();
+        for number in 1..=COUNT {
+            let answer = soon(answers.message()).await.expect("no error").expect("an answer");
+            assert_eq!((answer.number, answer.results.len()), (number, 1_000));
+        }
+        assert!(soon(answers.message()).await.expect("a good end").is_none());
+        stage.control.stop();
+    });
+}
+
+/// A connection as old as it may be takes no more; what was read of its streams is answered, and they are told.
+#[test]
+fn an_old_connection_ends_its_streams_in_order() {
+    run(async {
+        let stage = Stage::new(Settings { connection_age_max: Duration::from_millis(300), ..Settings::default() });
+        let connection = Connection::open(stage.address).await;
+        let origin = || hyper::Uri::from_static("http://localhost");
+        let mut publisher = MessagesClient::with_origin(connection.clone(), origin());
+        let mut admin = AdminClient::with_origin(connection, origin());
+        let requests = stream::iter([part(1, 1)]).chain(stream::pending());
+        let mut answers = publisher.publish_stream(requests).await.expect("it is taken").into_inner();
+        let held = stage.batch().await;
+        soon(async { while admin.get_status(v1::GetStatusRequest {}).await.is_ok() {} }).await;
+        answer(held);
+        let last = soon(answers.message()).await.expect("what was read is answered").expect("an answer");
+        assert!(matches!(last.results[0].outcome, Some(v1::publish_result::Outcome::Published(_))), "{last:?}");
+        let end = soon(answers.message()).await.expect_err("told to go");
+        assert_reason(&end, Code::Unavailable, "connection_age");
+        stage.control.stop();
+    });
+}
+
+/// The server stops: streams end, and those who watch its health hear of it.
+#[test]
+fn health_follows_the_phases_and_streams_end_with_them() {
+    run(async {
+        let stage = Stage::new(Settings::default());
+        let origin = hyper::Uri::from_static("http://localhost");
+        let mut health = HealthClient::with_origin(Connection::open(stage.address).await, origin);
+        let asked = |service: &str| HealthCheckRequest { service: service.to_owned() };
+        let mut watch = health.watch(asked("postroad.v1.Messages")).await.expect("known").into_inner();
+        let first = soon(watch.message()).await.expect("no error").expect("a status");
+        assert_eq!(first.status(), ServingStatus::Serving);
+        let mut publisher = publisher(&stage).await;
+        let mut answers = publisher.publish_stream(stream::pending()).await.expect("it is taken").into_inner();
+        stage.control.handle().enter(Phase::Draining);
+        let next = soon(watch.message()).await.expect("no error").expect("a status");
+        assert_eq!(next.status(), ServingStatus::NotServing);
+        let overall = health.check(asked("")).await.expect("known").into_inner();
+        assert_eq!(overall.status(), ServingStatus::NotServing);
+        assert_eq!(health.check(asked("nothing")).await.expect_err("unknown").code(), Code::NotFound);
+        let end = soon(answers.message()).await.expect_err("the server stops");
+        assert_reason(&end, Code::Unavailable, "busy");
+        stage.control.stop();
+    });
+}
+
+/// What is too large is refused with a reason before it costs much, also when it is small on the wire.
+#[test]
+fn large_requests_are_refused() {
+    run(async {
+        let stage = Stage::new(Settings { body_bytes_max: 64 << 10, ..Settings::default() });
+        stage.publish_all();
+        let mut publisher = publisher(&stage).await;
+        let payload = |bytes: usize| {
+            let content = Some(v1::message::Content::Payload(vec![0; bytes]));
+            v1::PublishRequest { message: Some(v1::Message { content, ..message("t") }) }
+        };
+        let large = publisher.publish(payload(70_000)).await.expect_err("above http.body_bytes_max");
+        assert_reason(&large, Code::ResourceExhausted, "too_large");
+        publisher.publish(payload(60_000)).await.expect("below it");
+        let many = v1::PublishManyRequest { messages: vec![v1::Message::default(); 10_001], topics: Vec::new() };
+        let said = publisher.publish_many(many).await.expect_err("too many");
+        assert_reason(&said, Code::ResourceExhausted, "too_large");
+        let content = Some(v1::message::Content::Payload(vec![0; 10_000]));
+        let model = v1::Message { content, ..v1::Message::default() };
+        let spread = v1::PublishManyRequest { messages: vec![model], topics: vec!["t".to_owned(); 100] };
+        let said = publisher.publish_many(spread).await.expect_err("a million bytes of it");
+        assert_reason(&said, Code::ResourceExhausted, "too_large");
+        // In a stream it ends the stream; what was sent before it is answered.
+        let requests = stream::iter([part(1, 1), part(2, 40_000)]).chain(stream::pending());
+        let mut answers = publisher.publish_stream(requests).await.expect("it is taken").into_inner();
+        assert_eq!(soon(answers.message()).await.expect("no error").expect("an answer").number, 1);
+        let end = soon(answers.message()).await.expect_err("too large");
+        assert_reason(&end, Code::ResourceExhausted, "too_large");
+        stage.control.stop();
+    });
+}
+
+/// Reads until the other side ends the connection.
+fn until_closed(mut stream: TcpStream) {
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+    match stream.read_to_end(&mut Vec::new()) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it was not closed"),
+    }
+}
+
+#[test]
+fn what_is_no_grpc_is_closed_and_nobody_else_suffers() {
+    let stage = Stage::new(Settings { request_timeout: Duration::from_millis(200), ..Settings::default() });
+    stage.publish_all();
+    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let settings: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let mut broken = [preface.as_bytes(), settings, &[0xFF; 64]].concat();
+    for bytes in [
+        vec![0xFF; 4_000],
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS client says hello".to_vec(),
+        preface.as_bytes()[..10].to_vec(), // and then nothing
+        Vec::new(),
+        std::mem::take(&mut broken),
+    ] {
+        let mut stream = TcpStream::connect(stage.address).expect("it listens");
+        let _closed_meanwhile = stream.write_all(&bytes);
+        until_closed(stream);
+    }
+    run(async {
+        let mut publisher = publisher(&stage).await;
+        publisher.publish(one()).await.expect("others are served");
+        let mut unknown = tonic::client::Grpc::with_origin(
+            Connection::open(stage.address).await,
+            hyper::Uri::from_static("http://localhost"),
+        );
+        unknown.ready().await.expect("it is open");
+        let path = hyper::http::uri::PathAndQuery::from_static("/postroad.v1.Messages/Teleport");
+        let codec = postroad_proto::codec::Codec::<v1::PublishRequest, v1::PublishResponse>::default();
+        let said = unknown.unary(tonic::Request::new(one()), path, codec).await.expect_err("no such method");
+        assert_reason(&said, Code::Unimplemented, "not_found");
+    });
+    stage.control.stop();
+}
+
+#[test]
+fn connections_and_streams_are_limited() {
+    run(async {
+        let stage = Stage::new(Settings { connections_max: 1, ..Settings::default() });
+        let mut publisher = publisher(&stage).await;
+        let _open = publisher.publish_stream(stream::pending()).await.expect("one stream");
+        let said = publisher.publish_stream(stream::pending()).await.expect_err("one stream at most");
+        assert_reason(&said, Code::ResourceExhausted, "busy");
+        let second = TcpStream::connect(stage.address).expect("it listens");
+        tokio::task::spawn_blocking(move || until_closed(second)).await.expect("closed");
+        stage.control.stop();
+    });
+}

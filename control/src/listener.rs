@@ -3,22 +3,24 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::metrics::ListenerFigures;
-use crate::server::Settings;
+use crate::server::wait_for_stop;
 use crate::shared::{Peer, Server};
 
 /// What is counted of one protocol.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     /// Connections.
-    open: AtomicUsize,
+    open: watch::Sender<usize>,
     requests: AtomicU64,
     refused: AtomicU64,
 }
@@ -27,6 +29,12 @@ impl Figures {
     pub fn read(&self) -> ListenerFigures {
         let [requests, refused] = [&self.requests, &self.refused].map(|figure| figure.load(Ordering::Relaxed));
         ListenerFigures { requests, refused }
+    }
+
+    /// Resolves when no connection is open.
+    pub async fn all_closed(&self) {
+        let mut open = self.open.subscribe();
+        let _gone = open.wait_for(|open| *open == 0).await;
     }
 
     pub fn count_request(&self) {
@@ -59,9 +67,7 @@ pub(crate) fn serve<P: Protocol>(server: &Arc<Server>, protocol: &P, listeners: 
 async fn accept<P: Protocol>(server: Arc<Server>, protocol: P, listener: tokio::net::TcpListener) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer))
-                if P::figures(&server).open.load(Ordering::Relaxed) < server.settings.connections_max =>
-            {
+            Ok((stream, peer)) if *P::figures(&server).open.borrow() < server.settings.connections_max => {
                 let open = Open::<P>::new(Arc::clone(&server));
                 let spoken = protocol.clone().speak(Arc::clone(&server), stream, Peer(peer));
                 tokio::spawn(async move {
@@ -84,32 +90,36 @@ struct Open<P: Protocol>(Arc<Server>, std::marker::PhantomData<P>);
 
 impl<P: Protocol> Open<P> {
     fn new(server: Arc<Server>) -> Self {
-        P::figures(&server).open.fetch_add(1, Ordering::Relaxed);
+        P::figures(&server).open.send_modify(|open| *open += 1);
         Self(server, std::marker::PhantomData)
     }
 }
 
 impl<P: Protocol> Drop for Open<P> {
     fn drop(&mut self) {
-        P::figures(&self.0).open.fetch_sub(1, Ordering::Relaxed);
+        P::figures(&self.0).open.send_modify(|open| *open -= 1);
     }
 }
 
-/// Serves a connection until it ends or is as old as it may become: then it takes no more requests, and the answers that it
-/// owes may still come. `at_age` is called at that moment.
-pub(crate) async fn serve_to_its_age<C>(connection: C, settings: &Settings, at_age: impl FnOnce())
+/// Serves a connection until it ends, is as old as it may become, or the server stops: then it takes no more requests, and the
+/// answers that it owes may still come. `before_the_end` is called at that moment.
+pub(crate) async fn serve_to_its_end<C>(connection: C, server: &Server, before_the_end: impl FnOnce())
 where
     C: GracefulConnection<Error = hyper::Error>,
 {
     let mut connection = std::pin::pin!(connection);
-    let mut ended = timeout(settings.connection_age_max, connection.as_mut()).await;
-    if ended.is_err() {
-        tracing::debug!("a connection of the control plane reached its maximum age");
-        at_age();
+    let ends = std::pin::pin!(timeout(server.settings.connection_age_max, wait_for_stop(server.stopped.clone())));
+    let mut ended = match select(connection.as_mut(), ends).await {
+        Either::Left((ended, _)) => Some(ended),
+        Either::Right(_) => None,
+    };
+    if ended.is_none() {
+        tracing::debug!("a connection of the control plane is asked to end");
+        before_the_end();
         connection.as_mut().graceful_shutdown();
-        ended = timeout(settings.publish_timeout, connection).await;
+        ended = timeout(server.settings.publish_timeout, connection).await.ok();
     }
-    if let Ok(Err(error)) = ended {
+    if let Some(Err(error)) = ended {
         tracing::debug!(%error, "a connection of the control plane ended");
     }
 }

@@ -18,6 +18,9 @@ use crate::shared::Server;
 use crate::stall::Watch;
 use crate::tokens::Tokens;
 
+/// Time for answers to be read once the server has stopped: what was stored should be known to who published it.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Limits of the control plane; each is an option of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -220,6 +223,7 @@ impl Control {
             http: Figures::default(),
             grpc: Figures::default(),
             unanswered: AtomicU64::new(0),
+            stopped: stopped.clone(),
             stalled: stalled.subscribe(),
         });
         let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
@@ -230,6 +234,11 @@ impl Control {
                     listener::serve(&server, &Grpc::start(&server).await, listeners.grpc);
                 }
                 wait_for_stop(stopped).await;
+                let all_closed = async {
+                    server.http.all_closed().await;
+                    server.grpc.all_closed().await;
+                };
+                let _some_stay = tokio::time::timeout(STOP_PATIENCE, all_closed).await;
             });
         })?;
         Ok(Self { handle: Handle { status, shards, tokens }, addresses, stop, thread })
@@ -245,7 +254,7 @@ impl Control {
         &self.addresses
     }
 
-    /// Closes the listeners and all connections and waits for the thread's end.
+    /// Lets what is answered be read, closes the listeners and all connections, and waits for the thread's end.
     pub fn stop(self) {
         self.stop.send_replace(true);
         if self.thread.join().is_err() {
@@ -255,7 +264,7 @@ impl Control {
 }
 
 /// An error means that the `Control` is gone without `stop`: go on serving for the process's life.
-async fn wait_for_stop(mut stopped: watch::Receiver<bool>) {
+pub(crate) async fn wait_for_stop(mut stopped: watch::Receiver<bool>) {
     if stopped.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -28,6 +28,8 @@ pub(crate) struct Server {
     pub grpc: Figures,
     /// Questions that a shard did not answer in time.
     pub unanswered: AtomicU64,
+    /// Whether the server is about to end: connections end with what they owe.
+    pub stopped: watch::Receiver<bool>,
     /// Shards that take no turns, as far as the watch has seen.
     pub stalled: watch::Receiver<Vec<usize>>,
 }

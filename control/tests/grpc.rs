@@ -318,7 +318,7 @@ fn crowd(count: u64, taken: &Arc<AtomicUsize>) -> impl Stream<Item = v1::Publish
 /// Who does not read the answers is not read either, holds up nobody, and misses nothing when it reads at last.
 #[test]
 fn a_stream_whose_answers_are_not_read_is_not_read() {
-    const COUNT: u64 = 1_000;
+    const COUNT: u64 = 400;
     run(async {
         let stage = Stage::new(Settings::default());
         stage.publish_all();
@@ -333,7 +333,7 @@ fn a_stream_whose_answers_are_not_read_is_not_read() {
                 soon(publisher.publish(one())).await.expect("others are served");
             }
         }
-        assert!((1..300).contains(&before), "{before} requests of {COUNT} were taken, no answer was read");
+        assert!((1..200).contains(&before), "{before} requests of {COUNT} were taken, no answer was read");
         let mut answers = answers.into_inner();
         for number in 1..=COUNT {
             let answer = soon(answers.message()).await.expect("no error").expect("an answer");

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Installs the clients that the end-to-end tests drive and that we did not write: mosquitto_pub/sub from the
-# distribution, paho-mqtt into target/e2e-venv, MQTT.js into target/e2e-node; what tries packaging/, and valgrind. Run by
+# distribution, paho-mqtt and grpcio into target/e2e-venv, MQTT.js into target/e2e-node; what tries packaging/, and valgrind. Run by
 # `make test`; cheap when all is there. Versions are pinned here and nowhere else.
 set -euo pipefail
 
-PAHO=paho-mqtt==2.1.0
+PYTHON="paho-mqtt==2.1.0 grpcio==1.85.3 grpcio-reflection==1.85.1 grpcio-health-checking==1.85.1 grpcio-status==1.85.3"
 MQTTJS=mqtt@5.16.0
 
 cd "$(dirname "$0")/../.."
@@ -31,11 +31,12 @@ fi
 
 # The stamp is written last, so that an interrupted installation is done again.
 venv=target/e2e-venv
-if [ "$(cat $venv/stamp 2>/dev/null)" != "$PAHO" ]; then
+if [ "$(cat $venv/stamp 2>/dev/null)" != "$PYTHON" ]; then
   rm -rf $venv
   python3 -m venv $venv
-  $venv/bin/pip install --quiet --disable-pip-version-check "$PAHO"
-  echo "$PAHO" >$venv/stamp
+  # shellcheck disable=SC2086 # a word each
+  $venv/bin/pip install --quiet --disable-pip-version-check $PYTHON
+  echo "$PYTHON" >$venv/stamp
 fi
 
 modules=target/e2e-node

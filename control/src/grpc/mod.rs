@@ -34,7 +34,7 @@ use tonic::Status;
 use tonic::server::NamedService;
 use tower::ServiceExt;
 
-use crate::listener::{Figures, Protocol, serve_to_its_age};
+use crate::listener::{Figures, Protocol, serve_to_its_end};
 use crate::problem::{Kind, Problem};
 use crate::publication::Caller;
 use crate::server::Settings;
@@ -235,8 +235,9 @@ impl Protocol for Grpc {
         let (reader, writer) = stream.into_split();
         let stream = tokio::io::join(Cursor::new(PREFACE).chain(reader), writer);
         let (closing, is_closing) = watch::channel(false);
+        let called = Arc::clone(&server);
         let service = service_fn(move |request| {
-            let call = self.clone().call(Arc::clone(&server), request, peer, is_closing.clone());
+            let call = self.clone().call(Arc::clone(&called), request, peer, is_closing.clone());
             async move { Ok::<_, std::convert::Infallible>(call.await) }
         });
         let head_bytes_max = u32::try_from(settings.request_bytes_max).unwrap_or(u32::MAX);
@@ -253,6 +254,6 @@ impl Protocol for Grpc {
         let close = || {
             closing.send_replace(true);
         };
-        serve_to_its_age(connection, &settings, close).await;
+        serve_to_its_end(connection, &server, close).await;
     }
 }

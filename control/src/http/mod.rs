@@ -21,7 +21,7 @@ use serde::Serialize;
 use tokio::net::TcpStream;
 use tower::ServiceExt;
 
-use crate::listener::{Figures, Protocol, serve_to_its_age};
+use crate::listener::{Figures, Protocol, serve_to_its_end};
 use crate::problem::{Kind, Problem};
 use crate::shared::{Peer, Server};
 
@@ -46,9 +46,9 @@ impl Protocol for Http {
     }
 
     async fn speak(self, server: Arc<Server>, stream: TcpStream, peer: Peer) {
-        let settings = server.settings;
+        let (settings, counting) = (server.settings, Arc::clone(&server));
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-            server.http.count_request();
+            counting.http.count_request();
             request.extensions_mut().insert(peer);
             let router = self.0.clone();
             async move {
@@ -63,7 +63,7 @@ impl Protocol for Http {
             .header_read_timeout(settings.request_timeout)
             .max_buf_size(settings.request_bytes_max.max(8192))
             .serve_connection(TokioIo::new(stream), service);
-        serve_to_its_age(connection, &settings, || ()).await;
+        serve_to_its_end(connection, &server, || ()).await;
     }
 }
 

@@ -47,6 +47,7 @@ pub struct Daemon {
     settings: Vec<String>,
     endpoint: Endpoint,
     http: Option<SocketAddr>,
+    grpc: Option<SocketAddr>,
     binary: PathBuf,
     /// `POSTROAD_FAULT` of the next start; `None`: not a build with fault points.
     fault: Option<String>,
@@ -79,6 +80,7 @@ impl Daemon {
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
             endpoint: Endpoint(Arc::new(Mutex::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))))),
             http: None,
+            grpc: None,
             binary: binary(),
             fault: None,
             small_disk: None,
@@ -288,6 +290,11 @@ impl Daemon {
         self.http.expect("our own daemon has an HTTP listener")
     }
 
+    /// Where its gRPC listener is, if `listen.grpc` is set.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc.expect("started with listen.grpc")
+    }
+
     /// Whether the process is still there.
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| matches!(process.try_wait(), Ok(None)))
@@ -355,6 +362,7 @@ impl Daemon {
         };
         self.endpoint.set(port("mqtt"));
         self.http = Some(port("http"));
+        self.grpc = ports.get("grpc").map(|_| port("grpc"));
         true
     }
 

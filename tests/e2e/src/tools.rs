@@ -1,4 +1,4 @@
-//! Clients that we did not write, as processes: mosquitto's, and scripts on paho-mqtt and MQTT.js.
+//! Clients that we did not write, as processes: mosquitto's, and scripts on paho-mqtt, MQTT.js and grpcio.
 //! `tests/e2e/setup.sh` installs them; a missing one is a failure that says so.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -99,7 +99,7 @@ impl Drop for Subscriber {
     }
 }
 
-/// Runs `clients/<script>` with paho-mqtt at hand; it must succeed.
+/// Runs `clients/<script>` with paho-mqtt and grpcio at hand; it must succeed.
 pub fn python(script: &str, broker: SocketAddr) -> String {
     let interpreter = installed("e2e-venv/bin/python3");
     succeed(Command::new(interpreter).arg(clients().join(script)).args(address_arguments(broker)))

@@ -33,6 +33,7 @@ step perf/restart.sh
 step perf/disturbances.sh
 step perf/drain.sh
 step perf/api.sh
+step perf/grpc.sh
 step perf/batch.sh
 step perf/counting.sh
 step perf/shards.sh

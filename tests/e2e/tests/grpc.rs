@@ -203,7 +203,7 @@ fn a_stream_ends_in_order_when_the_server_stops() {
     daemon.restart();
     let mut client = Client::connect(daemon.mqtt(), &Options::persistent("subscriber")).unwrap();
     publish_end(&daemon, "stop");
-    check(&received(&mut client), &[0..known], &[0..next + 10]);
+    check(&received(&mut client), std::slice::from_ref(&(0..known)), std::slice::from_ref(&(0..next + 10)));
 }
 
 const RULES: &str = r#"

@@ -214,7 +214,7 @@ enum UnderWay {
     End(Status),
 }
 
-/// Reads a stream until it ends, its connection or its time does, or the server stops; what was read is answered all the same.
+/// Reads a stream until it ends, its connection or its time does, or the server stops; what was handed on is answered all the same.
 async fn read(
     server: Arc<Server>,
     call: Call,

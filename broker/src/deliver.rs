@@ -137,6 +137,7 @@ impl Broker {
     }
 
     /// The session's connection, if it takes a delivery now.
+    #[inline]
     pub(crate) fn ready(&self, index: SessionIndex) -> Option<ConnectionIndex> {
         let place = self.sessions[index as usize].connection?;
         let connection = &self.connections[place as usize];
@@ -144,6 +145,7 @@ impl Broker {
     }
 
     /// The same, if it takes one that has waited.
+    #[inline]
     pub(crate) fn ready_for_queued(&self, index: SessionIndex) -> Option<ConnectionIndex> {
         self.ready(index).filter(|place| matches!(self.drain.stage(*place), None | Some(Stage::Draining)))
     }
@@ -185,6 +187,7 @@ impl Broker {
         let Some(entry) = slot.entry.clone() else { return true };
         slot.state = State::Sent;
         slot.counts = true;
+        slot.note_sent(self.now);
         let connection = &mut self.connections[place as usize];
         connection.unacknowledged += 1;
         let connection = connection.id;
@@ -192,7 +195,7 @@ impl Broker {
         if entry.dup {
             self.note_attempt(index, tag);
         }
-        self.note_sent(index, place, tag);
+        self.watch(place);
         self.send(index, connection, entry, Some(tag));
         true
     }
@@ -240,7 +243,7 @@ impl Broker {
             self.append(Record::Tagged { queue, sequence, tag });
             self.mark_dirty(index);
         } else if !logged || (held == 0 && self.gate.is_committed(sequence)) {
-            self.send_held(index, connection, tag);
+            self.send_held(index, place, tag);
             return true;
         }
         self.connections[place as usize].held += 1;
@@ -262,20 +265,22 @@ impl Broker {
         let connection_state = &mut self.connections[place as usize];
         connection_state.held -= 1;
         if let Some(index) = connection_state.owner_of(tag) {
-            self.send_held(index, connection, tag);
+            self.send_held(index, place, tag);
         }
     }
 
-    fn send_held(&mut self, index: SessionIndex, connection: ConnectionId, tag: Tag) {
-        let Some(slot) = self.sessions[index as usize].queue.window.get_mut(tag) else { return };
-        let Some(entry) = slot.entry.clone().filter(|_| slot.state == State::Held) else { return };
+    fn send_held(&mut self, index: SessionIndex, place: ConnectionIndex, tag: Tag) {
+        let now = self.now;
+        let queue = &mut self.sessions[index as usize].queue;
+        let Some(slot) = queue.window.get_mut(tag).filter(|slot| slot.state == State::Held) else { return };
+        let Some(entry) = slot.entry.clone() else { return };
         slot.state = State::Sent;
-        if entry.dup && self.sessions[index as usize].queue.attempts_at(entry.sequence).is_some() {
+        slot.note_sent(now);
+        if entry.dup && queue.attempts_at(entry.sequence).is_some() {
             self.note_attempt(index, tag);
         }
-        if let Some(place) = self.place_of(connection) {
-            self.note_sent(index, place, tag);
-        }
+        self.watch(place);
+        let connection = self.connections[place as usize].id;
         self.send(index, connection, entry, Some(tag));
     }
 
@@ -398,6 +403,7 @@ impl Broker {
     }
 
     /// As `settle`, when a record of its own says so.
+    #[inline]
     pub(crate) fn note_ended(&mut self, index: SessionIndex, sequence: Sequence, stored: bool, outcome: Outcome) {
         self.stats.ended[outcome as usize] += 1;
         let session = &mut self.sessions[index as usize];

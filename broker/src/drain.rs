@@ -128,6 +128,7 @@ impl Drain {
     }
 
     /// How far a connection is; `None`: it is realtime.
+    #[inline]
     pub fn stage(&self, place: ConnectionIndex) -> Option<Stage> {
         if self.returned.is_empty() {
             return None; // as most of the time: it is asked for each delivery
@@ -227,7 +228,14 @@ impl Broker {
     }
 
     /// So many steps of what is owed have been done. With the last one, or if nothing waits, the lane is left.
+    #[inline]
     pub(crate) fn settle_owed(&mut self, place: ConnectionIndex, sent: usize) {
+        if !self.drain.returned.is_empty() {
+            self.settle_returned(place, sent);
+        }
+    }
+
+    fn settle_returned(&mut self, place: ConnectionIndex, sent: usize) {
         let Some(Returned { stage, ticket, owed, share_left }) = self.drain.returned.get(&place).copied() else {
             return;
         };

@@ -45,19 +45,13 @@ impl Overdue {
 }
 
 impl Broker {
-    /// A delivery leaves now, for the first time on this connection.
-    pub(crate) fn note_sent(&mut self, index: SessionIndex, place: ConnectionIndex, tag: Tag) {
-        let (now, age_max) = (self.now, self.config.retry_age_max_ms);
-        let Some(slot) = self.sessions[index as usize].queue.window.get_mut(tag) else { return };
-        slot.counted_from = now.mono;
-        if slot.first_sent.0 == 0 {
-            slot.first_sent = now.wall;
-        }
+    /// Something has left on this connection: it is looked at in time.
+    pub(crate) fn watch(&mut self, place: ConnectionIndex) {
+        let (now, age_max) = (self.now.mono, self.config.retry_age_max_ms);
         let connection = &mut self.connections[place as usize];
         if !connection.is_watched && age_max > 0 {
             connection.is_watched = true;
-            let due = now.mono.after(period(age_max));
-            self.overdue.line.push_back((due, connection.id));
+            self.overdue.line.push_back((now.after(period(age_max)), connection.id));
         }
     }
 

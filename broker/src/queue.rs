@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ahash::AHashSet;
-use base::{Message, MonoMillis, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag, TopicFilter, WallMillis};
+use base::{Message, MonoMillis, Now, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag, TopicFilter, WallMillis};
 use postroad_base as base;
 use smallvec::SmallVec;
 
@@ -118,6 +118,14 @@ impl Slot {
     /// Recovery: it is to be sent again, and the old generation has its body.
     pub fn lacks_body(&self) -> bool {
         self.state == State::Waiting && self.entry.is_none()
+    }
+
+    /// It leaves now, for the first time on this connection.
+    pub fn note_sent(&mut self, now: Now) {
+        self.counted_from = now.mono;
+        if self.first_sent == WallMillis(0) {
+            self.first_sent = now.wall;
+        }
     }
 
     /// For how long its client has been here with it.
@@ -325,8 +333,12 @@ pub(crate) struct Queue {
     /// Pending bytes in memory.
     pub bytes: usize,
     /// Of deliveries that were sent more than once. They are, or were before a crash, in the window.
-    attempts: Option<Box<BTreeMap<Sequence, Attempts>>>,
+    resent: Option<Box<Resent>>,
 }
+
+/// Attempts of few deliveries: a session without any has only the pointer.
+#[derive(Debug, Default)]
+struct Resent(BTreeMap<Sequence, Attempts>);
 
 /// How often a delivery was sent, and when for the first and the last time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -343,26 +355,26 @@ impl Queue {
     }
 
     pub fn set_attempts(&mut self, sequence: Sequence, attempts: Attempts) {
-        self.attempts.get_or_insert_default().insert(sequence, attempts);
+        self.resent.get_or_insert_default().0.insert(sequence, attempts);
     }
 
     /// The delivery is over.
     pub fn forget_attempts(&mut self, sequence: Sequence) {
-        if let Some(attempts) = &mut self.attempts {
-            attempts.remove(&sequence);
-            if attempts.is_empty() {
-                self.attempts = None;
+        if let Some(resent) = &mut self.resent {
+            resent.0.remove(&sequence);
+            if resent.0.is_empty() {
+                self.resent = None;
             }
         }
     }
 
     /// How often a delivery was sent, if it was more than once.
     pub fn attempts_at(&self, sequence: Sequence) -> Option<Attempts> {
-        self.attempts.as_ref()?.get(&sequence).copied()
+        self.resent.as_ref()?.0.get(&sequence).copied()
     }
 
     pub fn attempts(&self) -> impl Iterator<Item = (Sequence, Attempts)> {
-        self.attempts.iter().flat_map(|attempts| attempts.iter().map(|(sequence, attempts)| (*sequence, *attempts)))
+        self.resent.iter().flat_map(|resent| resent.0.iter().map(|(sequence, attempts)| (*sequence, *attempts)))
     }
 
     /// Pending deliveries, in flight or waiting.

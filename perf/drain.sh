@@ -30,16 +30,16 @@ fill() {
   sleep 40
 }
 
-# Starts a load as $1.json beside others, at the lowest priority; the rest are its options.
+# Starts a load as $1.json beside others, with niceness $2; the rest are its options.
 begin_beside() {
   rm -f "$results/$1.json"
-  nice -n 19 taskset -c "$bench_cpu" "$bench" "${@:2}" --port "$port" --broker-pid "$broker_pid" --json "$results/$1.json" >/dev/null &
+  nice -n "$2" taskset -c "$bench_cpu" "$bench" "${@:3}" --port "$port" --broker-pid "$broker_pid" --json "$results/$1.json" >/dev/null &
   others+=($!)
 }
 
 # Watches others for $3 seconds as $2, beside the drain of what is stored as $1.
 watch_beside() {
-  begin_beside "$1" "${stored[@]}" --phase drain
+  begin_beside "$1" 19 "${stored[@]}" --phase drain
   load "$2" "${watched[@]}" --duration "$3"
   kill -0 "${others[0]}" 2>/dev/null || { echo "the drain ended before the watch" >&2 && faults=$((faults + 1)); }
   wait "${others[@]}" || faults=$((faults + 1))
@@ -78,8 +78,8 @@ crowd_returns() {
     kill_broker
     start_postroad 1 "${options[@]}"
   fi
-  load "crowd-$kind-alone.$repetition" "${watched[@]}" --duration 4
-  watch_beside "crowd-$kind-drain.$repetition" "crowd-$kind-watched.$repetition" 4
+  load "crowd-$kind-alone.$repetition" "${watched[@]}" --duration 3
+  watch_beside "crowd-$kind-drain.$repetition" "crowd-$kind-watched.$repetition" 3
   others_files+=("$results/crowd-$kind-alone.$repetition.json" "$results/crowd-$kind-watched.$repetition.json")
   beside+=("$results/crowd-$kind-drain.$repetition.json")
   stop_broker
@@ -87,11 +87,14 @@ crowd_returns() {
 
 # The crowd drains alone, and beside others that send all they can.
 crowd_beside_flood() {
-  local kind
+  local kind flood=(pairs --count 50 --qos 1 --payload 256 --inflight 100 --burst 20 --v5 --persistent --duration 30 --client-prefix flood)
   for kind in alone flooded; do
     start_postroad 1
     fill $((100 * crowd)) "$crowd"
-    [ $kind = alone ] || begin_beside "crowd-flood.$repetition" pairs --count 50 --qos 1 --payload 256 --inflight 100 --burst 20 --v5 --persistent --duration 20 --client-prefix flood
+    if [ $kind = flooded ]; then
+      begin_beside "crowd-flood.$repetition" 0 "${flood[@]}"
+      sleep 2 # it is under way when the crowd comes; both share the generator's core
+    fi
     load "crowd-lane-$kind.$repetition" "${stored[@]}" --phase drain
     flood_files+=("$results/crowd-lane-$kind.$repetition.json")
     [ ${#others[@]} -eq 0 ] || wait "${others[@]}" || faults=$((faults + 1))

@@ -366,6 +366,28 @@ fn an_old_connection_ends_its_streams_in_order() {
     });
 }
 
+/// A stream whose next request was always there never looked at its end, and was cut off instead of told.
+#[test]
+fn a_stream_that_is_never_idle_ends_in_order() {
+    run(async {
+        let stage = Stage::new(Settings { connection_age_max: Duration::from_millis(50), ..Settings::default() });
+        stage.publish_all();
+        for _ in 0..20 {
+            let mut publisher = publisher(&stage).await;
+            let requests = stream::iter(0..).map(|number| part(number, 50));
+            let mut answers = publisher.publish_stream(requests).await.expect("it is taken").into_inner();
+            let end = loop {
+                match soon(answers.message()).await {
+                    Ok(answer) => assert_eq!(answer.expect("the stream has no end").results.len(), 50),
+                    Err(end) => break end,
+                }
+            };
+            assert_reason(&end, Code::Unavailable, "connection_age");
+        }
+        stage.control.stop();
+    });
+}
+
 /// The server stops: streams end, and those who watch its health hear of it.
 #[test]
 fn health_follows_the_phases_and_streams_end_with_them() {
@@ -375,8 +397,8 @@ fn health_follows_the_phases_and_streams_end_with_them() {
         let mut health = HealthClient::with_origin(Connection::open(stage.address).await, origin);
         let asked = |service: &str| HealthCheckRequest { service: service.to_owned() };
         let mut watch = health.watch(asked("postroad.v1.Messages")).await.expect("known").into_inner();
-        let first = soon(watch.message()).await.expect("no error").expect("a status");
-        assert_eq!(first.status(), ServingStatus::Serving);
+        // The phase was entered a moment ago; health follows.
+        while soon(watch.message()).await.expect("no error").expect("a status").status() != ServingStatus::Serving {}
         let mut publisher = publisher(&stage).await;
         let mut answers = publisher.publish_stream(stream::pending()).await.expect("it is taken").into_inner();
         stage.control.handle().enter(Phase::Draining);

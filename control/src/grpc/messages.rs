@@ -224,14 +224,15 @@ async fn read(
     let room = Arc::new(Semaphore::new(server.settings.body_bytes_max));
     let mut end = pin!(end_of(&server, &call));
     let why = loop {
-        let came = match select(pin!(Came::next(&mut requests)), end.as_mut()).await {
-            Either::Left((came, _)) => came,
-            Either::Right((problem, _)) => break problem.into(),
+        // The end is looked at first: there may always be another request.
+        let came = match select(end.as_mut(), pin!(Came::next(&mut requests))).await {
+            Either::Left((problem, _)) => break problem.into(),
+            Either::Right((came, _)) => came,
         };
         if !came.requests.is_empty() {
-            let begun = match select(pin!(begin(&server, &call, came.requests, &room)), end.as_mut()).await {
-                Either::Left((begun, _)) => begun,
-                Either::Right((problem, _)) => break problem.into(),
+            let begun = match select(end.as_mut(), pin!(begin(&server, &call, came.requests, &room))).await {
+                Either::Left((problem, _)) => break problem.into(),
+                Either::Right((begun, _)) => begun,
             };
             let Some(begun) = begun else { return };
             if portions.send(begun).await.is_err() {

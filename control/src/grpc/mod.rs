@@ -12,10 +12,10 @@
 mod admin;
 mod clients;
 mod deadline;
+mod lent;
 mod messages;
 mod status;
 
-use std::io::Cursor;
 use std::sync::Arc;
 
 use axum::Router;
@@ -40,6 +40,7 @@ use crate::publication::Caller;
 use crate::server::Settings;
 use crate::shared::{Peer, Server};
 use crate::tokens::Right;
+use lent::Lent;
 
 /// What every connection of HTTP/2 begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -232,8 +233,7 @@ impl Protocol for Grpc {
         if let Err(error) = stream.set_nodelay(true) {
             return tracing::debug!(%error, "a connection to a gRPC listener has gone");
         }
-        let (reader, writer) = stream.into_split();
-        let stream = tokio::io::join(Cursor::new(PREFACE).chain(reader), writer);
+        let (stream, returned) = Lent::new(stream, PREFACE);
         let (closing, is_closing) = watch::channel(false);
         let called = Arc::clone(&server);
         let service = service_fn(move |request| {
@@ -255,5 +255,8 @@ impl Protocol for Grpc {
             closing.send_replace(true);
         };
         serve_to_its_end(connection, &server, close).await;
+        if let Ok(stream) = returned.await {
+            lent::close(stream, settings.request_timeout).await;
+        }
     }
 }

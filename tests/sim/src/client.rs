@@ -9,6 +9,7 @@ use base::{
 use postroad_base as base;
 use postroad_broker::api::{Delivery, Effect, Event, Inbound, Subscribe};
 
+use crate::letters::{REFUSAL, Refused};
 use crate::oracle::{Name, Oracle, PUSH_TOPIC, SHARED_TOPIC};
 use crate::world::client_of_subscriber;
 
@@ -170,6 +171,18 @@ pub struct Subscriber {
     requests: VecDeque<(Tag, usize, bool)>,
     tag_last: u16,
     pub taken: usize,
+    /// What it has refused on this connection and the server has not read yet.
+    refusing: BTreeMap<Tag, Refused>,
+}
+
+/// A subscriber that takes something.
+#[derive(Clone, Copy, Debug)]
+pub struct At {
+    pub number: usize,
+    /// Where its session lives.
+    pub shard: usize,
+    /// It refuses what is delivered.
+    pub refuses: bool,
 }
 
 impl Subscriber {
@@ -206,6 +219,7 @@ impl Subscriber {
         self.link.cut();
         self.requests.clear();
         self.due.clear();
+        self.refusing.clear();
     }
 
     /// The server has begun a new session. (A client whose CONNACK is lost can't know; that is not what is judged here.)
@@ -231,7 +245,18 @@ impl Subscriber {
         }
     }
 
-    pub fn take(&mut self, number: usize, effect: Effect, oracle: &mut Oracle) -> Result<(), String> {
+    /// What it refuses by this, if it does.
+    pub fn refusal(&mut self, event: &Event) -> Option<Refused> {
+        match event {
+            Event::Acknowledge { tag, reason, .. } | Event::Receive { tag, reason, .. } if reason.is_error() => {
+                self.refusing.remove(tag)
+            }
+            _ => None,
+        }
+    }
+
+    pub fn take(&mut self, at: At, effect: Effect, oracle: &mut Oracle) -> Result<(), String> {
+        let number = at.number;
         let connection = self.link.connection.ok_or("no connection")?;
         match effect {
             Effect::Connected { session_present, .. } => self.link.opened(session_present)?,
@@ -251,7 +276,7 @@ impl Subscriber {
                 }
                 oracle.unsubscribed(number, topic);
             }
-            Effect::Deliver { delivery, .. } => self.deliver(number, connection, &delivery, oracle)?,
+            Effect::Deliver { delivery, .. } => self.deliver(at, connection, &delivery, oracle)?,
             Effect::ReleaseDelivery { tag, .. } => {
                 self.received.remove(&tag);
                 self.due.push_back(Event::Complete { connection, tag });
@@ -263,35 +288,54 @@ impl Subscriber {
 
     fn deliver(
         &mut self,
-        number: usize,
+        at: At,
         connection: ConnectionId,
         delivery: &Delivery,
         oracle: &mut Oracle,
     ) -> Result<(), String> {
         let name = Name::parse(&delivery.message.payload).ok_or("strange payload")?;
         let tag = delivery.tag.ok_or("a delivery without tag")?;
-        let reason = ReasonCode::Success;
         self.taken += 1;
-        if delivery.qos == Qos::AtLeastOnce {
-            self.due.push_back(Event::Acknowledge { connection, tag, reason });
-            return came(number, name, delivery, oracle);
+        if delivery.qos == Qos::ExactlyOnce && self.received.contains(&tag) {
+            // It has it, so it can't refuse it any more.
+            self.due.push_back(Event::Receive { connection, tag, reason: ReasonCode::Success });
+            return if delivery.dup { Ok(()) } else { Err(format!("{tag:?} used again before its release, without DUP")) };
         }
-        self.due.push_back(Event::Receive { connection, tag, reason });
-        if self.received.insert(tag) {
-            return came(number, name, delivery, oracle);
+        let refused = came(at, name, delivery, oracle)?;
+        let reason = if refused.is_some() { REFUSAL } else { ReasonCode::Success };
+        self.due.push_back(match delivery.qos {
+            Qos::ExactlyOnce => Event::Receive { connection, tag, reason },
+            _ => Event::Acknowledge { connection, tag, reason },
+        });
+        match refused {
+            Some(refused) => drop(self.refusing.insert(tag, refused)),
+            None if delivery.qos == Qos::ExactlyOnce => drop(self.received.insert(tag)),
+            None => {}
         }
-        if delivery.dup { Ok(()) } else { Err(format!("{tag:?} used again before its release, without DUP")) }
+        Ok(())
     }
 }
 
-fn came(number: usize, name: Name, delivery: &Delivery, oracle: &mut Oracle) -> Result<(), String> {
-    if name.topic != SHARED_TOPIC {
-        return oracle.received(number, name);
+/// Something new, or something that may come again; what is refused of it. Share groups' messages are not refused: a letter
+/// does not say by which group it came.
+fn came(at: At, name: Name, delivery: &Delivery, oracle: &mut Oracle) -> Result<Option<Refused>, String> {
+    let At { number, shard, refuses } = at;
+    if name.topic == SHARED_TOPIC {
+        return match delivery.identifiers[..] {
+            [group] => oracle.received_by_group(group.get() as usize - 1, name).map(|()| None),
+            _ => Err(format!("{name:?} came by no group")),
+        };
     }
-    match delivery.identifiers[..] {
-        [group] => oracle.received_by_group(group.get() as usize - 1, name),
-        _ => Err(format!("{name:?} came by no group")),
+    let generation = delivery.message.requeues();
+    let life = oracle.letters.came(shard, number, name, &delivery.message)?;
+    if generation == 0 {
+        oracle.came(number, name)?;
     }
+    if refuses {
+        return Ok(Some((life, generation)));
+    }
+    oracle.letters.accepted(life, generation);
+    oracle.received(number, name).map(|()| None)
 }
 
 pub fn topic_name(topic: usize) -> TopicName {

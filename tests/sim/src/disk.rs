@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use base::{QueueId, Record, Sequence};
 use postroad_base as base;
+use postroad_broker::Broker;
 use postroad_broker::api::{BacklogEntry, Retirement, StateKey};
 
 /// Log and old generation.
@@ -90,14 +91,26 @@ impl Disk {
         (entries, end)
     }
 
-    /// Forgets what was not committed; what is left, as recovery replays it: sequence, as-of, record.
-    pub fn crash(&mut self) -> Vec<(Sequence, Sequence, Record)> {
+    /// Forgets what was not committed. What is left is replayed: the snapshot, how much is stored of each queue, the log.
+    pub fn crash(&mut self, broker: &mut Broker) {
         self.records.truncate(self.committed);
         let last = self.last().unwrap_or(Sequence(0)).max(self.as_of);
         self.next = last.next();
-        let snapshot = self.state.values().flatten().map(|record| (Sequence(0), self.as_of, record.clone()));
-        let young = self.records.iter().map(|(sequence, record)| (*sequence, self.as_of, record.clone()));
-        snapshot.chain(young).collect()
+        for record in self.state.values().flatten() {
+            broker.replay(Sequence(0), self.as_of, record.clone());
+        }
+        let mut sizes: BTreeMap<QueueId, (usize, usize)> = BTreeMap::new();
+        for ((queue, _), BacklogEntry { message, .. }) in &self.stored {
+            let (messages, bytes) = sizes.entry(*queue).or_default();
+            *messages += 1;
+            *bytes += message.payload.len() + message.properties.len() + message.topic.as_str().len();
+        }
+        for (queue, (messages, bytes)) in sizes {
+            broker.replay_stored(queue, messages, bytes);
+        }
+        for (sequence, record) in &self.records {
+            broker.replay(*sequence, self.as_of, record.clone());
+        }
     }
 
     /// Stored deliveries of queues that are not: space that never comes back.

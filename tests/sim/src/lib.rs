@@ -13,6 +13,8 @@
 
 mod client;
 mod disk;
+mod letters;
+mod operator;
 mod oracle;
 mod random;
 mod retained;
@@ -48,6 +50,12 @@ pub enum Canary {
     RetirementForgets,
     /// Shards are not told what publishers may repeat because a slow shard has not answered.
     NobodyTold,
+    /// A delivery that is refused ends, without a letter in the log.
+    LetterLost,
+    /// A crash forgets that a letter was dropped.
+    DropForgotten,
+    /// A crash forgets that a letter was requeued, but not the new message.
+    RequeueKeepsLetter,
 }
 
 /// What a run saw, so that a test can assert that it was not idle.
@@ -79,4 +87,12 @@ pub struct Report {
     pub waits: usize,
     /// Times that a shard was told what may be repeated because another one is slow.
     pub told: usize,
+    /// Refusals that the server has read.
+    pub letters: usize,
+    /// Pages of dead letters that an operator has got.
+    pub pages: usize,
+    /// Dead letters that were requeued, as an answer has told.
+    pub requeued: usize,
+    /// Actions on letters that were over.
+    pub gone: usize,
 }

@@ -8,9 +8,12 @@
 //!   and ends. Not owed any more: QoS 2 when a member's session ends, for it may have had it `[MQTT-4.8.2-5]`; at a crash
 //!   what a session in memory may have had.
 //! - Pushed to a client: it gets it, subscribed or not, connected or not, clean start or not.
+//! - Refused by a client: it is a dead letter, and nothing else (`letters`).
 //! - Published for the first time after an UNSUBACK came ⇒ it does not come there.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use crate::letters::Letters;
 
 /// The topic that is subscribed to by share groups only.
 pub const SHARED_TOPIC: usize = 2;
@@ -37,7 +40,7 @@ impl Name {
     }
 
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(text).ok()?;
+        let text = std::str::from_utf8(text).ok()?.split('#').next()?; // a requeue may have added to it
         let numbers: Vec<usize> = text.split('/').map(str::parse).collect::<Result<_, _>>().ok()?;
         let [publisher, topic, qos, number] = numbers[..] else { return None };
         Some(Self { publisher, topic, qos: u8::try_from(qos).ok()?, number })
@@ -68,6 +71,10 @@ pub struct Oracle {
     received_by_group: BTreeMap<(usize, Name), usize>,
     acknowledged: BTreeSet<Name>,
     received: BTreeMap<(usize, Name), usize>,
+    /// What came, be it refused.
+    came: BTreeSet<(usize, Name)>,
+    /// What became of each delivery that may be refused.
+    pub letters: Letters,
     /// Highest number that came, by subscriber, publisher, topic, level.
     newest: BTreeMap<(usize, usize, usize, u8), usize>,
 }
@@ -153,12 +160,19 @@ impl Oracle {
         self.owed_to_group.retain(|owed| came.contains_key(owed));
     }
 
+    /// Its client takes it.
     pub fn received(&mut self, subscriber: usize, name: Name) -> Result<(), String> {
         let count = self.received.entry((subscriber, name)).or_default();
         *count += 1;
         if name.qos == 2 && *count > 1 {
             return Err(format!("subscriber {subscriber} got {name:?} twice"));
         }
+        Ok(())
+    }
+
+    /// It comes, as it was published, and whether it is taken or refused.
+    pub fn came(&mut self, subscriber: usize, name: Name) -> Result<(), String> {
+        let is_first = self.came.insert((subscriber, name));
         if self.barred.get(&name).is_some_and(|barred| barred.contains(&subscriber)) {
             return Err(format!("subscriber {subscriber} got {name:?} after it had unsubscribed"));
         }
@@ -167,7 +181,7 @@ impl Oracle {
         }
         let key = (subscriber, name.publisher, name.topic, name.qos);
         let newest = self.newest.entry(key).or_default();
-        if *count == 1 && name.number < *newest && !self.overtaking {
+        if is_first && name.number < *newest && !self.overtaking {
             return Err(format!("subscriber {subscriber} got {name:?} after number {newest}"));
         }
         *newest = name.number.max(*newest);
@@ -183,7 +197,8 @@ impl Oracle {
         }
         for name in &self.acknowledged {
             for subscriber in self.owed.get(name).into_iter().flatten() {
-                if !self.received.contains_key(&(*subscriber, *name)) {
+                let has_come = self.received.contains_key(&(*subscriber, *name));
+                if !has_come && !self.letters.follows(*subscriber, *name) {
                     return Err(format!("{name:?} was acknowledged, subscriber {subscriber} never got it"));
                 }
             }

@@ -305,16 +305,8 @@ impl World {
         self.mesh.clear();
         self.slow = None;
         for number in 0..self.shards.len() {
-            let (now, config) = (self.now(), self.config(number as u16));
-            let shard = &mut self.shards[number];
-            shard.broker = Broker::new(config, Sequence(1));
-            shard.jobs.clear();
-            shard.retiring = false;
-            for (sequence, as_of, record) in shard.disk.crash() {
-                shard.broker.replay(sequence, as_of, record);
-            }
-            shard.told = Sequence(shard.disk.next().0 - 1);
-            shard.broker.recovered(now, shard.disk.next());
+            let (now, broker) = (self.now(), Broker::new(self.config(number as u16), Sequence(1)));
+            self.shards[number].recover(broker, now);
         }
         (0..self.shards.len()).try_for_each(|number| self.poll(number))?;
         while self.mesh.values().any(|way| !way.is_empty()) {

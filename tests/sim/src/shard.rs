@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use base::{QueueId, Sequence};
+use base::{Now, QueueId, Sequence};
 use postroad_base as base;
 use postroad_broker::Broker;
 use postroad_broker::api::Retirement;
@@ -31,6 +31,16 @@ impl Shard {
     /// One with an empty disk.
     pub fn new(broker: Broker) -> Self {
         Self { broker, disk: Disk::new(), jobs: VecDeque::new(), retiring: false, told: Sequence(0) }
+    }
+
+    /// The process has died: `broker` goes on with what the disk holds.
+    pub fn recover(&mut self, mut broker: Broker, now: Now) {
+        self.jobs.clear();
+        self.retiring = false;
+        self.disk.crash(&mut broker);
+        self.told = Sequence(self.disk.next().0 - 1);
+        broker.recovered(now, self.disk.next());
+        self.broker = broker;
     }
 
     /// Whether nothing is under way.

@@ -1,11 +1,11 @@
 //! The shards, the network, the scheduler.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, MonoMillis, Now, Outcome, Placement, Qos, QueueOwner, Record, Sequence, SessionExpiry,
-    ShardId, SubscriptionOptions, Tag, TopicFilter, WallMillis,
+    ClientId, ConnectionId, Letter, LetterAnswer, LetterId, LetterQuery, MonoMillis, Now, Outcome, Placement, Qos,
+    QueueOwner, Record, Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, WallMillis,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
@@ -14,7 +14,9 @@ use postroad_broker::api::{
 };
 use postroad_broker::{Broker, Config, RestartDelivery, UnknownClient};
 
-use crate::client::{Link, Publisher, Subscriber};
+use crate::client::{At, Link, Publisher, Subscriber};
+use crate::letters::{LifeId, REQUEUES_MAX, Refused};
+use crate::operator::{Operator, Page, Question};
 use crate::oracle::{FILTERS, GROUPS, Oracle, PUSH_TOPIC, SHARED_TOPIC};
 use crate::random::Random;
 use crate::shard::{Job, Shard};
@@ -35,6 +37,10 @@ pub struct Options {
     pub queue_max: Option<usize>,
     /// In how many of a thousand steps a shard gets slow, beside the usual.
     pub slow: usize,
+    /// How many of a thousand deliveries subscribers refuse. Then an operator looks for the dead letters, and acts on them.
+    pub refusals: usize,
+    /// Whether there is a log. Without one nothing crashes.
+    pub durable: bool,
     /// The bug that is planted.
     pub canary: Option<Canary>,
     /// Prints everything that happens.
@@ -42,9 +48,20 @@ pub struct Options {
 }
 
 impl Options {
-    /// Three shards, a single credit: the narrowest road.
+    /// Three shards, a single credit: the narrowest road. Half of the seeds have dead letters.
     pub fn new(seed: u64) -> Self {
-        Self { seed, shards: 3, steps: 3_000, credits: 1, queue_max: None, slow: 0, canary: None, trace: false }
+        Self {
+            seed,
+            shards: 3,
+            steps: 3_000,
+            credits: 1,
+            queue_max: None,
+            slow: 0,
+            refusals: [0, 0, 50, 250][seed as usize / 8 % 4],
+            durable: true,
+            canary: None,
+            trace: false,
+        }
     }
 }
 
@@ -56,6 +73,9 @@ const DEVICE: usize = SUBSCRIBERS - 1;
 const MEMBERS: usize = 4;
 const CLIENTS: usize = PUBLISHERS + SUBSCRIBERS + MEMBERS;
 const TOPICS: usize = SHARED_TOPIC + 1;
+
+/// Of a look at all letters that is not the operator's.
+const TOKEN_OF_ALL: u64 = 0;
 
 /// Runs; what the oracle has to say, with the seed.
 ///
@@ -88,6 +108,11 @@ struct World {
     oracle: Oracle,
     /// What `auth.file` says.
     file: Vec<(ClientId, Principal)>,
+    operator: Operator,
+    /// What the last look has found that is no page of the operator's.
+    page: Option<Page>,
+    /// A promise was broken by an effect.
+    broken: Option<String>,
     report: Report,
 }
 
@@ -109,8 +134,12 @@ impl World {
             clock: 1,
             oracle: Oracle::default(),
             file: Vec::new(),
+            operator: Operator::default(),
+            page: None,
+            broken: None,
             report: Report::default(),
         };
+        world.oracle.letters.queues_are_narrow = options.queue_max.is_some();
         world.oracle.overtaking = options.queue_max.is_some();
         for shard in 0..options.shards {
             let mut broker = Broker::new(world.config(shard), Sequence(1));
@@ -127,7 +156,7 @@ impl World {
     }
 
     fn config(&self, shard: u16) -> Config {
-        let mut config = Config::new(ShardId(shard), self.placement(), true, self.boots);
+        let mut config = Config::new(ShardId(shard), self.placement(), self.options.durable, self.boots);
         config.mesh_credits = self.options.credits;
         config.routing_max = 1 + self.options.seed as usize % 4;
         config.backlog_messages_max = 2;
@@ -139,6 +168,7 @@ impl World {
         config.restart_delivery =
             [RestartDelivery::Scheduled, RestartDelivery::Pull][usize::from(self.options.seed.is_multiple_of(7))];
         config.inflight_max = 3;
+        config.requeues_max = REQUEUES_MAX;
         config.unknown_client = UnknownClient::Queue;
         config.queue_messages_max = self.options.queue_max.unwrap_or(config.queue_messages_max);
         config
@@ -172,6 +202,11 @@ impl World {
 
     /// One thing happens.
     fn step(&mut self) -> Result<(), String> {
+        self.thing()?;
+        self.broken.take().map_or(Ok(()), Err)
+    }
+
+    fn thing(&mut self) -> Result<(), String> {
         self.take_steps();
         if let Some(left) = self.crash_in {
             self.crash_in = left.checked_sub(1);
@@ -185,6 +220,10 @@ impl World {
         }
         if self.options.queue_max.is_none() && self.random.chance(25) {
             self.member_step();
+            return Ok(());
+        }
+        if self.options.refusals > 0 && self.random.chance(40) {
+            self.operator_step();
             return Ok(());
         }
         match self.random.below(1000) {
@@ -245,9 +284,9 @@ impl World {
                 self.shards[shard].jobs.push_back(Job::Ingest(batch));
             }
             Effect::Count { .. } => {}
-            Effect::LettersFound { .. } | Effect::LetterKept { .. } | Effect::LetterDone { .. } => {
-                unreachable!("nobody asks for letters here")
-            }
+            Effect::LettersFound { token, letters, next } => self.letters_found(shard, token, letters, next),
+            Effect::LetterDone { token, answer } => self.letter_done(token, answer),
+            Effect::LetterKept { .. } => unreachable!("no letter comes from elsewhere here"),
             Effect::SetAside { .. } => unreachable!("nothing is named as poison here"),
             Effect::Close { connection, .. } => self.cut(connection),
             Effect::Park { connection } => {
@@ -295,6 +334,21 @@ impl World {
                 if self.options.canary == Some(Canary::QueueEndsFirst) =>
             {
                 Record::QueueEnd { queue }
+            }
+            Record::Transfer { queue, sequence, outcome: outcome @ Outcome::Refused, .. }
+                if self.options.canary == Some(Canary::LetterLost) =>
+            {
+                Record::Settle { queue, sequence, outcome }
+            }
+            Record::Settle { queue, outcome: Outcome::Dropped, .. }
+                if self.options.canary == Some(Canary::DropForgotten) =>
+            {
+                Record::WillSet { queue, will: None }
+            }
+            Record::Transfer { outcome: Outcome::Requeued, message, recipients, .. }
+                if self.options.canary == Some(Canary::RequeueKeepsLetter) =>
+            {
+                Record::Publish { message, recipients }
             }
             record => record,
         };
@@ -417,6 +471,9 @@ impl World {
 
     /// The process dies and begins again from the disk.
     fn crash(&mut self) {
+        if !self.options.durable {
+            return;
+        }
         self.report.crashes += 1;
         self.slow = None;
         if self.options.trace {
@@ -435,18 +492,11 @@ impl World {
         }
         self.mesh.clear();
         for number in 0..self.shards.len() {
-            let (now, config) = (self.now(), self.config(number as u16));
-            let shard = &mut self.shards[number];
-            shard.broker = Broker::new(config, Sequence(1));
-            shard.broker.set_access(everybody_everything());
-            shard.jobs.clear();
-            shard.retiring = false;
-            for (sequence, as_of, record) in shard.disk.crash() {
-                shard.broker.replay(sequence, as_of, record);
-            }
-            shard.told = Sequence(shard.disk.next().0 - 1);
-            shard.broker.recovered(now, shard.disk.next());
+            let (now, mut broker) = (self.now(), Broker::new(self.config(number as u16), Sequence(1)));
+            broker.set_access(everybody_everything());
+            self.shards[number].recover(broker, now);
         }
+        self.letters_crash();
         for number in 0..self.shards.len() {
             self.poll(number);
         }
@@ -661,8 +711,10 @@ impl World {
         if link.parked {
             return;
         }
-        if let Some(event) = link.to_server.pop_front() {
-            self.handle(self.home(client), event);
+        let Some(event) = link.to_server.pop_front() else { return };
+        match client.checked_sub(PUBLISHERS).and_then(|number| self.subscribers[number].refusal(&event)) {
+            Some(refused) => self.take_refusal(client, refused, event),
+            None => self.handle(self.home(client), event),
         }
     }
 
@@ -686,8 +738,12 @@ impl World {
                 self.publishers[client].take(effect, &mut self.oracle)
             }
             Some(number) => {
-                self.report.received += usize::from(matches!(effect, Effect::Deliver { .. }));
-                self.subscribers[number].take(number, effect, &mut self.oracle)
+                let is_delivery = matches!(effect, Effect::Deliver { .. });
+                self.report.received += usize::from(is_delivery);
+                let refusals = self.options.refusals;
+                let refuses = is_delivery && refusals > 0 && self.random.chance(refusals);
+                let at = At { number, shard: self.home(client), refuses };
+                self.subscribers[number].take(at, effect, &mut self.oracle)
             }
         }
     }
@@ -775,6 +831,107 @@ impl World {
         }
     }
 
+    // ---- dead letters ----
+
+    /// The server reads a refusal: the delivery is a letter from then on, once the log holds what it has written of that.
+    fn take_refusal(&mut self, client: usize, refused: Refused, event: Event) {
+        self.report.letters += 1;
+        let shard = self.home(client);
+        let before = self.shards[shard].disk.next();
+        self.handle(shard, event);
+        let last = self.shards[shard].disk.next();
+        let records = (Sequence(before.0 - 1), Sequence(last.0 - 1));
+        let outcome = self.oracle.letters.refused(refused, records);
+        self.complain(outcome);
+    }
+
+    fn operator_step(&mut self) {
+        let shard = self.random.below(self.shards.len());
+        let question = if self.random.chance(600) {
+            self.operator.look(shard, self.clock, &self.oracle.letters, &mut self.random)
+        } else {
+            self.operator.act(&mut self.random)
+        };
+        match question {
+            None => {}
+            Some(Question::Find { shard, token, query }) => {
+                self.handle(shard, Event::FindLetters { token, query: Box::new(query) });
+            }
+            Some(Question::Act { shard, token, ask }) => {
+                let (id, action) = (ask.letter, Box::new(ask.action.clone()));
+                self.oracle.letters.asked(token, ask);
+                self.handle(shard, Event::Letter { token, id, action });
+            }
+        }
+    }
+
+    fn letters_found(&mut self, shard: usize, token: u64, letters: Vec<Letter>, next: Option<LetterId>) {
+        let page = Page { letters, next };
+        if token == TOKEN_OF_ALL {
+            self.page = Some(page);
+            return;
+        }
+        self.report.pages += 1;
+        let outcome = self.operator.found(shard, token, page, self.clock, &mut self.oracle.letters);
+        self.complain(outcome);
+    }
+
+    fn letter_done(&mut self, token: u64, answer: LetterAnswer) {
+        self.report.requeued += usize::from(matches!(answer, LetterAnswer::Done(Some(_))));
+        self.report.gone += usize::from(matches!(answer, LetterAnswer::Gone));
+        let outcome = self.oracle.letters.answered(token, answer);
+        self.complain(outcome);
+    }
+
+    fn letters_crash(&mut self) {
+        let committed: Vec<Sequence> = self.shards.iter().map(|shard| Sequence(shard.disk.next().0 - 1)).collect();
+        self.oracle.letters.crash(&committed);
+        self.operator.crash();
+    }
+
+    fn complain(&mut self, outcome: Result<(), String>) {
+        if let Err(what) = outcome {
+            self.broken.get_or_insert(what);
+        }
+    }
+
+    /// Nothing is under way: what is found on all shards is what there has to be, and as much as each shard says.
+    fn check_letters(&mut self) -> Result<(), String> {
+        let mut found = BTreeSet::new();
+        for shard in 0..self.shards.len() {
+            let before = found.len();
+            self.all_letters_of(shard, &mut found)?;
+            let (count, told) = (found.len() - before, self.shards[shard].broker.stats().letters);
+            if count != told {
+                return Err(format!("shard {shard} says that it has {told} letters, but {count} are found"));
+            }
+        }
+        self.oracle.letters.settle(&found)
+    }
+
+    fn all_letters_of(&mut self, shard: usize, found: &mut BTreeSet<LifeId>) -> Result<(), String> {
+        let mut query = LetterQuery { limit: 3, ..LetterQuery::default() };
+        loop {
+            let asked = Event::FindLetters { token: TOKEN_OF_ALL, query: Box::new(query.clone()) };
+            self.handle(shard, asked);
+            while self.page.is_none() && !self.shards[shard].is_at_rest() {
+                self.commit_all();
+                self.job_step();
+            }
+            let Page { letters, next } = self.page.take().ok_or("a look for letters is not answered")?;
+            for letter in letters {
+                let (life, _) = self.oracle.letters.found(&letter)?;
+                if !found.insert(life) {
+                    return Err(format!("{letter:?} is found twice"));
+                }
+            }
+            match next {
+                Some(next) => query.after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
     // ---- rest ----
 
     /// Everybody connects, everything flows, until nothing is left to do; then the oracle judges.
@@ -788,12 +945,23 @@ impl World {
                 }
             }
             if self.is_at_rest() {
-                self.oracle.settle()?;
-                return self.check_space();
+                return self.judge();
             }
             self.flow_step()?;
         }
         Err("it does not come to rest".into())
+    }
+
+    fn judge(&mut self) -> Result<(), String> {
+        self.oracle.settle()?;
+        self.check_letters()?;
+        self.check_space()?;
+        self.check_letters()?;
+        if self.options.refusals > 0 {
+            self.crash();
+            self.check_letters()?;
+        }
+        Ok(())
     }
 
     /// What ended has left nothing in the old generation, once all is retired.
@@ -832,12 +1000,13 @@ impl World {
         self.server_reads();
         self.client_reads()?;
         self.acknowledge_step();
-        Ok(())
+        self.broken.take().map_or(Ok(()), Err)
     }
 
     fn is_at_rest(&self) -> bool {
         let quiet = |link: &Link| link.open && link.to_server.is_empty() && link.from_server.is_empty();
         self.mesh.values().all(VecDeque::is_empty)
+            && !self.operator.waits()
             && self.shards.iter().all(Shard::is_at_rest)
             && self.publishers.iter().all(|publisher| quiet(&publisher.link) && publisher.is_idle())
             && self.subscribers[..SUBSCRIBERS]
@@ -848,6 +1017,10 @@ impl World {
 
 pub(crate) fn client_of_subscriber(subscriber: usize) -> String {
     client_name(PUBLISHERS + subscriber)
+}
+
+pub(crate) fn subscriber_of_client(client: &ClientId) -> Option<usize> {
+    (0..SUBSCRIBERS + MEMBERS).find(|&subscriber| client_of_subscriber(subscriber) == client.as_str())
 }
 
 /// Subscribers are users, hence registered with their first connection, if no push was first.

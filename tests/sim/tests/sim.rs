@@ -17,6 +17,10 @@ fn sum(total: Report, report: Report) -> Report {
         refused: total.refused + report.refused,
         told: total.told + report.told,
         waits: total.waits + report.waits,
+        letters: total.letters + report.letters,
+        pages: total.pages + report.pages,
+        requeued: total.requeued + report.requeued,
+        gone: total.gone + report.gone,
     }
 }
 

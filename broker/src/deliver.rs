@@ -14,7 +14,7 @@ use crate::config::Push;
 use crate::drain::Stage;
 use crate::gate::Waiter;
 use crate::queue::{Entry, Slot, State};
-use crate::session::{Connection, ConnectionIndex, SessionIndex};
+use crate::session::{Connection, ConnectionIndex, Role, SessionIndex};
 
 impl Broker {
     /// Something new stands in this queue, or its connection takes more: sends what it takes.
@@ -413,6 +413,11 @@ impl Broker {
         }
         if stored {
             self.retiring.settled.push((session.id, sequence));
+            if session.role == Role::Letters {
+                // It may be the first batch that holds it, and letters in front of it: these become backlog, and it is read
+                // among them.
+                session.queue.backlog.get_or_insert_default();
+            }
             let backlog = session.queue.backlog.as_mut();
             if let Some(backlog) = backlog.filter(|backlog| sequence > backlog.after) {
                 backlog.skip.insert(sequence);

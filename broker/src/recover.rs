@@ -364,7 +364,9 @@ impl Broker {
 fn replay_watermark(session: &mut Session, upto: Sequence) {
     if session.watermark > Sequence(0) || session.has_watermark {
         let after = session.watermark;
-        session.queue.backlog = Some(Box::new(Backlog { after, until: upto, unread: 1, ..Backlog::default() }));
+        // How many it is `replay_stored` may tell. Of letters none is read in its turn, so their number is exact: none, until then.
+        let unread = usize::from(session.role != Role::Letters);
+        session.queue.backlog = Some(Box::new(Backlog { after, until: upto, unread, ..Backlog::default() }));
         session.maybe_shared = true; // nobody knows before it is read
     }
     session.has_watermark = true;

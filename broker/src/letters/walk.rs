@@ -6,6 +6,7 @@ use postroad_base as base;
 use super::act::Action;
 use crate::api::{BacklogEntry, Effect};
 use crate::broker::Broker;
+use crate::gate::Waiter;
 use crate::queue::Entry;
 use crate::retire::entry_of;
 use crate::session::SessionIndex;
@@ -225,9 +226,11 @@ impl Broker {
         find.found.len() < find.query.limit && find.bytes < FOUND_BYTES_MAX && find.looks < LOOKS_MAX
     }
 
+    /// Told once all that was found is safe: a crash gives the name of a letter that was not to another one, and whoever was
+    /// told it would act on that.
     fn tell_found(&mut self, find: Find, next: Option<LetterId>) -> Progress {
         let Find { token, found: letters, .. } = find;
-        self.effects.push_back(Effect::LettersFound { token, letters, next });
+        self.after_commit(Waiter::Emit(Box::new(Effect::LettersFound { token, letters, next })));
         Progress::Done
     }
 
@@ -267,11 +270,11 @@ impl Broker {
 
     /// The oldest stored letters are over, up to this one; all of them, if that is the `end`, whatever was believed.
     fn nothing_is_stored_before(&mut self, index: SessionIndex, last: Option<Sequence>, end: bool) {
-        let backlog = &mut self.sessions[index as usize].queue.backlog;
-        if let Some(known) = backlog {
-            known.after = last.unwrap_or(known.after).max(known.after);
+        if let Some(backlog) = &mut self.sessions[index as usize].queue.backlog {
+            backlog.after = last.unwrap_or(backlog.after).max(backlog.after);
             if end {
-                *backlog = None;
+                // It stays, for what it skips: the old generation may not have forgotten that yet.
+                (backlog.unread, backlog.unread_bytes) = (0, 0);
             }
         }
     }

@@ -12,7 +12,7 @@
 //! stop 1 / go        mesh messages from shard 1 wait / go on
 //! cut 1 0 / join 1 0 those from shard 1 to shard 0 only
 //! allow a/# [to=user:u] the access rules: this, and nothing else, may be subscribed to
-//! retire             crash           stats
+//! retire             crash           stats [letters]
 //! drain rate=100 jitter=50 sessions=10 delivery=pull       limits of the drain lane, as by a reload
 //! due                                                      how long until the next tick is due
 //! drains                                                   what the drain lane holds, and what has left by it
@@ -289,6 +289,7 @@ impl World {
             "retire" => self.retire(),
             "moved" => self.moved(ShardId(arguments.number(0) as u16), arguments.number(1) as u16),
             "poison" => self.name_poison(words[0]),
+            "stats" if arguments.has("letters") => self.print_letters_stats(),
             "stats" => self.print_stats(),
             "stop" => self.shards[arguments.number(0) as usize].stopped = true,
             "cut" => drop(self.cuts.insert((arguments.number(0) as u16, arguments.number(1) as u16))),
@@ -565,6 +566,13 @@ impl World {
         let found = logged.chain(stored).filter(|message| message.payload == payload);
         self.poison = found.map(|message| message.id).collect();
         assert!(!self.poison.is_empty(), "no message {payload:?} is stored");
+    }
+
+    fn print_letters_stats(&mut self) {
+        for shard in &self.shards {
+            let Stats { letters, letters_bytes, .. } = shard.broker.stats();
+            writeln!(self.out, "    letters={letters} bytes={letters_bytes}").unwrap();
+        }
     }
 
     fn print_stats(&mut self) {

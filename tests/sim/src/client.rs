@@ -299,7 +299,11 @@ impl Subscriber {
         if delivery.qos == Qos::ExactlyOnce && self.received.contains(&tag) {
             // It has it, so it can't refuse it any more.
             self.due.push_back(Event::Receive { connection, tag, reason: ReasonCode::Success });
-            return if delivery.dup { Ok(()) } else { Err(format!("{tag:?} used again before its release, without DUP")) };
+            return if delivery.dup {
+                Ok(())
+            } else {
+                Err(format!("{tag:?} used again before its release, without DUP"))
+            };
         }
         let refused = came(at, name, delivery, oracle)?;
         let reason = if refused.is_some() { REFUSAL } else { ReasonCode::Success };

@@ -1,8 +1,9 @@
 //! One shard's log and old generation, as a model that forgets.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use base::{QueueId, Record, Sequence};
+use base::{Message, QueueId, QueueOwner, Recipient, Record, Sequence, SessionExpiry, WallMillis};
 use postroad_base as base;
 use postroad_broker::Broker;
 use postroad_broker::api::{BacklogEntry, Retirement, StateKey};
@@ -30,6 +31,21 @@ impl Disk {
             state: BTreeMap::new(),
             stored: BTreeMap::new(),
         }
+    }
+
+    /// An empty log, in front of it a queue of dead letters that a change of the number of shards has brought here.
+    pub fn bring_letters(&mut self, queue: QueueId, letters: Vec<Arc<Message>>) {
+        let (owner, expiry, at) = (QueueOwner::Dead, SessionExpiry::NEVER, WallMillis(0));
+        let upto = Sequence(letters.len() as u64).max(self.as_of);
+        let both = [Sequence(0), upto].map(|upto| Record::Watermark { queue, upto });
+        let begin = Record::QueueBegin { queue, owner, expiry, at };
+        self.state.insert(StateKey::Queue(queue), [begin].into_iter().chain(both).collect());
+        for (message, sequence) in letters.into_iter().zip(1..).map(|(message, number)| (message, Sequence(number))) {
+            let (identifiers, group) = (Default::default(), None);
+            let recipient = Recipient { queue, qos: message.qos, retain: false, given: true, identifiers, group };
+            self.stored.insert((queue, sequence), BacklogEntry { sequence, recipient, message });
+        }
+        (self.as_of, self.next) = (upto, upto.next());
     }
 
     pub fn append(&mut self, record: Record) {

@@ -72,6 +72,8 @@ struct Life {
     /// The name of its letter, if it is one and was found.
     letter: Option<LetterId>,
     parked: Parked,
+    /// It was a letter before the run. Its client may not have been here yet, or may live on another shard.
+    is_brought: bool,
 }
 
 /// An action as the oracle sees it.
@@ -84,6 +86,20 @@ pub struct Ask {
 }
 
 impl Life {
+    fn new(name: Name, shard: usize, stage: Stage) -> Self {
+        Self {
+            name,
+            shard,
+            places: BTreeSet::from([(0, stage)]),
+            moves: Vec::new(),
+            asked: VecDeque::new(),
+            newest: None,
+            letter: None,
+            parked: Parked::Unknown,
+            is_brought: false,
+        }
+    }
+
     fn could_be(&self, generation: u32, stage: Stage) -> bool {
         self.places.contains(&(generation, stage))
     }
@@ -92,10 +108,13 @@ impl Life {
         self.places = BTreeSet::from([(generation, stage)]);
     }
 
-    /// Whether it is a letter for sure, and nobody has asked to change that.
-    fn is_surely_letter(&self) -> bool {
+    /// At which generation it is a letter for sure, and nobody has asked to change that.
+    fn sure_letter(&self) -> Option<u32> {
         let ends = |ask: &Ask| matches!(ask.action, LetterAction::Drop | LetterAction::Requeue(_));
-        self.places.iter().all(|(_, stage)| *stage == Stage::Letter) && !self.asked.iter().any(|(_, ask)| ends(ask))
+        match *self.places.iter().collect::<Vec<_>>() {
+            [&(generation, Stage::Letter)] if !self.asked.iter().any(|(_, ask)| ends(ask)) => Some(generation),
+            _ => None,
+        }
     }
 
     /// The process dies; the log holds everything up to `committed`.
@@ -164,21 +183,18 @@ impl Letters {
         self.names.contains(&(subscriber, name))
     }
 
+    /// It is a letter from the beginning.
+    pub fn brought(&mut self, shard: usize, subscriber: usize, name: Name, id: MessageId) {
+        let life = Life { is_brought: true, ..Life::new(name, shard, Stage::Letter) };
+        self.lives.insert((subscriber, id), life);
+    }
+
     /// It comes to its client, for the first time or again.
     pub fn came(&mut self, shard: usize, subscriber: usize, name: Name, message: &Message) -> Result<LifeId, String> {
         let (id, generation) = ((subscriber, message.original()), message.requeues());
         if generation == 0 {
             self.names.insert((subscriber, name));
-            self.lives.entry(id).or_insert_with(|| Life {
-                name,
-                shard,
-                places: BTreeSet::from([(0, Stage::Queued)]),
-                moves: Vec::new(),
-                asked: VecDeque::new(),
-                newest: None,
-                letter: None,
-                parked: Parked::Unknown,
-            });
+            self.lives.entry(id).or_insert_with(|| Life::new(name, shard, Stage::Queued));
         }
         let life = self.lives.get_mut(&id).ok_or(format!("{name:?} was never refused, and comes as requeued"))?;
         if !life.could_be(generation, Stage::Queued) {
@@ -212,14 +228,19 @@ impl Letters {
     }
 
     /// The letters of a shard that whoever looks for all of them has to find.
-    pub fn sure(&self, shard: usize) -> BTreeSet<LifeId> {
-        self.lives.iter().filter(|(_, life)| life.shard == shard && life.is_surely_letter()).map(|(id, _)| *id).collect()
+    pub fn sure(&self, shard: usize) -> BTreeSet<Refused> {
+        let here = self.lives.iter().filter(|(_, life)| life.shard == shard);
+        here.filter_map(|(id, life)| Some((*id, life.sure_letter()?))).collect()
     }
 
-    /// A walk over all letters of a shard is over, which had to find these at its beginning.
-    pub fn walked(&self, sure: &BTreeSet<LifeId>, found: &BTreeSet<LifeId>) -> Result<(), String> {
-        let lost = sure.difference(found).find(|id| self.lives[id].is_surely_letter());
-        lost.map_or(Ok(()), |id| Err(format!("subscriber {} has a letter that is not found: {:?}", id.0, self.lives[id])))
+    /// A walk over all letters of a shard is over, which had to find these at its beginning. What was requeued meanwhile and
+    /// has died again may stand where the walk had been.
+    pub fn walked(&self, sure: &BTreeSet<Refused>, found: &BTreeSet<Refused>) -> Result<(), String> {
+        let is_still = |(id, generation): &&Refused| self.lives[id].sure_letter() == Some(*generation);
+        match sure.difference(found).find(is_still) {
+            Some((id, _)) => Err(format!("subscriber {} has a letter that is not found: {:?}", id.0, self.lives[id])),
+            None => Ok(()),
+        }
     }
 
     /// Somebody looks at this letter.
@@ -269,13 +290,18 @@ impl Letters {
             LetterAnswer::Gone if is_over => Ok(()),
             LetterAnswer::Gone => {
                 life.places.remove(&(generation, Stage::Letter));
-                if life.places.is_empty() { Err(format!("a letter that nobody has ended is gone: {ask:?}")) } else { Ok(()) }
+                if life.places.is_empty() {
+                    Err(format!("a letter that nobody has ended is gone: {ask:?}"))
+                } else {
+                    Ok(())
+                }
             }
             answer if is_over || !life.could_be(generation, Stage::Letter) => {
                 Err(format!("{answer:?} to {ask:?}, which is over, and in {:?}", life.places))
             }
             LetterAnswer::Letter(letter) => self.found(&letter).map(drop),
             LetterAnswer::Done(new) => self.done(ask, new),
+            LetterAnswer::NoClient if life.is_brought => Ok(()),
             LetterAnswer::QueueFull if self.queues_are_narrow => Ok(()),
             answer @ (LetterAnswer::NoClient | LetterAnswer::QueueFull) => Err(format!("{answer:?} to {ask:?}")),
         }

@@ -87,6 +87,8 @@ pub struct Report {
     pub waits: usize,
     /// Times that a shard was told what may be repeated because another one is slow.
     pub told: usize,
+    /// Dead letters of former queues that a run begins with.
+    pub brought: usize,
     /// Refusals that the server has read.
     pub letters: usize,
     /// Pages of dead letters that an operator has got.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use base::{Letter, LetterAction, LetterFilter, LetterId, LetterQuery, Requeue};
 use postroad_base as base;
 
-use crate::letters::{Ask, Letters, LifeId};
+use crate::letters::{Ask, Letters, LifeId, Refused};
 use crate::oracle::Name;
 use crate::random::Random;
 
@@ -18,8 +18,9 @@ struct Walk {
     token: Option<u64>,
     query: LetterQuery,
     /// What it has to find.
-    sure: BTreeSet<LifeId>,
-    found: BTreeSet<LifeId>,
+    sure: BTreeSet<Refused>,
+    /// What it has found. What is requeued meanwhile may die again, and be found as that.
+    found: BTreeSet<Refused>,
     /// When the page was asked for.
     at: u64,
 }
@@ -112,7 +113,7 @@ impl Operator {
             }
             walk.query.after = Some(letter.id);
             let (life, generation) = letters.found(letter)?;
-            if !walk.found.insert(life) {
+            if !walk.found.insert((life, generation)) {
                 return Err(format!("{letter:?} is found twice"));
             }
             self.leased(&walk, token, letter.id, clock)?;

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, Letter, LetterAnswer, LetterId, LetterQuery, MonoMillis, Now, Outcome, Placement, Qos,
-    QueueOwner, Record, Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, WallMillis,
+    ClientId, ConnectionId, Death, Extras, Letter, LetterAnswer, LetterId, LetterQuery, Message, MessageId, MonoMillis,
+    Now, Outcome, PartitionId, Placement, Qos, QueueId, QueueOwner, Record, Sequence, SessionExpiry, ShardId,
+    SubscriptionOptions, Tag, TopicFilter, WallMillis,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
@@ -14,10 +15,10 @@ use postroad_broker::api::{
 };
 use postroad_broker::{Broker, Config, RestartDelivery, UnknownClient};
 
-use crate::client::{At, Link, Publisher, Subscriber};
-use crate::letters::{LifeId, REQUEUES_MAX, Refused};
+use crate::client::{At, Link, Publisher, Subscriber, topic_name};
+use crate::letters::{LifeId, REFUSAL, REQUEUES_MAX, Refused};
 use crate::operator::{Operator, Page, Question};
-use crate::oracle::{FILTERS, GROUPS, Oracle, PUSH_TOPIC, SHARED_TOPIC};
+use crate::oracle::{FILTERS, GROUPS, Name, Oracle, PUSH_TOPIC, SHARED_TOPIC};
 use crate::random::Random;
 use crate::shard::{Job, Shard};
 use crate::{Canary, Report};
@@ -39,6 +40,8 @@ pub struct Options {
     pub slow: usize,
     /// How many of a thousand deliveries subscribers refuse. Then an operator looks for the dead letters, and acts on them.
     pub refusals: usize,
+    /// Whether each shard begins with two queues of dead letters, as a change of the number of shards brings them together.
+    pub brings: bool,
     /// Whether there is a log. Without one nothing crashes.
     pub durable: bool,
     /// The bug that is planted.
@@ -48,7 +51,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Three shards, a single credit: the narrowest road. Half of the seeds have dead letters.
+    /// Three shards, a single credit: the narrowest road. Half of the seeds have dead letters, a quarter of them from the
+    /// beginning.
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
@@ -57,7 +61,8 @@ impl Options {
             credits: 1,
             queue_max: None,
             slow: 0,
-            refusals: [0, 0, 50, 250][seed as usize / 8 % 4],
+            refusals: [0, 0, 100, 400][seed as usize / 8 % 4],
+            brings: seed / 16 % 4 == 3,
             durable: true,
             canary: None,
             trace: false,
@@ -73,6 +78,10 @@ const DEVICE: usize = SUBSCRIBERS - 1;
 const MEMBERS: usize = 4;
 const CLIENTS: usize = PUBLISHERS + SUBSCRIBERS + MEMBERS;
 const TOPICS: usize = SHARED_TOPIC + 1;
+
+/// The shards that brought letters, at most: two for each that is.
+const FORMER_SHARDS: u16 = PARTITIONS;
+const PARTITIONS: u16 = 16;
 
 /// Of a look at all letters that is not the operator's.
 const TOKEN_OF_ALL: u64 = 0;
@@ -146,13 +155,16 @@ impl World {
             broker.set_access(everybody_everything());
             world.shards.push(Shard::new(broker));
         }
+        if options.brings && options.durable {
+            world.bring_letters();
+        }
         world
     }
 
     fn placement(&self) -> Placement {
         let mut key = [0; 16];
         key[..8].copy_from_slice(&self.options.seed.to_le_bytes());
-        Placement::new(16, self.options.shards, key)
+        Placement::new(PARTITIONS, self.options.shards, key)
     }
 
     fn config(&self, shard: u16) -> Config {
@@ -222,7 +234,7 @@ impl World {
             self.member_step();
             return Ok(());
         }
-        if self.options.refusals > 0 && self.random.chance(40) {
+        if self.has_letters() && self.random.chance(40) {
             self.operator_step();
             return Ok(());
         }
@@ -491,6 +503,11 @@ impl World {
             self.oracle.memory_lost();
         }
         self.mesh.clear();
+        self.restart();
+    }
+
+    /// The process begins from the disk.
+    fn restart(&mut self) {
         for number in 0..self.shards.len() {
             let (now, mut broker) = (self.now(), Broker::new(self.config(number as u16), Sequence(1)));
             broker.set_access(everybody_everything());
@@ -845,6 +862,27 @@ impl World {
         self.complain(outcome);
     }
 
+    /// Each shard has been given the letters of two others: of some clients that live there, and of some that do not.
+    fn bring_letters(&mut self) {
+        for (shard, place) in self.shards.iter_mut().enumerate() {
+            for queue in [shard as u16, shard as u16 + FORMER_SHARDS / 2] {
+                let mut letters = Vec::new();
+                for number in 0..=self.random.below(6) {
+                    let subscriber = self.random.below(SUBSCRIBERS);
+                    // Its publisher is not here.
+                    let (publisher, topic) = (PUBLISHERS + usize::from(queue), PUSH_TOPIC + subscriber);
+                    let name = Name { publisher, topic, qos: 1, number };
+                    let message = former_letter(name, MessageId(u128::from(queue) << 16 | (number + 1) as u128));
+                    self.oracle.letters.brought(shard, subscriber, name, message.id);
+                    letters.push(message);
+                    self.report.brought += 1;
+                }
+                place.disk.bring_letters(QueueId::new(PartitionId(queue), 0), letters);
+            }
+        }
+        self.restart();
+    }
+
     fn operator_step(&mut self) {
         let shard = self.random.below(self.shards.len());
         let question = if self.random.chance(600) {
@@ -863,6 +901,10 @@ impl World {
                 self.handle(shard, Event::Letter { token, id, action });
             }
         }
+    }
+
+    fn has_letters(&self) -> bool {
+        self.options.refusals > 0 || self.options.brings
     }
 
     fn letters_found(&mut self, shard: usize, token: u64, letters: Vec<Letter>, next: Option<LetterId>) {
@@ -957,7 +999,7 @@ impl World {
         self.check_letters()?;
         self.check_space()?;
         self.check_letters()?;
-        if self.options.refusals > 0 {
+        if self.has_letters() {
             self.crash();
             self.check_letters()?;
         }
@@ -1027,6 +1069,25 @@ pub(crate) fn subscriber_of_client(client: &ClientId) -> Option<usize> {
 fn principal_of(client: usize) -> Principal {
     let user = (client >= PUBLISHERS).then(|| format!("user-{client}").into());
     Principal { user, ..Principal::default() }
+}
+
+/// A letter of a push to a client that has refused it.
+fn former_letter(name: Name, id: MessageId) -> Arc<Message> {
+    let client = ClientId::from(client_of_subscriber(name.topic - PUSH_TOPIC).as_str());
+    let (outcome, reason_code, at) = (Outcome::Refused, REFUSAL as u8, WallMillis(1));
+    let death = Death { client, is_push: true, outcome, reason_code, attempts: 1, sent: None, at };
+    let extras = Extras { death: Some(Box::new(death)), ..Extras::default() };
+    Arc::new(Message {
+        id,
+        topic: topic_name(name.topic),
+        payload: name.text().into(),
+        properties: Default::default(),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        expires_at: None,
+        publisher: QueueId::NONE,
+        extras: Some(Box::new(extras)),
+    })
 }
 
 fn everybody_everything() -> Arc<Acl> {

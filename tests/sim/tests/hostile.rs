@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use base::{
-    ConnectionId, Message, MessageId, MonoMillis, Now, Placement, Qos, QueueId, ReasonCode, RetainHandling, Sequence,
-    SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will,
+    ConnectionId, LetterAction, LetterId, LetterQuery, Message, MessageId, MonoMillis, Now, PartitionId, Placement,
+    Qos, QueueId, ReasonCode, Requeue, RetainHandling, Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag,
+    TopicFilter, TopicName, WallMillis, Will,
 };
 use postroad_base as base;
 use postroad_broker::api::{
@@ -15,6 +16,7 @@ use postroad_sim::Random;
 
 const SHARDS: u16 = 2;
 const QUEUE_MAX: usize = 5;
+const LETTERS_MAX: usize = 3;
 
 struct World {
     random: Random,
@@ -26,13 +28,21 @@ struct World {
     /// Connections that were made, the newest last; some are gone.
     connections: Vec<ConnectionId>,
     connection_last: u64,
+    /// Letters that were found last; some are gone.
+    letters: Vec<LetterId>,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let durable = random.chance(500);
-        let policy = [QueuePolicy::RejectPublisher, QueuePolicy::DropOldest, QueuePolicy::DropNew][random.below(3)];
+        let policies = [
+            QueuePolicy::RejectPublisher,
+            QueuePolicy::DropOldest,
+            QueuePolicy::DropNew,
+            QueuePolicy::DeadLetterOldest,
+        ];
+        let policy = policies[random.below(policies.len())];
         let placement = Placement::new(16, SHARDS, [seed as u8; 16]);
         let broker = |shard| {
             let mut config = Config::new(ShardId(shard), placement.clone(), durable, 1);
@@ -45,6 +55,7 @@ impl World {
             config.mesh_credits = 2;
             config.answers_max = 3;
             config.deferred_max = 2;
+            config.letters_max = LETTERS_MAX;
             Broker::new(config, Sequence(1))
         };
         let brokers = (0..SHARDS).map(broker).collect();
@@ -57,6 +68,7 @@ impl World {
             durable,
             connections: vec![ConnectionId(0)],
             connection_last: 0,
+            letters: Vec::new(),
         }
     }
 
@@ -70,6 +82,9 @@ impl World {
                     self.appended[shard] += 1;
                 }
                 Effect::Mesh { to, message } => self.mesh.push_back((shard as u16, to.0, message)),
+                Effect::LettersFound { letters, .. } if !letters.is_empty() => {
+                    self.letters = letters.into_iter().map(|letter| letter.id).collect();
+                }
                 Effect::Deliver { delivery, .. } => {
                     assert_eq!(delivery.tag.is_some(), delivery.qos.is_acknowledged());
                 }
@@ -106,7 +121,7 @@ impl World {
         let connection = self.connections[newest];
         let tag = Tag::new(1 + self.random.below(5) as u16).expect("not 0");
         let reason = if self.random.chance(200) { ReasonCode::UnspecifiedError } else { ReasonCode::Success };
-        match self.random.below(16) {
+        match self.random.below(18) {
             0..=1 => self.connect(),
             2..=6 => self.publish(connection, tag),
             7 => Event::Release { connection, tag },
@@ -117,8 +132,36 @@ impl World {
             12 => Event::Unsubscribe { connection, tag, filters: vec![self.subscribe().filter] },
             13 => Event::Congested { connection },
             14 => Event::Writable { connection },
+            15 => self.look(),
+            16 => self.act(),
             _ => self.disconnect(connection),
         }
+    }
+
+    fn look(&mut self) -> Event {
+        let after = self.random.chance(500).then(|| self.letter());
+        let lease_ms = self.random.chance(500).then_some(1_000);
+        let query = LetterQuery { after, limit: self.random.below(3), lease_ms, ..LetterQuery::default() };
+        Event::FindLetters { token: 1, query: Box::new(query) }
+    }
+
+    fn act(&mut self) -> Event {
+        let action = match self.random.below(6) {
+            0 => LetterAction::Show,
+            1 => LetterAction::Drop,
+            2 => LetterAction::Park { note: "why".into() },
+            3 => LetterAction::Unpark,
+            4 => LetterAction::Release,
+            _ => LetterAction::Requeue(Requeue { payload: None, ttl_seconds: self.random.chance(500).then_some(1) }),
+        };
+        Event::Letter { token: 2, id: self.letter(), action: Box::new(action) }
+    }
+
+    /// One that was found, or none.
+    fn letter(&mut self) -> LetterId {
+        let number = self.random.below(2 * self.letters.len() + 1);
+        let none = LetterId { queue: QueueId::new(PartitionId(0), 0), sequence: Sequence(number as u64) };
+        self.letters.get(number).copied().unwrap_or(none)
     }
 
     fn connect(&mut self) -> Event {
@@ -197,7 +240,7 @@ impl World {
 
 #[test]
 fn nonsense_neither_panics_nor_grows() {
-    let mut sessions = 0;
+    let (mut sessions, mut letters) = (0, 0);
     for seed in 0..200 {
         let mut world = World::new(seed);
         for _ in 0..1_000 {
@@ -206,9 +249,11 @@ fn nonsense_neither_panics_nor_grows() {
         for broker in &world.brokers {
             let stats = broker.stats();
             sessions += stats.sessions;
+            letters += stats.letters;
             assert!(stats.sessions <= 4 && stats.retained <= 2 && stats.subscriptions <= 12, "{stats:?}");
+            assert!(stats.letters <= LETTERS_MAX, "seed {seed}: {stats:?}");
             assert!(stats.queued_messages + stats.inflight <= stats.sessions * QUEUE_MAX, "seed {seed}: {stats:?}");
         }
     }
-    assert!(sessions > 100, "only {sessions} sessions were left: too idle");
+    assert!(sessions > 100 && letters > 100, "only {sessions} sessions and {letters} letters were left: too idle");
 }

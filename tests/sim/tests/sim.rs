@@ -17,6 +17,7 @@ fn sum(total: Report, report: Report) -> Report {
         refused: total.refused + report.refused,
         told: total.told + report.told,
         waits: total.waits + report.waits,
+        brought: total.brought + report.brought,
         letters: total.letters + report.letters,
         pages: total.pages + report.pages,
         requeued: total.requeued + report.requeued,
@@ -66,6 +67,23 @@ fn promises_hold_on_two_shards_with_many_credits() {
     check(2_000..2_080, |seed| Options { shards: 2, credits: 100, ..Options::new(seed) });
 }
 
+/// [REL-6], [REL-8] What is refused is a dead letter, whatever crashes and retires; what an operator has been told is done is done.
+#[test]
+fn what_is_refused_is_a_letter_until_somebody_acts_on_it() {
+    let total = check(5_000..5_100, |seed| Options { refusals: 400, brings: seed % 3 == 0, ..Options::new(seed) });
+    assert!(total.letters > 1_000 && total.pages > 3_000 && total.brought > 300, "{total:?}");
+    assert!(total.requeued > 100 && total.gone > 1_000, "the operator was too idle: {total:?}");
+}
+
+#[test]
+fn letters_of_a_server_in_memory_are_found_as_long_as_it_runs() {
+    let options = |seed| Options { refusals: 400, durable: false, ..Options::new(seed) };
+    let runs = (6_000..6_060).map(|seed| run(options(seed)).unwrap_or_else(|what| panic!("{what}")));
+    let total = runs.fold(Report::default(), sum);
+    assert_eq!((total.crashes, total.retirements), (0, 0));
+    assert!(total.letters > 600 && total.requeued > 150 && total.gone > 500, "{total:?}");
+}
+
 /// A simulator that does not find a planted bug proves nothing.
 #[test]
 fn every_canary_is_found() {
@@ -80,13 +98,20 @@ fn every_canary_is_found() {
         Canary::RefusalTold,
         Canary::RetirementForgets,
         Canary::NobodyTold,
+        Canary::LetterLost,
+        Canary::DropForgotten,
+        Canary::RequeueKeepsLetter,
     ];
     for canary in all {
         let queue_max = (canary == Canary::RefusalTold).then_some(6);
         // It takes a slow shard and a crash at the right moment: one seed in some six hundred has both.
         let rare = canary == Canary::NobodyTold;
         let (seeds, credits, slow) = if rare { (0..6_000, 8, 20) } else { (0..200, 1, 0) };
-        let options = |seed| Options { canary: Some(canary), queue_max, credits, slow, ..Options::new(seed) };
+        let is_of_letters = matches!(canary, Canary::LetterLost | Canary::DropForgotten | Canary::RequeueKeepsLetter);
+        let refusals = if is_of_letters { 400 } else { 0 };
+        let canaried =
+            Options { canary: Some(canary), queue_max, credits, slow, refusals, brings: false, ..Options::new(0) };
+        let options = |seed| Options { seed, ..canaried };
         let found = seeds.clone().find_map(|seed| run(options(seed)).err());
         assert!(found.is_some(), "{canary:?} was not found with seeds {seeds:?}");
         println!("{canary:?}: {}", found.unwrap_or_default());

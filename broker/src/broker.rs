@@ -183,6 +183,7 @@ impl Broker {
             self.watch_anew();
         }
         self.drain.set_rates(&self.config, self.now.mono);
+        self.letters_bounded();
         if before == Push::Off && self.config.push == Push::On {
             self.all_may_drain();
         }

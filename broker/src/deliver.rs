@@ -5,7 +5,7 @@
 //! QoS 2  waiting ─► (held until its tag is committed) ─► sent ─PUBREC─► (held) ─► released ─PUBCOMP─► settled
 //! ```
 
-use base::{ConnectionId, Outcome, Qos, ReasonCode, Record, Sequence, Tag};
+use base::{ConnectionId, LetterId, Outcome, Qos, ReasonCode, Record, Sequence, Tag};
 use postroad_base as base;
 
 use crate::api::{Counted, Effect};
@@ -58,6 +58,9 @@ impl Broker {
     /// acknowledgements and no more; one with a backlog gives what it may.
     fn replace(&mut self, place: ConnectionIndex) {
         let Connection { session, registration, .. } = self.connections[place as usize];
+        if matches!(self.drain.stage(place), Some(Stage::Delayed | Stage::Unscheduled)) {
+            return; // its turn has not come
+        }
         let takes_tokens = self.drain.is_limited() && self.drain.stage(place).is_some();
         let has_backlog = |index| self.sessions[index as usize].queue.backlog.is_some();
         if takes_tokens || self.queues_of(place).any(has_backlog) {
@@ -302,6 +305,10 @@ impl Broker {
         let session = &mut self.sessions[index as usize];
         let slot = session.queue.window.get_mut(tag).filter(|slot| slot.qos == Qos::ExactlyOnce);
         match slot.map(|slot| (slot.state, slot)) {
+            Some((State::Sent, slot)) if slot.dead && reason.is_error() => {
+                self.count(Counted::LateAcknowledgement);
+                self.finish(place, tag, Outcome::Unacknowledged, 0);
+            }
             Some((State::Sent, _)) if reason.is_error() => self.finish(place, tag, outcome_of(reason), reason as u8),
             Some((State::Sent, slot)) if slot.dead => {
                 slot.state = State::ReleaseHeld; // the log knows
@@ -381,7 +388,9 @@ impl Broker {
             self.stats.times.observe(entry.age(self.now.wall));
         }
         match slot.entry {
+            Some(entry) if outcome == Outcome::TooLarge => self.end_undelivered(index, &entry, outcome, 0), // our own reason
             Some(entry) if outcome != Outcome::Acknowledged => {
+                self.sessions[index as usize].queue.note_sends(entry.sequence, slot.first_sent);
                 self.end_undelivered(index, &entry, outcome, reason_code);
             }
             _ => self.settle(index, slot.sequence, slot.stored, outcome),
@@ -408,6 +417,10 @@ impl Broker {
         self.stats.ended[outcome as usize] += 1;
         let session = &mut self.sessions[index as usize];
         session.queue.forget_attempts(sequence);
+        if session.role == Role::Letters {
+            self.letters.forget(LetterId { queue: session.id, sequence });
+        }
+        let session = &mut self.sessions[index as usize];
         if !session.logged {
             return;
         }

@@ -30,6 +30,8 @@ const LOOKS_PER_TICK: usize = 16;
 /// A connection is looked at so many times in `retry.max_age`: that is how exact it is.
 const LOOKS_PER_AGE: u64 = 8;
 const PERIOD_MIN_MILLIS: u64 = 100;
+/// Places in the line beyond two for each connection, before those of gone ones are taken out.
+const LINE_SLACK: usize = 1024;
 
 /// Connections that have something in flight, or had when they were looked at last.
 #[derive(Debug, Default)]
@@ -52,7 +54,17 @@ impl Broker {
         if !connection.is_watched && age_max > 0 {
             connection.is_watched = true;
             self.overdue.line.push_back((now.after(period(age_max)), connection.id));
+            if self.overdue.line.len() > 2 * self.connections.len() + LINE_SLACK {
+                self.forget_gone_connections();
+            }
         }
+    }
+
+    /// Connections that come and go leave their places in the line: at most as many as there are others.
+    fn forget_gone_connections(&mut self) {
+        let mut line = std::mem::take(&mut self.overdue.line);
+        line.retain(|(_, id)| self.place_of(*id).is_some());
+        self.overdue.line = line;
     }
 
     /// It is sent once more: remembered, so that it is counted across connections and crashes.
@@ -139,8 +151,10 @@ impl Broker {
             return self.die_once(index, tag, Outcome::Unacknowledged);
         }
         (slot.dead, slot.stored) = (true, false);
+        let first_sent = slot.first_sent;
         if let Some(entry) = slot.entry.take() {
             queue.bytes -= entry.size().min(queue.bytes);
+            queue.note_sends(entry.sequence, first_sent);
             self.end_undelivered(index, &entry, Outcome::Unacknowledged, 0);
         }
     }
@@ -152,8 +166,11 @@ impl Broker {
         let Some(slot) = session.queue.window.get_mut(tag) else { return };
         slot.dead = true;
         let (sequence, Some(entry)) = (slot.sequence, slot.entry.take()) else { return };
+        let first_sent = slot.first_sent;
         session.queue.bytes -= entry.size().min(session.queue.bytes);
+        session.queue.note_sends(sequence, first_sent);
         self.keep_letter(index, &entry, outcome);
+        self.sessions[index as usize].queue.forget_attempts(sequence);
         if logged {
             self.append(Record::Received { queue, sequence });
             self.mark_dirty(index);
@@ -165,7 +182,11 @@ impl Broker {
         let connection = &self.connections[place as usize];
         let is_full = connection.unacknowledged >= connection.window_max;
         let all_dead = |index: SessionIndex| {
-            self.sessions[index as usize].queue.window.iter().all(|(_, slot)| !slot.counts || slot.dead)
+            self.sessions[index as usize]
+                .queue
+                .window
+                .iter()
+                .all(|(_, slot)| !slot.counts || (slot.dead && slot.state == State::Sent))
         };
         if is_full && self.queues_of(place).all(all_dead) {
             self.count(Counted::StuckConsumer);

@@ -358,6 +358,13 @@ impl Queue {
         self.resent.get_or_insert_default().0.insert(sequence, attempts);
     }
 
+    /// For its letter: one that was sent once has no attempts on record.
+    pub fn note_sends(&mut self, sequence: Sequence, first: WallMillis) {
+        if first > WallMillis(0) && self.attempts_at(sequence).is_none() {
+            self.set_attempts(sequence, Attempts { count: 1, first, last: first });
+        }
+    }
+
     /// The delivery is over.
     pub fn forget_attempts(&mut self, sequence: Sequence) {
         if let Some(resent) = &mut self.resent {

@@ -331,6 +331,13 @@ impl Broker {
         for entry in waiting.filter(|entry| entry.qos == Qos::AtLeastOnce).take(window) {
             entry.dup = true;
         }
+        // The window may be smaller now.
+        let known: Vec<Sequence> = queue.attempts().map(|(sequence, _)| sequence).collect();
+        for sequence in known {
+            if let Ok(place) = queue.young.binary_search_by_key(&sequence, |entry| entry.sequence) {
+                queue.young[place].dup = true;
+            }
+        }
     }
 
     fn begin_absence(&mut self, index: SessionIndex) {

@@ -437,7 +437,8 @@ impl Backlog {
 }
 
 fn add_to_portion(queue: &mut Queue, backlog: &mut Backlog, mut entry: Entry) {
-    entry.dup = entry.qos == base::Qos::AtLeastOnce && backlog.maybe_sent > 0;
+    let was_sent = backlog.maybe_sent > 0 || queue.attempts_at(entry.sequence).is_some();
+    entry.dup = entry.qos == base::Qos::AtLeastOnce && was_sent;
     backlog.maybe_sent = backlog.maybe_sent.saturating_sub(1);
     queue.bytes += entry.size();
     backlog.portion.push_back(entry);

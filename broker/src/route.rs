@@ -265,7 +265,7 @@ impl Broker {
         }
         if !self.make_room(index, entry.size()) {
             self.count(Counted::QueueOverflow);
-            self.settle(index, entry.sequence, entry.stored, base::Outcome::Overflow);
+            self.end_undelivered(index, &entry, base::Outcome::Overflow, 0);
             return false;
         }
         let session = &mut self.sessions[index as usize];

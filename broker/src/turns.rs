@@ -58,6 +58,7 @@ impl Broker {
     pub(crate) fn take_steps(&mut self) {
         self.retire_some();
         self.announce_some();
+        self.do_letters_jobs();
         for _ in 0..self.later.len().min(STEPS_PER_TICK) {
             let Some(step) = self.later.pop_front() else { break };
             match step {

@@ -196,7 +196,11 @@ impl Api {
             let query = LetterQuery { after: at.after, filter: filter.clone(), limit, lease_ms };
             let (answer, answered) = flume::bounded(1);
             let question = LettersQuestion { query, answer };
-            let page = self.ask(at.shard, Request::Letters(Box::new(question)), answered).await?;
+            let page = match self.ask(at.shard, Request::Letters(Box::new(question)), answered).await {
+                // What was found may be leased: it must not be lost for want of the rest.
+                Err(_) if !found.is_empty() => break,
+                page => page?,
+            };
             bytes += page.letters.iter().map(|report| report.letter.message.payload.len()).sum::<usize>();
             found.extend(page.letters);
             cursor = match page.next {
@@ -236,7 +240,7 @@ impl Api {
         let shards = Arc::clone(&self.shards.borrow());
         let line = shards.lines.get(usize::from(shard.0)).ok_or(NoAnswer::NotServing)?;
         if !line.ask(request) {
-            return Err(NoAnswer::Late);
+            return Err(NoAnswer::NotTaken);
         }
         let answer = timeout(self.shard_timeout, answered.recv_async()).await;
         answer.ok().and_then(Result::ok).ok_or(NoAnswer::Late)

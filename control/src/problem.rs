@@ -109,7 +109,8 @@ impl From<NoAnswer> for Problem {
     fn from(why: NoAnswer) -> Self {
         match why {
             NoAnswer::NotServing => Self::new(Kind::NotServing, "the server is starting or stopping"),
-            NoAnswer::Late => Self::new(Kind::Busy, "a shard did not answer in http.shard_timeout"),
+            NoAnswer::NotTaken => Self::new(Kind::Busy, "a shard has more to do than it can; nothing was done"),
+            NoAnswer::Late => Self::new(Kind::Unknown, "a shard did not answer in time: what was asked may have been done"),
         }
     }
 }

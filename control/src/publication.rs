@@ -91,7 +91,17 @@ impl Properties {
 /// Longest text and binary that MQTT has (version 5, sections 1.5.4 and 1.5.6).
 pub(crate) const TEXT_BYTES_MAX: usize = u16::MAX as usize;
 pub(crate) fn topic_of(topic: &str) -> Result<TopicName, String> {
-    TopicName::new(topic).map_err(|error| format!("topic {topic:?}: {error}"))
+    TopicName::new(topic).map_err(|error| format!("topic {:?}: {error}", excerpt(topic)))
+}
+
+/// As much of it as an error says back.
+fn excerpt(text: &str) -> String {
+    const CHARS_MAX: usize = 100;
+    let mut excerpt: String = text.chars().take(CHARS_MAX).collect();
+    if excerpt.len() < text.len() {
+        excerpt.push('…');
+    }
+    excerpt
 }
 
 /// A text as MQTT can carry it.

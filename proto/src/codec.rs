@@ -65,13 +65,15 @@ impl Lists for v1::GetStatusRequest {}
 impl Lists for v1::Status {}
 
 /// Whether a message of this kind holds no more than it may: at most [`MESSAGES_MAX`] in its own lists, and [`ENTRIES_MAX`] in
-/// all. What is no Protocol Buffers passes: decoding it says what is wrong.
+/// all. What can't be counted is refused: the decoder might go on where this does not (groups, which nothing here has).
 ///
 /// # Errors
 /// What is too much, in words.
 pub fn check<T: Lists>(bytes: &[u8]) -> Result<(), String> {
     let mut left = ENTRIES_MAX;
-    let own = count(bytes, T::FIELDS, &mut left);
+    let Some(own) = count(bytes, T::FIELDS, &mut left) else {
+        return Err("not Protocol Buffers, or with groups, which nothing here has".into());
+    };
     if own > MESSAGES_MAX {
         return Err(format!("more than {MESSAGES_MAX} messages, where each topic counts: send them in parts"));
     }
@@ -81,23 +83,21 @@ pub fn check<T: Lists>(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// How many entries these fields have; takes those and all that are in them from `left`.
-fn count(mut bytes: &[u8], fields: &[Field], left: &mut usize) -> usize {
+/// How many entries these fields have; takes those and all that are in them from `left`. `None`: it can't be told.
+fn count(mut bytes: &[u8], fields: &[Field], left: &mut usize) -> Option<usize> {
     let mut own = 0;
-    while *left > 0
-        && let Some((number, value)) = next_field(&mut bytes)
-    {
+    while *left > 0 && !bytes.is_empty() {
+        let (number, value) = next_field(&mut bytes)?;
         if let Some(field) = fields.iter().find(|field| field.number == number) {
             own += 1;
             *left -= 1;
-            count(value, field.fields, left);
+            count(value, field.fields, left)?;
         }
     }
-    own
+    Some(own)
 }
 
-/// Takes a field from the front: its number, and its bytes if it has a length. `None` at the end, and where nothing can be
-/// understood.
+/// Takes a field from the front: its number, and its bytes if it has a length. `None` where nothing can be understood.
 fn next_field<'a>(bytes: &mut &'a [u8]) -> Option<(u64, &'a [u8])> {
     let key = varint(bytes)?;
     let (size, is_counted) = match key & 7 {

@@ -42,7 +42,8 @@ pub struct Acl {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
     who: Who,
-    /// `None`: every topic, also those that start with `$`.
+    /// `None`: every topic, also those that start with `$`; but letters of others (`$dead/…`) are allowed only by a rule that
+    /// names them, since files are older than letters are.
     topic: Option<Pattern>,
     effect: Effect,
 }
@@ -113,12 +114,19 @@ impl Rule {
     fn matches(&self, action: Action, values: Values<'_>, topic: &str) -> bool {
         self.who.is(values)
             && match (&self.topic, action, self.effect) {
-                (None, ..) | (_, Action::Connect, _) => true,
+                (_, Action::Connect, _) => true,
+                (None, _, Effect::Allow) => !is_of_letters(topic),
+                (None, _, Effect::Deny) => true,
                 (Some(pattern), Action::Publish, _) => pattern.matches(values, topic),
                 (Some(pattern), Action::Subscribe, Effect::Allow) => pattern.covers(values, topic),
                 (Some(pattern), Action::Subscribe, Effect::Deny) => pattern.overlaps(values, topic),
             }
     }
+}
+
+/// A topic, or a filter that matches nothing else.
+fn is_of_letters(topic: &str) -> bool {
+    topic == "$dead" || topic.starts_with("$dead/")
 }
 
 impl Who {

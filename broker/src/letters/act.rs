@@ -109,7 +109,7 @@ impl Broker {
         let Some(target) = self.queue_to_requeue(death) else { return LetterAnswer::NoClient };
         let message = self.requeued(&entry.message, requeue);
         let to = &self.sessions[target as usize];
-        if to.queue.is_full(message_size(&message), &self.config) {
+        if self.disk_full || to.queue.is_full(message_size(&message), &self.config) {
             return LetterAnswer::QueueFull;
         }
         let (new_id, message) = (message.id, Arc::new(message));

@@ -77,7 +77,7 @@ const ANNOUNCED_PER_TICK: usize = 64;
 impl Letters {
     /// Whether a tick is due for them.
     pub fn has_steps(&self) -> bool {
-        !self.announcements.is_empty()
+        !self.announcements.is_empty() || (!self.jobs.is_empty() && !self.is_reading)
     }
 
     /// Recovery.
@@ -185,6 +185,10 @@ impl Broker {
         }
         if message.id == MessageId(0) {
             Arc::make_mut(&mut message).id = self.ids.next(self.now.wall);
+        }
+        let now = self.now.wall;
+        if let Some(death) = Arc::make_mut(&mut message).extras.as_mut().and_then(|extras| extras.death.as_mut()) {
+            death.at = death.at.min(now); // else it would keep what is behind it for ever
         }
         let letters = self.letters_queue();
         let queue = self.sessions[letters as usize].id;
@@ -336,7 +340,7 @@ impl Broker {
     }
 
     fn sweep_letters_later(&mut self) {
-        if self.letters.sweep.is_none() && self.config.letters_age_max_ms > 0 {
+        if self.letters.sweep.is_none() {
             self.letters.sweep = Some(self.timers.set(self.now.mono.after(SWEEP_MILLIS), Timer::Letters));
         }
     }
@@ -350,6 +354,12 @@ impl Broker {
         if self.letters.queues.values().any(|index| self.sessions[*index as usize].queue.messages() > 0) {
             self.sweep_letters_later();
         }
+    }
+
+    /// The bounds are new.
+    pub(crate) fn letters_bounded(&mut self) {
+        self.letters_recovered();
+        self.keep_letters_few();
     }
 
     /// Recovery is over: what was stored grows old, too.

@@ -1,6 +1,6 @@
 //! Looking for letters: those that are stored are read in portions, those in memory are behind them.
 
-use base::{Letter, LetterId, LetterQuery, Outcome, Sequence};
+use base::{Letter, LetterId, LetterQuery, Outcome, QueueId, Sequence};
 use postroad_base as base;
 
 use super::act::Action;
@@ -24,7 +24,18 @@ pub(super) enum Job {
     Find(Find),
     Act(Action),
     /// The oldest go, as far as they are too many or too old.
-    Trim,
+    Trim(Trim),
+}
+
+/// Where letters are looked through for those that have to go.
+#[derive(Debug)]
+pub(super) struct Trim {
+    /// This queue and those behind it.
+    from: QueueId,
+    /// What was stored when the portion was asked for: up to here.
+    until: Sequence,
+    /// The last portion was old: the next one may be, too.
+    is_under_way: bool,
 }
 
 #[derive(Debug)]
@@ -44,6 +55,8 @@ pub(super) enum Progress {
     Done,
     /// The same job once more.
     Again(Job),
+    /// The same job, behind the others.
+    Later(Job),
     /// Stored letters of this queue, from behind this one on, have to be read first.
     Read {
         job: Job,
@@ -75,16 +88,20 @@ impl Broker {
     }
 
     pub(super) fn trim_letters(&mut self) {
-        if !self.letters.jobs.iter().any(|job| matches!(job, Job::Trim)) {
-            self.start_letters_job(Job::Trim);
+        if !self.letters.jobs.iter().any(|job| matches!(job, Job::Trim(_))) {
+            self.start_letters_job(Job::Trim(Trim { from: QueueId(0), until: Sequence(0), is_under_way: false }));
         }
     }
 
-    fn do_letters_jobs(&mut self) {
-        while !self.letters.is_reading
-            && let Some(job) = self.letters.jobs.pop_front()
-        {
-            self.do_letters_job(job, None);
+    /// Each that is there; what puts itself behind them waits for the next tick, so that a long one keeps nobody waiting.
+    pub(crate) fn do_letters_jobs(&mut self) {
+        for _ in 0..self.letters.jobs.len() {
+            if self.letters.is_reading {
+                return;
+            }
+            if let Some(job) = self.letters.jobs.pop_front() {
+                self.do_letters_job(job, None);
+            }
         }
     }
 
@@ -94,11 +111,12 @@ impl Broker {
             let progress = match job {
                 Job::Find(find) => self.find_some(find, portion.take()),
                 Job::Act(action) => self.act_or_read(action, portion.take()),
-                Job::Trim => self.trim_some(portion.take()),
+                Job::Trim(trim) => self.trim_some(trim, portion.take()),
             };
             match progress {
                 Progress::Done => {}
                 Progress::Again(job) => next = Some(job),
+                Progress::Later(job) => self.letters.jobs.push_back(job),
                 Progress::Read { job, queue, after, most } => {
                     self.letters.jobs.push_front(job);
                     self.letters.is_reading = true;
@@ -234,45 +252,53 @@ impl Broker {
         Progress::Done
     }
 
-    /// The oldest letters go, as far as they have to.
-    fn trim_some(&mut self, portion: Option<Portion<'_>>) -> Progress {
-        let mut oldest = self.letters.queues.values().copied();
-        let Some(index) = oldest.find(|index| self.sessions[*index as usize].queue.messages() > 0) else {
+    /// The oldest letters go, as far as they have to; of several queues those of the first one first.
+    fn trim_some(&mut self, mut trim: Trim, portion: Option<Portion<'_>>) -> Progress {
+        let Some((queue, index)) = self.letters.queues.range(trim.from..).next().map(|(queue, index)| (*queue, *index))
+        else {
             return Progress::Done;
         };
+        trim.from = queue;
+        let next_queue = |trim: Trim| Progress::Again(Job::Trim(Trim { from: QueueId(queue.0 + 1), ..trim }));
         if let Some(portion) = portion {
             for item in portion.entries {
                 if !self.must_letter_go(item.message.death().map(|death| death.at)) {
-                    return Progress::Done;
+                    return next_queue(trim);
                 }
                 self.end_letter(index, &entry_of(item.clone()), Outcome::Retention);
             }
-            self.nothing_is_stored_before(index, portion.last, portion.end);
-            return Progress::Again(Job::Trim);
+            self.nothing_is_stored_before(index, portion.last, portion.end.then_some(trim.until));
+            return Progress::Later(Job::Trim(Trim { is_under_way: true, ..trim }));
         }
-        if let Some(backlog) = self.sessions[index as usize].queue.backlog.as_ref().filter(|backlog| backlog.unread > 0)
-        {
-            let (after, most) =
-                (backlog.after, if self.has_too_many_letters() { self.config.backlog_messages_max } else { AGE_LOOKS });
-            return Progress::Read { job: Job::Trim, queue: index, after, most };
+        if let Some(until) = self.stored_behind(index, Sequence(0)) {
+            let after =
+                self.sessions[index as usize].queue.backlog.as_ref().map_or(Sequence(0), |backlog| backlog.after);
+            let is_long = trim.is_under_way || self.has_too_many_letters();
+            let most = if is_long { self.config.backlog_messages_max } else { AGE_LOOKS };
+            return Progress::Read { job: Job::Trim(Trim { until, ..trim }), queue: index, after, most };
         }
-        let Some(entry) = self.sessions[index as usize].queue.young.front().cloned() else { return Progress::Done };
-        if !self.must_letter_go(entry.message.death().map(|death| death.at)) {
-            return Progress::Done;
+        for _ in 0..LOOKS_MAX {
+            let Some(entry) = self.sessions[index as usize].queue.young.front().cloned() else {
+                return next_queue(trim);
+            };
+            if !self.must_letter_go(entry.message.death().map(|death| death.at)) {
+                return next_queue(trim);
+            }
+            self.end_letter(index, &entry, Outcome::Retention);
         }
-        self.end_letter(index, &entry, Outcome::Retention);
-        Progress::Again(Job::Trim)
+        Progress::Later(Job::Trim(trim))
     }
 
     fn must_letter_go(&self, died: Option<base::WallMillis>) -> bool {
         self.has_too_many_letters() || died.is_some_and(|at| self.is_letter_old(at))
     }
 
-    /// The oldest stored letters are over, up to this one; all of them, if that is the `end`, whatever was believed.
-    fn nothing_is_stored_before(&mut self, index: SessionIndex, last: Option<Sequence>, end: bool) {
+    /// The oldest stored letters are over, up to this one; all that were stored up to `end`, whatever was believed, if that was
+    /// the end then.
+    fn nothing_is_stored_before(&mut self, index: SessionIndex, last: Option<Sequence>, end: Option<Sequence>) {
         if let Some(backlog) = &mut self.sessions[index as usize].queue.backlog {
             backlog.after = last.unwrap_or(backlog.after).max(backlog.after);
-            if end {
+            if end == Some(backlog.until) {
                 // It stays, for what it skips: the old generation may not have forgotten that yet.
                 (backlog.unread, backlog.unread_bytes) = (0, 0);
             }

@@ -36,7 +36,9 @@ pub(crate) struct Api {
 pub(crate) enum NoAnswer {
     /// The server does not serve now.
     NotServing,
-    /// A shard took no question, or did not answer in time.
+    /// A shard took no question: nothing was done.
+    NotTaken,
+    /// A shard did not answer in time: what was asked may have been done, or be later.
     Late,
 }
 

@@ -263,7 +263,12 @@ impl LetterJson {
             properties: Properties {
                 is_text: self.is_text,
                 content_type: text("content_type", self.content_type)?,
-                response_topic: text("response_topic", self.response_topic)?,
+                response_topic: match text("response_topic", self.response_topic)? {
+                    Some(topic) => {
+                        Some(topic_of(&topic).map_err(|why| format!("response_topic: {why}"))?.as_byte_string().clone())
+                    }
+                    None => None,
+                },
                 correlation_data,
                 user: user?,
             },

@@ -110,7 +110,9 @@ impl From<NoAnswer> for Problem {
         match why {
             NoAnswer::NotServing => Self::new(Kind::NotServing, "the server is starting or stopping"),
             NoAnswer::NotTaken => Self::new(Kind::Busy, "a shard has more to do than it can; nothing was done"),
-            NoAnswer::Late => Self::new(Kind::Unknown, "a shard did not answer in time: what was asked may have been done"),
+            NoAnswer::Late => {
+                Self::new(Kind::Unknown, "a shard did not answer in time: what was asked may have been done")
+            }
         }
     }
 }

@@ -220,9 +220,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_ends_the_count() {
+    fn what_can_not_be_counted_is_refused() {
         for bytes in [&[0x80; 20][..], &[0x12, 0xFF], &[0x13], &[0x12, 0x80], &[0x11, 1, 2], &[0xFF]] {
-            assert_eq!(check::<v1::PublishStreamRequest>(bytes), Ok(()));
+            assert!(check::<v1::PublishStreamRequest>(bytes).is_err(), "{bytes:?}");
         }
+    }
+
+    /// The decoder passes over a group that it does not know; the count ended there, and what followed was not counted.
+    #[test]
+    fn nothing_hides_behind_a_group() {
+        let empty_group = [0xA3, 0x06, 0xA4, 0x06]; // field 100
+        let many = v1::PublishStreamRequest { number: 1, messages: vec![message(0); MESSAGES_MAX + 1] }.encode_to_vec();
+        let bytes = [&empty_group[..], &many].concat();
+        assert!(v1::PublishStreamRequest::decode(&bytes[..]).is_ok(), "the decoder takes it");
+        assert!(check::<v1::PublishStreamRequest>(&bytes).is_err());
     }
 }

@@ -152,6 +152,7 @@ pub(super) async fn requeue(
         return server.act_on_letter(&id, LetterAction::Requeue(Requeue { payload, ttl_seconds })).await;
     };
     // Published first: if we end in between, both are there, and nothing is lost.
+    server.http_caller(peer, &headers, Right::Publish)?;
     let topic = topic_of(&topic).map_err(Problem::bad)?;
     let LetterResult::Letter(report) = server.api.act_on_letter(letter_id(&id)?, LetterAction::Show).await? else {
         return Err(gone());
@@ -169,12 +170,20 @@ pub(super) async fn requeue(
     if let Some(problem) = Problem::of(outcome) {
         return Err(problem);
     }
-    let message_id = match outcome {
-        crate::publication::Outcome::Published { id, .. } => id,
-        _ => None,
+    let crate::publication::Outcome::Published { id: message_id, has_subscribers } = outcome else {
+        return Err(gone());
     };
-    server.api.act_on_letter(letter_id(&id)?, LetterAction::Drop).await?;
-    Ok(done(&id, message_id))
+    if !has_subscribers {
+        return Err(Problem::new(Kind::NoClient, "nobody subscribes to that topic: the letter stays"));
+    }
+    // Not "busy" from here on: it is published.
+    match server.api.act_on_letter(letter_id(&id)?, LetterAction::Drop).await {
+        Ok(LetterResult::Gone) => {
+            Err(Problem::new(Kind::Gone, "published; but somebody was faster with the letter itself"))
+        }
+        Ok(_) => Ok(done(&id, message_id)),
+        Err(_) => Err(Problem::new(Kind::Unknown, "published; the letter may still be there, drop it")),
+    }
 }
 
 pub(super) async fn drop_letter(

@@ -139,7 +139,7 @@ fn each(api: &ApiArgs, choice: &LetterChoice, action: &str, body: &Value) -> Res
         }
     }
     if failed > 0 {
-        bail!("{failed} of {} letters: nothing was done", letters.len());
+        bail!("{failed} of {} letters failed: see above", letters.len());
     }
     Ok(())
 }

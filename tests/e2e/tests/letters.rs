@@ -241,7 +241,6 @@ fn what_is_never_acknowledged_is_given_up() {
     assert_ne!(fresh.id, held.id, "its packet identifier is not free");
     client.acknowledge(Packet::PubAck, held.id).unwrap();
     wait_until("the late answer is counted", || daemon.metric("postroad_counted_total", "late_acknowledgement") >= 1.0);
-
 }
 
 /// What breaks connection after connection is sent `retry.max_attempts` times.

@@ -71,8 +71,8 @@ fn promises_hold_on_two_shards_with_many_credits() {
 #[test]
 fn what_is_refused_is_a_letter_until_somebody_acts_on_it() {
     let total = check(5_000..5_100, |seed| Options { refusals: 400, brings: seed % 3 == 0, ..Options::new(seed) });
-    assert!(total.letters > 1_000 && total.pages > 3_000 && total.brought > 300, "{total:?}");
-    assert!(total.requeued > 100 && total.gone > 1_000, "the operator was too idle: {total:?}");
+    assert!(total.letters > 500 && total.pages > 2_000 && total.brought > 300, "{total:?}");
+    assert!(total.requeued > 80 && total.gone > 500, "the operator was too idle: {total:?}");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn letters_of_a_server_in_memory_are_found_as_long_as_it_runs() {
     let runs = (6_000..6_060).map(|seed| run(options(seed)).unwrap_or_else(|what| panic!("{what}")));
     let total = runs.fold(Report::default(), sum);
     assert_eq!((total.crashes, total.retirements), (0, 0));
-    assert!(total.letters > 600 && total.requeued > 150 && total.gone > 500, "{total:?}");
+    assert!(total.letters > 300 && total.requeued > 50 && total.gone > 250, "{total:?}");
 }
 
 /// A simulator that does not find a planted bug proves nothing.

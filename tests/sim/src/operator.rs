@@ -80,15 +80,17 @@ impl Operator {
     /// Looks at the next page of a shard, if it has got the last one.
     pub fn look(&mut self, shard: usize, clock: u64, letters: &Letters, random: &mut Random) -> Option<Question> {
         let token = self.token();
-        if !self.walks.contains_key(&shard) {
+        let walk = self.walks.entry(shard).or_insert_with(|| {
             let is_free = random.chance(400);
             let sure = if is_free { BTreeSet::new() } else { letters.sure(shard) };
             let filter = LetterFilter { is_leased: is_free.then_some(false), ..LetterFilter::default() };
             let lease_ms = is_free.then(|| 1 + random.below(4_000) as u64);
             let query = LetterQuery { after: None, filter, limit: 0, lease_ms };
-            self.walks.insert(shard, Walk { token: None, query, sure, found: BTreeSet::new(), at: 0 });
+            Walk { token: None, query, sure, found: BTreeSet::new(), at: 0 }
+        });
+        if walk.token.is_some() {
+            return None;
         }
-        let walk = self.walks.get_mut(&shard).filter(|walk| walk.token.is_none())?;
         (walk.token, walk.at, walk.query.limit) = (Some(token), clock, 1 + random.below(4));
         Some(Question::Find { shard, token, query: walk.query.clone() })
     }

@@ -166,7 +166,10 @@ impl World {
     fn set_rules(&mut self, effect: &str) {
         let rules = ["connect", "publish", "subscribe"]
             .map(|action| format!("[[rule]]\nprincipal = \"*\"\naction = \"{action}\"\neffect = \"{effect}\"\n"));
-        self.set_access(&rules.concat());
+        let letters = format!(
+            "[[rule]]\nprincipal = \"*\"\naction = \"subscribe\"\ntopic = \"$dead/#\"\neffect = \"{effect}\"\n"
+        );
+        self.set_access(&(rules.concat() + &letters));
     }
 
     /// Everybody may connect and publish; this one may subscribe to what is below this filter.

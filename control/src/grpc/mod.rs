@@ -148,7 +148,10 @@ impl Grpc {
                 let deadline = call.deadline;
                 request.extensions_mut().insert(call);
                 match shape {
-                    Shape::Unary(_) => self.unary(&server, request, deadline).await.unwrap_or_else(refused),
+                    Shape::Unary(right) => {
+                        let places = right.map(|_| Arc::clone(&self.places));
+                        self.unary(&server, places, request, deadline).await.unwrap_or_else(refused)
+                    }
                     Shape::Stream(_) | Shape::Open => self.routed(request).await,
                 }
             }
@@ -156,10 +159,11 @@ impl Grpc {
         }
     }
 
-    /// With a place of its own, and bounded in time.
+    /// Bounded in time, and with one of these places: what asks for no right, and is small, takes none from those that do.
     async fn unary(
         self,
         server: &Server,
+        places: Option<Arc<Semaphore>>,
         request: hyper::Request<Incoming>,
         deadline: Option<Instant>,
     ) -> Result<Response, Problem> {
@@ -167,8 +171,13 @@ impl Grpc {
         let most = Instant::now() + request_timeout + publish_timeout;
         let deadline = deadline.map_or(most, |deadline| deadline.min(most));
         let busy = || Problem::new(Kind::Busy, "http.connections_max calls are under way; try again");
-        let place = timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await;
-        let _place = place.ok().and_then(Result::ok).ok_or_else(busy)?;
+        let _place = match places {
+            Some(places) => {
+                let place = timeout_at(deadline, places.acquire_owned()).await;
+                Some(place.ok().and_then(Result::ok).ok_or_else(busy)?)
+            }
+            None => None,
+        };
         let late =
             |_| Problem::new(Kind::Timeout, "the call was not done by its deadline: nobody knows what became of it");
         timeout_at(deadline, self.routed(request)).await.map(status::with_reason).map_err(late)

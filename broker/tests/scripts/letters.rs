@@ -898,3 +898,81 @@ fn a_letter_is_told_of_once_it_is_safe() {
         "#]],
     );
 }
+
+/// A portion of one queue was taken for one of the first queue that had letters by then; and where the first queue had only young
+/// ones, those of the second grew old for ever.
+#[test]
+fn each_queue_of_letters_is_kept_within_bounds() {
+    let tune = |config: &mut postroad_broker::Config| config.letters_age_max_ms = 100_000;
+    check(
+        begun(World::new(1, true, tune).open()),
+        "
+        disc 8
+        pub 9 t/0 old qos=1 tag=1
+        ack 1 1 reason=131
+        bring 3
+        crash
+        connect 2 a expiry=6000
+        connect 9 pub
+        at 90000
+        letter 0-0-15 drop
+        pub 9 t/1 young qos=1 tag=1
+        ack 2 1 reason=131
+        at 160000
+        letters
+        stats letters
+        at 300000
+        letters
+        ",
+        expect![[r#"
+            disc 8
+                log 12 Disconnected
+            pub 9 t/0 old qos=1 tag=1
+                log 13 Publish to 1
+                1: deliver t/0 "old" qos=1 tag=1
+                9: published 1 success
+            ack 1 1 reason=131
+                count refused_by_receiver 1
+                log 14 QueueBegin
+                log 15 Transfer 13 Refused
+                log 16 Publish to 1
+            bring 3
+            crash
+                log 17 Disconnected
+            connect 2 a expiry=6000
+                log 18 Connected
+                2: connected present=true
+            connect 9 pub
+                9: connected present=false
+            at 90000
+                read backlog: 3 entries, end=true
+                count session_expired 1
+                count session_ended 1
+                log 19 QueueEnd
+            letter 0-0-15 drop
+                log 20 Settle 15 Dropped
+                done
+            pub 9 t/1 young qos=1 tag=1
+                log 21 Publish to 1
+                2: deliver t/1 "young" qos=1 tag=1
+                9: published 1 success
+            ack 2 1 reason=131
+                count refused_by_receiver 1
+                log 22 Transfer 21 Refused
+            at 160000
+                read backlog: 3 entries, end=true
+                log 23 Settle 1 Retention
+                log 24 Settle 2 Retention
+                log 25 Settle 3 Retention
+            letters
+                letter 0-0-22 t/1 "young" qos=1 of a refused code=131 attempts=1 requeues=0 at 1090000
+                that was all
+            stats letters
+                letters=1 bytes=8
+            at 300000
+                log 26 Settle 22 Retention
+            letters
+                that was all
+        "#]],
+    );
+}

@@ -20,6 +20,7 @@
 //! poison hello       the next crash is that of a server which knows messages with this payload to be poison
 //! moved 1 3          the data comes from 3 shards, of which number 1 had taken what publishers of QoS 2 may repeat
 //! letters [shard=1] [after=0-0-9] [client=a] [topic=t/#] [outcome=refused] [limit=2] [lease=5000] [free] [parked]
+//! bring 3            the next crash finds a second queue of letters, of another shard
 //! letter 0-0-9 show|drop|park|unpark|release|requeue [payload=x] [ttl=60] [note=x]
 //! aside 1 9          sending tag 9 to connection 1 has panicked too often
 //! ```
@@ -290,6 +291,7 @@ impl World {
             "at" => self.advance(arguments.number(0)),
             "crash" => self.crash(),
             "retire" => self.retire(),
+            "bring" => self.bring(arguments.number(0)),
             "moved" => self.moved(ShardId(arguments.number(0) as u16), arguments.number(1) as u16),
             "poison" => self.name_poison(words[0]),
             "stats" if arguments.has("letters") => self.print_letters_stats(),
@@ -494,6 +496,43 @@ impl World {
         for (place, number) in self.shards.iter_mut().zip(0..) {
             let own = ShardId(number);
             place.disk.state.insert(StateKey::Queue(QueueId::of_known_ids(own)), known.records(own));
+        }
+    }
+
+    /// A second queue of letters, stored, as a change of the number of shards may bring: so many, that died now.
+    fn bring(&mut self, count: u64) {
+        let queue = QueueId::new(base::PartitionId(1), 0);
+        let (expiry, at) = (SessionExpiry::NEVER, self.clock().wall);
+        let begin = Record::QueueBegin { queue, owner: base::QueueOwner::Dead, expiry, at };
+        let marks = [0, count].map(|upto| Record::Watermark { queue, upto: Sequence(upto) });
+        let disk = &mut self.shards[0].disk;
+        disk.state.insert(StateKey::Queue(queue), [vec![begin], marks.to_vec()].concat());
+        for number in 1..=count {
+            let death = base::Death {
+                client: "gone".into(),
+                is_push: false,
+                outcome: Outcome::Refused,
+                reason_code: 131,
+                attempts: 1,
+                sent: None,
+                at,
+            };
+            let message = Message {
+                id: MessageId(number.into()),
+                topic: TopicName::new("brought").unwrap(),
+                payload: number.to_string().into(),
+                properties: Default::default(),
+                qos: Qos::AtLeastOnce,
+                retain: false,
+                expires_at: None,
+                publisher: QueueId::NONE,
+                extras: Some(Box::new(base::Extras { death: Some(Box::new(death)), ..Default::default() })),
+            };
+            let qos = Qos::AtLeastOnce;
+            let identifiers = Default::default();
+            let recipient = base::Recipient { queue, qos, retain: false, given: true, identifiers, group: None };
+            let entry = BacklogEntry { sequence: Sequence(number), recipient, message: Arc::new(message) };
+            disk.stored.insert((queue, Sequence(number)), entry);
         }
     }
 

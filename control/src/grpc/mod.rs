@@ -83,6 +83,8 @@ enum Shape {
     Stream(Right),
     /// For everybody, and small.
     Open,
+    /// What is not listed here is not served, whatever the router knows: a new service says who may call it.
+    Unknown,
 }
 
 impl Shape {
@@ -93,7 +95,10 @@ impl Shape {
             MessagesServer::<messages::Service>::NAME => Self::Unary(Some(Right::Publish)),
             ClientsServer::<clients::Service>::NAME => Self::Unary(Some(Right::Clients)),
             AdminServer::<admin::Service>::NAME => Self::Unary(None),
-            _ => Self::Open,
+            "grpc.health.v1.Health"
+            | "grpc.reflection.v1.ServerReflection"
+            | "grpc.reflection.v1alpha.ServerReflection" => Self::Open,
+            _ => Self::Unknown,
         }
     }
 
@@ -101,7 +106,7 @@ impl Shape {
         match self {
             Self::Unary(right) => right,
             Self::Stream(right) => Some(right),
-            Self::Open => None,
+            Self::Open | Self::Unknown => None,
         }
     }
 }
@@ -153,6 +158,7 @@ impl Grpc {
                         self.unary(&server, places, request, deadline).await.unwrap_or_else(refused)
                     }
                     Shape::Stream(_) | Shape::Open => self.routed(request).await,
+                    Shape::Unknown => unknown_method(),
                 }
             }
             Err(problem) => refused(problem),

@@ -91,7 +91,9 @@ fn count(mut bytes: &[u8], fields: &[Field], left: &mut usize) -> Option<usize> 
         if let Some(field) = fields.iter().find(|field| field.number == number) {
             own += 1;
             *left -= 1;
-            count(value, field.fields, left)?;
+            if !field.fields.is_empty() {
+                count(value, field.fields, left)?; // else it is text, or bytes
+            }
         }
     }
     Some(own)
@@ -207,6 +209,16 @@ mod tests {
         assert!(super::check::<v1::PublishManyRequest>(&topics.encode_to_vec()).is_err());
         let one = v1::PublishRequest { message: Some(message(ENTRIES_MAX)) };
         assert!(super::check::<v1::PublishRequest>(&one.encode_to_vec()).is_err());
+    }
+
+    /// A topic was counted as if it were a message: every request with one was refused.
+    #[test]
+    fn what_is_as_it_should_be_passes() {
+        let message = v1::Message { topic: "kitchen/news".into(), ..message(3) };
+        let many = v1::PublishManyRequest { messages: vec![message.clone(); 2], topics: vec!["log/orders".into(); 3] };
+        assert_eq!(check::<v1::PublishManyRequest>(&many.encode_to_vec()), Ok(()));
+        let one = v1::PublishRequest { message: Some(message) };
+        assert_eq!(check::<v1::PublishRequest>(&one.encode_to_vec()), Ok(()));
     }
 
     /// A payload may hold anything: what looks like a list there is none.

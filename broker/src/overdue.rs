@@ -22,7 +22,8 @@ use postroad_base as base;
 use crate::api::Counted;
 use crate::broker::Broker;
 use crate::gate::Waiter;
-use crate::queue::{Attempts, Entry, Slot, State};
+use crate::letters::Ends;
+use crate::queue::{Attempts, Slot, State};
 use crate::session::{ConnectionIndex, SessionIndex};
 
 /// Connections that one tick looks at.
@@ -169,7 +170,9 @@ impl Broker {
         let first_sent = slot.first_sent;
         session.queue.bytes -= entry.size().min(session.queue.bytes);
         session.queue.note_sends(sequence, first_sent);
-        self.keep_letter(index, &entry, outcome);
+        if self.is_letter(&entry, outcome) {
+            self.make_letter(index, &entry, outcome, 0, Ends::Later);
+        }
         self.sessions[index as usize].queue.forget_attempts(sequence);
         if logged {
             self.append(Record::Received { queue, sequence });
@@ -216,13 +219,6 @@ impl Broker {
             connection.unacknowledged -= 1;
         }
         self.pump_connection(place);
-    }
-
-    /// A letter of what goes on living as a release.
-    fn keep_letter(&mut self, index: SessionIndex, entry: &Entry, outcome: Outcome) {
-        if self.is_letter(entry, outcome) {
-            self.make_letter(index, entry, outcome, 0, crate::letters::Ends::Later);
-        }
     }
 }
 

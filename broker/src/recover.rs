@@ -110,7 +110,7 @@ impl Broker {
                 session.queue.set_attempts(sequence, Attempts { count: attempts, first, last });
             }
             Record::Park { sequence, at, note, .. } => {
-                self.letters.replay_park(LetterId { queue, sequence }, note.map(|note| Parked { at, note }));
+                self.letters.set_parked(LetterId { queue, sequence }, note.map(|note| Parked { at, note }));
             }
             Record::QueueEnd { .. } => self.replay_end(index),
             _ => unreachable!("it names no session's queue"),

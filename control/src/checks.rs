@@ -1,4 +1,4 @@
-//! How much a caller may ask to publish at once, and how surely, whatever the transport.
+//! How much a caller may ask for at once, and how surely it is published, whatever the transport.
 
 use postroad_base::Qos;
 pub(crate) use postroad_proto::MESSAGES_MAX;
@@ -6,6 +6,9 @@ pub(crate) use postroad_proto::MESSAGES_MAX;
 use crate::problem::{Kind, Problem};
 use crate::publication::Publication;
 
+/// Clients or letters of one answer, if nothing else is said, and at most.
+pub(crate) const LIMIT: usize = 100;
+pub(crate) const LIMIT_MAX: usize = 1_000;
 /// How much larger than its body a request may be, once each topic has its message.
 const SPREAD_MAX: usize = 8;
 

@@ -4,10 +4,6 @@ use bytestring::ByteString;
 use postroad_base::ShardId;
 use serde::Serialize;
 
-/// Clients of one answer, if nothing else is said, and at most.
-pub(crate) const LIMIT: usize = 100;
-pub(crate) const LIMIT_MAX: usize = 1_000;
-
 /// A client as it is now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClientReport {

@@ -11,7 +11,7 @@ use postroad_base::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::publication::{Properties, base64_of, checked, topic_of};
+use crate::publication::{GivenProperties, Properties, base64_of, checked, topic_of};
 
 /// A letter, with what travelled with its message.
 #[derive(Clone, Debug, PartialEq)]
@@ -224,6 +224,7 @@ impl LetterJson {
             is_leased: *is_leased,
         })
     }
+
     /// As it is imported: anything that MQTT can't carry is refused.
     pub fn import(self) -> Result<ImportedLetter, String> {
         let id = |name: &str, text: Option<String>| {
@@ -233,22 +234,19 @@ impl LetterJson {
             };
             text.map(parse).transpose()
         };
-        let text = |name: &str, text: Option<String>| text.map(|text| checked(name, text)).transpose();
         let payload = match (self.payload, self.payload_base64) {
             (Some(text), None) => text.into(),
             (None, Some(text)) => base64_of(&text)?,
             (None, None) => Bytes::new(),
             (Some(_), Some(_)) => return Err("give one of payload and payload_base64".into()),
         };
-        let correlation_data = self.correlation_data_base64.as_deref().map(base64_of).transpose()?;
-        if correlation_data.as_ref().is_some_and(|data| data.len() > usize::from(u16::MAX)) {
-            return Err("correlation_data_base64 has more than 65,535 bytes".into());
-        }
-        let user: Result<Vec<_>, String> = self
-            .properties
-            .into_iter()
-            .map(|(name, value)| Ok((checked("a property", name)?, checked("a property", value)?)))
-            .collect();
+        let properties = GivenProperties {
+            is_text: self.is_text,
+            content_type: self.content_type,
+            response_topic: self.response_topic,
+            correlation_data: self.correlation_data_base64.as_deref().map(base64_of).transpose()?,
+            user: self.properties,
+        };
         let outcome =
             Outcome::from_name(&self.reason).ok_or_else(|| format!("there is no reason {:?}", self.reason))?;
         let sent = self.first_sent_unix_ms.zip(self.last_sent_unix_ms);
@@ -260,18 +258,7 @@ impl LetterJson {
             payload,
             qos: Qos::from_number(self.qos).filter(|qos| qos.is_acknowledged()).ok_or("qos must be 1 or 2")?,
             retain: self.retain,
-            properties: Properties {
-                is_text: self.is_text,
-                content_type: text("content_type", self.content_type)?,
-                response_topic: match text("response_topic", self.response_topic)? {
-                    Some(topic) => {
-                        Some(topic_of(&topic).map_err(|why| format!("response_topic: {why}"))?.as_byte_string().clone())
-                    }
-                    None => None,
-                },
-                correlation_data,
-                user: user?,
-            },
+            properties: properties.checked()?,
             death: Death {
                 client: ClientId(checked("client", self.client)?),
                 is_push: self.is_push,

@@ -72,6 +72,36 @@ pub struct Properties {
     pub user: Vec<(ByteString, ByteString)>,
 }
 
+/// Properties as a caller gave them.
+#[derive(Debug, Default)]
+pub(crate) struct GivenProperties {
+    pub is_text: bool,
+    pub content_type: Option<String>,
+    pub response_topic: Option<String>,
+    pub correlation_data: Option<Bytes>,
+    pub user: Vec<(String, String)>,
+}
+
+impl GivenProperties {
+    /// As MQTT can carry them; else why not.
+    pub fn checked(self) -> Result<Properties, String> {
+        let Self { is_text, content_type, response_topic, correlation_data, user } = self;
+        let text = |name: &str, text: Option<String>| text.map(|text| checked(name, text)).transpose();
+        let response_topic = text("response_topic", response_topic)?;
+        if let Some(topic) = &response_topic {
+            topic_of(topic).map_err(|why| format!("response_topic: {why}"))?;
+        }
+        if correlation_data.as_ref().is_some_and(|data| data.len() > TEXT_BYTES_MAX) {
+            return Err(format!("correlation_data has more than {TEXT_BYTES_MAX} bytes"));
+        }
+        let pairs = user.into_iter();
+        let user: Result<_, String> =
+            pairs.map(|(name, value)| Ok((checked("a property", name)?, checked("a property", value)?))).collect();
+        let content_type = text("content_type", content_type)?;
+        Ok(Properties { is_text, content_type, response_topic, correlation_data, user: user? })
+    }
+}
+
 impl Publication {
     /// How many bytes it takes, about.
     pub fn bytes(&self) -> usize {
@@ -89,7 +119,7 @@ impl Properties {
 }
 
 /// Longest text and binary that MQTT has (version 5, sections 1.5.4 and 1.5.6).
-pub(crate) const TEXT_BYTES_MAX: usize = u16::MAX as usize;
+const TEXT_BYTES_MAX: usize = u16::MAX as usize;
 pub(crate) fn topic_of(topic: &str) -> Result<TopicName, String> {
     TopicName::new(topic).map_err(|error| format!("topic {:?}: {error}", excerpt(topic)))
 }

@@ -113,19 +113,13 @@ impl Broker {
             return LetterAnswer::QueueFull;
         }
         let (new_id, message) = (message.id, Arc::new(message));
-        let recipient = Recipient {
-            queue: to.id,
-            qos: entry.qos,
-            retain: entry.retain,
-            given: true, // no publisher repeats it
-            identifiers: entry.identifiers.clone(),
-            group: None,
-        };
+        let mut delivery = Entry { message: Arc::clone(&message), stored: false, dup: false, ..entry.clone() };
+        let recipient = Recipient { given: true, ..delivery.recipient(to.id) }; // no publisher repeats it
         let (is_kept, LetterId { queue, sequence: of }) = (to.logged, id);
         self.take_letter(index, entry);
         let outcome = Outcome::Requeued;
-        let sequence = if is_kept {
-            let (message, recipients) = (Arc::clone(&message), vec![recipient]);
+        delivery.sequence = if is_kept {
+            let recipients = vec![recipient];
             self.append(Record::Transfer { queue, sequence: of, outcome, message, recipients })
         } else {
             if self.config.durable {
@@ -134,12 +128,7 @@ impl Broker {
             self.position()
         };
         self.note_ended(index, of, entry.stored, outcome);
-        let identifiers = entry.identifiers.clone();
-        let (qos, retain) = (entry.qos, entry.retain);
-        self.arrive(
-            target,
-            Entry { sequence, message, identifiers, qos, retain, dup: false, stored: false, group: None },
-        );
+        self.arrive(target, delivery);
         LetterAnswer::Done(Some(new_id))
     }
 

@@ -80,8 +80,8 @@ impl Letters {
         !self.announcements.is_empty() || (!self.jobs.is_empty() && !self.is_reading)
     }
 
-    /// Recovery.
-    pub fn replay_park(&mut self, id: LetterId, parked: Option<Parked>) {
+    /// It waits for a human, or no more.
+    pub fn set_parked(&mut self, id: LetterId, parked: Option<Parked>) {
         match parked {
             Some(parked) => self.parked.insert(id, parked),
             None => self.parked.remove(&id),
@@ -137,34 +137,14 @@ impl Broker {
         reason_code: u8,
         ends: Ends,
     ) {
-        let letters = self.letters_queue();
         let message = self.letter_of(index, entry, outcome, reason_code);
-        let to = &self.sessions[letters as usize];
-        let recipient = Recipient {
-            queue: to.id,
-            qos: entry.qos,
-            retain: entry.retain,
-            given: true, // whoever published it does not care
-            identifiers: entry.identifiers.clone(),
-            group: None,
-        };
-        let (letters_queue, from) = (to.id, &self.sessions[index as usize]);
-        let sequence = if from.logged && ends == Ends::WithIt {
-            let (queue, sequence, message) = (from.id, entry.sequence, Arc::clone(&message));
-            self.append(Record::Transfer { queue, sequence, outcome, message, recipients: vec![recipient] })
-        } else if self.config.durable {
-            self.append(Record::Publish { message: Arc::clone(&message), recipients: vec![recipient] })
-        } else {
-            self.position()
-        };
+        let from = &self.sessions[index as usize];
+        let ended = (from.logged && ends == Ends::WithIt).then_some((from.id, entry.sequence, outcome));
+        let letter = Entry { message: Arc::clone(&message), stored: false, dup: false, group: None, ..entry.clone() };
+        let (letters, id) = self.add_letter(letter, ended);
         if ends == Ends::WithIt {
             self.note_ended(index, entry.sequence, entry.stored, outcome);
         }
-        self.add_letter(
-            letters,
-            Entry { sequence, message: Arc::clone(&message), stored: false, dup: false, group: None, ..entry.clone() },
-        );
-        let id = LetterId { queue: letters_queue, sequence };
         if message.requeues() >= self.config.requeues_max {
             let note = format!("died again after {} requeues", message.requeues());
             self.park(letters, id, Some(note.into()));
@@ -190,21 +170,9 @@ impl Broker {
         if let Some(death) = Arc::make_mut(&mut message).extras.as_mut().and_then(|extras| extras.death.as_mut()) {
             death.at = death.at.min(now); // else it would keep what is behind it for ever
         }
-        let letters = self.letters_queue();
-        let queue = self.sessions[letters as usize].id;
-        let (qos, retain) = (message.qos, message.retain);
-        let recipient = Recipient { queue, qos, retain, given: true, identifiers: SmallVec::new(), group: None };
-        let sequence = if self.config.durable {
-            self.append(Record::Publish { message: Arc::clone(&message), recipients: vec![recipient] })
-        } else {
-            self.position()
-        };
-        let identifiers = SmallVec::new();
-        self.add_letter(
-            letters,
-            Entry { sequence, message, identifiers, qos, retain, dup: false, stored: false, group: None },
-        );
-        let id = LetterId { queue, sequence };
+        let (qos, retain, identifiers, sequence) = (message.qos, message.retain, SmallVec::new(), Sequence(0));
+        let letter = Entry { sequence, message, identifiers, qos, retain, dup: false, stored: false, group: None };
+        let (letters, id) = self.add_letter(letter, None);
         if note.is_some() {
             self.park(letters, id, note);
         }
@@ -268,10 +236,29 @@ impl Broker {
         index
     }
 
-    fn add_letter(&mut self, letters: SessionIndex, entry: Entry) {
-        self.sessions[letters as usize].queue.push(entry);
+    /// Writes a letter down, with the delivery of which it is the end, if there is one, and keeps it. Its sequence is given here.
+    fn add_letter(
+        &mut self,
+        mut letter: Entry,
+        ended: Option<(QueueId, Sequence, Outcome)>,
+    ) -> (SessionIndex, LetterId) {
+        let letters = self.letters_queue();
+        let to = self.sessions[letters as usize].id;
+        // No publisher repeats it, and no other shard cares.
+        let recipients = vec![Recipient { given: true, ..letter.recipient(to) }];
+        let message = Arc::clone(&letter.message);
+        letter.sequence = match ended {
+            Some((queue, sequence, outcome)) => {
+                self.append(Record::Transfer { queue, sequence, outcome, message, recipients })
+            }
+            None if self.config.durable => self.append(Record::Publish { message, recipients }),
+            None => self.position(),
+        };
+        let id = LetterId { queue: to, sequence: letter.sequence };
+        self.sessions[letters as usize].queue.push(letter);
         self.mark_dirty(letters);
         self.sweep_letters_later();
+        (letters, id)
     }
 
     /// Tells who has subscribed to it, once it is safe. A letter of which nobody was told before a crash is found by whoever looks.
@@ -316,7 +303,7 @@ impl Broker {
             self.append(Record::Park { queue, sequence, at, note: note.clone() });
         }
         self.mark_dirty(letters);
-        self.letters.replay_park(id, note.map(|note| Parked { at, note }));
+        self.letters.set_parked(id, note.map(|note| Parked { at, note }));
     }
 
     /// Above the bounds the oldest go.

@@ -7,9 +7,8 @@ use postroad_proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::Call;
-use crate::clients::{
-    ClientReport, ClientsCursor, ClientsFilter, LIMIT, LIMIT_MAX, QueueReport, RegistrationReport, SessionReport,
-};
+use crate::checks::{LIMIT, LIMIT_MAX};
+use crate::clients::{ClientReport, ClientsCursor, ClientsFilter, QueueReport, RegistrationReport, SessionReport};
 use crate::problem::Problem;
 use crate::shared::Server;
 

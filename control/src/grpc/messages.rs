@@ -24,7 +24,7 @@ use super::{Call, status};
 use crate::api::Pending;
 use crate::checks::{check_spread, qos_of};
 use crate::problem::{Kind, Problem};
-use crate::publication::{Outcome, Properties, Publication, TEXT_BYTES_MAX, checked, topic_of};
+use crate::publication::{GivenProperties, Outcome, Publication, topic_of};
 use crate::server::Phase;
 use crate::shared::Server;
 
@@ -152,25 +152,14 @@ fn checked_publication(message: v1::Message) -> Result<Publication, String> {
         Some(Content::PayloadText(text)) => (text.into(), true),
         None => (bytes::Bytes::new(), false),
     };
-    let text = |name: &str, text: Option<String>| text.map(|text| checked(name, text)).transpose();
-    let response_topic = text("response_topic", response_topic)?;
-    if let Some(topic) = &response_topic {
-        topic_of(topic).map_err(|why| format!("response_topic: {why}"))?;
-    }
-    if correlation_data.as_ref().is_some_and(|data| data.len() > TEXT_BYTES_MAX) {
-        return Err(format!("correlation_data has more than {TEXT_BYTES_MAX} bytes"));
-    }
-    let user: Result<Vec<_>, String> = properties
-        .into_iter()
-        .map(|v1::Property { name, value }| Ok((checked("a property", name)?, checked("a property", value)?)))
-        .collect();
-    let properties = Properties {
+    let properties = GivenProperties {
         is_text,
-        content_type: text("content_type", content_type)?,
+        content_type,
         response_topic,
         correlation_data: correlation_data.map(Into::into),
-        user: user?,
+        user: properties.into_iter().map(|v1::Property { name, value }| (name, value)).collect(),
     };
+    let properties = properties.checked()?;
     let (topic, qos) = (topic_of(&topic)?, qos_of(qos)?);
     Ok(Publication { topic, payload, qos, retain, ttl_seconds, properties: properties.into() })
 }

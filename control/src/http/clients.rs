@@ -10,8 +10,8 @@ use axum::response::Response;
 use postroad_base::ShardId;
 use serde::Deserialize;
 
-use super::json_page;
-use crate::clients::{ClientsCursor, ClientsFilter, LIMIT, LIMIT_MAX};
+use super::{cursor_of, json_page, limit_of};
+use crate::clients::{ClientsCursor, ClientsFilter};
 use crate::problem::Problem;
 use crate::shared::{Peer, Server};
 use crate::tokens::Right;
@@ -48,13 +48,8 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     server.http_caller(peer, &headers, Right::Clients)?;
     let Query(wanted) = wanted.map_err(|error| Problem::bad(error.body_text()))?;
-    let limit = wanted.limit.unwrap_or(LIMIT);
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        return Err(Problem::bad(format!("limit must be 1 to {LIMIT_MAX}")));
-    }
-    let after = wanted.after.as_deref().map(ClientsCursor::parse);
-    let after = after.map(|cursor| cursor.ok_or_else(|| Problem::bad("after must be what a page before gave as next")));
-    let after = after.transpose()?;
+    let limit = limit_of(wanted.limit)?;
+    let after = cursor_of(wanted.after.as_deref(), ClientsCursor::parse)?;
     let filter = ClientsFilter {
         connected: wanted.connected,
         user: wanted.user.map(Into::into),

@@ -5,24 +5,24 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::Response;
 use postroad_base::{
-    LetterAction, LetterFilter, LetterId, Outcome, ReasonCode, Requeue, ShardId, TopicFilter, WallMillis,
+    LetterAction, LetterFilter, LetterId, LetterIdError, MessageId, Outcome, ReasonCode, Requeue, ShardId, TopicFilter,
+    TopicName, WallMillis,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::json_page;
+use super::{cursor_of, json_page, limit_of};
 use crate::letters::{LetterJson, LetterResult, LettersCursor};
 use crate::problem::{Kind, Problem};
-use crate::publication::{Publication, base64_of, checked, topic_of};
+use crate::publication::Outcome::Published;
+use crate::publication::{Caller, Publication, base64_of, checked, topic_of};
 use crate::shared::{Peer, Server};
 use crate::tokens::Right;
 
-/// Letters of one answer, if nothing else is said, and at most.
-const LIMIT: usize = 100;
-const LIMIT_MAX: usize = 1_000;
 /// How long a lease is, if nothing else is said, and at most, in seconds.
 const LEASE_SECONDS: u64 = 60;
 const LEASE_SECONDS_MAX: u64 = 86_400;
@@ -78,14 +78,6 @@ impl Wanted {
             is_leased: self.leased,
         })
     }
-
-    fn limit(&self) -> Result<usize, Problem> {
-        let limit = self.limit.unwrap_or(LIMIT);
-        if !(1..=LIMIT_MAX).contains(&limit) {
-            return Err(Problem::bad(format!("limit must be 1 to {LIMIT_MAX}")));
-        }
-        Ok(limit)
-    }
 }
 
 pub(super) async fn list(
@@ -122,111 +114,66 @@ pub(super) async fn lease(
     server.letters(&wanted, filter, Some(seconds * 1000)).await
 }
 
-pub(super) async fn show(
-    State(server): State<Arc<Server>>,
-    Extension(peer): Extension<Peer>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    server.http_caller(peer, &headers, Right::DeadLetters)?;
-    server.act_on_letter(&id, LetterAction::Show).await
+/// The letter that a path names, for a caller who may act on it.
+pub(super) struct Named {
+    server: Arc<Server>,
+    caller: Caller,
+    id: LetterId,
+}
+
+impl FromRequestParts<Arc<Server>> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, Problem> {
+        let peer = *parts.extensions.get::<Peer>().expect("every request has the peer of its connection");
+        let caller = server.http_caller(peer, &parts.headers, Right::DeadLetters)?;
+        let id = Path::<String>::from_request_parts(parts, server).await;
+        let Path(id) = id.map_err(|error| Problem::bad(error.body_text()))?;
+        let id = id.parse().map_err(|error: LetterIdError| Problem::bad(error.to_string()))?;
+        Ok(Self { server: Arc::clone(server), caller, id })
+    }
+}
+
+pub(super) async fn show(named: Named) -> Result<Response, Problem> {
+    named.act(LetterAction::Show).await
 }
 
 /// To its client again; or, with a topic, to whoever subscribes to that.
 pub(super) async fn requeue(
-    State(server): State<Arc<Server>>,
+    named: Named,
     Extension(peer): Extension<Peer>,
-    Path(id): Path<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let caller = server.http_caller(peer, &headers, Right::DeadLetters)?;
-    let Again { topic, payload, payload_base64, ttl_seconds } = server.json_or_default(body).await?;
+    let Again { topic, payload, payload_base64, ttl_seconds } = named.server.json_or_default(body).await?;
     let payload = match (payload, payload_base64) {
         (Some(_), Some(_)) => return Err(Problem::bad("give one of payload and payload_base64")),
         (Some(text), None) => Some(text.into()),
         (None, Some(text)) => Some(base64_of(&text).map_err(Problem::bad)?),
         (None, None) => None,
     };
-    let Some(topic) = topic else {
-        return server.act_on_letter(&id, LetterAction::Requeue(Requeue { payload, ttl_seconds })).await;
-    };
-    // Published first: if we end in between, both are there, and nothing is lost.
-    server.http_caller(peer, &headers, Right::Publish)?;
-    let topic = topic_of(&topic).map_err(Problem::bad)?;
-    let LetterResult::Letter(report) = server.api.act_on_letter(letter_id(&id)?, LetterAction::Show).await? else {
-        return Err(gone());
-    };
-    let message = &report.letter.message;
-    let publication = Publication {
-        topic,
-        payload: payload.unwrap_or_else(|| message.payload.clone()),
-        qos: report.letter.qos,
-        retain: false,
-        ttl_seconds,
-        properties: Arc::clone(&report.properties),
-    };
-    let outcome = server.api.publish(&caller, vec![publication], server.api.publish_deadline()).await[0];
-    if let Some(problem) = Problem::of(outcome) {
-        return Err(problem);
-    }
-    let crate::publication::Outcome::Published { id: message_id, has_subscribers } = outcome else {
-        return Err(gone());
-    };
-    if !has_subscribers {
-        return Err(Problem::new(Kind::NoClient, "nobody subscribes to that topic: the letter stays"));
-    }
-    // Not "busy" from here on: it is published.
-    match server.api.act_on_letter(letter_id(&id)?, LetterAction::Drop).await {
-        Ok(LetterResult::Gone) => {
-            Err(Problem::new(Kind::Gone, "published; but somebody was faster with the letter itself"))
-        }
-        Ok(_) => Ok(done(&id, message_id)),
-        Err(_) => Err(Problem::new(Kind::Unknown, "published; the letter may still be there, drop it")),
-    }
+    let requeue = Requeue { payload, ttl_seconds };
+    let Some(topic) = topic else { return named.act(LetterAction::Requeue(requeue)).await };
+    named.server.http_caller(peer, &headers, Right::Publish)?;
+    named.publish(topic_of(&topic).map_err(Problem::bad)?, requeue).await
 }
 
-pub(super) async fn drop_letter(
-    State(server): State<Arc<Server>>,
-    Extension(peer): Extension<Peer>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    server.http_caller(peer, &headers, Right::DeadLetters)?;
-    server.act_on_letter(&id, LetterAction::Drop).await
+pub(super) async fn drop_letter(named: Named) -> Result<Response, Problem> {
+    named.act(LetterAction::Drop).await
 }
 
-pub(super) async fn park(
-    State(server): State<Arc<Server>>,
-    Extension(peer): Extension<Peer>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    server.http_caller(peer, &headers, Right::DeadLetters)?;
-    let Note { note } = server.json_or_default(body).await?;
+pub(super) async fn park(named: Named, body: Body) -> Result<Response, Problem> {
+    let Note { note } = named.server.json_or_default(body).await?;
     let note = checked("note", note).map_err(Problem::bad)?;
-    server.act_on_letter(&id, LetterAction::Park { note }).await
+    named.act(LetterAction::Park { note }).await
 }
 
-pub(super) async fn unpark(
-    State(server): State<Arc<Server>>,
-    Extension(peer): Extension<Peer>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    server.http_caller(peer, &headers, Right::DeadLetters)?;
-    server.act_on_letter(&id, LetterAction::Unpark).await
+pub(super) async fn unpark(named: Named) -> Result<Response, Problem> {
+    named.act(LetterAction::Unpark).await
 }
 
-pub(super) async fn release(
-    State(server): State<Arc<Server>>,
-    Extension(peer): Extension<Peer>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    server.http_caller(peer, &headers, Right::DeadLetters)?;
-    server.act_on_letter(&id, LetterAction::Release).await
+pub(super) async fn release(named: Named) -> Result<Response, Problem> {
+    named.act(LetterAction::Release).await
 }
 
 /// A letter as `list` shows it, from another server or from a file: it is kept as a new one.
@@ -241,31 +188,20 @@ pub(super) async fn import(
     let letter: LetterJson = serde_json::from_slice(&body).map_err(|error| Problem::bad(error.to_string()))?;
     let import = letter.import().map_err(Problem::bad)?;
     match server.api.import_letter(import).await? {
-        Some(id) => Ok(done(&id.to_string(), None)),
+        Some(id) => Ok(done(id, None)),
         None => Err(Problem::new(Kind::NoStorage, "the disk is full, or dead_letters.max is 0")),
     }
 }
 
-impl Server {
-    async fn letters(&self, wanted: &Wanted, filter: LetterFilter, lease_ms: Option<u64>) -> Result<Response, Problem> {
-        let limit = wanted.limit()?;
-        let after = wanted.after.as_deref().map(LettersCursor::parse);
-        let after =
-            after.map(|cursor| cursor.ok_or_else(|| Problem::bad("after must be what a page before gave as next")));
-        let from = after.transpose()?.unwrap_or(LettersCursor::first_of(ShardId(0)));
-        let (letters, next) = self.api.letters(&filter, from, limit, lease_ms).await?;
-        let letters: Vec<LetterJson> = letters.iter().filter_map(LetterJson::of).collect();
-        Ok(json_page(&serde_json::json!({ "letters": letters, "next": next.map(LettersCursor::text) })))
-    }
-
-    async fn act_on_letter(&self, id: &str, action: LetterAction) -> Result<Response, Problem> {
+impl Named {
+    async fn act(&self, action: LetterAction) -> Result<Response, Problem> {
         let is_change = !matches!(action, LetterAction::Show);
-        let result = self.api.act_on_letter(letter_id(id)?, action).await?;
+        let result = self.server.api.act_on_letter(self.id, action).await?;
         if is_change {
-            tracing::debug!(letter = id, ?result, "a dead letter was acted on through the API");
+            tracing::debug!(letter = %self.id, ?result, "a dead letter was acted on through the API");
         }
         match result {
-            LetterResult::Done(message_id) => Ok(done(id, message_id)),
+            LetterResult::Done(message_id) => Ok(done(self.id, message_id)),
             LetterResult::Letter(report) => LetterJson::of(&report).map(|json| json_page(&json)).ok_or_else(gone),
             LetterResult::Gone => Err(gone()),
             LetterResult::NoClient => Err(Problem::new(
@@ -278,6 +214,49 @@ impl Server {
         }
     }
 
+    /// To whoever subscribes to this topic. Published first: if we end in between, both are there, and nothing is lost.
+    async fn publish(&self, topic: TopicName, requeue: Requeue) -> Result<Response, Problem> {
+        let Self { server, caller, id } = self;
+        let LetterResult::Letter(report) = server.api.act_on_letter(*id, LetterAction::Show).await? else {
+            return Err(gone());
+        };
+        let publication = Publication {
+            topic,
+            payload: requeue.payload.unwrap_or_else(|| report.letter.message.payload.clone()),
+            qos: report.letter.qos,
+            retain: false,
+            ttl_seconds: requeue.ttl_seconds,
+            properties: Arc::clone(&report.properties),
+        };
+        let outcome = server.api.publish(caller, vec![publication], server.api.publish_deadline()).await[0];
+        let message_id = match (Problem::of(outcome), outcome) {
+            (None, Published { id, has_subscribers: true }) => id,
+            (Some(problem), _) => return Err(problem),
+            (None, _) => {
+                return Err(Problem::new(Kind::NoClient, "nobody subscribes to that topic: the letter stays"));
+            }
+        };
+        // Not "busy" from here on: it is published.
+        match server.api.act_on_letter(*id, LetterAction::Drop).await {
+            Ok(LetterResult::Gone) => {
+                Err(Problem::new(Kind::Gone, "published; but somebody was faster with the letter itself"))
+            }
+            Ok(_) => Ok(done(*id, message_id)),
+            Err(_) => Err(Problem::new(Kind::Unknown, "published; the letter may still be there, drop it")),
+        }
+    }
+}
+
+impl Server {
+    async fn letters(&self, wanted: &Wanted, filter: LetterFilter, lease_ms: Option<u64>) -> Result<Response, Problem> {
+        let limit = limit_of(wanted.limit)?;
+        let from = cursor_of(wanted.after.as_deref(), LettersCursor::parse)?;
+        let from = from.unwrap_or(LettersCursor::first_of(ShardId(0)));
+        let (letters, next) = self.api.letters(&filter, from, limit, lease_ms).await?;
+        let letters: Vec<LetterJson> = letters.iter().filter_map(LetterJson::of).collect();
+        Ok(json_page(&serde_json::json!({ "letters": letters, "next": next.map(LettersCursor::text) })))
+    }
+
     /// An empty body means nothing special.
     async fn json_or_default<T: DeserializeOwned + Default>(&self, body: Body) -> Result<T, Problem> {
         let body = self.whole(body).await?;
@@ -288,14 +267,10 @@ impl Server {
     }
 }
 
-fn letter_id(text: &str) -> Result<LetterId, Problem> {
-    text.parse().map_err(|error: postroad_base::LetterIdError| Problem::bad(error.to_string()))
-}
-
 fn gone() -> Problem {
     Problem::new(Kind::Gone, "there is no such letter (any more)")
 }
 
-fn done(id: &str, message_id: Option<postroad_base::MessageId>) -> Response {
-    json_page(&serde_json::json!({ "id": id, "message_id": message_id.map(|id| id.to_string()) }))
+fn done(id: LetterId, message_id: Option<MessageId>) -> Response {
+    json_page(&serde_json::json!({ "id": id.to_string(), "message_id": message_id.map(|id| id.to_string()) }))
 }

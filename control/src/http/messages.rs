@@ -28,7 +28,7 @@ use tokio::time::timeout;
 use super::json_page;
 use crate::checks::{MESSAGES_MAX, check_spread, qos_of};
 use crate::problem::{Kind, Problem};
-use crate::publication::{Caller, Outcome, Properties, Publication, TEXT_BYTES_MAX, base64_of, checked, topic_of};
+use crate::publication::{Caller, GivenProperties, Outcome, Properties, Publication, base64_of, checked, topic_of};
 use crate::shared::{Peer, Server};
 use crate::tokens::Right;
 
@@ -342,25 +342,14 @@ fn plain(line: Line, kind: Option<&str>, payload: Bytes) -> Result<Publication, 
 fn publications(message: Message<'_>) -> Result<Vec<Publication>, String> {
     let qos = qos_of(message.qos.map(u32::from))?;
     let (payload, is_text, kind) = payload_of(&message)?;
-    let text = |name: &str, text: Option<String>| text.map(|text| checked(name, text)).transpose();
-    let correlation_data = message.correlation_data_base64.as_deref().map(base64_of).transpose()?;
-    if correlation_data.as_ref().is_some_and(|data| data.len() > TEXT_BYTES_MAX) {
-        return Err(format!("correlation_data_base64 has more than {TEXT_BYTES_MAX} bytes"));
-    }
-    let response_topic = text("response_topic", message.response_topic)?;
-    if let Some(topic) = &response_topic {
-        topic_of(topic).map_err(|why| format!("response_topic: {why}"))?;
-    }
-    let pairs = message.properties.0.into_iter();
-    let user: Result<Vec<_>, String> =
-        pairs.map(|(name, value)| Ok((checked("a property", name)?, checked("a property", value)?))).collect();
-    let properties = Arc::new(Properties {
+    let properties = GivenProperties {
         is_text,
-        content_type: text("content_type", message.content_type)?.or(kind.map(Into::into)),
-        response_topic,
-        correlation_data,
-        user: user?,
-    });
+        content_type: message.content_type.or(kind.map(Into::into)),
+        response_topic: message.response_topic,
+        correlation_data: message.correlation_data_base64.as_deref().map(base64_of).transpose()?,
+        user: message.properties.0,
+    };
+    let properties = Arc::new(properties.checked()?);
     let topics = match (message.topic, message.topics) {
         (Some(topic), None) => vec![topic],
         (None, Some(Few(topics))) if !topics.is_empty() => topics,

@@ -21,6 +21,7 @@ use serde::Serialize;
 use tokio::net::TcpStream;
 use tower::ServiceExt;
 
+use crate::checks::{LIMIT, LIMIT_MAX};
 use crate::listener::{Figures, Protocol, serve_to_its_end};
 use crate::problem::{Kind, Problem};
 use crate::shared::{Peer, Server};
@@ -93,6 +94,21 @@ fn router(server: &Arc<Server>) -> Router {
         })
         .method_not_allowed_fallback(async || Problem::new(Kind::MethodNotAllowed, "this path has no such method"))
         .with_state(Arc::clone(server))
+}
+
+/// How many a page has.
+fn limit_of(wanted: Option<usize>) -> Result<usize, Problem> {
+    let limit = wanted.unwrap_or(LIMIT);
+    if !(1..=LIMIT_MAX).contains(&limit) {
+        return Err(Problem::bad(format!("limit must be 1 to {LIMIT_MAX}")));
+    }
+    Ok(limit)
+}
+
+/// Where a page begins, if it is not the first one.
+fn cursor_of<C>(after: Option<&str>, parse: impl Fn(&str) -> Option<C>) -> Result<Option<C>, Problem> {
+    let wrong = || Problem::bad("after must be what a page before gave as next");
+    after.map(|text| parse(text).ok_or_else(wrong)).transpose()
 }
 
 fn json_page(body: &impl Serialize) -> Response {

@@ -8,9 +8,6 @@ use serde_json::Value;
 use super::Api;
 use crate::cli::{ApiArgs, ClientAction, ClientFilter};
 
-/// Clients that are asked for at once.
-const PAGE: u64 = 500;
-
 /// Runs the command.
 pub fn client(action: &ClientAction) -> Result<()> {
     match action {
@@ -29,21 +26,9 @@ pub fn client(action: &ClientAction) -> Result<()> {
 }
 
 fn list(api: &ApiArgs, filter: &ClientFilter, limit: u64) -> Result<()> {
-    let server = Api::new(api);
-    let (mut table, mut left, mut after) = (Table::new(api.json), limit, None::<String>);
-    loop {
-        let mut asked = parameters(filter);
-        asked.push(("limit", left.min(PAGE).to_string()));
-        asked.extend(after.map(|after| ("after", after)));
-        let page = server.get("/v1/clients", &asked)?;
-        let found = clients(&page)?;
-        left -= (found.len() as u64).min(left);
-        table.rows(found)?;
-        after = page["next"].as_str().map(str::to_owned);
-        if after.is_none() || left == 0 {
-            return Ok(());
-        }
-    }
+    let mut table = Table::new(api.json);
+    Api::new(api)
+        .walk("/v1/clients", "clients", &parameters(filter), limit, |client| table.rows(std::slice::from_ref(client)))
 }
 
 fn parameters(filter: &ClientFilter) -> Vec<(&'static str, String)> {
@@ -71,7 +56,8 @@ fn path(client: &str) -> String {
     path
 }
 
-fn show(api: &ApiArgs, client: &Value) -> Result<()> {
+/// A thing, as JSON: in one line, or for people.
+pub fn show(api: &ApiArgs, client: &Value) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if api.json {
         writeln!(out, "{client}")?;

@@ -9,25 +9,17 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::Api;
-use super::client::printable;
+use super::client::{printable, show};
 use crate::cli::{ApiArgs, DlqAction, LetterChoice, LetterFilterArgs, RequeueArgs};
 use crate::payload;
 
-/// Letters that are asked for at once.
-const PAGE: u64 = 200;
 const PATH: &str = "/v1/dead-letters";
 
 /// Runs the command.
 pub fn dlq(action: &DlqAction) -> Result<()> {
     match action {
         DlqAction::List { api, filter, limit } => list(api, filter, limit.unwrap_or(u64::MAX)),
-        DlqAction::Show { api, letter } => {
-            let shown = Api::new(api).get(&path(letter, "")?, &[])?;
-            let mut out = std::io::stdout().lock();
-            let text = if api.json { shown.to_string() } else { serde_json::to_string_pretty(&shown)? };
-            text.lines().try_for_each(|line| writeln!(out, "{}", printable(line)))?;
-            Ok(())
-        }
+        DlqAction::Show { api, letter } => show(api, &Api::new(api).get(&path(letter, "")?, &[])?),
         DlqAction::Requeue(args) => each(&args.api, &args.choice, "requeue", &requeue_body(args)?),
         DlqAction::Drop { api, choice } => each(api, choice, "drop", &json!({})),
         DlqAction::Park { api, choice, note } => each(api, choice, "park", &json!({ "note": note })),
@@ -68,28 +60,9 @@ fn parameters(filter: &LetterFilterArgs) -> Result<Vec<(&'static str, String)>> 
     Ok(asked)
 }
 
-/// Every letter that is meant, page by page.
-fn walk(
-    server: &Api<'_>,
-    filter: &LetterFilterArgs,
-    limit: u64,
-    mut take: impl FnMut(&Value) -> Result<()>,
-) -> Result<()> {
-    let (mut left, mut after) = (limit, None::<String>);
-    while left > 0 {
-        let mut asked = parameters(filter)?;
-        asked.push(("limit", left.min(PAGE).to_string()));
-        asked.extend(after.map(|after| ("after", after)));
-        let page = server.get(PATH, &asked)?;
-        let letters = page["letters"].as_array().context("the answer has no letters")?;
-        left -= (letters.len() as u64).min(left);
-        letters.iter().try_for_each(&mut take)?;
-        after = page["next"].as_str().map(str::to_owned);
-        if after.is_none() {
-            break;
-        }
-    }
-    Ok(())
+/// Every letter that is meant.
+fn walk(server: &Api<'_>, filter: &LetterFilterArgs, limit: u64, take: impl FnMut(&Value) -> Result<()>) -> Result<()> {
+    server.walk(PATH, "letters", &parameters(filter)?, limit, take)
 }
 
 fn list(api: &ApiArgs, filter: &LetterFilterArgs, limit: u64) -> Result<()> {

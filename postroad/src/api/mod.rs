@@ -22,6 +22,9 @@ pub use top::top;
 /// What the server gives as an answer at most.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
+/// Things of a list that are asked for at once.
+const PAGE: u64 = 500;
+
 /// Longer than the server takes to say that it does not know.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -55,6 +58,32 @@ impl<'a> Api<'a> {
         let request = self.agent.get(&url).query_pairs(pairs);
         let answer = self.signed(request).call().with_context(|| format!("can't reach {url}"))?;
         read(&url, answer)
+    }
+
+    /// Each thing of a list, page by page, until there are so many.
+    fn walk(
+        &self,
+        path: &str,
+        list: &str,
+        parameters: &[(&str, String)],
+        limit: u64,
+        mut take: impl FnMut(&serde_json::Value) -> Result<()>,
+    ) -> Result<()> {
+        let (mut left, mut after) = (limit, None::<String>);
+        while left > 0 {
+            let mut asked = parameters.to_vec();
+            asked.push(("limit", left.min(PAGE).to_string()));
+            asked.extend(after.map(|after| ("after", after)));
+            let page = self.get(path, &asked)?;
+            let things = page[list].as_array().with_context(|| format!("the answer has no {list}"))?;
+            left -= (things.len() as u64).min(left);
+            things.iter().try_for_each(&mut take)?;
+            after = page["next"].as_str().map(str::to_owned);
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// A page that is text.

@@ -14,6 +14,7 @@ mod record;
 mod time;
 mod times;
 mod topic;
+mod wishes;
 
 pub use ids::{ConnectionId, MessageId, MessageIdGenerator, QueueId, Sequence, ShardId, Tag};
 pub use known::{FormerShard, KnownIds, Takers};
@@ -31,3 +32,4 @@ pub use record::{
 pub use time::{MonoMillis, Now, WallMillis};
 pub use times::DeliveryTimes;
 pub use topic::{ShareName, TopicError, TopicFilter, TopicName, filter_matches, is_level_name, is_user_name};
+pub use wishes::{Priority, ReceiptLevel, WishError, Wishes, property as wish_property};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::{LetterId, MessageId, Outcome, Qos, QueueId, TopicName, WallMillis};
+use crate::{LetterId, MessageId, Outcome, Priority, Qos, QueueId, TopicName, WallMillis, Wishes};
 
 /// Name of a client, unique on the server (MQTT: client identifier).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,6 +64,15 @@ pub struct Extras {
     pub requeues: u32,
     /// It tells of this dead letter, on a topic below `$dead/`.
     pub letter: Option<LetterId>,
+    /// What its publisher wished for it.
+    pub wishes: Wishes,
+}
+
+impl Extras {
+    /// Of a message of which nothing else is to be said; `None` if nothing is wished either.
+    pub fn of_wishes(wishes: Wishes) -> Option<Box<Self>> {
+        (!wishes.is_none()).then(|| Box::new(Self { wishes, ..Self::default() }))
+    }
 }
 
 /// How the delivery ended that a dead letter was made of.
@@ -94,6 +103,16 @@ impl Message {
     /// The message that a requeue of this one repeats: the first of its line.
     pub fn original(&self) -> MessageId {
         self.extras.as_ref().and_then(|extras| extras.original).unwrap_or(self.id)
+    }
+
+    /// What its publisher wished for it; `None`: nothing, as for most.
+    pub fn wishes(&self) -> Option<&Wishes> {
+        self.extras.as_ref().map(|extras| &extras.wishes)
+    }
+
+    /// Which of the messages that wait go first.
+    pub fn priority(&self) -> Priority {
+        self.wishes().map_or(Priority::Normal, |wishes| wishes.priority)
     }
 
     /// How many requeues it has behind it.

@@ -71,7 +71,7 @@ impl Shard {
 
     fn publish(&mut self, message: &Message) {
         let tag = message.qos.is_acknowledged().then(tag);
-        let message = Inbound { message: message.clone().into(), tag, dup: false };
+        let message = Inbound { message: message.clone().into(), tag, dup: false, flaw: None };
         self.turn(Event::Publish { connection: PUBLISHER, message });
     }
 

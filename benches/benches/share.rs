@@ -127,7 +127,7 @@ impl World {
 
     fn publish_batch(&mut self, message: &Message) {
         for number in 1..=BATCH {
-            let message = Inbound { message: message.clone().into(), tag: Some(tag(number)), dup: false };
+            let message = Inbound { message: message.clone().into(), tag: Some(tag(number)), dup: false, flaw: None };
             self.events.push_back((0, Event::Publish { connection: ConnectionId(0), message }));
         }
         self.settle();
@@ -197,7 +197,7 @@ impl World {
     fn relay(&mut self, shard: usize, connection: ConnectionId, tag: Tag, message: &Message) {
         self.relayed.push_back((connection, tag));
         let message = Message { topic: topic("group/out"), ..message.clone() };
-        let message = Inbound { message: message.into(), tag: Some(tag), dup: false };
+        let message = Inbound { message: message.into(), tag: Some(tag), dup: false, flaw: None };
         self.events.push_back((shard, Event::Publish { connection, message }));
     }
 }

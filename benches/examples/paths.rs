@@ -115,7 +115,7 @@ fn publish(count: u64, subscribers: u64, qos: Qos, durable: bool) {
     let message = message("a/b", qos);
     for round in 0..count {
         let tag = qos.is_acknowledged().then(|| Tag::new((round % 1000 + 1) as u16).expect("not 0"));
-        let message = Inbound { message: message.clone().into(), tag, dup: false };
+        let message = Inbound { message: message.clone().into(), tag, dup: false, flaw: None };
         broker.handle(NOW, Event::Publish { connection: ConnectionId(0), message });
         settle(&mut broker, &mut appended, qos == Qos::ExactlyOnce);
     }

@@ -51,7 +51,7 @@ fn measure(case: &Case) {
     let begin = Instant::now();
     for round in 0..rounds {
         let tag = case.qos.is_acknowledged().then(|| Tag::new((round % 1000 + 1) as u16).expect("not 0"));
-        let message = Inbound { message: message.clone().into(), tag, dup: false };
+        let message = Inbound { message: message.clone().into(), tag, dup: false, flaw: None };
         delivered += drive(&mut broker, Event::Publish { connection: ConnectionId(0), message }, &mut appended);
     }
     let nanos = begin.elapsed().as_nanos() as f64;

@@ -59,8 +59,12 @@ fn push_to_all(clients: u64) {
     let mut shard = Shard::new();
     (0..clients).for_each(|number| _ = shard.handle(connect(number, SessionExpiry::NEVER)));
     let push = |tag| {
-        let message =
-            Inbound { message: message("$all/news", Qos::AtLeastOnce).into(), tag: Tag::new(tag), dup: false };
+        let message = Inbound {
+            message: message("$all/news", Qos::AtLeastOnce).into(),
+            tag: Tag::new(tag),
+            dup: false,
+            flaw: None,
+        };
         Event::Publish { connection: ConnectionId(0), message }
     };
     let (first, second) = (shard.handle(push(1)), shard.handle(push(2)));

@@ -201,6 +201,8 @@ pub struct Inbound {
     pub tag: Option<Tag>,
     /// The publisher says that it may have sent this before.
     pub dup: bool,
+    /// Nobody could publish it: it is refused with this reason.
+    pub flaw: Option<ReasonCode>,
 }
 
 /// One line of a SUBSCRIBE; a filter that is refused before it reaches the broker keeps its place.
@@ -427,6 +429,8 @@ pub enum Counted {
     LateAcknowledgement,
     /// A connection that was closed since all that it had in flight had been given up.
     StuckConsumer,
+    /// A publish refused for a wish that can't be.
+    BadWish,
 }
 
 const _: () = assert!(size_of::<Effect>() <= 112, "each is moved some times");

@@ -83,7 +83,8 @@ impl Broker {
             self.answer_repeat(place, tag, state);
             return Ok(());
         }
-        if let Some((reason, why)) = self.refusal(place, &inbound.message) {
+        let flaw = inbound.flaw.map(|reason| (reason, Counted::BadWish));
+        if let Some((reason, why)) = flaw.or_else(|| self.refusal(place, &inbound.message)) {
             self.refuse(place, &inbound, reason, why);
             return Ok(());
         }

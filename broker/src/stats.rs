@@ -5,7 +5,7 @@ use postroad_base::{DeliveryTimes, Outcome};
 use crate::api::Counted;
 
 /// Number of variants of [`Counted`].
-pub const COUNTED: usize = 23;
+pub const COUNTED: usize = 24;
 
 impl Counted {
     /// Every variant, in the order of declaration.
@@ -33,6 +33,7 @@ impl Counted {
         Self::Poison,
         Self::LateAcknowledgement,
         Self::StuckConsumer,
+        Self::BadWish,
     ];
 
     /// The value of the metric label.
@@ -61,6 +62,7 @@ impl Counted {
             Self::Poison => "poison",
             Self::LateAcknowledgement => "late_acknowledgement",
             Self::StuckConsumer => "stuck_consumer",
+            Self::BadWish => "bad_wish",
         }
     }
 }

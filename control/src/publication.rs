@@ -1,12 +1,14 @@
 //! What a caller of the API publishes, and what became of it.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use bytestring::ByteString;
-use postroad_base::{MessageId, Qos, ReasonCode, TopicName};
+use postroad_base::{MessageId, Qos, ReasonCode, TopicName, WallMillis, WishError, Wishes, wish_property};
+use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Who calls the API: a user to the access rules.
@@ -55,6 +57,8 @@ pub struct Publication {
     pub ttl_seconds: Option<u32>,
     /// What travels with it, as MQTT 5 has it.
     pub properties: Arc<Properties>,
+    /// What its publisher wishes beyond that.
+    pub wishes: Arc<Wishes>,
 }
 
 /// What travels with a message unchanged (MQTT 5, section 3.3.2.3).
@@ -99,6 +103,57 @@ impl GivenProperties {
             pairs.map(|(name, value)| Ok((checked("a property", name)?, checked("a property", value)?))).collect();
         let content_type = text("content_type", content_type)?;
         Ok(Properties { is_text, content_type, response_topic, correlation_data, user: user? })
+    }
+}
+
+/// The time by which wishes are judged.
+pub(crate) fn wall_now() -> WallMillis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    WallMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Wishes as a caller gave them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct GivenWishes {
+    pub priority: Option<String>,
+    pub collapse_key: Option<String>,
+    pub deliver_at_unix_ms: Option<u64>,
+    pub deliver_after_seconds: Option<u64>,
+    pub idempotency_key: Option<String>,
+    pub receipt: Option<String>,
+    pub retry_attempts_max: Option<u32>,
+    pub retry_age_max_seconds: Option<u64>,
+}
+
+impl GivenWishes {
+    /// As the broker takes them; else why not. A field is read as the user property of MQTT 5 is that means the same.
+    pub fn checked(self, now: WallMillis) -> Result<Wishes, String> {
+        let Self {
+            priority, collapse_key, deliver_at_unix_ms, deliver_after_seconds, idempotency_key, receipt, ..
+        } = self;
+        let Self { retry_attempts_max, retry_age_max_seconds, .. } = self;
+        let text = |number: Option<u64>| number.map(|number| number.to_string());
+        let given = [
+            (wish_property::PRIORITY, priority),
+            (wish_property::COLLAPSE_KEY, collapse_key),
+            (wish_property::DELIVER_AT, text(deliver_at_unix_ms)),
+            (wish_property::DELIVER_AFTER, text(deliver_after_seconds)),
+            (wish_property::IDEMPOTENCY_KEY, idempotency_key),
+            (wish_property::RECEIPT, receipt),
+            (wish_property::RETRY_ATTEMPTS_MAX, text(retry_attempts_max.map(u64::from))),
+            (wish_property::RETRY_AGE_MAX, text(retry_age_max_seconds)),
+        ];
+        let mut wishes = Wishes::default();
+        let why = |error: WishError| {
+            let name = error.name.trim_start_matches(wish_property::PREFIX).replace('-', "_");
+            format!("{name}: {}", error.why)
+        };
+        for (name, value) in given.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            wishes.take(name, &value, now).map_err(why)?;
+        }
+        wishes.check(now).map_err(why)?;
+        Ok(wishes)
     }
 }
 

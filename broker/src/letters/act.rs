@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base::{
     ClientId, Death, Extras, LetterAction, LetterAnswer, LetterId, Message, Outcome, Recipient, Record, Requeue,
-    Sequence,
+    Sequence, Wishes,
 };
 use postroad_base as base;
 
@@ -151,6 +151,7 @@ impl Broker {
             original: Some(message.original()),
             requeues: message.requeues().saturating_add(1),
             letter: None,
+            wishes: message.wishes().map(Wishes::of_repeat).unwrap_or_default(),
         };
         Message {
             id: self.ids.next(self.now.wall),

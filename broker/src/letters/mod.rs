@@ -24,7 +24,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use base::{
     Death, Extras, LetterId, Message, MessageId, MonoMillis, Outcome, Parked, PartitionId, Qos, QueueId, QueueOwner,
-    Recipient, Record, Sequence, SessionExpiry, TopicName, WallMillis,
+    Recipient, Record, Sequence, SessionExpiry, TopicName, WallMillis, Wishes,
 };
 use postroad_base as base;
 use smallvec::SmallVec;
@@ -268,6 +268,7 @@ impl Broker {
         let extras = Extras {
             letter: Some(id),
             original: Some(message.original()),
+            wishes: Wishes::default(),
             ..message.extras.as_deref().cloned().unwrap_or_default()
         };
         let announcement = Message {

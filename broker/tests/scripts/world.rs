@@ -30,10 +30,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, FormerShard, KnownIds, Letter, LetterAction, LetterAnswer, LetterFilter, LetterId,
-    LetterQuery, Message, MessageId, MonoMillis, Now, Outcome, Placement, Qos, QueueId, ReasonCode, Record, Requeue,
-    RetainHandling, Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis,
-    Will,
+    ClientId, ConnectionId, Extras, FormerShard, KnownIds, Letter, LetterAction, LetterAnswer, LetterFilter, LetterId,
+    LetterQuery, Message, MessageId, MonoMillis, Now, Outcome, Placement, Priority, Qos, QueueId, ReasonCode,
+    ReceiptLevel, Record, Requeue, RetainHandling, Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag,
+    TopicFilter, TopicName, WallMillis, Will, Wishes,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
@@ -732,9 +732,22 @@ impl Arguments<'_> {
             retain: self.has("retain"),
             expires_at: self.option("expires").map(|ms| now.wall.after(ms)),
             publisher: QueueId::NONE,
-            extras: None,
+            extras: Extras::of_wishes(self.wishes(now)),
         };
-        Inbound { message: message.into(), tag: self.option("tag").and_then(Tag::new), dup: self.has("dup") }
+        let flaw = self.has("flawed").then_some(ReasonCode::ImplementationSpecificError);
+        Inbound { message: message.into(), tag: self.option("tag").and_then(Tag::new), dup: self.has("dup"), flaw }
+    }
+
+    fn wishes(&self, now: Now) -> Wishes {
+        Wishes {
+            priority: self.text("priority").map_or(Priority::Normal, |name| Priority::from_name(name).unwrap()),
+            collapse_key: self.text("collapse").map(Into::into),
+            deliver_at: self.option("deliver").map(|ms| now.wall.after(ms)),
+            idempotency_key: self.text("key").map(Into::into),
+            receipt: self.text("receipt").map(|name| ReceiptLevel::from_name(name).unwrap()),
+            attempts_max: self.option("attempts"),
+            age_max_ms: self.option("age"),
+        }
     }
 }
 

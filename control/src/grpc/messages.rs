@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use futures_util::future::{Either, FutureExt, select};
 use futures_util::stream::{Stream, unfold};
+use postroad_base::{Priority, ReceiptLevel};
 use postroad_proto::v1;
 use postroad_proto::v1::message::Content;
 use postroad_proto::v1::publish_result;
@@ -24,7 +25,7 @@ use super::{Call, status};
 use crate::api::Pending;
 use crate::checks::{check_spread, qos_of};
 use crate::problem::{Kind, Problem};
-use crate::publication::{GivenProperties, Outcome, Publication, topic_of};
+use crate::publication::{GivenProperties, GivenWishes, Outcome, Publication, topic_of, wall_now};
 use crate::server::Phase;
 use crate::shared::Server;
 
@@ -146,7 +147,7 @@ fn publication(message: v1::Message) -> Result<Publication, Problem> {
 
 fn checked_publication(message: v1::Message) -> Result<Publication, String> {
     let v1::Message { topic, content, qos, retain, ttl_seconds, .. } = message;
-    let v1::Message { content_type, response_topic, correlation_data, properties, .. } = message;
+    let v1::Message { content_type, response_topic, correlation_data, properties, wishes, .. } = message;
     let (payload, is_text) = match content {
         Some(Content::Payload(payload)) => (payload.into(), false),
         Some(Content::PayloadText(text)) => (text.into(), true),
@@ -161,7 +162,41 @@ fn checked_publication(message: v1::Message) -> Result<Publication, String> {
     };
     let properties = properties.checked()?;
     let (topic, qos) = (topic_of(&topic)?, qos_of(qos)?);
-    Ok(Publication { topic, payload, qos, retain, ttl_seconds, properties: properties.into() })
+    let wishes = wishes.map(given_wishes).transpose()?.unwrap_or_default().checked(wall_now())?.into();
+    Ok(Publication { topic, payload, qos, retain, ttl_seconds, properties: properties.into(), wishes })
+}
+
+fn given_wishes(wishes: v1::Wishes) -> Result<GivenWishes, String> {
+    let v1::Wishes { priority, collapse_key, deliver, idempotency_key, receipt, .. } = wishes;
+    let v1::Wishes { retry_attempts_max, retry_age_max_seconds, .. } = wishes;
+    let priority =
+        match v1::wishes::Priority::try_from(priority).map_err(|_| "priority: there is none of this number")? {
+            v1::wishes::Priority::Normal => Priority::Normal,
+            v1::wishes::Priority::Low => Priority::Low,
+            v1::wishes::Priority::High => Priority::High,
+        };
+    let receipt = match v1::wishes::Receipt::try_from(receipt).map_err(|_| "receipt: there is none of this number")? {
+        v1::wishes::Receipt::None => None,
+        v1::wishes::Receipt::Stored => Some(ReceiptLevel::Stored),
+        v1::wishes::Receipt::Sent => Some(ReceiptLevel::Sent),
+        v1::wishes::Receipt::Acknowledged => Some(ReceiptLevel::Acknowledged),
+        v1::wishes::Receipt::Dead => Some(ReceiptLevel::Dead),
+    };
+    let (deliver_at_unix_ms, deliver_after_seconds) = match deliver {
+        Some(v1::wishes::Deliver::DeliverAtUnixMs(at)) => (Some(at), None),
+        Some(v1::wishes::Deliver::DeliverAfterSeconds(seconds)) => (None, Some(seconds)),
+        None => (None, None),
+    };
+    Ok(GivenWishes {
+        priority: Some(priority.name().into()),
+        collapse_key,
+        deliver_at_unix_ms,
+        deliver_after_seconds,
+        idempotency_key,
+        receipt: receipt.map(|level| level.name().into()),
+        retry_attempts_max,
+        retry_age_max_seconds,
+    })
 }
 
 fn published(outcome: Outcome) -> Result<v1::Published, Problem> {

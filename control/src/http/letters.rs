@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use postroad_base::{
     LetterAction, LetterFilter, LetterId, LetterIdError, MessageId, Outcome, ReasonCode, Requeue, ShardId, TopicFilter,
-    TopicName, WallMillis,
+    TopicName, WallMillis, Wishes,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -227,6 +227,7 @@ impl Named {
             retain: false,
             ttl_seconds: requeue.ttl_seconds,
             properties: Arc::clone(&report.properties),
+            wishes: report.letter.message.wishes().map(Wishes::of_repeat).unwrap_or_default().into(),
         };
         let outcome = server.api.publish(caller, vec![publication], server.api.publish_deadline()).await[0];
         let message_id = match (Problem::of(outcome), outcome) {

@@ -28,9 +28,12 @@ use tokio::time::timeout;
 use super::json_page;
 use crate::checks::{MESSAGES_MAX, check_spread, qos_of};
 use crate::problem::{Kind, Problem};
-use crate::publication::{Caller, GivenProperties, Outcome, Properties, Publication, base64_of, checked, topic_of};
+use crate::publication::{
+    Caller, GivenProperties, GivenWishes, Outcome, Properties, Publication, base64_of, checked, topic_of, wall_now,
+};
 use crate::shared::{Peer, Server};
 use crate::tokens::Right;
+use postroad_base::{Wishes, wish_property};
 
 /// Lines of an open stream whose answers may wait to be read.
 const ANSWERS_MAX: usize = 4;
@@ -64,6 +67,8 @@ struct Message<'a> {
     correlation_data_base64: Option<String>,
     #[serde(default)]
     properties: Few<(String, String)>,
+    #[serde(default)]
+    wishes: GivenWishes,
 }
 
 /// `null` is JSON, too.
@@ -130,7 +135,7 @@ pub(super) async fn publish(
     let media = kind.map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_ascii_lowercase());
     match (&line.topic, media.as_deref()) {
         (Some(_), _) => {
-            let message = plain(line, kind, server.whole(body).await?).map_err(Problem::bad)?;
+            let message = plain(line, &headers, server.whole(body).await?).map_err(Problem::bad)?;
             one(&server, &caller, message).await
         }
         (None, Some("application/json")) => {
@@ -324,8 +329,9 @@ fn failed_line(error: Problem) -> String {
 }
 
 /// The body is the payload; its content type travels with it, but for the one that curl sends unasked.
-fn plain(line: Line, kind: Option<&str>, payload: Bytes) -> Result<Publication, String> {
+fn plain(line: Line, headers: &HeaderMap, payload: Bytes) -> Result<Publication, String> {
     let Line { topic, qos, retain, ttl_seconds } = line;
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.filter(|kind| *kind != "application/x-www-form-urlencoded");
     let content_type = kind.map(|kind| checked("the content type", kind.to_owned())).transpose()?;
     Ok(Publication {
@@ -335,7 +341,24 @@ fn plain(line: Line, kind: Option<&str>, payload: Bytes) -> Result<Publication, 
         retain: retain.unwrap_or(false),
         ttl_seconds,
         properties: Properties { content_type, ..Properties::default() }.into(),
+        wishes: wishes_of(headers)?.into(),
     })
+}
+
+/// Wishes of a publish of plain bytes: the headers of the same names as the user properties of MQTT 5, and `Idempotency-Key`.
+fn wishes_of(headers: &HeaderMap) -> Result<Wishes, String> {
+    let (mut wishes, now) = (Wishes::default(), wall_now());
+    for (name, value) in headers {
+        let name = if name == "idempotency-key" { wish_property::IDEMPOTENCY_KEY } else { name.as_str() };
+        if name.starts_with(wish_property::PREFIX) {
+            let value = value.to_str().map_err(|_| format!("{name}: must be ASCII"))?;
+            if !wishes.take(name, value, now).map_err(|error| error.to_string())? {
+                return Err(format!("{name}: there is no such wish"));
+            }
+        }
+    }
+    wishes.check(now).map_err(|error| error.to_string())?;
+    Ok(wishes)
 }
 
 /// A message for each of its topics.
@@ -350,6 +373,7 @@ fn publications(message: Message<'_>) -> Result<Vec<Publication>, String> {
         user: message.properties.0,
     };
     let properties = Arc::new(properties.checked()?);
+    let wishes = Arc::new(message.wishes.checked(wall_now())?);
     let topics = match (message.topic, message.topics) {
         (Some(topic), None) => vec![topic],
         (None, Some(Few(topics))) if !topics.is_empty() => topics,
@@ -357,8 +381,8 @@ fn publications(message: Message<'_>) -> Result<Vec<Publication>, String> {
     };
     let (retain, ttl_seconds) = (message.retain, message.ttl_seconds);
     let publication = |topic: String| {
-        let (payload, properties) = (payload.clone(), Arc::clone(&properties));
-        Ok(Publication { topic: topic_of(&topic)?, payload, qos, retain, ttl_seconds, properties })
+        let (payload, properties, wishes) = (payload.clone(), Arc::clone(&properties), Arc::clone(&wishes));
+        Ok(Publication { topic: topic_of(&topic)?, payload, qos, retain, ttl_seconds, properties, wishes })
     };
     topics.into_iter().map(publication).collect()
 }
@@ -454,9 +478,50 @@ mod tests {
     #[test]
     fn a_content_type_that_mqtt_can_t_carry_is_refused() {
         let line = || Line { topic: Some("a".into()), qos: None, retain: None, ttl_seconds: None };
-        assert!(plain(line(), Some(&"x".repeat(65_536)), Bytes::new()).is_err());
-        let curl = plain(line(), Some("application/x-www-form-urlencoded"), Bytes::new()).expect("as curl sends it");
+        let of_kind = |kind: &str| headers(&[("content-type", kind)]);
+        assert!(plain(line(), &of_kind(&"x".repeat(65_536)), Bytes::new()).is_err());
+        let curl = of_kind("application/x-www-form-urlencoded");
+        let curl = plain(line(), &curl, Bytes::new()).expect("as curl sends it");
         assert_eq!(curl.properties.content_type, None);
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let header = |(name, value): &(&'static str, &str)| {
+            (header::HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"))
+        };
+        pairs.iter().map(header).collect()
+    }
+
+    #[test]
+    fn wishes_come_as_an_object_or_in_headers() {
+        let text = r#"{"topic": "a", "wishes": {"priority": "high", "collapse_key": "k", "deliver_after_seconds": 5,
+            "idempotency_key": "order 7", "receipt": "dead", "retry_attempts_max": 3, "retry_age_max_seconds": 60}}"#;
+        let message = parse(text).expect("a good message").remove(0);
+        let pairs = [
+            ("postroad-priority", "high"),
+            ("postroad-collapse-key", "k"),
+            ("postroad-deliver-after-seconds", "5"),
+            ("idempotency-key", "order 7"),
+            ("postroad-receipt", "dead"),
+            ("postroad-retry-attempts-max", "3"),
+            ("postroad-retry-age-max-seconds", "60"),
+        ];
+        let given = wishes_of(&headers(&pairs)).expect("good headers");
+        let without_time = |wishes: &Wishes| Wishes { deliver_at: None, ..wishes.clone() };
+        assert_eq!(without_time(&message.wishes), without_time(&given));
+        let (at, now) = (message.wishes.deliver_at.expect("a time"), wall_now());
+        assert!(at > now && at <= now.after(5_000), "{at:?} {now:?}");
+        for (text, error) in [
+            (r#"{"priority": "urgent"}"#, "priority: neither"),
+            (r#"{"collapse_key": ""}"#, "collapse_key: must have"),
+            (r#"{"retry_attempts_max": 0}"#, "retry_attempts_max: not a number above 0"),
+            (r#"{"colour": "red"}"#, "unknown field"),
+        ] {
+            let given = parse(&format!(r#"{{"topic": "a", "wishes": {text}}}"#));
+            assert!(given.as_ref().is_err_and(|given| given.contains(error)), "{text}: {given:?}");
+        }
+        let unknown = wishes_of(&headers(&[("postroad-colour", "red")]));
+        assert_eq!(unknown, Err("postroad-colour: there is no such wish".into()));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use postroad_base::{ClientId, ConnectionId, Message, MessageId, Qos, QueueId, ReasonCode, SessionExpiry, Tag};
+use postroad_base::{ClientId, ConnectionId, Extras, Message, MessageId, Qos, QueueId, ReasonCode, SessionExpiry, Tag};
 use postroad_broker::api::{ClientName, Connect, DisconnectCause, Event, Inbound, Principal};
 use postroad_control::{Batch, Caller, Outcome, Properties, Publication, Request, Turn};
 use postroad_protocol::mqtt::{ForwardedParts, UserProperties};
@@ -195,7 +195,7 @@ impl Shard {
         }
         calling.took_untagged = false;
         let message = Arc::new(self.message_of(publication));
-        self.handle(Event::Publish { connection, message: Inbound { message, tag, dup: false } });
+        self.handle(Event::Publish { connection, message: Inbound { message, tag, dup: false, flaw: None } });
         self.drain_effects();
         if tag.is_none() {
             let calling = &self.callers.all[index];
@@ -209,7 +209,8 @@ impl Shard {
     }
 
     fn message_of(&self, publication: Publication) -> Message {
-        let Publication { topic, payload, qos, retain, ttl_seconds, properties } = publication;
+        let Publication { topic, payload, qos, retain, ttl_seconds, properties, wishes } = publication;
+        let from = wishes.deliver_at.map_or(self.now.wall, |at| at.max(self.now.wall));
         Message {
             id: MessageId(0),
             topic,
@@ -217,9 +218,9 @@ impl Shard {
             properties: encoded(&properties),
             qos,
             retain,
-            expires_at: ttl_seconds.map(|seconds| self.now.wall.after(u64::from(seconds) * 1000)),
+            expires_at: ttl_seconds.map(|seconds| from.after(u64::from(seconds) * 1000)),
             publisher: QueueId::NONE,
-            extras: None,
+            extras: Extras::of_wishes(Arc::unwrap_or_clone(wishes)),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use postroad_base::{Extras, Letter, LetterAnswer, LetterId, Message, MessageId, QueueId};
+use postroad_base::{Extras, Letter, LetterAnswer, LetterId, Message, MessageId, QueueId, Wishes};
 use postroad_broker::api::Event;
 use postroad_control::{
     ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersPage, LettersQuestion, Properties,
@@ -52,7 +52,8 @@ impl Shard {
         self.asking.kept.insert(token, answer);
         let ImportedLetter { message_id, original, requeues, topic, payload, qos, retain, properties, death, parked } =
             import;
-        let extras = Extras { death: Some(Box::new(death)), original, requeues, letter: None };
+        let extras =
+            Extras { death: Some(Box::new(death)), original, requeues, letter: None, wishes: Wishes::default() };
         let message = Message {
             id: message_id.unwrap_or(MessageId(0)),
             topic,

@@ -85,7 +85,9 @@ impl Shard {
             publisher: QueueId::NONE,
             extras: None,
         };
-        self.handle(Event::PublishInternal { message: Inbound { message: message.into(), tag: None, dup: false } });
+        self.handle(Event::PublishInternal {
+            message: Inbound { message: message.into(), tag: None, dup: false, flaw: None },
+        });
         self.drain_effects();
     }
 

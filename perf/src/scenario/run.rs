@@ -75,10 +75,13 @@ impl<'a> Run<'a> {
     fn new(options: &'a Options) -> Result<Self> {
         let target = resolve(&options.host, options.port)?;
         let fleet = build_fleet(options);
-        let links = fleet.receivers.len() + fleet.publishers.len();
+        let (receivers, publishers) = (fleet.receivers.len(), fleet.publishers.len());
+        let links = receivers + publishers;
+        // In a phase of its own each side is up without the other.
+        let open = if options.phase == Phase::All { links } else { receivers.max(publishers) };
         let files = probe::raise_file_limit();
-        if links as u64 + SPARE_FILES > files {
-            bail!("{links} connections need more than the {files} files allowed; raise the hard limit");
+        if open as u64 + SPARE_FILES > files {
+            bail!("{open} connections need more than the {files} files allowed; raise the hard limit");
         }
         Ok(Self {
             options,

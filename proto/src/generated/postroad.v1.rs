@@ -26,6 +26,9 @@ pub struct Message {
     /// User properties of MQTT 5, in order; a name may come twice.
     #[prost(message, repeated, tag = "10")]
     pub properties: ::prost::alloc::vec::Vec<Property>,
+    /// What its publisher wishes beyond MQTT. What these mean, and what is so for receivers, stands in docs/wishes.md.
+    #[prost(message, optional, tag = "11")]
+    pub wishes: ::core::option::Option<Wishes>,
     /// What the application says; nothing is an empty payload.
     #[prost(oneof = "message::Content", tags = "2, 3")]
     pub content: ::core::option::Option<message::Content>,
@@ -41,6 +44,126 @@ pub mod message {
         /// Text: receivers by MQTT 5 are told that it is.
         #[prost(string, tag = "3")]
         PayloadText(::prost::alloc::string::String),
+    }
+}
+/// What a publisher wishes for a message beyond what MQTT has.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Wishes {
+    #[prost(enumeration = "wishes::Priority", tag = "1")]
+    pub priority: i32,
+    /// What has this key and has not been sent is replaced by it, in the queue of each recipient.
+    #[prost(string, optional, tag = "2")]
+    pub collapse_key: ::core::option::Option<::prost::alloc::string::String>,
+    /// A repeat under the same key by the same caller is answered as the first one was, not published again.
+    #[prost(string, optional, tag = "5")]
+    pub idempotency_key: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(enumeration = "wishes::Receipt", tag = "6")]
+    pub receipt: i32,
+    /// How often it is sent to one recipient, instead of `retry.max_attempts`.
+    #[prost(uint32, optional, tag = "7")]
+    pub retry_attempts_max: ::core::option::Option<u32>,
+    /// For how long it is sent to one recipient, instead of `retry.max_age`; 0: without limit.
+    #[prost(uint64, optional, tag = "8")]
+    pub retry_age_max_seconds: ::core::option::Option<u64>,
+    /// Not before that: milliseconds since 1970, or seconds from the moment at which the server takes it in. Not both.
+    #[prost(oneof = "wishes::Deliver", tags = "3, 4")]
+    pub deliver: ::core::option::Option<wishes::Deliver>,
+}
+/// Nested message and enum types in `Wishes`.
+pub mod wishes {
+    /// Which of the messages that wait for a recipient go first.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Priority {
+        Normal = 0,
+        Low = 1,
+        High = 2,
+    }
+    impl Priority {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Normal => "PRIORITY_NORMAL",
+                Self::Low => "PRIORITY_LOW",
+                Self::High => "PRIORITY_HIGH",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "PRIORITY_NORMAL" => Some(Self::Normal),
+                "PRIORITY_LOW" => Some(Self::Low),
+                "PRIORITY_HIGH" => Some(Self::High),
+                _ => None,
+            }
+        }
+    }
+    /// Of what its publisher is told.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Receipt {
+        None = 0,
+        Stored = 1,
+        Sent = 2,
+        Acknowledged = 3,
+        Dead = 4,
+    }
+    impl Receipt {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::None => "RECEIPT_NONE",
+                Self::Stored => "RECEIPT_STORED",
+                Self::Sent => "RECEIPT_SENT",
+                Self::Acknowledged => "RECEIPT_ACKNOWLEDGED",
+                Self::Dead => "RECEIPT_DEAD",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "RECEIPT_NONE" => Some(Self::None),
+                "RECEIPT_STORED" => Some(Self::Stored),
+                "RECEIPT_SENT" => Some(Self::Sent),
+                "RECEIPT_ACKNOWLEDGED" => Some(Self::Acknowledged),
+                "RECEIPT_DEAD" => Some(Self::Dead),
+                _ => None,
+            }
+        }
+    }
+    /// Not before that: milliseconds since 1970, or seconds from the moment at which the server takes it in. Not both.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Deliver {
+        #[prost(uint64, tag = "3")]
+        DeliverAtUnixMs(u64),
+        #[prost(uint64, tag = "4")]
+        DeliverAfterSeconds(u64),
     }
 }
 /// A user property.

@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
-use postroad_base::{Message, MessageId, Now, QueueId, ReasonCode, SessionExpiry, TopicFilter, TopicName};
+use postroad_base::{
+    Extras, Message, MessageId, Now, QueueId, ReasonCode, SessionExpiry, TopicFilter, TopicName, Wishes,
+};
 use postroad_broker::api::{DisconnectCause, Event, Inbound, Subscribe as SubscribeLine};
 use postroad_protocol::gather::Gather;
-use postroad_protocol::mqtt::{Ack, Decoded, Disconnect, Packet, Publish, Subscribe, Unsubscribe, Version, decode};
+use postroad_protocol::mqtt::{
+    Ack, Decoded, Disconnect, Forwarded, Packet, Publish, Subscribe, Unsubscribe, Version, decode,
+};
 use smallvec::SmallVec;
 
 use super::{Closing, Connection, Limits};
@@ -135,6 +139,8 @@ impl Connection {
             }
         };
         let lifetime = publish.properties.message_expiry;
+        let (wishes, flaw) = wishes_of(&publish.properties.forwarded, now);
+        let from = wishes.deliver_at.map_or(now.wall, |at| at.max(now.wall));
         let message = Message {
             id: MessageId(0),
             topic,
@@ -142,11 +148,11 @@ impl Connection {
             payload: if stays { own.slice_ref(publish.payload) } else { rest.slice(forwarded.len()..) },
             qos: publish.qos,
             retain: publish.retain,
-            expires_at: lifetime.map(|seconds| now.wall.after(u64::from(seconds) * 1000)),
+            expires_at: lifetime.map(|seconds| from.after(u64::from(seconds) * 1000)),
             publisher: QueueId::NONE,
-            extras: None,
+            extras: Extras::of_wishes(wishes),
         };
-        let message = Inbound { message: Arc::new(message), tag: publish.tag, dup: publish.dup };
+        let message = Inbound { message: Arc::new(message), tag: publish.tag, dup: publish.dup, flaw };
         Ok(Some(Event::Publish { connection: self.id, message }))
     }
 
@@ -215,6 +221,22 @@ impl Connection {
             DisconnectCause::WithWill { expiry }
         };
         Closing { cause, reason: disconnect.reason, detail: "DISCONNECT", by_client: true }
+    }
+}
+
+/// What the publisher wishes, beyond MQTT; and the reason with which it is refused if that can't be.
+fn wishes_of(properties: &Forwarded<'_>, now: Now) -> (Wishes, Option<ReasonCode>) {
+    let mut wishes = Wishes::default();
+    if properties.is_empty() {
+        return (wishes, None);
+    }
+    let mut all = properties.user_properties().iter();
+    let taken = all
+        .try_for_each(|(name, value)| wishes.take(name, value, now.wall).map(drop))
+        .and_then(|()| wishes.check(now.wall));
+    match taken {
+        Ok(()) => (wishes, None),
+        Err(_) => (Wishes::default(), Some(ReasonCode::ImplementationSpecificError)),
     }
 }
 

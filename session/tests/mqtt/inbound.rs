@@ -4,11 +4,12 @@ use std::num::{NonZeroU16, NonZeroU32};
 
 use crate::common::*;
 use crate::script::packet;
-use postroad_base::{Qos, ReasonCode, SessionExpiry, SubscriptionOptions, WallMillis};
+use postroad_base::{Priority, Qos, ReasonCode, SessionExpiry, SubscriptionOptions, WallMillis};
 use postroad_broker::api::{DisconnectCause, Event};
 use postroad_protocol::gather::Gather;
 use postroad_protocol::mqtt::{
-    Ack, Auth, Connect, Disconnect, Packet, Publish, PublishProperties, Subscribe, Unsubscribe, UserProperties, Version,
+    Ack, Auth, Connect, Disconnect, Forwarded, ForwardedParts, Packet, Publish, PublishProperties, Subscribe,
+    Unsubscribe, UserProperties, Version,
 };
 use postroad_session::mqtt::{Connection, Limits, Received};
 use proptest::prelude::*;
@@ -96,6 +97,31 @@ fn the_receive_maximum_bounds_unanswered_publications() {
     for number in [3, 4] {
         receive_with(&mut connection, &packet(Qos::AtLeastOnce, number), &limits, &mut out).expect("room for two");
     }
+}
+
+#[test]
+fn wishes_are_read_from_user_properties_and_travel_on() {
+    let published = |pairs: &[(&str, &str)]| {
+        let encoded =
+            ForwardedParts { user_properties: UserProperties::from_pairs(pairs), ..Default::default() }.encode();
+        let mut packet = publish("t", Qos::AtLeastOnce, 1);
+        packet.properties.forwarded = Forwarded::from_stored(&encoded);
+        packet.properties.message_expiry = Some(10);
+        match receive(&mut simple(Version::V5), &Packet::Publish(packet)) {
+            Ok(Some(Event::Publish { message, .. })) => (message, encoded),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (inbound, encoded) =
+        published(&[("colour", "red"), ("postroad-priority", "high"), ("postroad-deliver-after-seconds", "60")]);
+    assert_eq!(inbound.flaw, None);
+    assert_eq!((inbound.message.priority(), &inbound.message.properties[..]), (Priority::High, &encoded[..]));
+    let deliver_at = inbound.message.wishes().and_then(|wishes| wishes.deliver_at).expect("a time");
+    assert_eq!(inbound.message.expires_at, Some(deliver_at.after(10_000)), "its time begins when it may be delivered");
+    let (inbound, _) = published(&[("colour", "red")]);
+    assert!(inbound.message.extras.is_none() && inbound.flaw.is_none());
+    let (inbound, _) = published(&[("postroad-priority", "urgent")]);
+    assert_eq!(inbound.flaw, Some(ReasonCode::ImplementationSpecificError));
 }
 
 #[test]

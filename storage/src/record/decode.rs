@@ -1,11 +1,12 @@
 //! Bytes to record.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use base::{
-    ClientId, Death, Extras, LetterId, Message, MessageId, Outcome, Qos, QueueId, QueueOwner, Recipient, Record,
-    RegisteredBy, RetainHandling, SessionExpiry, SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter,
-    TopicName, WallMillis, Will,
+    ClientId, Death, Extras, LetterId, Message, MessageId, Outcome, Priority, Qos, QueueId, QueueOwner, ReceiptLevel,
+    Recipient, Record, RegisteredBy, RetainHandling, SessionExpiry, SubscriptionIdentifier, SubscriptionOptions, Tag,
+    TopicFilter, TopicName, WallMillis, Will,
 };
 use bytes::Bytes;
 use postroad_base as base;
@@ -214,10 +215,29 @@ fn extras(r: &mut Reader<'_>) -> Result<Extras, RecordError> {
             extra::LETTER => {
                 extras.letter = Some(LetterId { queue: fields.queue()?, sequence: fields.sequence()? });
             }
+            extra::PRIORITY => extras.wishes.priority = priority(&mut fields)?,
+            extra::COLLAPSE_KEY => extras.wishes.collapse_key = Some(fields.text()?),
+            extra::DELIVER_AT => extras.wishes.deliver_at = Some(fields.time()?),
+            extra::IDEMPOTENCY_KEY => extras.wishes.idempotency_key = Some(fields.text()?),
+            extra::RECEIPT => {
+                let level = ReceiptLevel::from_number(fields.u8()?);
+                extras.wishes.receipt = Some(level.ok_or(RecordError::Invalid("receipt"))?);
+            }
+            extra::ATTEMPTS_MAX => {
+                let attempts = NonZeroU32::new(fields.varint_u32()?);
+                extras.wishes.attempts_max = Some(attempts.ok_or(RecordError::Invalid("attempts"))?);
+            }
+            extra::AGE_MAX => extras.wishes.age_max_ms = Some(fields.varint()?),
             _ => return Err(RecordError::Invalid("unknown extra")),
         }
     }
     Ok(extras)
+}
+
+fn priority(r: &mut Reader<'_>) -> Result<Priority, RecordError> {
+    Priority::from_number(r.u8()?)
+        .filter(|priority| *priority != Priority::Normal)
+        .ok_or(RecordError::Invalid("priority"))
 }
 
 fn death(r: &mut Reader<'_>) -> Result<Death, RecordError> {

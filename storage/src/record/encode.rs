@@ -1,8 +1,8 @@
 //! Record to bytes.
 
 use base::{
-    Death, Extras, Message, QueueId, QueueOwner, Recipient, Record, Sequence, SessionExpiry, SubscriptionOptions,
-    TopicFilter, WallMillis, Will,
+    Death, Extras, Message, Priority, QueueId, QueueOwner, Recipient, Record, Sequence, SessionExpiry,
+    SubscriptionOptions, TopicFilter, WallMillis, Will, Wishes,
 };
 use postroad_base as base;
 
@@ -200,7 +200,7 @@ pub(crate) fn message(out: &mut Vec<u8>, message: &Message) {
 }
 
 fn put_extras(out: &mut Vec<u8>, extras: &Extras) {
-    let Extras { death, original, requeues, letter } = extras;
+    let Extras { death, original, requeues, letter, wishes } = extras;
     let mut fields = Vec::new();
     if let Some(death) = death {
         fields.push(extra::DEATH);
@@ -219,7 +219,38 @@ fn put_extras(out: &mut Vec<u8>, extras: &Extras) {
         put_queue(&mut fields, letter.queue);
         put_varint(&mut fields, letter.sequence.0);
     }
+    put_wishes(&mut fields, wishes);
     put_bytes(out, &fields);
+}
+
+fn put_wishes(fields: &mut Vec<u8>, wishes: &Wishes) {
+    let Wishes { priority, collapse_key, deliver_at, idempotency_key, receipt, attempts_max, age_max_ms } = wishes;
+    if *priority != Priority::Normal {
+        fields.extend_from_slice(&[extra::PRIORITY, *priority as u8]);
+    }
+    if let Some(key) = collapse_key {
+        fields.push(extra::COLLAPSE_KEY);
+        put_bytes(fields, key.as_bytes());
+    }
+    if let Some(at) = deliver_at {
+        fields.push(extra::DELIVER_AT);
+        put_varint(fields, at.0);
+    }
+    if let Some(key) = idempotency_key {
+        fields.push(extra::IDEMPOTENCY_KEY);
+        put_bytes(fields, key.as_bytes());
+    }
+    if let Some(level) = receipt {
+        fields.extend_from_slice(&[extra::RECEIPT, *level as u8]);
+    }
+    if let Some(attempts) = attempts_max {
+        fields.push(extra::ATTEMPTS_MAX);
+        put_varint(fields, u64::from(attempts.get()));
+    }
+    if let Some(age) = age_max_ms {
+        fields.push(extra::AGE_MAX);
+        put_varint(fields, *age);
+    }
 }
 
 fn put_death(out: &mut Vec<u8>, death: &Death) {

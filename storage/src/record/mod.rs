@@ -48,6 +48,13 @@ mod extra {
     pub const ORIGINAL: u8 = 2;
     pub const REQUEUES: u8 = 3;
     pub const LETTER: u8 = 4;
+    pub const PRIORITY: u8 = 5;
+    pub const COLLAPSE_KEY: u8 = 6;
+    pub const DELIVER_AT: u8 = 7;
+    pub const IDEMPOTENCY_KEY: u8 = 8;
+    pub const RECEIPT: u8 = 9;
+    pub const ATTEMPTS_MAX: u8 = 10;
+    pub const AGE_MAX: u8 = 11;
 }
 
 /// Flag bits of a message, a will, a recipient and the options of a subscription.

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 use postroad_base::{
-    ClientId, Death, Extras, LetterId, Message, MessageId, Outcome, PartitionId, Qos, QueueId, QueueOwner, Recipient,
-    Record, RegisteredBy, RetainHandling, Sequence, SessionExpiry, SubscriptionOptions, Tag, TopicFilter, TopicName,
-    WallMillis, Will,
+    ClientId, Death, Extras, LetterId, Message, MessageId, Outcome, PartitionId, Priority, Qos, QueueId, QueueOwner,
+    ReceiptLevel, Recipient, Record, RegisteredBy, RetainHandling, Sequence, SessionExpiry, SubscriptionOptions, Tag,
+    TopicFilter, TopicName, WallMillis, Will, Wishes,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -121,24 +121,44 @@ fn any_tag() -> impl Strategy<Value = Tag> {
     (1_u16..).prop_map(|number| Tag::new(number).unwrap())
 }
 
-/// Any message.
-pub fn any_message() -> impl Strategy<Value = Arc<Message>> {
+/// Any message. Boxed, as its parts are: else each that holds it takes as much of the stack.
+pub fn any_message() -> BoxedStrategy<Arc<Message>> {
     let first = (any::<u128>(), any_topic(), any_bytes(300), any_bytes(20));
     let second = (any_qos(), any::<bool>(), option::of(any_time()), any_queue(), option::of(any_extras()));
-    (first, second).prop_map(|((id, topic, payload, properties), (qos, retain, expires_at, publisher, extras))| {
-        let (id, extras) = (MessageId(id), extras.map(Box::new));
-        Arc::new(Message { id, topic, payload, properties, qos, retain, expires_at, publisher, extras })
-    })
+    (first, second)
+        .prop_map(|((id, topic, payload, properties), (qos, retain, expires_at, publisher, extras))| {
+            let (id, extras) = (MessageId(id), extras.map(Box::new));
+            Arc::new(Message { id, topic, payload, properties, qos, retain, expires_at, publisher, extras })
+        })
+        .boxed()
 }
 
 fn any_extras() -> impl Strategy<Value = Extras> {
     let letter = (any_queue(), any_sequence()).prop_map(|(queue, sequence)| LetterId { queue, sequence });
-    (option::of(any_death()), option::of(any::<u128>()), any::<u32>(), option::of(letter)).prop_map(
-        |(death, original, requeues, letter)| Extras {
+    (option::of(any_death()), option::of(any::<u128>()), any::<u32>(), option::of(letter), any_wishes().boxed())
+        .prop_map(|(death, original, requeues, letter, wishes)| Extras {
             death: death.map(Box::new),
             original: original.map(MessageId),
             requeues,
             letter,
+            wishes,
+        })
+}
+
+fn any_wishes() -> impl Strategy<Value = Wishes> {
+    let priority = (0_u8..3).prop_map(|number| Priority::from_number(number).unwrap());
+    let receipt = (1_u8..5).prop_map(|number| ReceiptLevel::from_number(number).unwrap());
+    let first = (priority, option::of(any_text()), option::of(any_time()), option::of(any_text()));
+    let second = (option::of(receipt), option::of(any::<NonZeroU32>()), option::of(any::<u64>()));
+    (first, second).prop_map(
+        |((priority, collapse_key, deliver_at, idempotency_key), (receipt, attempts_max, age_max_ms))| Wishes {
+            priority,
+            collapse_key,
+            deliver_at,
+            idempotency_key,
+            receipt,
+            attempts_max,
+            age_max_ms,
         },
     )
 }

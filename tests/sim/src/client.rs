@@ -103,7 +103,7 @@ impl Publisher {
             publisher: QueueId::NONE,
             extras: None,
         };
-        let message = Inbound { message: message.into(), tag: Some(tag), dup };
+        let message = Inbound { message: message.into(), tag: Some(tag), dup, flaw: None };
         self.link.to_server.push_back(Event::Publish { connection, message });
     }
 

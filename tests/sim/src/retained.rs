@@ -407,7 +407,7 @@ impl World {
             publisher: QueueId::NONE,
             extras: None,
         };
-        let message = Inbound { message: message.into(), tag, dup: false };
+        let message = Inbound { message: message.into(), tag, dup: false, flaw: None };
         publisher.client.to_server.push_back(Event::Publish { connection, message });
     }
 

@@ -206,7 +206,12 @@ impl World {
         };
         Event::Publish {
             connection,
-            message: Inbound { message: message.into(), tag: qos.is_acknowledged().then_some(tag), dup: false },
+            message: Inbound {
+                message: message.into(),
+                tag: qos.is_acknowledged().then_some(tag),
+                dup: false,
+                flaw: None,
+            },
         }
     }
 

@@ -95,6 +95,11 @@ pub struct Death {
 }
 
 impl Message {
+    /// Bytes of payload, topic and properties: what it counts against the bounds of a queue.
+    pub fn size(&self) -> usize {
+        self.payload.len() + self.properties.len() + self.topic.as_str().len()
+    }
+
     /// How its delivery ended, if it is a dead letter.
     pub fn death(&self) -> Option<&Death> {
         self.extras.as_ref()?.death.as_deref()
@@ -113,6 +118,11 @@ impl Message {
     /// Which of the messages that wait go first.
     pub fn priority(&self) -> Priority {
         self.wishes().map_or(Priority::Normal, |wishes| wishes.priority)
+    }
+
+    /// What has this key and has not been sent is replaced by it.
+    pub fn collapse_key(&self) -> Option<&ByteString> {
+        self.wishes()?.collapse_key.as_ref()
     }
 
     /// How many requeues it has behind it.

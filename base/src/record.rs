@@ -9,7 +9,9 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use smallvec::SmallVec;
 
-use crate::{ClientId, Message, MessageId, Qos, QueueId, Sequence, Tag, TopicFilter, TopicName, WallMillis, Will};
+use crate::{
+    ClientId, Message, MessageId, Priority, Qos, QueueId, Sequence, Tag, TopicFilter, TopicName, WallMillis, Will,
+};
 
 /// How long a session outlives its connection, in seconds. `u32::MAX` is for ever (MQTT 5, 3.1.2.11.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,11 +132,13 @@ pub enum Outcome {
     Dropped = 10,
     /// A dead letter that was too old, or one too many.
     Retention = 11,
+    /// A newer message of the same collapse key came before it could be sent.
+    Collapsed = 12,
 }
 
 impl Outcome {
     /// Every one, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Acknowledged,
         Self::Expired,
         Self::Overflow,
@@ -147,6 +151,7 @@ impl Outcome {
         Self::Requeued,
         Self::Dropped,
         Self::Retention,
+        Self::Collapsed,
     ];
 
     /// The one with this number.
@@ -174,7 +179,19 @@ impl Outcome {
             Self::Requeued => "requeued",
             Self::Dropped => "dropped",
             Self::Retention => "retention",
+            Self::Collapsed => "collapsed",
         }
+    }
+}
+
+impl Record {
+    /// What has to be known of a delivery of this message before it is read, if there is something. Of a dead letter nothing is:
+    /// it is not sent.
+    pub fn noted(queue: QueueId, sequence: Sequence, message: &Message) -> Option<Self> {
+        let wishes = message.wishes().filter(|_| message.death().is_none())?;
+        let (is_high, collapse_key) = (wishes.priority == Priority::High, wishes.collapse_key.clone());
+        let bytes = u32::try_from(message.size()).unwrap_or(u32::MAX);
+        (is_high || collapse_key.is_some()).then_some(Self::Noted { queue, sequence, bytes, is_high, collapse_key })
     }
 }
 
@@ -232,4 +249,6 @@ pub enum Record {
     Attempt { queue: QueueId, sequence: Sequence, attempts: u32, first: WallMillis, last: WallMillis },
     /// The dead letter is for a human, with this note; without one: no more.
     Park { queue: QueueId, sequence: Sequence, at: WallMillis, note: Option<ByteString> },
+    /// Snapshots only: what has to be known of a stored delivery before it is read. Of those that have one of both.
+    Noted { queue: QueueId, sequence: Sequence, bytes: u32, is_high: bool, collapse_key: Option<ByteString> },
 }

@@ -145,10 +145,11 @@ impl Wishes {
         *self == Self::default()
     }
 
-    /// What is left of them for a message that repeats this one: it is published now, and is another publish.
+    /// What is left of them for a message that repeats this one: it is published now, is another publish, and does not replace
+    /// what is newer than the one that it repeats.
     #[must_use]
     pub fn of_repeat(&self) -> Self {
-        Self { deliver_at: None, idempotency_key: None, ..self.clone() }
+        Self { deliver_at: None, idempotency_key: None, collapse_key: None, ..self.clone() }
     }
 
     /// Takes in what a user property says, if it is one of these; whether it was. `now` is when the message came in.

@@ -5,7 +5,7 @@
 //! QoS 2  waiting ─► (held until its tag is committed) ─► sent ─PUBREC─► (held) ─► released ─PUBCOMP─► settled
 //! ```
 
-use base::{ConnectionId, LetterId, Outcome, Qos, ReasonCode, Record, Sequence, Tag};
+use base::{ConnectionId, LetterId, Outcome, Priority, Qos, ReasonCode, Record, Sequence, Tag};
 use postroad_base as base;
 
 use crate::api::{Counted, Effect};
@@ -132,7 +132,7 @@ impl Broker {
     }
 
     fn older_first(&self, [one, other]: [SessionIndex; 2]) -> [SessionIndex; 2] {
-        let front = |index: SessionIndex| self.sessions[index as usize].queue.front_sequence();
+        let front = |index: SessionIndex| self.sessions[index as usize].queue.front_rank();
         match (front(one), front(other)) {
             (Some(a), Some(b)) if b < a => [other, one],
             _ => [one, other],
@@ -208,7 +208,8 @@ impl Broker {
         let session = &mut self.sessions[index as usize];
         let Some(next) = session.queue.next() else { return false };
         let resend = session.queue.resend.front().and_then(|tag| session.queue.window.get(*tag));
-        if resend.is_some_and(|slot| slot.sequence <= next.sequence) {
+        // Others have waited for what may have been sent before them; these go in their lines.
+        if next.priority() == Priority::Normal && resend.is_some_and(|slot| slot.sequence <= next.sequence) {
             return false;
         }
         if next.message.expires_at.is_some_and(|at| at <= self.now.wall) {

@@ -29,7 +29,7 @@ use crate::api::{Counted, Effect, MeshMessage};
 use crate::broker::Broker;
 use crate::gate::Waiter;
 use crate::index::Cursor;
-use crate::queue::{Entry, message_size};
+use crate::queue::Entry;
 use crate::retained::Kept;
 use crate::session::{SessionIndex, Watch};
 use crate::turns::Step;
@@ -340,7 +340,7 @@ impl Broker {
         if let Some(options) = options.filter(|_| !is_stale) {
             let full = messages.iter().find(|message| self.give_retained(index, message, options) == Given::NoRoom);
             if let (Some(message), Some(watch)) = (full, &mut self.sessions[index as usize].watch) {
-                watch.needs = message_size(message);
+                watch.needs = message.size();
             }
             cursor = full.map(|message| Some(Cursor::at(message.topic.as_str()))).or(Some(rest));
         }

@@ -8,7 +8,7 @@
 //! | what waits for a commit | `gate` |
 //! | sessions: begin, take-over, end | `connect`, `session` |
 //! | publishes on their way in | `publish`, `route`, `mesh`, `confirmed`, `repeats` |
-//! | deliveries on their way out | `queue`, `deliver` |
+//! | deliveries on their way out: what waits, by priority and collapse key | `queue`, `waiting`, `collapse`, `deliver` |
 //! | what had waited for a client that comes back: rate, jitter, turns after a start | `drain` |
 //! | subscriptions, retained messages, wills | `subscribe`, `interests`, `filters`, `retained`, `will` |
 //! | share groups, and what a member that ends gives back | `share`, `give_back` |
@@ -23,6 +23,7 @@ pub mod access;
 pub mod api;
 mod broker;
 pub mod clients;
+mod collapse;
 mod config;
 mod confirmed;
 mod connect;
@@ -57,6 +58,7 @@ mod subscribe;
 mod table;
 mod timers;
 mod turns;
+mod waiting;
 mod will;
 
 pub use broker::Broker;

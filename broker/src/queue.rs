@@ -5,21 +5,29 @@
 //!   window (in flight, by tag) │ backlog portion │ …on disk… │ young (memory)
 //! ```
 //!
+//! What waits stands in lines by priority (`waiting`): high ones go first, wherever they are; a stored one is read out of turn.
+//! Low ones go when no other is left, or too many of them have been read. Below, "in order" means: within a priority.
+//!
 //! Invariants
 //! - Deliveries enter at the tail of `young` and leave through the window in that order.
 //! - While there is a backlog, `young` holds only what is newer than all of it.
 //! - A tag is the slot's index above the lowest tag of its range, so an acknowledgement is found without a search; freed
 //!   tags are used again as late as possible.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use ahash::AHashSet;
-use base::{Message, MonoMillis, Now, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag, TopicFilter, WallMillis};
+use ahash::{AHashMap, AHashSet};
+use base::{
+    Message, MonoMillis, Now, Priority, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag, TopicFilter, WallMillis,
+};
+use bytestring::ByteString;
 use postroad_base as base;
 use smallvec::SmallVec;
 
 use crate::config::Config;
+use crate::waiting::Waiting;
 
 /// One delivery that waits or is in flight.
 #[derive(Clone, Debug)]
@@ -40,7 +48,21 @@ pub(crate) struct Entry {
 impl Entry {
     /// What it counts against `queue_bytes_max`.
     pub fn size(&self) -> usize {
-        message_size(&self.message)
+        self.message.size()
+    }
+
+    /// In which line it waits. A dead letter stands where it died, whatever its message was.
+    #[inline]
+    pub fn priority(&self) -> Priority {
+        match &self.message.extras {
+            Some(extras) if extras.death.is_none() => extras.wishes.priority,
+            _ => Priority::Normal,
+        }
+    }
+
+    /// What has this key and has not been sent is replaced by it.
+    pub fn collapse_key(&self) -> Option<&ByteString> {
+        self.message.collapse_key()
     }
 
     /// Milliseconds since it was published.
@@ -53,11 +75,6 @@ impl Entry {
         let (identifiers, group) = (self.identifiers.clone(), self.group.clone());
         Recipient { queue, qos: self.qos, retain: self.retain, given: false, identifiers, group }
     }
-}
-
-/// What a message counts against `queue_bytes_max`.
-pub(crate) fn message_size(message: &Message) -> usize {
-    message.payload.len() + message.properties.len() + message.topic.as_str().len()
 }
 
 /// Where a delivery in the window is.
@@ -298,7 +315,7 @@ pub(crate) struct Backlog {
     pub reading: bool,
     /// The store has given all: what is in `portion` is the rest.
     pub ended: bool,
-    pub portion: VecDeque<Entry>,
+    pub portion: Waiting,
     /// More was stored while a read was under way: its `end` is not the end.
     pub extended: bool,
     /// How many are believed to be stored and unread.
@@ -311,9 +328,31 @@ pub(crate) struct Backlog {
     pub maybe_sent: usize,
     /// Settled after they were stored and before they were read: not to be delivered.
     pub skip: AHashSet<Sequence>,
+    /// Those of high priority that are neither read nor settled: they are read out of turn.
+    pub high: BTreeSet<Sequence>,
+    /// What is being read is the first of these.
+    pub out_of_turn: bool,
+    /// Read out of turn, or collapsed: not counted any more. With the retirement that makes the old generation forget it.
+    pub passed: AHashMap<Sequence, u32>,
+}
+
+/// Low ones that were read while others are still stored: with more the next of them goes.
+const LOW_READ_MAX: usize = 512;
+
+/// Where the delivery stands that goes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Portion(Priority),
+    Young(Priority),
 }
 
 impl Backlog {
+    /// Whether another portion may be read, where it may have so many deliveries.
+    pub fn takes_portion(&self, messages_max: usize) -> bool {
+        let low = self.portion.len_of(Priority::Low);
+        (self.portion.len() - low) * 2 <= messages_max && low < LOW_READ_MAX
+    }
+
     /// A stored delivery of this size is over that nobody reads in its turn; `None`: of a size that is not known.
     pub fn one_less(&mut self, size: Option<usize>) {
         let size = size.unwrap_or(self.unread_bytes / self.unread.max(1));
@@ -328,17 +367,21 @@ pub(crate) struct Queue {
     pub window: Window,
     /// Tags to be sent again on this connection, in order.
     pub resend: VecDeque<Tag>,
-    pub young: VecDeque<Entry>,
+    pub young: Waiting,
     pub backlog: Option<Box<Backlog>>,
     /// Pending bytes in memory.
     pub bytes: usize,
-    /// Of deliveries that were sent more than once. They are, or were before a crash, in the window.
-    resent: Option<Box<Resent>>,
+    /// What is known of few deliveries: most queues have only the pointer.
+    rare: Option<Box<Rare>>,
 }
 
-/// Attempts of few deliveries: a session without any has only the pointer.
 #[derive(Debug, Default)]
-struct Resent(BTreeMap<Sequence, Attempts>);
+struct Rare {
+    /// Of deliveries that were sent more than once. They are, or were before a crash, in the window.
+    resent: BTreeMap<Sequence, Attempts>,
+    /// The newest delivery of each collapse key that was not sent, with its size.
+    collapsible: AHashMap<ByteString, (Sequence, usize)>,
+}
 
 /// How often a delivery was sent, and when for the first and the last time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -355,7 +398,7 @@ impl Queue {
     }
 
     pub fn set_attempts(&mut self, sequence: Sequence, attempts: Attempts) {
-        self.resent.get_or_insert_default().0.insert(sequence, attempts);
+        self.rare.get_or_insert_default().resent.insert(sequence, attempts);
     }
 
     /// For its letter: one that was sent once has no attempts on record.
@@ -367,21 +410,64 @@ impl Queue {
 
     /// The delivery is over.
     pub fn forget_attempts(&mut self, sequence: Sequence) {
-        if let Some(resent) = &mut self.resent {
-            resent.0.remove(&sequence);
-            if resent.0.is_empty() {
-                self.resent = None;
-            }
+        if let Some(rare) = &mut self.rare {
+            rare.resent.remove(&sequence);
+            self.drop_rare();
         }
+    }
+
+    fn drop_rare(&mut self) {
+        self.rare.take_if(|rare| rare.resent.is_empty() && rare.collapsible.is_empty());
     }
 
     /// How often a delivery was sent, if it was more than once.
     pub fn attempts_at(&self, sequence: Sequence) -> Option<Attempts> {
-        self.resent.as_ref()?.0.get(&sequence).copied()
+        self.rare.as_ref()?.resent.get(&sequence).copied()
     }
 
     pub fn attempts(&self) -> impl Iterator<Item = (Sequence, Attempts)> {
-        self.resent.iter().flat_map(|resent| resent.0.iter().map(|(sequence, attempts)| (*sequence, *attempts)))
+        self.rare.iter().flat_map(|rare| rare.resent.iter().map(|(sequence, attempts)| (*sequence, *attempts)))
+    }
+
+    /// The delivery of this key that waits to be sent, and its size.
+    pub fn collapsible(&self, key: &ByteString) -> Option<(Sequence, usize)> {
+        self.rare.as_ref()?.collapsible.get(key).copied()
+    }
+
+    /// Those of all keys.
+    pub fn all_collapsible(&self) -> impl Iterator<Item = (&ByteString, (Sequence, usize))> {
+        self.rare.iter().flat_map(|rare| rare.collapsible.iter().map(|(key, newest)| (key, *newest)))
+    }
+
+    /// This one waits to be sent, and is the newest of its key.
+    pub fn set_collapsible(&mut self, key: ByteString, sequence: Sequence, size: usize) {
+        self.rare.get_or_insert_default().collapsible.insert(key, (sequence, size));
+    }
+
+    /// This one waits no more.
+    pub fn forget_collapsible(&mut self, sequence: Sequence, key: &ByteString) {
+        if let Some(rare) = &mut self.rare
+            && rare.collapsible.get(key).is_some_and(|(newest, _)| *newest == sequence)
+        {
+            rare.collapsible.remove(key);
+            self.drop_rare();
+        }
+    }
+
+    /// Recovery: a stored one is over.
+    pub fn forget_unread(&mut self, sequence: Sequence) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.high.remove(&sequence);
+        }
+        self.forget_key_of(sequence);
+    }
+
+    /// It is not the one that waits under its key, whichever that is.
+    pub fn forget_key_of(&mut self, sequence: Sequence) {
+        if let Some(rare) = &mut self.rare {
+            rare.collapsible.retain(|_, (newest, _)| *newest != sequence);
+            self.drop_rare();
+        }
     }
 
     /// Pending deliveries, in flight or waiting.
@@ -397,18 +483,21 @@ impl Queue {
 
     /// Whether one more of this size is too much.
     pub fn is_full(&self, size: usize, config: &Config) -> bool {
-        self.is_full_behind(0, size, config)
+        self.is_full_behind(0, size, None, config)
     }
 
-    /// As `is_full`, when `more` of the same size are about to come before it.
-    pub fn is_full_behind(&self, more: usize, size: usize, config: &Config) -> bool {
-        self.messages() + more >= config.queue_messages_max
-            || self.bytes_pending() + size * (more + 1) > config.queue_bytes_max
+    /// As `is_full`, when `more` of the same size are about to come before it. What is replaced by one of this collapse key makes
+    /// room.
+    pub fn is_full_behind(&self, more: usize, size: usize, key: Option<&ByteString>, config: &Config) -> bool {
+        let replaced = key.and_then(|key| self.collapsible(key));
+        let (less, bytes_less) = replaced.map_or((0, 0), |(_, bytes)| (1, bytes));
+        (self.messages() + more).saturating_sub(less) >= config.queue_messages_max
+            || (self.bytes_pending() + size * (more + 1)).saturating_sub(bytes_less) > config.queue_bytes_max
     }
 
     pub fn push(&mut self, entry: Entry) {
         self.bytes += entry.size();
-        self.young.push_back(entry);
+        self.young.push(entry);
     }
 
     /// Whether nothing waits to be sent, in memory or stored.
@@ -420,42 +509,108 @@ impl Queue {
     /// restored from what the log says, that is without QoS 1.
     pub fn has_older(&self, sequence: Sequence) -> bool {
         let unread = self.backlog.as_ref().is_some_and(|backlog| !backlog.ended && backlog.after < sequence);
-        unread || self.next().is_some_and(|next| next.sequence < sequence)
+        let line = self.backlog.as_ref().map_or(&self.young, |backlog| &backlog.portion);
+        unread || line.front(Priority::Normal).is_some_and(|next| next.sequence < sequence)
     }
 
-    /// The next delivery that has not been sent, if it is in memory.
-    pub fn next(&self) -> Option<&Entry> {
-        match &self.backlog {
-            Some(backlog) => backlog.portion.front(),
-            None => self.young.front(),
+    fn next_place(&self) -> Option<Place> {
+        let Some(backlog) = &self.backlog else { return self.young.first().map(Place::Young) };
+        let Backlog { portion, high, ended, .. } = &**backlog;
+        let (first, first_young) = (portion.first(), self.young.first());
+        match (first, first_young) {
+            (Some(Priority::High), _) => Some(Place::Portion(Priority::High)),
+            _ if !high.is_empty() => None, // the next of these is read
+            (_, Some(Priority::High)) => Some(Place::Young(Priority::High)),
+            (Some(Priority::Normal), _) => Some(Place::Portion(Priority::Normal)),
+            (first, _) if !ended => {
+                let has_many = portion.len_of(Priority::Low) >= LOW_READ_MAX;
+                first.filter(|_| has_many).map(Place::Portion)
+            }
+            (_, Some(Priority::Normal)) => Some(Place::Young(Priority::Normal)),
+            (Some(priority), _) => Some(Place::Portion(priority)),
+            (None, young) => young.map(Place::Young),
         }
     }
 
-    /// The oldest in memory that is to be sent, again or for the first time.
-    pub fn front_sequence(&self) -> Option<Sequence> {
-        let again = self.resend.front().and_then(|tag| self.window.get(*tag)).map(|slot| slot.sequence);
-        let next = self.next().map(|entry| entry.sequence);
+    /// The next delivery that has not been sent, if it is in memory.
+    #[inline]
+    pub fn next(&self) -> Option<&Entry> {
+        match self.next_place()? {
+            Place::Portion(priority) => self.backlog.as_ref()?.portion.front(priority),
+            Place::Young(priority) => self.young.front(priority),
+        }
+    }
+
+    /// How soon the next one in memory is to be sent, again or for the first time: of two queues the one with the lower
+    /// comes first.
+    pub fn front_rank(&self) -> Option<(Reverse<Priority>, Sequence)> {
+        let again = self.resend.front().and_then(|tag| self.window.get(*tag));
+        let again = again.map(|slot| (Reverse(Priority::High), slot.sequence));
+        let next = self.next().map(|entry| (Reverse(entry.priority()), entry.sequence));
         again.into_iter().chain(next).min()
     }
 
     pub fn pop(&mut self) -> Option<Entry> {
-        match &mut self.backlog {
-            None => self.young.pop_front(),
-            Some(backlog) => {
-                let entry = backlog.portion.pop_front();
-                if backlog.ended && backlog.portion.is_empty() {
-                    self.backlog = None;
-                }
+        let place = self.next_place()?;
+        self.pop_at(place)
+    }
+
+    fn pop_at(&mut self, place: Place) -> Option<Entry> {
+        let entry = match place {
+            Place::Young(priority) => self.young.pop(priority),
+            Place::Portion(priority) => {
+                let backlog = self.backlog.as_mut()?;
+                let entry = backlog.portion.pop(priority);
+                self.backlog.take_if(|backlog| backlog.ended && backlog.portion.is_empty());
                 entry
             }
+        };
+        if let Some(entry) = &entry
+            && let Some(key) = entry.collapse_key().filter(|_| self.rare.is_some())
+        {
+            self.forget_collapsible(entry.sequence, key);
         }
+        entry
+    }
+
+    /// Takes the oldest one out of those of the lowest priority, to make room. `None`: it would have to be read.
+    pub fn pop_for_room(&mut self) -> Option<Entry> {
+        for priority in Priority::ALL {
+            if let Some(backlog) = &self.backlog {
+                if backlog.portion.front(priority).is_some() {
+                    return self.pop_at(Place::Portion(priority));
+                }
+                if priority == Priority::Normal && !backlog.ended {
+                    return None;
+                }
+            }
+            if self.young.front(priority).is_some() {
+                return self.pop_at(Place::Young(priority));
+            }
+        }
+        None
+    }
+
+    /// Takes out one that waits in memory, wherever it stands.
+    pub fn take_waiting(&mut self, sequence: Sequence) -> Option<Entry> {
+        let from_portion = self.backlog.as_mut().and_then(|backlog| backlog.portion.take(sequence));
+        let entry = from_portion.or_else(|| self.young.take(sequence))?;
+        self.backlog.take_if(|backlog| backlog.ended && backlog.portion.is_empty());
+        self.bytes -= entry.size().min(self.bytes);
+        if let Some(key) = entry.collapse_key() {
+            self.forget_collapsible(sequence, key);
+        }
+        Some(entry)
     }
 
     /// Puts the one that was taken last back.
     pub fn unpop(&mut self, entry: Entry) {
+        if let Some(key) = entry.collapse_key() {
+            self.set_collapsible(key.clone(), entry.sequence, entry.size());
+        }
         match &mut self.backlog {
-            Some(backlog) => backlog.portion.push_front(entry),
-            None => self.young.push_front(entry),
+            Some(backlog) if entry.sequence <= backlog.until => backlog.portion.unpop(entry),
+            _ => self.young.unpop(entry),
         }
     }
 

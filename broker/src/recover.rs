@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use base::{LetterId, Message, Now, Parked, Qos, QueueId, QueueOwner, Recipient, Record, Sequence, Tag};
+use bytestring::ByteString;
 use postroad_base as base;
 
 use crate::api::{Counted, Principal, StateKey};
@@ -53,6 +54,7 @@ impl Broker {
             | Record::InboundEnd { queue, .. }
             | Record::Attempt { queue, .. }
             | Record::Park { queue, .. }
+            | Record::Noted { queue, .. }
             | Record::Watermark { queue, .. } => *queue,
             Record::Retain { .. }
             | Record::RetainClear { .. }
@@ -111,6 +113,9 @@ impl Broker {
             }
             Record::Park { sequence, at, note, .. } => {
                 self.letters.set_parked(LetterId { queue, sequence }, note.map(|note| Parked { at, note }));
+            }
+            Record::Noted { sequence, bytes, is_high, collapse_key, .. } => {
+                replay_noted(&mut session.queue, sequence, bytes, is_high, collapse_key);
             }
             Record::QueueEnd { .. } => self.replay_end(index),
             _ => unreachable!("it names no session's queue"),
@@ -229,6 +234,7 @@ impl Broker {
         }
         if sequence <= session.watermark {
             self.retiring.settled.push((queue, sequence));
+            session.queue.forget_unread(sequence);
             if let Some(backlog) = &mut session.queue.backlog {
                 backlog.skip.insert(sequence);
                 if is_news && session.role == Role::Letters {
@@ -305,6 +311,7 @@ impl Broker {
         places.retain(|&index| self.sessions[index as usize].role != Role::Letters);
         for &index in &places {
             self.mark_maybe_sent(index);
+            self.collapse_replayed(index);
             self.give_due(index);
             for (filter, options) in self.sessions[index as usize].subscriptions.clone().iter() {
                 self.want(filter, None);
@@ -327,15 +334,16 @@ impl Broker {
         if let Some(backlog) = &mut queue.backlog {
             backlog.maybe_sent = window;
         }
-        let waiting = queue.young.iter_mut();
-        for entry in waiting.filter(|entry| entry.qos == Qos::AtLeastOnce).take(window) {
-            entry.dup = true;
+        for line in queue.young.lines_mut() {
+            for entry in line.iter_mut().filter(|entry| entry.qos == Qos::AtLeastOnce).take(window) {
+                entry.dup = true;
+            }
         }
         // The window may be smaller now.
         let known: Vec<Sequence> = queue.attempts().map(|(sequence, _)| sequence).collect();
         for sequence in known {
-            if let Ok(place) = queue.young.binary_search_by_key(&sequence, |entry| entry.sequence) {
-                queue.young[place].dup = true;
+            if let Some(entry) = queue.young.get_mut(sequence) {
+                entry.dup = true;
             }
         }
     }
@@ -380,6 +388,19 @@ fn replay_watermark(session: &mut Session, upto: Sequence) {
     session.watermark = upto;
 }
 
+/// What is known of a stored delivery.
+fn replay_noted(queue: &mut Queue, sequence: Sequence, bytes: u32, is_high: bool, collapse_key: Option<ByteString>) {
+    let Some(backlog) = queue.backlog.as_mut().filter(|backlog| sequence <= backlog.until) else { return };
+    if is_high {
+        backlog.high.insert(sequence);
+    }
+    if let Some(key) = collapse_key
+        && queue.collapsible(&key).is_none_or(|(newest, _)| newest < sequence)
+    {
+        queue.set_collapsible(key, sequence, bytes as usize);
+    }
+}
+
 /// The tag of a delivery in the window.
 pub(crate) fn tag_at(window: &Window, sequence: Sequence) -> Option<Tag> {
     window.iter().find(|(_, slot)| slot.sequence == sequence).map(|(tag, _)| tag)
@@ -387,8 +408,7 @@ pub(crate) fn tag_at(window: &Window, sequence: Sequence) -> Option<Tag> {
 
 /// Takes a delivery out of the ones that wait in memory.
 pub(crate) fn take_young(queue: &mut Queue, sequence: Sequence) -> Option<Entry> {
-    let place = queue.young.binary_search_by_key(&sequence, |entry| entry.sequence).ok()?;
-    let entry = queue.young.remove(place)?;
+    let entry = queue.young.take(sequence)?;
     queue.bytes -= entry.size();
     Some(entry)
 }

@@ -8,7 +8,6 @@ use postroad_base as base;
 use crate::api::{Counted, StateKey};
 use crate::broker::Broker;
 use crate::connect::is_logged;
-use crate::queue::message_size;
 use crate::timers::{Timer, TimerKey};
 
 /// A retained message.
@@ -49,8 +48,8 @@ impl Broker {
 
     /// Whether the message, whose topic lives here, is to be kept and can't be.
     pub(crate) fn lacks_room_to_retain(&self, message: &Message) -> bool {
-        let old = self.retained.get(message.topic.as_str()).map(|kept| message_size(&kept.message));
-        let bytes = self.retained_bytes - old.unwrap_or(0) + message_size(message);
+        let old = self.retained.get(message.topic.as_str()).map(|kept| kept.message.size());
+        let bytes = self.retained_bytes - old.unwrap_or(0) + message.size();
         let too_many = old.is_none() && self.retained.len() >= self.config.retained_max;
         !message.payload.is_empty() && (too_many || bytes > self.config.retained_bytes_max)
     }
@@ -62,7 +61,7 @@ impl Broker {
             let at = self.now.mono.after(expires_at.since(self.now.wall));
             self.timers.set(at, Timer::Retained(topic.clone()))
         });
-        self.retained_bytes += message_size(&message);
+        self.retained_bytes += message.size();
         let old = self.retained.insert(topic.as_str(), Kept { message, timer });
         self.released(old);
     }
@@ -78,7 +77,7 @@ impl Broker {
 
     fn released(&mut self, old: Option<Kept>) {
         let Some(Kept { message, timer }) = old else { return };
-        self.retained_bytes -= message_size(&message);
+        self.retained_bytes -= message.size();
         self.timers.cancel(timer);
     }
 

@@ -9,16 +9,18 @@
 //! A delivery counts as stored from the moment at which it is in a batch: if it is settled later, that batch or the next
 //! one removes it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
-use base::{Message, Outcome, QueueId, QueueOwner, Record, Sequence, TopicName};
+use base::{Message, Outcome, Priority, QueueId, QueueOwner, Record, Sequence, TopicName};
+use bytestring::ByteString;
 use postroad_base as base;
 
 use crate::api::{BacklogEntry, Counted, Effect, Retirement, StateKey};
 use crate::broker::Broker;
 use crate::gate::Waiter;
-use crate::queue::{Attempts, Backlog, Entry, Queue, State, message_size};
+use crate::queue::{Attempts, Backlog, Entry, Queue, State};
 use crate::session::{Progress, Role, Session, SessionIndex};
 
 /// What changed since the last retirement.
@@ -41,6 +43,8 @@ pub(crate) struct Retiring {
     /// What the last batch covers, and the last one that is stored.
     upto: Sequence,
     stored: Sequence,
+    /// Retirements whose batch is stored.
+    stored_count: u32,
     pub ended: Vec<QueueId>,
     /// Recovery: kept once the clock is known, which their expiry needs.
     pub replayed_retained: AHashMap<TopicName, Arc<Message>>,
@@ -65,11 +69,18 @@ struct Assembly {
 const ROUNDS_MAX: usize = 4;
 /// Stored deliveries that are read at once to be dropped.
 const TRIMMED_MAX: usize = 8;
+/// Stored deliveries that are read at once for those of high priority among them.
+const READ_OUT_OF_TURN: usize = 32;
 
 impl Retiring {
     /// Whether a tick is due for it.
     pub fn has_steps(&self) -> bool {
         self.assembly.is_some() || !self.leaving.is_empty()
+    }
+
+    /// Retirements so far.
+    pub fn count(&self) -> u32 {
+        self.count
     }
 
     /// Pieces of state that have changed and are in no batch.
@@ -215,24 +226,28 @@ impl Broker {
             }
         }
         *left = left.saturating_sub(batch.pending.len() - before);
-        let stored = session.queue.young.partition_point(|entry| entry.stored);
-        for (count, entry) in session.queue.young.range_mut(stored..).enumerate() {
-            if entry.sequence > batch.upto {
-                too_young = true;
-                break;
+        let mut count = 0;
+        for line in session.queue.young.lines_mut() {
+            let stored = line.partition_point(|entry| entry.stored);
+            for entry in line.range_mut(stored..) {
+                if entry.sequence > batch.upto {
+                    too_young = true;
+                    break;
+                }
+                if *left == 0 && count > 0 {
+                    is_whole = false;
+                    break;
+                }
+                entry_into(entry, queue, batch);
+                *left = left.saturating_sub(1);
+                count += 1;
             }
-            if *left == 0 && count > 0 {
-                is_whole = false;
-                break;
-            }
-            entry_into(entry, queue, batch);
-            *left = left.saturating_sub(1);
         }
         let number = self.retiring.count;
         if too_young && std::mem::replace(&mut session.too_young_in, number) != number {
             self.retiring.too_young.push(queue);
         }
-        if is_whole && session.queue.young.front().is_some_and(|entry| entry.stored) {
+        if is_whole && session.queue.young.oldest_stored().is_some() {
             self.retiring.in_batch.push(queue);
         }
         is_whole
@@ -266,7 +281,7 @@ impl Broker {
 
     /// The batch is in the old generation: what it holds and waits leaves memory.
     pub(crate) fn ingested(&mut self) {
-        self.retiring.stored = self.retiring.upto;
+        (self.retiring.stored, self.retiring.stored_count) = (self.retiring.upto, self.retiring.count);
         let Retiring { leaving, in_batch, .. } = &mut self.retiring;
         leaving.append(in_batch);
         self.letters_ingested();
@@ -290,19 +305,28 @@ impl Broker {
     /// many that was.
     fn leave_memory(&mut self, queue: QueueId, most: usize) -> usize {
         let Some(index) = self.session_of_queue(queue) else { return 0 };
-        let stored = self.retiring.stored;
+        let (stored, stored_count) = (self.retiring.stored, self.retiring.stored_count);
         let queue = &mut self.sessions[index as usize].queue;
-        let count = queue.young.partition_point(|entry| entry.stored && entry.sequence <= stored).min(most);
-        let Some(first) = queue.young.front().map(|entry| entry.sequence).filter(|_| count > 0) else { return 0 };
-        let (mut last, mut bytes, mut maybe_sent) = (first, 0, 0);
-        for entry in queue.young.drain(..count) {
+        let (mut count, mut first, mut last, mut high) = (0, None, Sequence(0), Vec::new());
+        let (mut bytes, mut maybe_sent) = (0, 0);
+        while count < most
+            && let Some(entry) = queue.young.pop_stored(stored)
+        {
+            count += 1;
             bytes += entry.size();
             maybe_sent += usize::from(entry.dup);
+            first = first.or(Some(entry.sequence));
             last = entry.sequence;
+            high.extend((entry.priority() == Priority::High).then_some(last));
         }
+        let Some(first) = first else { return 0 };
         queue.bytes -= bytes.min(queue.bytes);
         let after = Sequence(first.0 - 1);
         let backlog = queue.backlog.get_or_insert_with(|| Box::new(Backlog { after, ..Backlog::default() }));
+        backlog.high.extend(high);
+        if !backlog.reading {
+            backlog.passed.retain(|_, retirement| *retirement >= stored_count);
+        }
         if maybe_sent > 0 {
             // What is older may have been sent before the crash, too.
             backlog.maybe_sent = backlog.maybe_sent.max(backlog.unread + maybe_sent);
@@ -324,12 +348,19 @@ impl Broker {
         if !is_wanted || backlog.reading || backlog.ended {
             return;
         }
-        let (messages_max, bytes_max) = (self.config.backlog_messages_max, self.config.backlog_bytes_max);
-        if backlog.portion.len() * 2 > messages_max {
-            return;
-        }
+        let (mut messages_max, bytes_max) = (self.config.backlog_messages_max, self.config.backlog_bytes_max);
+        let high = backlog.high.first().copied().filter(|_| backlog.portion.front(Priority::High).is_none());
+        backlog.out_of_turn = high.is_some();
+        let after = match high {
+            Some(high) => {
+                messages_max = messages_max.min(READ_OUT_OF_TURN);
+                Sequence(high.0 - 1)
+            }
+            None if !backlog.takes_portion(messages_max) => return,
+            None => backlog.after,
+        };
         backlog.reading = true;
-        let (queue, after) = (session.id, backlog.after);
+        let queue = session.id;
         self.effects.push_back(Effect::ReadBacklog { queue, after, messages_max, bytes_max });
     }
 
@@ -358,7 +389,7 @@ impl Broker {
             if queue.messages() <= messages_max && queue.bytes_pending() <= bytes_max {
                 break;
             }
-            let Some(oldest) = queue.pop() else {
+            let Some(oldest) = queue.pop_for_room() else {
                 self.trim_stored(index);
                 break;
             };
@@ -377,19 +408,45 @@ impl Broker {
         }
         let Some(mut backlog) = self.sessions[index as usize].queue.backlog.take() else { return };
         backlog.reading = false;
+        if std::mem::take(&mut backlog.out_of_turn) {
+            return self.read_out_of_turn(index, backlog, entries, end);
+        }
         let read = entries.len();
         // The others are in memory still: they become backlog with `Ingested`.
         entries.truncate(entries.iter().take_while(|item| item.sequence <= backlog.until).count());
         let end = end || entries.len() < read;
-        let poisoned = self.take_portion(index, &mut backlog, entries);
+        let poisoned = self.take_portion(index, &mut backlog, entries, ReadFor::Turn);
         backlog.ended = end && !std::mem::take(&mut backlog.extended);
         if backlog.ended {
             (backlog.unread, backlog.unread_bytes) = (0, 0);
+            backlog.high.clear();
         }
         let is_for_room = std::mem::take(&mut backlog.trimming);
         if !backlog.ended || !backlog.portion.is_empty() {
             self.sessions[index as usize].queue.backlog = Some(backlog);
         }
+        self.set_stored_aside(index, poisoned);
+        if is_for_room {
+            self.trim(index);
+        }
+        self.pump(index);
+    }
+
+    /// Of these, the ones of high priority go before all others. The rest is read again in its turn.
+    fn read_out_of_turn(
+        &mut self,
+        index: SessionIndex,
+        mut backlog: Box<Backlog>,
+        mut entries: Vec<BacklogEntry>,
+        end: bool,
+    ) {
+        let last = entries.last().map(|item| item.sequence).filter(|_| !end);
+        entries.retain(|item| backlog.high.contains(&item.sequence));
+        // What was looked for and not found is over.
+        backlog.high = last.map_or_else(BTreeSet::new, |last| backlog.high.split_off(&last.next()));
+        let poisoned = self.take_portion(index, &mut backlog, entries, ReadFor::HighPriority);
+        let is_for_room = std::mem::take(&mut backlog.trimming);
+        self.sessions[index as usize].queue.backlog = Some(backlog);
         self.set_stored_aside(index, poisoned);
         if is_for_room {
             self.trim(index);
@@ -403,12 +460,17 @@ impl Broker {
         index: SessionIndex,
         backlog: &mut Backlog,
         entries: Vec<BacklogEntry>,
+        read_for: ReadFor,
     ) -> Vec<(Arc<Message>, Sequence)> {
         let queue = &mut self.sessions[index as usize].queue;
         let in_window: AHashMap<Sequence, base::Tag> = queue.window.iter().map(|(tag, s)| (s.sequence, tag)).collect();
         let mut poisoned = Vec::new();
         for item in entries {
-            if !backlog.note_read(&item) {
+            let waits = match read_for {
+                ReadFor::Turn => backlog.note_read(&item),
+                ReadFor::HighPriority => backlog.note_read_out_of_turn(&item),
+            };
+            if !waits {
                 continue;
             }
             if self.poison.has(item.message.id) {
@@ -426,12 +488,36 @@ impl Broker {
     }
 }
 
+/// Why stored deliveries were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReadFor {
+    /// Their turn has come.
+    Turn,
+    /// They go before others.
+    HighPriority,
+}
+
 impl Backlog {
+    fn note_read_out_of_turn(&mut self, item: &BacklogEntry) -> bool {
+        self.high.remove(&item.sequence);
+        if self.skip.contains(&item.sequence) {
+            return false;
+        }
+        self.one_less(Some(item.message.size()));
+        self.passed.insert(item.sequence, u32::MAX);
+        true
+    }
+
     /// One more has been read. Whether it still waits.
     fn note_read(&mut self, item: &BacklogEntry) -> bool {
         self.after = self.after.max(item.sequence);
+        self.high.remove(&item.sequence);
+        if self.passed.remove(&item.sequence).is_some() {
+            self.skip.remove(&item.sequence);
+            return false;
+        }
         self.unread = self.unread.saturating_sub(1);
-        self.unread_bytes = self.unread_bytes.saturating_sub(message_size(&item.message));
+        self.unread_bytes = self.unread_bytes.saturating_sub(item.message.size());
         !self.skip.remove(&item.sequence)
     }
 }
@@ -441,7 +527,7 @@ fn add_to_portion(queue: &mut Queue, backlog: &mut Backlog, mut entry: Entry) {
     entry.dup = entry.qos == base::Qos::AtLeastOnce && was_sent;
     backlog.maybe_sent = backlog.maybe_sent.saturating_sub(1);
     queue.bytes += entry.size();
-    backlog.portion.push_back(entry);
+    backlog.portion.push(entry);
 }
 
 /// In flight before a crash: only the body was missing.
@@ -517,6 +603,7 @@ fn session_records(session: &Session) -> Vec<Record> {
         let times = if matches!(state.progress, Progress::Routed { .. }) { 2 } else { 1 };
         records.extend((0..times).map(|_| Record::InboundBegin { queue, tag: *tag, id: state.id }));
     }
+    records.extend(noted(session));
     let attempts = session.queue.attempts();
     records.extend(attempts.map(|(sequence, Attempts { count: attempts, first, last })| Record::Attempt {
         queue,
@@ -539,14 +626,35 @@ fn session_records(session: &Session) -> Vec<Record> {
     records
 }
 
+/// What has to be known of stored deliveries before they are read.
+fn noted(session: &Session) -> Vec<Record> {
+    let Session { id: queue, queue: Queue { window, young, backlog, .. }, .. } = session;
+    let in_flight = window.iter().filter_map(|(_, slot)| slot.entry.as_ref());
+    let read = backlog.iter().flat_map(|backlog| backlog.portion.iter());
+    let in_memory = in_flight.chain(read).chain(young.iter()).filter(|entry| entry.stored);
+    let mut noted: Vec<Record> =
+        in_memory.filter_map(|entry| Record::noted(*queue, entry.sequence, &entry.message)).collect();
+    let Some(backlog) = backlog else { return noted };
+    let mut unread: BTreeMap<Sequence, (u32, Option<ByteString>)> =
+        backlog.high.iter().map(|high| (*high, (0, None))).collect();
+    for (key, (sequence, bytes)) in session.queue.all_collapsible() {
+        if sequence > backlog.after && sequence <= backlog.until {
+            unread.insert(sequence, (u32::try_from(bytes).unwrap_or(u32::MAX), Some(key.clone())));
+        }
+    }
+    noted.extend(unread.into_iter().map(|(sequence, (bytes, collapse_key))| {
+        let is_high = backlog.high.contains(&sequence);
+        Record::Noted { queue: *queue, sequence, bytes, is_high, collapse_key }
+    }));
+    noted
+}
+
 /// The oldest delivery that is in the old generation and not over.
 fn oldest_stored(session: &Session) -> Option<Sequence> {
     let queue = &session.queue;
     let window = queue.window.iter().filter(|(_, slot)| slot.stored).map(|(_, slot)| slot.sequence).min();
-    let young = queue.young.front().filter(|entry| entry.stored).map(|entry| entry.sequence);
-    let backlog = queue.backlog.as_ref().map(|backlog| match backlog.portion.front() {
-        Some(entry) => entry.sequence,
-        None => backlog.after.next(),
-    });
-    [window, young, backlog].into_iter().flatten().min()
+    let young = queue.young.oldest_stored().map(|entry| entry.sequence);
+    let read = queue.backlog.as_ref().and_then(|backlog| backlog.portion.oldest()).map(|entry| entry.sequence);
+    let unread = queue.backlog.as_ref().filter(|backlog| !backlog.ended).map(|backlog| backlog.after.next());
+    [window, young, read, unread].into_iter().flatten().min()
 }

@@ -13,7 +13,7 @@ use crate::api::{Counted, Delivery, Effect, Forwarded};
 use crate::broker::{Broker, Interested};
 use crate::config::QueuePolicy;
 use crate::directed::is_to_many;
-use crate::queue::{Entry, message_size};
+use crate::queue::Entry;
 use crate::session::{Session, SessionIndex};
 use crate::share::GroupIndex;
 
@@ -145,7 +145,7 @@ impl Broker {
         if !message.qos.is_acknowledged() || self.config.queue_policy.is_oldest_first() {
             return false;
         }
-        let size = message_size(message);
+        let (size, key) = (message.size(), message.collapse_key());
         let Self { scratch, sessions, config, .. } = self;
         let mut any = false;
         for place in 0..scratch.matches.len() {
@@ -157,7 +157,7 @@ impl Broker {
             let queue = &sessions[recipient.session as usize].queue;
             // A member may get it otherwise, too.
             let more = if recipient.group.is_some() { more_of(in_front, recipient.session) } else { 0 };
-            recipient.full = queue.is_full_behind(more, size, config);
+            recipient.full = queue.is_full_behind(more, size, key, config);
             any |= recipient.full;
         }
         any && self.is_publisher_told(message)
@@ -263,6 +263,7 @@ impl Broker {
         if !entry.qos.is_acknowledged() {
             return self.deliver_qos0(index, entry);
         }
+        self.collapse(index, &entry);
         if !self.make_room(index, entry.size()) {
             self.count(Counted::QueueOverflow);
             self.end_undelivered(index, &entry, base::Outcome::Overflow, 0);
@@ -315,7 +316,7 @@ impl Broker {
             if !self.config.queue_policy.is_oldest_first() {
                 break false;
             }
-            let Some(oldest) = queue.pop() else { break self.trim_stored(index) };
+            let Some(oldest) = queue.pop_for_room() else { break self.trim_stored(index) };
             queue.bytes -= oldest.size().min(queue.bytes);
             dropped += 1;
             self.end_undelivered(index, &oldest, base::Outcome::Overflow, 0);

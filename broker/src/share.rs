@@ -34,7 +34,7 @@ use crate::config::Config;
 use crate::gate::Waiter;
 use crate::give_back::GivenBack;
 use crate::mesh::Token;
-use crate::queue::{Queue, message_size};
+use crate::queue::Queue;
 use crate::route::{GROUP, Match, Scratch, more_of};
 use crate::session::{Connection, Session, SessionIndex};
 
@@ -513,7 +513,7 @@ struct Offer<'a> {
 
 impl<'a> Offer<'a> {
     fn new(message: &'a Message, scratch: &'a Scratch, config: &'a Config) -> Self {
-        Self { message, size: message_size(message), scratch, config }
+        Self { message, size: message.size(), scratch, config }
     }
 
     fn load(&self, sessions: &Slab<Session>, connections: &Slab<Connection>, (index, options): &Member) -> Load {
@@ -536,9 +536,7 @@ impl<'a> Offer<'a> {
     /// As `must_reject` will judge it. The session may get the message otherwise, too: at most once by its own
     /// subscriptions and once by each group. Who has room for all of that is not looked for among the matches.
     fn is_full(&self, index: SessionIndex, queue: &Queue) -> bool {
-        if !queue.is_full_behind(1 + self.scratch.groups.len(), self.size, self.config) {
-            return false;
-        }
-        queue.is_full_behind(more_of(&self.scratch.matches, index), self.size, self.config)
+        let is_full = |more| queue.is_full_behind(more, self.size, self.message.collapse_key(), self.config);
+        is_full(1 + self.scratch.groups.len()) && is_full(more_of(&self.scratch.matches, index))
     }
 }

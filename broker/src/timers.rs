@@ -1,14 +1,15 @@
 //! Deadlines of a shard, in one ordered map.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
 use base::{MonoMillis, QueueId, TopicName};
 use postroad_base as base;
 
 use crate::session::SessionIndex;
 
-/// Names a deadline, to cancel it.
-pub(crate) type TimerKey = (MonoMillis, u64);
+/// Names a deadline, to cancel it. (Not 0: so it takes no room to say that there is none.)
+pub(crate) type TimerKey = (MonoMillis, NonZeroU64);
 
 /// What is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub(crate) struct Timers {
 impl Timers {
     pub fn set(&mut self, at: MonoMillis, timer: Timer) -> TimerKey {
         self.count += 1;
-        let key = (at, self.count);
+        let key = (at, NonZeroU64::new(self.count).expect("counted from 1"));
         self.due.insert(key, timer);
         key
     }

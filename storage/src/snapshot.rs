@@ -48,6 +48,8 @@ struct Queue {
     attempts: BTreeMap<Sequence, Record>,
     /// The `Park` of each dead letter that is parked.
     parked: BTreeMap<Sequence, Record>,
+    /// The `Noted` of each delivery that has one and is not over.
+    noted: BTreeMap<Sequence, Record>,
     inbound: BTreeMap<Tag, Inbound>,
 }
 
@@ -112,13 +114,19 @@ impl State {
             | Record::Watermark { .. }
             | Record::OrdinalsUsed { .. }
             | Record::Attempt { .. }
-            | Record::Park { .. } => {}
+            | Record::Park { .. }
+            | Record::Noted { .. } => {}
         }
     }
 
     fn add_pending(&mut self, sequence: Sequence, message: &Arc<Message>, recipients: &[Recipient]) {
         let deliveries = recipients.iter().map(|one| ((one.queue, sequence), (one.clone(), Arc::clone(message))));
         self.pending.extend(deliveries);
+        for one in recipients {
+            if let Some(noted) = Record::noted(one.queue, sequence, message) {
+                self.change(one.queue, |q| _ = q.noted.insert(sequence, noted));
+            }
+        }
     }
 
     fn settle(&mut self, delivery: DeliveryKey) {
@@ -161,6 +169,7 @@ impl State {
                     q.received.remove(&sequence);
                     q.attempts.remove(&sequence);
                     q.parked.remove(&sequence);
+                    q.noted.remove(&sequence);
                 });
             }
             Record::Attempt { queue, sequence, .. } => self.change(queue, |q| _ = q.attempts.insert(sequence, record)),
@@ -168,6 +177,7 @@ impl State {
                 self.change(queue, |q| _ = q.parked.insert(sequence, record));
             }
             Record::Park { queue, sequence, note: None, .. } => self.change(queue, |q| _ = q.parked.remove(&sequence)),
+            Record::Noted { queue, sequence, .. } => self.change(queue, |q| _ = q.noted.insert(sequence, record)),
             Record::Tagged { queue, sequence, tag } => self.change(queue, |q| _ = q.tagged.insert(sequence, tag)),
             Record::Received { queue, sequence } => self.change(queue, |q| _ = q.received.insert(sequence)),
             Record::InboundBegin { queue, tag, id } => self.change(queue, |q| {
@@ -259,7 +269,7 @@ impl Queue {
         records.extend(self.watermark.map(|upto| Record::Watermark { queue: id, upto }));
         records.extend(self.tagged.iter().map(|(&sequence, &tag)| Record::Tagged { queue: id, sequence, tag }));
         records.extend(self.received.iter().map(|&sequence| Record::Received { queue: id, sequence }));
-        records.extend(self.attempts.values().chain(self.parked.values()).cloned());
+        records.extend(self.attempts.values().chain(self.parked.values()).chain(self.noted.values()).cloned());
         for (&tag, &Inbound { id: message, routed }) in &self.inbound {
             let times = if routed { 2 } else { 1 };
             records.extend((0..times).map(|_| Record::InboundBegin { queue: id, tag, id: message }));

@@ -12,7 +12,7 @@ use super::walk::{Job, Portion, Progress};
 use crate::api::Effect;
 use crate::broker::Broker;
 use crate::gate::Waiter;
-use crate::queue::{Entry, message_size};
+use crate::queue::Entry;
 use crate::recover::take_young;
 use crate::retire::entry_of;
 use crate::session::SessionIndex;
@@ -42,7 +42,7 @@ impl Broker {
                 None => self.letter_done(token, LetterAnswer::Gone),
             };
         }
-        let young = &self.sessions[index as usize].queue.young;
+        let young = self.sessions[index as usize].queue.young.normal();
         if let Ok(place) = young.binary_search_by_key(&id.sequence, |entry| entry.sequence) {
             let entry = young[place].clone();
             return self.act(action, index, &entry);
@@ -109,7 +109,7 @@ impl Broker {
         let Some(target) = self.queue_to_requeue(death) else { return LetterAnswer::NoClient };
         let message = self.requeued(&entry.message, requeue);
         let to = &self.sessions[target as usize];
-        if self.disk_full || to.queue.is_full(message_size(&message), &self.config) {
+        if self.disk_full || to.queue.is_full(message.size(), &self.config) {
             return LetterAnswer::QueueFull;
         }
         let (new_id, message) = (message.id, Arc::new(message));

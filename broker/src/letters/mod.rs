@@ -191,7 +191,8 @@ impl Broker {
             | Outcome::Poison
             | Outcome::Requeued
             | Outcome::Dropped
-            | Outcome::Retention => false,
+            | Outcome::Retention
+            | Outcome::Collapsed => false,
         };
         is_kept && entry.qos.is_acknowledged() && !is_of_server(&entry.message.topic) && self.config.letters_max > 0
     }

@@ -200,7 +200,7 @@ impl Broker {
             let most = self.config.backlog_messages_max;
             return Progress::Read { job: Job::Find(find), queue: index, after: from, most };
         }
-        let young = &self.sessions[index as usize].queue.young;
+        let young = self.sessions[index as usize].queue.young.normal();
         let start = young.partition_point(|entry| entry.sequence <= from);
         let entries: Vec<Entry> = young.range(start..).take(LOOKS_MAX).cloned().collect();
         let is_last = start + entries.len() == young.len();
@@ -278,7 +278,7 @@ impl Broker {
             return Progress::Read { job: Job::Trim(Trim { until, ..trim }), queue: index, after, most };
         }
         for _ in 0..LOOKS_MAX {
-            let Some(entry) = self.sessions[index as usize].queue.young.front().cloned() else {
+            let Some(entry) = self.sessions[index as usize].queue.young.normal().front().cloned() else {
                 return next_queue(trim);
             };
             if !self.must_letter_go(entry.message.death().map(|death| death.at)) {

@@ -9,6 +9,7 @@ mod letters;
 mod mesh;
 mod overdue;
 mod poison;
+mod priorities;
 mod registrations;
 mod retained;
 mod single;

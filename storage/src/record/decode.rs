@@ -88,6 +88,13 @@ fn record(r: &mut Reader<'_>) -> Result<Record, RecordError> {
         kind::PARK => {
             Record::Park { queue: r.queue()?, sequence: r.sequence()?, at: r.time()?, note: option(r, |r| r.text())? }
         }
+        kind::NOTED => Record::Noted {
+            queue: r.queue()?,
+            sequence: r.sequence()?,
+            bytes: r.varint_u32()?,
+            is_high: flag_byte(r)?,
+            collapse_key: option(r, |r| r.text())?,
+        },
         other => return Err(RecordError::UnknownKind(other)),
     })
 }

@@ -112,6 +112,12 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             put_varint(out, at.0);
             put_option(out, note.as_ref(), |out, note| put_bytes(out, note.as_bytes()));
         }
+        Record::Noted { queue, sequence, bytes, is_high, collapse_key } => {
+            delivery(out, kind::NOTED, *queue, *sequence);
+            put_varint(out, u64::from(*bytes));
+            out.push(u8::from(*is_high));
+            put_option(out, collapse_key.as_ref(), |out, key| put_bytes(out, key.as_bytes()));
+        }
     }
 }
 

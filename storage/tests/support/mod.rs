@@ -299,6 +299,15 @@ fn any_delivery_record() -> impl Strategy<Value = Record> {
         ),
         (any_queue(), any_sequence(), any_time(), option::of(any_text()))
             .prop_map(|(queue, sequence, at, note)| Record::Park { queue, sequence, at, note }),
+        (any_queue(), any_sequence(), any::<u32>(), any::<bool>(), option::of(any_text())).prop_map(
+            |(queue, sequence, bytes, is_high, collapse_key)| Record::Noted {
+                queue,
+                sequence,
+                bytes,
+                is_high,
+                collapse_key
+            }
+        ),
     ]
 }
 

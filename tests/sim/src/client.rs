@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;
 
 use base::{
-    ConnectionId, Message, MessageId, Qos, QueueId, ReasonCode, SubscriptionOptions, Tag, TopicFilter, TopicName,
+    ConnectionId, Extras, Message, MessageId, Qos, QueueId, ReasonCode, SubscriptionOptions, Tag, TopicFilter,
+    TopicName,
 };
 use postroad_base as base;
 use postroad_broker::api::{Delivery, Effect, Event, Inbound, Subscribe};
@@ -53,6 +54,8 @@ pub struct Publisher {
     /// QoS 2: PUBREC came, PUBCOMP has not.
     unreleased: VecDeque<Tag>,
     numbers: BTreeMap<(usize, u8), usize>,
+    /// Its messages have priorities and collapse keys.
+    wishes: bool,
     tag_last: u16,
 }
 
@@ -60,6 +63,11 @@ pub struct Publisher {
 const WINDOW: usize = 8;
 
 impl Publisher {
+    /// One whose messages have priorities and collapse keys, or not.
+    pub fn new(wishes: bool) -> Self {
+        Self { wishes, ..Self::default() }
+    }
+
     pub fn has_room(&self) -> bool {
         self.link.open && self.unanswered.len() + self.unreleased.len() < WINDOW
     }
@@ -101,7 +109,7 @@ impl Publisher {
             retain: false,
             expires_at: None,
             publisher: QueueId::NONE,
-            extras: None,
+            extras: if self.wishes { Extras::of_wishes(name.wishes()) } else { None },
         };
         let message = Inbound { message: message.into(), tag: Some(tag), dup, flaw: None };
         self.link.to_server.push_back(Event::Publish { connection, message });

@@ -341,16 +341,26 @@ impl Letters {
         self.lives.values_mut().for_each(|life| life.crash(committed[life.shard]));
     }
 
-    /// All has come to rest, and these are all letters: what is not among them is none.
-    pub fn settle(&mut self, found: &BTreeSet<LifeId>) -> Result<(), String> {
+    /// All has come to rest, and these are all letters: what is not among them is none. Some need not come, since something newer
+    /// has: whose refusal a crash has forgotten was waiting again.
+    pub fn settle(
+        &mut self,
+        found: &BTreeSet<LifeId>,
+        is_replaced: impl Fn(&LifeId, Name, bool) -> bool,
+    ) -> Result<(), String> {
         if let Some(ask) = self.asked.values().next() {
             return Err(format!("never answered: {ask:?}"));
         }
+        let newest: BTreeMap<(usize, Name), MessageId> =
+            self.lives.iter().map(|((subscriber, id), life)| ((*subscriber, life.name), *id)).collect();
         for (id, life) in &mut self.lives {
             if !found.contains(id) {
                 life.places.retain(|(_, stage)| *stage != Stage::Letter);
             }
-            if life.places.iter().all(|(_, stage)| *stage == Stage::Queued) {
+            let is_repeated = newest.get(&(id.0, life.name)).is_some_and(|newest| *newest > id.1);
+            let is_excused =
+                life.places.iter().all(|(generation, _)| *generation == 0) && is_replaced(id, life.name, is_repeated);
+            if life.places.iter().all(|(_, stage)| *stage == Stage::Queued) && !is_excused {
                 return Err(format!("subscriber {} has neither got it nor is it a letter: {life:?}", id.0));
             }
         }

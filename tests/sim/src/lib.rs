@@ -56,6 +56,8 @@ pub enum Canary {
     DropForgotten,
     /// A crash forgets that a letter was requeued, but not the new message.
     RequeueKeepsLetter,
+    /// A message that replaces an older one is taken for the older one by whoever reads the log.
+    NewestIsOver,
 }
 
 /// What a run saw, so that a test can assert that it was not idle.
@@ -97,4 +99,6 @@ pub struct Report {
     pub requeued: usize,
     /// Actions on letters that were over.
     pub gone: usize,
+    /// Deliveries that a newer one has replaced.
+    pub collapsed: usize,
 }

@@ -9,11 +9,14 @@
 //!   what a session in memory may have had.
 //! - Pushed to a client: it gets it, subscribed or not, connected or not, clean start or not.
 //! - Refused by a client: it is a dead letter, and nothing else (`letters`).
+//! - Of one collapse key: whoever does not get a message gets none, or has a newer one coming; the newest one comes.
 //! - Published for the first time after an UNSUBACK came ⇒ it does not come there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::letters::Letters;
+use postroad_base::{Priority, Wishes};
+
+use crate::letters::{Letters, LifeId};
 
 /// The topic that is subscribed to by share groups only.
 pub const SHARED_TOPIC: usize = 2;
@@ -37,6 +40,19 @@ pub struct Name {
 impl Name {
     pub fn text(self) -> String {
         format!("{}/{}/{}/{}", self.publisher, self.topic, self.qos, self.number)
+    }
+
+    /// A topic has one priority: what is promised of the order holds for it.
+    pub fn wishes(self) -> Wishes {
+        let priority = [Priority::Normal, Priority::High, Priority::Low][self.topic % 3];
+        Wishes { priority, collapse_key: self.collapse_key().map(Into::into), ..Wishes::default() }
+    }
+
+    /// Two of three messages of some topics have one.
+    fn collapse_key(self) -> Option<String> {
+        let Self { publisher, topic, qos, number } = self;
+        let has_key = topic != SHARED_TOPIC && (topic + usize::from(qos)) % 2 == 0 && number % 3 > 0;
+        has_key.then(|| format!("{publisher}/{topic}/{qos}"))
     }
 
     pub fn parse(text: &[u8]) -> Option<Self> {
@@ -73,6 +89,10 @@ pub struct Oracle {
     received: BTreeMap<(usize, Name), usize>,
     /// What came, be it refused.
     came: BTreeSet<(usize, Name)>,
+    /// Publishers wish: messages have priorities and collapse keys.
+    pub wishes: bool,
+    /// The newest message of each collapse key that was sent.
+    newest_of_key: BTreeMap<String, usize>,
     /// What became of each delivery that may be refused.
     pub letters: Letters,
     /// Highest number that came, by subscriber, publisher, topic, level.
@@ -81,6 +101,9 @@ pub struct Oracle {
 
 impl Oracle {
     pub fn published(&mut self, name: Name, subscribers: usize) {
+        if let Some(key) = self.collapse_key(name) {
+            self.newest_of_key.insert(key, name.number);
+        }
         if name.topic == SHARED_TOPIC {
             let stays = |group: &usize| self.subscribed.get(&(0, SHARED_TOPIC + group)) == Some(&Subscribed::Yes);
             return self.owed_to_group.extend((0..GROUPS).filter(stays).map(|group| (group, name)));
@@ -96,6 +119,16 @@ impl Oracle {
                 Subscribed::Maybe => {}
             }
         }
+    }
+
+    fn collapse_key(&self, name: Name) -> Option<String> {
+        if self.wishes { name.collapse_key() } else { None }
+    }
+
+    /// Whether a newer message may have come before it could be sent.
+    fn may_be_collapsed(&self, name: Name) -> bool {
+        let newest = self.collapse_key(name).and_then(|key| self.newest_of_key.get(&key));
+        newest.is_some_and(|newest| *newest > name.number)
     }
 
     pub fn acknowledged(&mut self, name: Name) {
@@ -181,11 +214,25 @@ impl Oracle {
         }
         let key = (subscriber, name.publisher, name.topic, name.qos);
         let newest = self.newest.entry(key).or_default();
-        if is_first && name.number < *newest && !self.overtaking {
+        // One that was collapsed, and is repeated by its publisher, comes late.
+        let is_keyed = self.wishes && name.collapse_key().is_some();
+        if is_first && name.number < *newest && !self.overtaking && !is_keyed {
             return Err(format!("subscriber {subscriber} got {name:?} after number {newest}"));
         }
         *newest = name.number.max(*newest);
         Ok(())
+    }
+
+    /// Everything has come to rest, and these are all letters.
+    pub fn settle_letters(&mut self, found: &BTreeSet<LifeId>) -> Result<(), String> {
+        let mut letters = std::mem::take(&mut self.letters);
+        // What its publisher repeats comes under another id, and replaces the first.
+        let outcome = letters.settle(found, |(subscriber, _), name, is_repeated| {
+            let has_come = self.received.contains_key(&(*subscriber, name));
+            self.may_be_collapsed(name) || (self.collapse_key(name).is_some() && (is_repeated || has_come))
+        });
+        self.letters = letters;
+        outcome
     }
 
     /// Everything has come to rest: nothing may be owed.
@@ -198,7 +245,7 @@ impl Oracle {
         for name in &self.acknowledged {
             for subscriber in self.owed.get(name).into_iter().flatten() {
                 let has_come = self.received.contains_key(&(*subscriber, *name));
-                if !has_come && !self.letters.follows(*subscriber, *name) {
+                if !has_come && !self.may_be_collapsed(*name) && !self.letters.follows(*subscriber, *name) {
                     return Err(format!("{name:?} was acknowledged, subscriber {subscriber} never got it"));
                 }
             }

@@ -22,6 +22,7 @@ fn sum(total: Report, report: Report) -> Report {
         pages: total.pages + report.pages,
         requeued: total.requeued + report.requeued,
         gone: total.gone + report.gone,
+        collapsed: total.collapsed + report.collapsed,
     }
 }
 
@@ -75,6 +76,13 @@ fn what_is_refused_is_a_letter_until_somebody_acts_on_it() {
     assert!(total.requeued > 80 && total.gone > 500, "the operator was too idle: {total:?}");
 }
 
+/// Of what waits under one collapse key the newest comes, in memory, stored, and after crashes; of each priority all come in order.
+#[test]
+fn the_newest_of_each_collapse_key_comes() {
+    let total = check(7_000..7_100, |seed| Options { wishes: true, ..Options::new(seed) });
+    assert!(total.collapsed > 70, "{total:?}");
+}
+
 #[test]
 fn letters_of_a_server_in_memory_are_found_as_long_as_it_runs() {
     let options = |seed| Options { refusals: 400, durable: false, ..Options::new(seed) };
@@ -101,6 +109,7 @@ fn every_canary_is_found() {
         Canary::LetterLost,
         Canary::DropForgotten,
         Canary::RequeueKeepsLetter,
+        Canary::NewestIsOver,
     ];
     for canary in all {
         let queue_max = (canary == Canary::RefusalTold).then_some(6);
@@ -108,9 +117,18 @@ fn every_canary_is_found() {
         let rare = canary == Canary::NobodyTold;
         let (seeds, credits, slow) = if rare { (0..6_000, 8, 20) } else { (0..200, 1, 0) };
         let is_of_letters = matches!(canary, Canary::LetterLost | Canary::DropForgotten | Canary::RequeueKeepsLetter);
+        let wishes = canary == Canary::NewestIsOver;
         let refusals = if is_of_letters { 400 } else { 0 };
-        let canaried =
-            Options { canary: Some(canary), queue_max, credits, slow, refusals, brings: false, ..Options::new(0) };
+        let canaried = Options {
+            canary: Some(canary),
+            queue_max,
+            credits,
+            slow,
+            refusals,
+            brings: false,
+            wishes,
+            ..Options::new(0)
+        };
         let options = |seed| Options { seed, ..canaried };
         let found = seeds.clone().find_map(|seed| run(options(seed)).err());
         assert!(found.is_some(), "{canary:?} was not found with seeds {seeds:?}");

@@ -31,7 +31,7 @@ impl Broker {
     }
 
     fn end_collapsed(&mut self, index: SessionIndex, older: Sequence, size: usize) {
-        let retirement = self.retiring.count();
+        let retirement = self.retiring.counts().0;
         let queue = &mut self.sessions[index as usize].queue;
         let stored = match queue.take_waiting(older) {
             Some(entry) => entry.stored,

@@ -5,7 +5,7 @@
 //! QoS 2  waiting ─► (held until its tag is committed) ─► sent ─PUBREC─► (held) ─► released ─PUBCOMP─► settled
 //! ```
 
-use base::{ConnectionId, LetterId, Outcome, Priority, Qos, ReasonCode, Record, Sequence, Tag};
+use base::{ConnectionId, LetterId, Outcome, Qos, ReasonCode, Record, Sequence, Tag};
 use postroad_base as base;
 
 use crate::api::{Counted, Effect};
@@ -177,7 +177,8 @@ impl Broker {
         if connection.unacknowledged >= connection.window_max {
             return false;
         }
-        if queue.has_older(sequence) {
+        let is_restored = queue.window.get(tag).is_some_and(|slot| slot.restored);
+        if is_restored && queue.has_older(sequence) {
             return false; // after a crash, what may have been sent stands on both sides [MQTT-4.4.0-1]
         }
         queue.resend.pop_front();
@@ -208,8 +209,7 @@ impl Broker {
         let session = &mut self.sessions[index as usize];
         let Some(next) = session.queue.next() else { return false };
         let resend = session.queue.resend.front().and_then(|tag| session.queue.window.get(*tag));
-        // Others have waited for what may have been sent before them; these go in their lines.
-        if next.priority() == Priority::Normal && resend.is_some_and(|slot| slot.sequence <= next.sequence) {
+        if resend.is_some_and(|slot| slot.restored && slot.sequence <= next.sequence) {
             return false;
         }
         if next.message.expires_at.is_some_and(|at| at <= self.now.wall) {
@@ -432,10 +432,8 @@ impl Broker {
                 // among them.
                 session.queue.backlog.get_or_insert_default();
             }
-            let backlog = session.queue.backlog.as_mut();
-            if let Some(backlog) = backlog.filter(|backlog| sequence > backlog.after) {
-                backlog.skip.insert(sequence);
-            }
+            let (count, stored_count) = self.retiring.counts();
+            session.queue.note_stored_end(sequence, count, stored_count);
         }
         self.mark_dirty(index);
     }

@@ -6,7 +6,9 @@
 //! ```
 //!
 //! What waits stands in lines by priority (`waiting`): high ones go first, wherever they are; a stored one is read out of turn.
-//! Low ones go when no other is left, or too many of them have been read. Below, "in order" means: within a priority.
+//! Low ones go when no other is left, or too many of them have been read. Below, "in order" means: within a priority. Only as
+//! long as QoS 2 deliveries of a former run are to be sent again, all goes in the order of the log: what may have been sent
+//! before them, at QoS 1, stands among the others.
 //!
 //! Invariants
 //! - Deliveries enter at the tail of `young` and leave through the window in that order.
@@ -103,6 +105,8 @@ pub(crate) struct Slot {
     /// It was sent on this connection, hence counts against its receive maximum.
     pub counts: bool,
     pub stored: bool,
+    /// The log says that it was in flight when the server ended, and it has not been sent again.
+    pub restored: bool,
     /// It was given up; its tag is taken until the receiver answers (see `overdue`).
     pub dead: bool,
     /// When it was sent for the first time; 0: not yet, as far as is known.
@@ -124,6 +128,7 @@ impl Slot {
             state,
             counts: false,
             stored: entry.as_ref().is_some_and(|entry| entry.stored),
+            restored: false,
             dead: false,
             first_sent: WallMillis(0),
             counted_from: MonoMillis(0),
@@ -139,6 +144,7 @@ impl Slot {
 
     /// It leaves now, for the first time on this connection.
     pub fn note_sent(&mut self, now: Now) {
+        self.restored = false;
         self.counted_from = now.mono;
         if self.first_sent == WallMillis(0) {
             self.first_sent = now.wall;
@@ -381,7 +387,19 @@ struct Rare {
     resent: BTreeMap<Sequence, Attempts>,
     /// The newest delivery of each collapse key that was not sent, with its size.
     collapsible: AHashMap<ByteString, (Sequence, usize)>,
+    /// Stored deliveries that ended while older ones, of a lower priority, waited in memory; with the retirement by which the old
+    /// generation will know at the earliest. A read for those older ones may still find them.
+    ahead: BTreeMap<Sequence, u32>,
 }
+
+impl Rare {
+    fn is_empty(&self) -> bool {
+        self.resent.is_empty() && self.collapsible.is_empty() && self.ahead.is_empty()
+    }
+}
+
+/// What ended ahead of others is looked through for what is forgotten whenever there is so much of it.
+const AHEAD_LOOKED_THROUGH: usize = 64;
 
 /// How often a delivery was sent, and when for the first and the last time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -417,7 +435,7 @@ impl Queue {
     }
 
     fn drop_rare(&mut self) {
-        self.rare.take_if(|rare| rare.resent.is_empty() && rare.collapsible.is_empty());
+        self.rare.take_if(|rare| rare.is_empty());
     }
 
     /// How often a delivery was sent, if it was more than once.
@@ -427,6 +445,28 @@ impl Queue {
 
     pub fn attempts(&self) -> impl Iterator<Item = (Sequence, Attempts)> {
         self.rare.iter().flat_map(|rare| rare.resent.iter().map(|(sequence, attempts)| (*sequence, *attempts)))
+    }
+
+    /// A stored delivery has ended, with this retirement under way or done; the batch of `stored` is stored.
+    pub fn note_stored_end(&mut self, sequence: Sequence, retirement: u32, stored: u32) {
+        if let Some(backlog) = &mut self.backlog {
+            if sequence > backlog.after {
+                backlog.skip.insert(sequence);
+            }
+        } else if self.young.oldest().is_some_and(|oldest| oldest.sequence < sequence) {
+            let ahead = &mut self.rare.get_or_insert_default().ahead;
+            if ahead.len().is_multiple_of(AHEAD_LOOKED_THROUGH) {
+                ahead.retain(|_, retirement| *retirement >= stored);
+            }
+            ahead.insert(sequence, retirement);
+        }
+    }
+
+    /// Those of them that the old generation may still hold.
+    pub fn take_ahead(&mut self, stored: u32) -> impl Iterator<Item = Sequence> + use<> {
+        let ahead = self.rare.as_mut().map(|rare| std::mem::take(&mut rare.ahead)).unwrap_or_default();
+        self.drop_rare();
+        ahead.into_iter().filter(move |(_, retirement)| *retirement >= stored).map(|(sequence, _)| sequence)
     }
 
     /// The delivery of this key that waits to be sent, and its size.
@@ -505,15 +545,36 @@ impl Queue {
         self.young.is_empty() && self.backlog.is_none() && self.resend.is_empty()
     }
 
-    /// Whether something older than `sequence` has not been sent: only after a crash, when the window is
-    /// restored from what the log says, that is without QoS 1.
+    /// Whether something older than `sequence` has not been sent.
     pub fn has_older(&self, sequence: Sequence) -> bool {
         let unread = self.backlog.as_ref().is_some_and(|backlog| !backlog.ended && backlog.after < sequence);
-        let line = self.backlog.as_ref().map_or(&self.young, |backlog| &backlog.portion);
-        unread || line.front(Priority::Normal).is_some_and(|next| next.sequence < sequence)
+        unread || self.oldest_in_memory().is_some_and(|oldest| oldest < sequence)
+    }
+
+    fn oldest_in_memory(&self) -> Option<Sequence> {
+        let read = self.backlog.as_ref().and_then(|backlog| backlog.portion.oldest());
+        read.or_else(|| self.young.oldest()).map(|entry| entry.sequence)
+    }
+
+    /// Whether something of a former run is to be sent again: until then all goes in the order of the log.
+    pub fn is_restoring(&self) -> bool {
+        let restored = |tag: &Tag| self.window.get(*tag).is_some_and(|slot| slot.restored);
+        self.resend.iter().any(restored)
+    }
+
+    fn oldest_place(&self) -> Option<Place> {
+        let Some(backlog) = &self.backlog else {
+            return self.young.oldest().map(|entry| Place::Young(entry.priority()));
+        };
+        let read = backlog.portion.oldest().map(|entry| Place::Portion(entry.priority()));
+        let young = || self.young.oldest().filter(|_| backlog.ended).map(|entry| Place::Young(entry.priority()));
+        read.or_else(young)
     }
 
     fn next_place(&self) -> Option<Place> {
+        if !self.resend.is_empty() && self.is_restoring() {
+            return self.oldest_place();
+        }
         let Some(backlog) = &self.backlog else { return self.young.first().map(Place::Young) };
         let Backlog { portion, high, ended, .. } = &**backlog;
         let (first, first_young) = (portion.first(), self.young.first());

@@ -261,7 +261,7 @@ impl Broker {
         }
         // Without one here, its body comes with the backlog, or is not needed any more (`Received`).
         if entry.is_some() || stored || self.poison.is_replayed(queue, sequence) {
-            let slot = Slot { stored, ..Slot::new(sequence, Qos::ExactlyOnce, State::Waiting, entry) };
+            let slot = Slot { stored, restored: true, ..Slot::new(sequence, Qos::ExactlyOnce, State::Waiting, entry) };
             session.queue.window.restore(tag, slot);
         }
     }

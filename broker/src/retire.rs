@@ -78,9 +78,9 @@ impl Retiring {
         self.assembly.is_some() || !self.leaving.is_empty()
     }
 
-    /// Retirements so far.
-    pub fn count(&self) -> u32 {
-        self.count
+    /// Retirements so far, and those whose batch is stored.
+    pub fn counts(&self) -> (u32, u32) {
+        (self.count, self.stored_count)
     }
 
     /// Pieces of state that have changed and are in no batch.
@@ -322,8 +322,10 @@ impl Broker {
         let Some(first) = first else { return 0 };
         queue.bytes -= bytes.min(queue.bytes);
         let after = Sequence(first.0 - 1);
+        let ahead = queue.take_ahead(stored_count);
         let backlog = queue.backlog.get_or_insert_with(|| Box::new(Backlog { after, ..Backlog::default() }));
         backlog.high.extend(high);
+        backlog.skip.extend(ahead);
         if !backlog.reading {
             backlog.passed.retain(|_, retirement| *retirement >= stored_count);
         }
@@ -344,12 +346,14 @@ impl Broker {
     pub(crate) fn read_backlog(&mut self, index: SessionIndex) {
         let is_wanted = self.sessions[index as usize].ending || self.ready_for_queued(index).is_some();
         let session = &mut self.sessions[index as usize];
+        let is_restoring = session.queue.backlog.is_some() && session.queue.is_restoring();
         let Some(backlog) = &mut session.queue.backlog else { return };
         if !is_wanted || backlog.reading || backlog.ended {
             return;
         }
         let (mut messages_max, bytes_max) = (self.config.backlog_messages_max, self.config.backlog_bytes_max);
-        let high = backlog.high.first().copied().filter(|_| backlog.portion.front(Priority::High).is_none());
+        let high = backlog.high.first().copied();
+        let high = high.filter(|_| backlog.portion.front(Priority::High).is_none() && !is_restoring);
         backlog.out_of_turn = high.is_some();
         let after = match high {
             Some(high) => {

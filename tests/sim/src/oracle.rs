@@ -125,10 +125,11 @@ impl Oracle {
         if self.wishes { name.collapse_key() } else { None }
     }
 
-    /// Whether a newer message may have come before it could be sent.
+    /// Whether a newer message may have come before it could be sent. Where publishes are refused, one that is sent again is newer
+    /// than what came meanwhile.
     fn may_be_collapsed(&self, name: Name) -> bool {
         let newest = self.collapse_key(name).and_then(|key| self.newest_of_key.get(&key));
-        newest.is_some_and(|newest| *newest > name.number)
+        newest.is_some_and(|newest| *newest > name.number || (self.overtaking && name.number > 1))
     }
 
     pub fn acknowledged(&mut self, name: Name) {

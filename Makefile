@@ -4,6 +4,7 @@
 #   make test    every test: unit, property, golden, simulation, crash, end to end with real clients
 #   make bench   criterion benches
 #   make profile a flame graph of the server under a load (SCENARIO=qos0|qos1|fanout|idle-connect, DURABILITY=fsync|os|memory)
+#   make soak    the simulator with many more seeds than the tests have (SEEDS=100000, FROM=1000000)
 #   make lint    rustfmt, clippy, the generated files
 #   make fuzz    each fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz (cargo install cargo-fuzz --locked)
 #   make deny    licences, sources and banned crates; needs cargo-deny (cargo install cargo-deny --locked)
@@ -15,7 +16,7 @@ DATA ?= postroad-data
 FUZZ_SECONDS ?= 60
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: run build test bench profile lint fuzz deny clean toolchain
+.PHONY: run build test bench soak profile lint fuzz deny clean toolchain
 
 run: build
 	exec $(TARGET)/release/postroad serve --data $(DATA)
@@ -38,6 +39,17 @@ test: toolchain
 
 bench: toolchain
 	$(CARGO) bench -p postroad-benches --benches -- --warm-up-time 0.5 --measurement-time 2 --nresamples 20000
+
+SEEDS ?= 100000
+FROM ?= 1000000
+SOAK = $(TARGET)/release/examples/soak $(FROM) $$(($(FROM) + $(SEEDS) / $(1)))
+soak: toolchain
+	$(CARGO) build --release -p postroad-sim --example soak
+	$(call SOAK,2) 3 1
+	$(call SOAK,8) 1 1
+	$(call SOAK,8) 2 100
+	$(call SOAK,8) 3 8
+	$(call SOAK,8) 3 1 6
 
 SCENARIO ?= qos1
 DURABILITY ?= fsync

@@ -1,5 +1,7 @@
 //! The message, as applications publish it and devices get it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 
@@ -123,6 +125,19 @@ impl Message {
     /// What has this key and has not been sent is replaced by it.
     pub fn collapse_key(&self) -> Option<&ByteString> {
         self.wishes()?.collapse_key.as_ref()
+    }
+
+    /// The same message, or a copy without its collapse key: it comes behind what may be newer, and is not to replace that.
+    #[must_use]
+    pub fn without_collapse_key(self: Arc<Self>) -> Arc<Self> {
+        if self.collapse_key().is_none() {
+            return self;
+        }
+        let mut message = Arc::unwrap_or_clone(self);
+        if let Some(extras) = &mut message.extras {
+            extras.wishes.collapse_key = None;
+        }
+        Arc::new(message)
     }
 
     /// How many requeues it has behind it.

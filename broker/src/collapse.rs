@@ -4,7 +4,9 @@
 //! What has been sent is not replaced. Crash story: the newer one is written down before the older one is over; killed in between,
 //! both wait, and the start ends the older one.
 
+use ahash::AHashSet;
 use base::{Outcome, Sequence};
+use bytestring::ByteString;
 use postroad_base as base;
 
 use crate::broker::Broker;
@@ -22,18 +24,22 @@ impl Broker {
 
     fn collapse_by_key(&mut self, index: SessionIndex, entry: &Entry) {
         let Some(key) = entry.collapse_key() else { return };
-        let queue = &mut self.sessions[index as usize].queue;
-        let older = queue.collapsible(key);
-        queue.set_collapsible(key.clone(), entry.sequence, entry.size());
-        if let Some((older, size)) = older.filter(|(older, _)| *older < entry.sequence) {
-            self.end_collapsed(index, older, size);
+        let queue = &self.sessions[index as usize].queue;
+        if let Some((older, size)) = queue.collapsible(key) {
+            // A session may get one message twice, by a share group of which it is a member.
+            let is_same = queue.find_waiting(older, key).is_some_and(|other| other.message.id == entry.message.id);
+            if !is_same {
+                self.end_collapsed(index, key, older, size);
+            }
         }
+        let queue = &mut self.sessions[index as usize].queue;
+        queue.set_collapsible(key.clone(), entry.sequence, entry.size());
     }
 
-    fn end_collapsed(&mut self, index: SessionIndex, older: Sequence, size: usize) {
+    fn end_collapsed(&mut self, index: SessionIndex, key: &ByteString, older: Sequence, size: usize) {
         let retirement = self.retiring.counts().0;
         let queue = &mut self.sessions[index as usize].queue;
-        let stored = match queue.take_waiting(older) {
+        let stored = match queue.take_waiting(older, key) {
             Some(entry) => entry.stored,
             None => {
                 queue.pass_unread(older, size, retirement);
@@ -46,18 +52,22 @@ impl Broker {
     /// Recovery: of the deliveries of one key that wait in memory, and the stored one, the newest stays.
     pub(crate) fn collapse_replayed(&mut self, index: SessionIndex) {
         let queue = &mut self.sessions[index as usize].queue;
-        queue.forget_collapsible_in_flight();
-        let waiting =
-            queue.young.iter().filter_map(|entry| Some((entry.sequence, entry.collapse_key()?.clone(), entry.size())));
-        let mut keyed: Vec<_> = waiting.collect();
+        queue.forget_collapsible_over();
+        let keyed = queue
+            .young
+            .iter()
+            .filter_map(|entry| Some((entry.sequence, entry.message.id, entry.collapse_key()?.clone(), entry.size())));
+        let mut keyed: Vec<_> = keyed.collect();
         keyed.sort_unstable_by_key(|(sequence, ..)| *sequence);
-        for (sequence, key, size) in keyed {
+        for (sequence, id, key, size) in keyed {
             let queue = &mut self.sessions[index as usize].queue;
             let older = queue.collapsible(&key);
-            queue.set_collapsible(key, sequence, size);
-            if let Some((older, size)) = older {
-                self.end_collapsed(index, older, size);
+            let is_same = older
+                .is_some_and(|(older, _)| queue.find_waiting(older, &key).is_some_and(|other| other.message.id == id));
+            if let Some((older, size)) = older.filter(|_| !is_same) {
+                self.end_collapsed(index, &key, older, size);
             }
+            self.sessions[index as usize].queue.set_collapsible(key, sequence, size);
         }
     }
 }
@@ -73,11 +83,13 @@ impl Queue {
         }
     }
 
-    /// Recovery: what is in the window was sent.
-    fn forget_collapsible_in_flight(&mut self) {
-        let in_flight: Vec<Sequence> = self.window.iter().map(|(_, slot)| slot.sequence).collect();
-        if self.all_collapsible().next().is_some() {
-            in_flight.into_iter().for_each(|sequence| self.forget_key_of(sequence));
+    /// Recovery: what is in the window was sent, and some of what is stored is over.
+    fn forget_collapsible_over(&mut self) {
+        if self.all_collapsible().next().is_none() {
+            return;
         }
+        let in_flight: AHashSet<Sequence> = self.window.iter().map(|(_, slot)| slot.sequence).collect();
+        let over = self.backlog.as_ref().map(|backlog| backlog.skip.clone()).unwrap_or_default();
+        self.retain_collapsible(|sequence| !in_flight.contains(&sequence) && !over.contains(&sequence));
     }
 }

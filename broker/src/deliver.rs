@@ -430,10 +430,14 @@ impl Broker {
             if session.role == Role::Letters {
                 // It may be the first batch that holds it, and letters in front of it: these become backlog, and it is read
                 // among them.
-                session.queue.backlog.get_or_insert_default();
+                let backlog = session.queue.backlog.get_or_insert_default();
+                if sequence > backlog.after {
+                    backlog.skip.insert(sequence);
+                }
+            } else {
+                let (count, stored_count) = self.retiring.counts();
+                session.queue.note_stored_end(sequence, count, stored_count);
             }
-            let (count, stored_count) = self.retiring.counts();
-            session.queue.note_stored_end(sequence, count, stored_count);
         }
         self.mark_dirty(index);
     }

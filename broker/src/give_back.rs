@@ -90,7 +90,7 @@ impl Broker {
             // It is retained already.
             let message = Message { retain: false, ..(*entry.message).clone() };
             let Some(group) = entry.group else { continue };
-            match self.place(Placing::new(group, Arc::new(message), Cause::GiveBack(given))) {
+            match self.place(Placing::new(group, Arc::new(message).without_collapse_key(), Cause::GiveBack(given))) {
                 Placed::Now(_, outcome) => self.given_back(index, tag, outcome),
                 Placed::Later => {}
                 Placed::NoCredit(shard, placing) => self.mesh.wait_with(shard, placing),

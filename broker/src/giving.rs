@@ -382,7 +382,7 @@ impl Broker {
         let (queue, logged) = (session.id, session.logged);
         let mut entry = Entry {
             sequence: self.gate.appended(),
-            message: Arc::clone(message),
+            message: Arc::clone(message).without_collapse_key(),
             identifiers: options.identifier.into_iter().collect(),
             qos: options.qos.min(message.qos),
             retain: true,

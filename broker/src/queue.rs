@@ -208,6 +208,8 @@ pub(crate) struct Window {
     free: VecDeque<u16>,
     /// Not a usize: with it a session would be larger.
     used: u32,
+    /// Some may be restored, and not sent again yet.
+    has_restored: bool,
     next_order: u64,
 }
 
@@ -251,6 +253,7 @@ impl Window {
         }
         self.free.retain(|&free| usize::from(free) != index);
         let order = self.next_order();
+        self.has_restored |= slot.restored;
         if self.slots[index].is_none() {
             self.used += 1;
         }
@@ -330,20 +333,27 @@ pub(crate) struct Backlog {
     pub unread_bytes: usize,
     /// The oldest are being read to be dropped, to make room.
     pub trimming: bool,
-    /// Recovery: so many of the next may have been sent before.
-    pub maybe_sent: usize,
+    /// Recovery: of each priority, by its number, so many of the next may have been sent before.
+    pub maybe_sent: [usize; Priority::ALL.len()],
     /// Settled after they were stored and before they were read: not to be delivered.
     pub skip: AHashSet<Sequence>,
     /// Those of high priority that are neither read nor settled: they are read out of turn.
     pub high: BTreeSet<Sequence>,
-    /// What is being read is the first of these.
-    pub out_of_turn: bool,
-    /// Read out of turn, or collapsed: not counted any more. With the retirement that makes the old generation forget it.
+    /// What is being read is the first of these; up to this one they were known when that was asked for.
+    pub out_of_turn: Option<Sequence>,
+    /// Not to be delivered, nor counted, when their turn comes: they were read out of turn, went from memory before older ones, or
+    /// were collapsed. With the retirement by which the old generation will know at the earliest that they are over.
     pub passed: AHashMap<Sequence, u32>,
 }
 
-/// Low ones that were read while others are still stored: with more the next of them goes.
+/// `passed` holds one that is not over.
+pub(crate) const NOT_OVER: u32 = u32::MAX;
+
+/// Low ones that were read while others are still stored, in number and bytes: with more the next of them goes.
 const LOW_READ_MAX: usize = 512;
+const LOW_READ_BYTES_MAX: usize = 256 << 10;
+/// High ones that are read to find one of a lower priority that makes room.
+const HIGH_READ_FOR_ROOM: usize = 64;
 
 /// Where the delivery stands that goes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -356,7 +366,12 @@ impl Backlog {
     /// Whether another portion may be read, where it may have so many deliveries.
     pub fn takes_portion(&self, messages_max: usize) -> bool {
         let low = self.portion.len_of(Priority::Low);
-        (self.portion.len() - low) * 2 <= messages_max && low < LOW_READ_MAX
+        (self.portion.len() - low) * 2 <= messages_max && !self.has_many_low()
+    }
+
+    /// Whether so many low ones have been read that the next of them goes.
+    fn has_many_low(&self) -> bool {
+        self.portion.len_of(Priority::Low) >= LOW_READ_MAX || self.portion.low_bytes() >= LOW_READ_BYTES_MAX
     }
 
     /// A stored delivery of this size is over that nobody reads in its turn; `None`: of a size that is not known.
@@ -449,24 +464,44 @@ impl Queue {
 
     /// A stored delivery has ended, with this retirement under way or done; the batch of `stored` is stored.
     pub fn note_stored_end(&mut self, sequence: Sequence, retirement: u32, stored: u32) {
-        if let Some(backlog) = &mut self.backlog {
-            if sequence > backlog.after {
-                backlog.skip.insert(sequence);
+        let until = self.backlog.as_ref().map(|backlog| backlog.until);
+        match &mut self.backlog {
+            Some(backlog) if sequence <= backlog.until => {
+                if let Some(passed) = backlog.passed.get_mut(&sequence) {
+                    *passed = retirement;
+                } else if sequence > backlog.after {
+                    backlog.skip.insert(sequence);
+                }
             }
-        } else if self.young.oldest().is_some_and(|oldest| oldest.sequence < sequence) {
-            let ahead = &mut self.rare.get_or_insert_default().ahead;
-            if ahead.len().is_multiple_of(AHEAD_LOOKED_THROUGH) {
-                ahead.retain(|_, retirement| *retirement >= stored);
+            _ if until.is_some() || self.young.oldest().is_some_and(|oldest| oldest.sequence < sequence) => {
+                let ahead = &mut self.rare.get_or_insert_default().ahead;
+                if ahead.len().is_multiple_of(AHEAD_LOOKED_THROUGH) {
+                    ahead.retain(|_, retirement| *retirement >= stored);
+                }
+                ahead.insert(sequence, retirement);
             }
-            ahead.insert(sequence, retirement);
+            _ => {}
         }
     }
 
-    /// Those of them that the old generation may still hold.
-    pub fn take_ahead(&mut self, stored: u32) -> impl Iterator<Item = Sequence> + use<> {
-        let ahead = self.rare.as_mut().map(|rare| std::mem::take(&mut rare.ahead)).unwrap_or_default();
+    /// Those in memory that are older become backlog: what went before them, and the old generation may still hold, is not to be
+    /// found by that.
+    pub fn pass_what_went_before(&mut self, stored: u32) {
+        let Some(backlog) = &mut self.backlog else { return };
+        let after = backlog.after;
+        let in_flight =
+            self.window.iter().filter(|(_, slot)| slot.stored && slot.entry.is_some() && slot.sequence > after);
+        for (_, slot) in in_flight {
+            backlog.passed.entry(slot.sequence).or_insert(NOT_OVER);
+        }
+        if !backlog.reading {
+            backlog.passed.retain(|_, retirement| *retirement >= stored);
+        }
+        if let Some(rare) = &mut self.rare {
+            let ahead = std::mem::take(&mut rare.ahead).into_iter();
+            backlog.passed.extend(ahead.filter(|(_, retirement)| *retirement >= stored));
+        }
         self.drop_rare();
-        ahead.into_iter().filter(move |(_, retirement)| *retirement >= stored).map(|(sequence, _)| sequence)
     }
 
     /// The delivery of this key that waits to be sent, and its size.
@@ -494,18 +529,10 @@ impl Queue {
         }
     }
 
-    /// Recovery: a stored one is over.
-    pub fn forget_unread(&mut self, sequence: Sequence) {
-        if let Some(backlog) = &mut self.backlog {
-            backlog.high.remove(&sequence);
-        }
-        self.forget_key_of(sequence);
-    }
-
-    /// It is not the one that waits under its key, whichever that is.
-    pub fn forget_key_of(&mut self, sequence: Sequence) {
+    /// Those that fit do not wait under their keys any more.
+    pub fn retain_collapsible(&mut self, waits: impl Fn(Sequence) -> bool) {
         if let Some(rare) = &mut self.rare {
-            rare.collapsible.retain(|_, (newest, _)| *newest != sequence);
+            rare.collapsible.retain(|_, (newest, _)| waits(*newest));
             self.drop_rare();
         }
     }
@@ -559,7 +586,7 @@ impl Queue {
     /// Whether something of a former run is to be sent again: until then all goes in the order of the log.
     pub fn is_restoring(&self) -> bool {
         let restored = |tag: &Tag| self.window.get(*tag).is_some_and(|slot| slot.restored);
-        self.resend.iter().any(restored)
+        self.window.has_restored && self.resend.iter().any(restored)
     }
 
     fn oldest_place(&self) -> Option<Place> {
@@ -583,10 +610,7 @@ impl Queue {
             _ if !high.is_empty() => None, // the next of these is read
             (_, Some(Priority::High)) => Some(Place::Young(Priority::High)),
             (Some(Priority::Normal), _) => Some(Place::Portion(Priority::Normal)),
-            (first, _) if !ended => {
-                let has_many = portion.len_of(Priority::Low) >= LOW_READ_MAX;
-                first.filter(|_| has_many).map(Place::Portion)
-            }
+            (first, _) if !ended => first.filter(|_| backlog.has_many_low()).map(Place::Portion),
             (_, Some(Priority::Normal)) => Some(Place::Young(Priority::Normal)),
             (Some(priority), _) => Some(Place::Portion(priority)),
             (None, young) => young.map(Place::Young),
@@ -641,7 +665,15 @@ impl Queue {
                 if backlog.portion.front(priority).is_some() {
                     return self.pop_at(Place::Portion(priority));
                 }
-                if priority == Priority::Normal && !backlog.ended {
+                let is_unread = match priority {
+                    Priority::Low => false, // unknown
+                    Priority::Normal => {
+                        let looked = backlog.portion.len_of(Priority::High);
+                        !backlog.ended && backlog.unread > backlog.high.len() && looked < HIGH_READ_FOR_ROOM
+                    }
+                    Priority::High => !backlog.high.is_empty(),
+                };
+                if is_unread {
                     return None;
                 }
             }
@@ -652,15 +684,21 @@ impl Queue {
         None
     }
 
-    /// Takes out one that waits in memory, wherever it stands.
-    pub fn take_waiting(&mut self, sequence: Sequence) -> Option<Entry> {
-        let from_portion = self.backlog.as_mut().and_then(|backlog| backlog.portion.take(sequence));
-        let entry = from_portion.or_else(|| self.young.take(sequence))?;
+    /// The one of this key that waits in memory, wherever it stands.
+    pub fn find_waiting(&self, sequence: Sequence, key: &ByteString) -> Option<&Entry> {
+        let fits = |entry: &Entry| entry.collapse_key() == Some(key);
+        let read = self.backlog.as_ref().and_then(|backlog| backlog.portion.find(sequence, fits));
+        read.or_else(|| self.young.find(sequence, fits))
+    }
+
+    /// Takes it out.
+    pub fn take_waiting(&mut self, sequence: Sequence, key: &ByteString) -> Option<Entry> {
+        let fits = |entry: &Entry| entry.collapse_key() == Some(key);
+        let read = self.backlog.as_mut().and_then(|backlog| backlog.portion.take_that(sequence, fits));
+        let entry = read.or_else(|| self.young.take_that(sequence, fits))?;
         self.backlog.take_if(|backlog| backlog.ended && backlog.portion.is_empty());
         self.bytes -= entry.size().min(self.bytes);
-        if let Some(key) = entry.collapse_key() {
-            self.forget_collapsible(sequence, key);
-        }
+        self.forget_collapsible(sequence, key);
         Some(entry)
     }
 
@@ -708,6 +746,8 @@ impl Queue {
     /// A connection takes the queue up: what is in flight goes first, in its order `[MQTT-4.4.0-1]`.
     pub fn attach(&mut self) {
         self.resend = self.window.in_order();
+        let has_restored = self.window.iter().any(|(_, slot)| slot.restored);
+        self.window.has_restored = has_restored;
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use base::{LetterId, Message, Now, Parked, Qos, QueueId, QueueOwner, Recipient, Record, Sequence, Tag};
+use base::{LetterId, Message, Now, Parked, Priority, Qos, QueueId, QueueOwner, Recipient, Record, Sequence, Tag};
 use bytestring::ByteString;
 use postroad_base as base;
 
@@ -234,8 +234,8 @@ impl Broker {
         }
         if sequence <= session.watermark {
             self.retiring.settled.push((queue, sequence));
-            session.queue.forget_unread(sequence);
             if let Some(backlog) = &mut session.queue.backlog {
+                backlog.high.remove(&sequence);
                 backlog.skip.insert(sequence);
                 if is_news && session.role == Role::Letters {
                     backlog.one_less(None);
@@ -332,7 +332,7 @@ impl Broker {
         let window = usize::from(self.config.inflight_max);
         let queue = &mut self.sessions[index as usize].queue;
         if let Some(backlog) = &mut queue.backlog {
-            backlog.maybe_sent = window;
+            backlog.maybe_sent = [window; Priority::ALL.len()];
         }
         for line in queue.young.lines_mut() {
             for entry in line.iter_mut().filter(|entry| entry.qos == Qos::AtLeastOnce).take(window) {

@@ -9,7 +9,7 @@
 //! A delivery counts as stored from the moment at which it is in a batch: if it is settled later, that batch or the next
 //! one removes it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
@@ -20,7 +20,7 @@ use postroad_base as base;
 use crate::api::{BacklogEntry, Counted, Effect, Retirement, StateKey};
 use crate::broker::Broker;
 use crate::gate::Waiter;
-use crate::queue::{Attempts, Backlog, Entry, Queue, State};
+use crate::queue::{Attempts, Backlog, Entry, NOT_OVER, Queue, State};
 use crate::session::{Progress, Role, Session, SessionIndex};
 
 /// What changed since the last retirement.
@@ -308,13 +308,13 @@ impl Broker {
         let (stored, stored_count) = (self.retiring.stored, self.retiring.stored_count);
         let queue = &mut self.sessions[index as usize].queue;
         let (mut count, mut first, mut last, mut high) = (0, None, Sequence(0), Vec::new());
-        let (mut bytes, mut maybe_sent) = (0, 0);
+        let (mut bytes, mut maybe_sent) = (0, [0; Priority::ALL.len()]);
         while count < most
             && let Some(entry) = queue.young.pop_stored(stored)
         {
             count += 1;
             bytes += entry.size();
-            maybe_sent += usize::from(entry.dup);
+            maybe_sent[entry.priority() as usize] += usize::from(entry.dup);
             first = first.or(Some(entry.sequence));
             last = entry.sequence;
             high.extend((entry.priority() == Priority::High).then_some(last));
@@ -322,22 +322,20 @@ impl Broker {
         let Some(first) = first else { return 0 };
         queue.bytes -= bytes.min(queue.bytes);
         let after = Sequence(first.0 - 1);
-        let ahead = queue.take_ahead(stored_count);
         let backlog = queue.backlog.get_or_insert_with(|| Box::new(Backlog { after, ..Backlog::default() }));
         backlog.high.extend(high);
-        backlog.skip.extend(ahead);
-        if !backlog.reading {
-            backlog.passed.retain(|_, retirement| *retirement >= stored_count);
-        }
-        if maybe_sent > 0 {
+        for (known, maybe_sent) in
+            backlog.maybe_sent.iter_mut().zip(maybe_sent).filter(|(_, maybe_sent)| *maybe_sent > 0)
+        {
             // What is older may have been sent before the crash, too.
-            backlog.maybe_sent = backlog.maybe_sent.max(backlog.unread + maybe_sent);
+            *known = (*known).max(backlog.unread + maybe_sent);
         }
         backlog.until = last;
         backlog.unread += count;
         backlog.unread_bytes += bytes;
         backlog.ended = false;
         backlog.extended = backlog.reading;
+        queue.pass_what_went_before(stored_count);
         self.read_backlog(index);
         count
     }
@@ -354,7 +352,7 @@ impl Broker {
         let (mut messages_max, bytes_max) = (self.config.backlog_messages_max, self.config.backlog_bytes_max);
         let high = backlog.high.first().copied();
         let high = high.filter(|_| backlog.portion.front(Priority::High).is_none() && !is_restoring);
-        backlog.out_of_turn = high.is_some();
+        backlog.out_of_turn = high.and_then(|_| backlog.high.last().copied());
         let after = match high {
             Some(high) => {
                 messages_max = messages_max.min(READ_OUT_OF_TURN);
@@ -412,8 +410,8 @@ impl Broker {
         }
         let Some(mut backlog) = self.sessions[index as usize].queue.backlog.take() else { return };
         backlog.reading = false;
-        if std::mem::take(&mut backlog.out_of_turn) {
-            return self.read_out_of_turn(index, backlog, entries, end);
+        if let Some(asked) = backlog.out_of_turn.take() {
+            return self.read_out_of_turn(index, backlog, entries, if end { Some(asked) } else { None });
         }
         let read = entries.len();
         // The others are in memory still: they become backlog with `Ingested`.
@@ -436,18 +434,21 @@ impl Broker {
         self.pump(index);
     }
 
-    /// Of these, the ones of high priority go before all others. The rest is read again in its turn.
+    /// Of these, the ones of high priority go before all others. The rest is read again in its turn. `end`: nothing more was stored
+    /// up to there.
     fn read_out_of_turn(
         &mut self,
         index: SessionIndex,
         mut backlog: Box<Backlog>,
         mut entries: Vec<BacklogEntry>,
-        end: bool,
+        end: Option<Sequence>,
     ) {
-        let last = entries.last().map(|item| item.sequence).filter(|_| !end);
+        let looked = end.max(entries.last().map(|item| item.sequence));
         entries.retain(|item| backlog.high.contains(&item.sequence));
         // What was looked for and not found is over.
-        backlog.high = last.map_or_else(BTreeSet::new, |last| backlog.high.split_off(&last.next()));
+        if let Some(looked) = looked {
+            backlog.high = backlog.high.split_off(&looked.next());
+        }
         let poisoned = self.take_portion(index, &mut backlog, entries, ReadFor::HighPriority);
         let is_for_room = std::mem::take(&mut backlog.trimming);
         self.sessions[index as usize].queue.backlog = Some(backlog);
@@ -478,6 +479,9 @@ impl Broker {
                 continue;
             }
             if self.poison.has(item.message.id) {
+                if let Some(key) = item.message.collapse_key() {
+                    queue.forget_collapsible(item.sequence, key);
+                }
                 poisoned.push((item.message, item.sequence));
                 continue;
             }
@@ -508,7 +512,7 @@ impl Backlog {
             return false;
         }
         self.one_less(Some(item.message.size()));
-        self.passed.insert(item.sequence, u32::MAX);
+        self.passed.insert(item.sequence, NOT_OVER);
         true
     }
 
@@ -527,9 +531,10 @@ impl Backlog {
 }
 
 fn add_to_portion(queue: &mut Queue, backlog: &mut Backlog, mut entry: Entry) {
-    let was_sent = backlog.maybe_sent > 0 || queue.attempts_at(entry.sequence).is_some();
+    let maybe_sent = &mut backlog.maybe_sent[entry.priority() as usize];
+    let was_sent = *maybe_sent > 0 || queue.attempts_at(entry.sequence).is_some();
     entry.dup = entry.qos == base::Qos::AtLeastOnce && was_sent;
-    backlog.maybe_sent = backlog.maybe_sent.saturating_sub(1);
+    *maybe_sent = maybe_sent.saturating_sub(1);
     queue.bytes += entry.size();
     backlog.portion.push(entry);
 }

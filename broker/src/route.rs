@@ -263,14 +263,14 @@ impl Broker {
         if !entry.qos.is_acknowledged() {
             return self.deliver_qos0(index, entry);
         }
-        self.collapse(index, &entry);
-        if !self.make_room(index, entry.size()) {
+        if !self.make_room(index, &entry) {
             self.count(Counted::QueueOverflow);
             self.end_undelivered(index, &entry, base::Outcome::Overflow, 0);
             return false;
         }
         let session = &mut self.sessions[index as usize];
         session.maybe_shared |= entry.group.is_some();
+        self.collapse(index, &entry);
         self.arrive(index, entry);
         true
     }
@@ -304,13 +304,14 @@ impl Broker {
         self.effects.push_back(Effect::Deliver { connection, delivery });
     }
 
-    /// Whether one of `size` has room, or gets it by the policy. What `must_reject` judged has, and so has a
+    /// Whether this one has room, or gets it by the policy. What `must_reject` judged has, and so has a
     /// retained message for a new subscription; what comes for a client that is gone, or from the server, comes unjudged.
-    fn make_room(&mut self, index: SessionIndex, size: usize) -> bool {
+    fn make_room(&mut self, index: SessionIndex, entry: &Entry) -> bool {
+        let (size, key) = (entry.size(), entry.collapse_key());
         let mut dropped = 0;
         let has_room = loop {
             let queue = &mut self.sessions[index as usize].queue;
-            if !queue.is_full(size, &self.config) {
+            if !queue.is_full_behind(0, size, key, &self.config) {
                 break true;
             }
             if !self.config.queue_policy.is_oldest_first() {

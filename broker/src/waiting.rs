@@ -19,6 +19,7 @@ pub(crate) struct Waiting {
 struct Others {
     high: VecDeque<Entry>,
     low: VecDeque<Entry>,
+    low_bytes: usize,
 }
 
 impl Waiting {
@@ -61,11 +62,13 @@ impl Waiting {
     /// At the end of its line.
     #[inline]
     pub fn push(&mut self, entry: Entry) {
+        self.note_come(&entry);
         self.line_mut(entry.priority()).push_back(entry);
     }
 
     /// The one that was taken last comes back.
     pub fn unpop(&mut self, entry: Entry) {
+        self.note_come(&entry);
         self.line_mut(entry.priority()).push_front(entry);
     }
 
@@ -78,7 +81,7 @@ impl Waiting {
             return None;
         }
         let entry = self.line_mut(priority).pop_front();
-        self.others.take_if(|others| others.high.is_empty() && others.low.is_empty());
+        self.note_gone(entry.as_ref());
         entry
     }
 
@@ -112,29 +115,63 @@ impl Waiting {
         self.pop(priority)
     }
 
-    /// The place of this delivery in its line.
-    fn place_of(&self, sequence: Sequence) -> Option<(Priority, usize)> {
+    /// The place of this delivery in its line. Those that are not logged may share a sequence.
+    fn place_of(&self, sequence: Sequence, fits: impl Fn(&Entry) -> bool) -> Option<(Priority, usize)> {
         // Most stand in the line of ordinary ones.
         [Priority::Normal, Priority::High, Priority::Low].into_iter().find_map(|priority| {
-            let place = self.line(priority)?.binary_search_by_key(&sequence, |entry| entry.sequence);
-            Some((priority, place.ok()?))
+            let line = self.line(priority)?;
+            let first = line.partition_point(|entry| entry.sequence < sequence);
+            let mut same = line.range(first..).take_while(|entry| entry.sequence == sequence);
+            Some((priority, first + same.position(&fits)?))
         })
     }
 
     pub fn get_mut(&mut self, sequence: Sequence) -> Option<&mut Entry> {
-        let (priority, place) = self.place_of(sequence)?;
+        let (priority, place) = self.place_of(sequence, |_| true)?;
         self.line_mut(priority).get_mut(place)
     }
 
     /// Takes this delivery out, wherever it stands.
     pub fn take(&mut self, sequence: Sequence) -> Option<Entry> {
-        let (priority, place) = self.place_of(sequence)?;
-        self.line_mut(priority).remove(place)
+        self.take_that(sequence, |_| true)
+    }
+
+    /// The same, of those with this sequence the one that fits.
+    pub fn take_that(&mut self, sequence: Sequence, fits: impl Fn(&Entry) -> bool) -> Option<Entry> {
+        let (priority, place) = self.place_of(sequence, fits)?;
+        let entry = self.line_mut(priority).remove(place);
+        self.note_gone(entry.as_ref());
+        entry
+    }
+
+    pub fn find(&self, sequence: Sequence, fits: impl Fn(&Entry) -> bool) -> Option<&Entry> {
+        let (priority, place) = self.place_of(sequence, fits)?;
+        self.line(priority)?.get(place)
+    }
+
+    fn note_gone(&mut self, entry: Option<&Entry>) {
+        if let (Some(others), Some(entry)) = (&mut self.others, entry)
+            && entry.priority() == Priority::Low
+        {
+            others.low_bytes -= entry.size();
+        }
+        self.others.take_if(|others| others.high.is_empty() && others.low.is_empty());
+    }
+
+    fn note_come(&mut self, entry: &Entry) {
+        if entry.priority() == Priority::Low {
+            self.others.get_or_insert_default().low_bytes += entry.size();
+        }
+    }
+
+    /// Bytes of the low ones.
+    pub fn low_bytes(&self) -> usize {
+        self.others.as_ref().map_or(0, |others| others.low_bytes)
     }
 
     /// The lines, who goes first first.
     pub fn lines_mut(&mut self) -> impl Iterator<Item = &mut VecDeque<Entry>> {
-        let (high, low) = self.others.as_deref_mut().map(|Others { high, low }| (high, low)).unzip();
+        let (high, low) = self.others.as_deref_mut().map(|Others { high, low, .. }| (high, low)).unzip();
         high.into_iter().chain([&mut self.normal]).chain(low)
     }
 

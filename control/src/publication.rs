@@ -133,6 +133,9 @@ impl GivenWishes {
             priority, collapse_key, deliver_at_unix_ms, deliver_after_seconds, idempotency_key, receipt, ..
         } = self;
         let Self { retry_attempts_max, retry_age_max_seconds, .. } = self;
+        if deliver_at_unix_ms.is_some() && deliver_after_seconds.is_some() {
+            return Err("give one of deliver_at_unix_ms and deliver_after_seconds".into());
+        }
         let text = |number: Option<u64>| number.map(|number| number.to_string());
         let given = [
             (wish_property::PRIORITY, priority),

@@ -131,6 +131,7 @@ impl State {
 
     fn settle(&mut self, delivery: DeliveryKey) {
         self.pending.remove(&delivery);
+        self.change(delivery.0, |q| _ = q.noted.remove(&delivery.1));
         self.settled.insert(delivery);
     }
 

@@ -13,6 +13,8 @@
 //! cut 1 0 / join 1 0 those from shard 1 to shard 0 only
 //! allow a/# [to=user:u] the access rules: this, and nothing else, may be subscribed to
 //! retire             crash           stats [letters]
+//! store / stored     a retirement's batch is stored, and nobody is told / shard 0 is told
+//! reading / read     what is read of the old generation stays on its way / comes, to shard 0
 //! drain rate=100 jitter=50 sessions=10 delivery=pull       limits of the drain lane, as by a reload
 //! due                                                      how long until the next tick is due
 //! drains                                                   what the drain lane holds, and what has left by it
@@ -87,6 +89,10 @@ pub struct World {
     shards: Vec<Shard>,
     config: Config,
     now: u64,
+    /// Nobody is told that a batch is stored.
+    stores_silently: bool,
+    /// What was read, and is on its way: `Some` while nothing comes.
+    on_its_way: Option<Vec<Event>>,
     hold: bool,
     /// Ticks wait.
     rest: bool,
@@ -130,6 +136,8 @@ impl World {
             shards: Vec::new(),
             config,
             now: 1_000,
+            stores_silently: false,
+            on_its_way: None,
             hold: false,
             rest: false,
             cuts: BTreeSet::new(),
@@ -284,6 +292,13 @@ impl World {
         let arguments = Arguments(&words);
         match verb {
             "commit" => self.commit(),
+            "store" => self.stores_silently = true,
+            "stored" => {
+                self.stores_silently = false;
+                self.handle(0, Event::Ingested);
+            }
+            "reading" => self.on_its_way = Some(Vec::new()),
+            "read" => self.on_its_way.take().into_iter().flatten().for_each(|event| self.handle(0, event)),
             "hold" => self.hold = true,
             "flow" => self.hold = false,
             "rest" => self.rest = true,
@@ -417,13 +432,19 @@ impl World {
                 let entries: Vec<_> = all.map(|(_, entry)| entry.clone()).take(messages_max).collect();
                 let end = entries.len() < messages_max;
                 writeln!(self.out, "    read backlog: {} entries, end={end}", entries.len()).unwrap();
-                self.handle(shard, Event::Backlog { queue, entries, end });
+                let event = Event::Backlog { queue, entries, end };
+                match &mut self.on_its_way {
+                    Some(waiting) => waiting.push(event),
+                    None => self.handle(shard, event),
+                }
             }
             Effect::Ingest { batch } => {
                 let (pending, settled) = (batch.pending.len(), batch.settled.len());
                 writeln!(self.out, "    ingest: {pending} pending, {settled} settled").unwrap();
                 self.shards[shard].disk.ingest(*batch);
-                self.handle(shard, Event::Ingested);
+                if !self.stores_silently {
+                    self.handle(shard, Event::Ingested);
+                }
             }
             _ => writeln!(self.out, "    {}", line.expect("everything else has words")).unwrap(),
         }

@@ -421,7 +421,10 @@ fn what_was_acknowledged_ahead_of_low_ones_stays_over() {
         ack 2 5
         stats
     ";
-    check(World::new(1, true, |config| config.backlog_messages_max = 2).open(), script, expect![[r#"
+    check(
+        World::new(1, true, |config| config.backlog_messages_max = 2).open(),
+        script,
+        expect![[r#"
         connect 1 a expiry=600 max=1
             1: connected present=false
         sub 1 1 t:2
@@ -461,7 +464,8 @@ fn what_was_acknowledged_ahead_of_low_ones_stays_over() {
         ack 2 5
         stats
             sessions=2 registrations=0 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=5
-    "#]]);
+    "#]],
+    );
 }
 
 /// A session that is not logged has deliveries of one sequence: the key says which one is meant.
@@ -485,7 +489,10 @@ fn keys_hold_for_sessions_that_are_not_logged() {
         ack 1 3
         ack 1 4
     ";
-    check(World::new(1, true, |_| {}).open(), script, expect![[r#"
+    check(
+        World::new(1, true, |_| {}).open(),
+        script,
+        expect![[r#"
         connect 1 a max=1
             1: connected present=false
         sub 1 1 t:1
@@ -512,7 +519,8 @@ fn keys_hold_for_sessions_that_are_not_logged() {
         ack 1 3
             1: deliver t "k3" qos=1 tag=4
         ack 1 4
-    "#]]);
+    "#]],
+    );
 }
 
 /// What comes late is not newer: what another member of a share group gives back, and what is retained.
@@ -536,7 +544,10 @@ fn what_comes_late_replaces_nothing() {
         ack 2 4
         ack 2 5
     ";
-    check(World::new(1, true, |_| {}).open(), given_back, expect![[r#"
+    check(
+        World::new(1, true, |_| {}).open(),
+        given_back,
+        expect![[r#"
         connect 1 a max=1
             1: connected present=false
         sub 1 1 $share/g/t:1
@@ -564,7 +575,8 @@ fn what_comes_late_replaces_nothing() {
         ack 2 4
             2: deliver t "k1" qos=1 tag=5
         ack 2 5
-    "#]]);
+    "#]],
+    );
     let retained = "
         connect 1 a expiry=600 max=2
         sub 1 1 u:1 t:1
@@ -579,7 +591,10 @@ fn what_comes_late_replaces_nothing() {
         ack 1 3
         ack 1 4
     ";
-    check(World::new(1, true, |_| {}).open(), retained, expect![[r#"
+    check(
+        World::new(1, true, |_| {}).open(),
+        retained,
+        expect![[r#"
         connect 1 a expiry=600 max=2
             1: connected present=false
         sub 1 1 u:1 t:1
@@ -601,7 +616,8 @@ fn what_comes_late_replaces_nothing() {
         ack 1 3
             1: deliver t "k1" qos=1 tag=5 retain
         ack 1 4
-    "#]]);
+    "#]],
+    );
 }
 
 /// A read that began before a retirement does not know of what that has stored.
@@ -628,7 +644,10 @@ fn a_late_read_forgets_no_high_one() {
         ack 2 4
         ack 2 5
     ";
-    check(World::new(1, true, |config| config.backlog_messages_max = 2).open(), script, expect![[r#"
+    check(
+        World::new(1, true, |config| config.backlog_messages_max = 2).open(),
+        script,
+        expect![[r#"
         connect 1 a expiry=600 max=1
             1: connected present=false
         sub 1 1 t:1
@@ -665,7 +684,8 @@ fn a_late_read_forgets_no_high_one() {
         ack 2 4
             2: deliver t "n2" qos=1 tag=5
         ack 2 5
-    "#]]);
+    "#]],
+    );
 }
 
 /// Retirement and ends in between: what waits is counted, no more and no less.
@@ -698,7 +718,10 @@ fn what_goes_ahead_is_not_counted_twice() {
         ack 2 7
         stats
     ";
-    check(World::new(1, true, |config| config.backlog_messages_max = 2).open(), script, expect![[r#"
+    check(
+        World::new(1, true, |config| config.backlog_messages_max = 2).open(),
+        script,
+        expect![[r#"
         connect 1 a expiry=600 max=1
             1: connected present=false
         sub 1 1 t:1
@@ -743,7 +766,8 @@ fn what_goes_ahead_is_not_counted_twice() {
         ack 2 7
         stats
             sessions=2 registrations=0 connections=2 subscriptions=1 retained=0 queued=0 bytes=0 inflight=0 log=7
-    "#]]);
+    "#]],
+    );
 }
 
 /// What finds no room has no key that anything could be replaced by.
@@ -765,7 +789,10 @@ fn a_message_that_was_not_taken_is_not_replaced() {
         pub 9 t k2 qos=1 collapse=k
         connect 2 a expiry=600
     ";
-    check(World::new(1, true, tune).open().showing_log(), script, expect![[r#"
+    check(
+        World::new(1, true, tune).open().showing_log(),
+        script,
+        expect![[r#"
         connect 1 a expiry=600
             log 1 QueueBegin
             1: connected present=false
@@ -804,7 +831,8 @@ fn a_message_that_was_not_taken_is_not_replaced() {
             2: deliver t "two" qos=1 tag=2 dup
             log 16 Attempt 7 2
             2: deliver t "three" qos=1 tag=3 dup
-    "#]]);
+    "#]],
+    );
 }
 
 /// Of each priority the first ones may have been sent before a crash.
@@ -825,7 +853,10 @@ fn what_may_have_been_sent_is_marked_in_each_line() {
         ack 2 1
         ack 2 2
     ";
-    check(World::new(1, true, |config| config.inflight_max = 2).open(), script, expect![[r#"
+    check(
+        World::new(1, true, |config| config.inflight_max = 2).open(),
+        script,
+        expect![[r#"
         connect 1 a expiry=600
             1: connected present=false
         sub 1 1 t:1
@@ -852,5 +883,6 @@ fn what_may_have_been_sent_is_marked_in_each_line() {
             2: deliver t "one" qos=1 tag=3 dup
         ack 2 2
             2: deliver t "two" qos=1 tag=4 dup
-    "#]]);
+    "#]],
+    );
 }

@@ -286,6 +286,7 @@ impl World {
                 let (entries, end) = self.shards[shard].disk.portion(queue, after, messages_max);
                 self.handle(shard, Event::Backlog { queue, entries, end })
             }
+            Some(Job::Answer { .. }) => unreachable!("here all is read later"),
             Some(Job::Ingest(batch)) => {
                 self.shards[shard].disk.ingest(&batch);
                 self.shards[shard].disk.recycle(batch.upto);

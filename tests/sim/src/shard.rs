@@ -5,14 +5,24 @@ use std::collections::VecDeque;
 use base::{Now, QueueId, Sequence};
 use postroad_base as base;
 use postroad_broker::Broker;
-use postroad_broker::api::Retirement;
+use postroad_broker::api::{BacklogEntry, Retirement};
 
 use crate::disk::Disk;
 
 /// Work of the old generation's worker, done some time later.
 #[derive(Debug)]
 pub(crate) enum Job {
-    Read { queue: QueueId, after: Sequence, messages_max: usize },
+    Read {
+        queue: QueueId,
+        after: Sequence,
+        messages_max: usize,
+    },
+    /// It was read at once, by another thread: what is stored before it is told comes too late for it.
+    Answer {
+        queue: QueueId,
+        entries: Vec<BacklogEntry>,
+        end: bool,
+    },
     Ingest(Box<Retirement>),
 }
 

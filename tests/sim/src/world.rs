@@ -11,7 +11,8 @@ use base::{
 use postroad_base as base;
 use postroad_broker::access::Acl;
 use postroad_broker::api::{
-    ClientName, Connect, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal, StateKey, Subscribe,
+    BacklogEntry, ClientName, Connect, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal, StateKey,
+    Subscribe,
 };
 use postroad_broker::{Broker, Config, RestartDelivery, UnknownClient};
 
@@ -290,7 +291,13 @@ impl World {
                 self.mesh.entry((shard as u16, to.0)).or_default().push_back(message);
             }
             Effect::ReadBacklog { queue, after, messages_max, .. } => {
-                self.shards[shard].jobs.push_back(Job::Read { queue, after, messages_max });
+                let job = if self.random.chance(500) {
+                    let (entries, end) = self.shards[shard].disk.portion(queue, after, messages_max);
+                    Job::Answer { queue, entries, end }
+                } else {
+                    Job::Read { queue, after, messages_max }
+                };
+                self.shards[shard].jobs.push_back(job);
             }
             Effect::Ingest { mut batch } => {
                 if self.options.canary == Some(Canary::RetirementForgets) {
@@ -453,13 +460,10 @@ impl World {
         match self.shards[shard].jobs.pop_front() {
             None => {}
             Some(Job::Read { queue, after, messages_max }) => {
-                let (mut entries, end) = self.shards[shard].disk.portion(queue, after, messages_max);
-                self.report.portions += 1;
-                if self.options.canary == Some(Canary::BacklogOutOfOrder) {
-                    entries.reverse();
-                }
-                self.handle(shard, Event::Backlog { queue, entries, end });
+                let (entries, end) = self.shards[shard].disk.portion(queue, after, messages_max);
+                self.read(shard, queue, entries, end);
             }
+            Some(Job::Answer { queue, entries, end }) => self.read(shard, queue, entries, end),
             Some(Job::Ingest(batch)) => {
                 self.shards[shard].disk.ingest(&batch);
                 // The segments go a little later, or, at a crash in between, after the next retirement.
@@ -470,6 +474,14 @@ impl World {
                 self.handle(shard, Event::Ingested);
             }
         }
+    }
+
+    fn read(&mut self, shard: usize, queue: QueueId, mut entries: Vec<BacklogEntry>, end: bool) {
+        self.report.portions += 1;
+        if self.options.canary == Some(Canary::BacklogOutOfOrder) {
+            entries.reverse();
+        }
+        self.handle(shard, Event::Backlog { queue, entries, end });
     }
 
     /// A segment retires whatever another shard has not answered yet: it may be slow.

@@ -13,7 +13,7 @@ use postroad_base::{
     SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis,
 };
 use postroad_broker::api::{ClientName, Connect, Effect, Event, Inbound, Principal, Subscribe};
-use postroad_broker::{Broker, Config};
+use postroad_broker::{Broker, Config, Resend};
 
 const PUBLISHER: ConnectionId = ConnectionId(0);
 const RETIRE_EVERY: u64 = 10_000;
@@ -65,6 +65,7 @@ impl Shard {
             receive_maximum: 100,
             will: None,
             hears_refusals: true,
+            resend: Resend::Reconnect,
         };
         self.turn(Event::Connect(Box::new(connect)));
     }

@@ -18,7 +18,7 @@ use postroad_base::{
     WallMillis,
 };
 use postroad_broker::api::{ClientName, Connect, Effect, Event, Inbound, MeshMessage, Principal, Subscribe};
-use postroad_broker::{Broker, Config};
+use postroad_broker::{Broker, Config, Resend};
 use postroad_storage::young::{LogId, Position, Writer, WriterConfig};
 
 const BATCH: u16 = 64;
@@ -120,6 +120,7 @@ impl World {
             receive_maximum: 1000,
             will: None,
             hears_refusals: true,
+            resend: Resend::Reconnect,
         };
         self.events.push_back((shard, Event::Connect(Box::new(connect))));
         self.settle();

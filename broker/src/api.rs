@@ -25,6 +25,7 @@ use bytestring::ByteString;
 use postroad_base as base;
 use smallvec::SmallVec;
 
+use crate::config::Resend;
 use crate::index::Cursor;
 
 /// What can happen to a shard.
@@ -52,6 +53,8 @@ pub enum Event {
     Congested { connection: ConnectionId },
     /// Its output has drained.
     Writable { connection: ConnectionId },
+    /// Answer to `Effect::Probe`.
+    Road { connection: ConnectionId, road: Road },
     /// The server itself publishes (`$SYS`); QoS 0 semantics for the sender.
     PublishInternal { message: Inbound },
     /// All records up to and with this one are as safe as `durability` asks.
@@ -104,6 +107,8 @@ pub enum Effect {
     Deliver { connection: ConnectionId, delivery: Delivery },
     /// PUBREL to this connection.
     ReleaseDelivery { connection: ConnectionId, tag: Tag, reason: ReasonCode },
+    /// Tell how far what was sent to this connection has come, with `Event::Road`. Nothing if it is gone.
+    Probe { connection: ConnectionId },
     /// End the connection, telling the client why (DISCONNECT, where its version has one). The engine
     /// answers with `Event::Disconnect` only if it had not sent one before.
     Close { connection: ConnectionId, reason: ReasonCode },
@@ -153,6 +158,19 @@ pub struct Connect {
     pub will: Option<Box<Will>>,
     /// Whether it can be told that a publish was refused. MQTT 3 can't: the connection ends, and the client sends it again.
     pub hears_refusals: bool,
+    /// Whether its protocol lets a message be sent again while the connection lives. MQTT 5 does not `[MQTT-4.4.0-1]`.
+    pub resend: Resend,
+}
+
+/// How far what was sent to a client has come, in bytes from some beginning of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Road {
+    /// All that is meant for it so far, also what waits in our own output.
+    pub sent: u64,
+    /// Of these the first so many have arrived: its kernel has acknowledged them.
+    pub arrived: u64,
+    /// Something from the client has not been read, or may not be: maybe just the acknowledgement that is waited for.
+    pub has_unread: bool,
 }
 
 /// Who chose a client's identifier.

@@ -23,8 +23,10 @@ use crate::places::Places;
 use crate::poison::Poison;
 use crate::registration::Registrations;
 use crate::repeats::Repeats;
+use crate::resend::Resends;
 use crate::retained::Kept;
 use crate::retire::Retiring;
+use crate::retry::TopicPolicies;
 use crate::route::Scratch;
 use crate::session::{ByClient, ByConnection, ByQueue, Connection, ConnectionIndex, Role, Session, SessionIndex};
 use crate::share::Groups;
@@ -61,6 +63,10 @@ pub struct Broker {
     pub(crate) registrations: Registrations,
     pub(crate) letters: Letters,
     pub(crate) overdue: Overdue,
+    /// The lane of what is sent again while its connection lives.
+    pub(crate) resends: Resends,
+    /// Which messages are retried by other rules.
+    pub(crate) topic_policies: TopicPolicies,
     pub(crate) operations: AHashMap<u64, Operation>,
     pub(crate) mesh: Mesh,
     pub(crate) repeats: Repeats,
@@ -91,7 +97,8 @@ impl Broker {
     /// An empty shard whose log goes on with `first`.
     pub fn new(config: Config, first: Sequence) -> Self {
         assert!(first > Sequence(0), "sequence 0 means that nothing was appended");
-        assert!(config.drained_per_tick > 0 && config.retired_per_step > 0, "a step that does nothing would never end");
+        let steps = [config.drained_per_tick, config.resent_per_tick, config.retired_per_step];
+        assert!(!steps.contains(&0), "a step that does nothing would never end");
         Self {
             now: Now::default(),
             effects: VecDeque::new(),
@@ -114,6 +121,8 @@ impl Broker {
             registrations: Registrations::default(),
             letters: Letters::default(),
             overdue: Overdue::default(),
+            resends: Resends::new(&config),
+            topic_policies: TopicPolicies::default(),
             operations: AHashMap::new(),
             mesh: Mesh::new(&config),
             repeats: Repeats::new(&config),
@@ -149,6 +158,7 @@ impl Broker {
             Event::Disconnect { connection, cause } => self.disconnect(connection, cause),
             Event::Congested { connection } => self.set_congested(connection, Congestion::Congested),
             Event::Writable { connection } => self.set_congested(connection, Congestion::Writable),
+            Event::Road { connection, road } => self.road(connection, road),
             Event::PublishInternal { message } => self.publish_internal(message.message),
             Event::Committed { upto } => self.committed(upto),
             Event::Mesh { from, message } => self.mesh_message(from, message),
@@ -177,12 +187,13 @@ impl Broker {
 
     /// Replaces the bounds that can be changed: they hold for what comes.
     pub fn set_limits(&mut self, limits: Limits) {
-        let (before, age_max) = (self.config.push, self.config.retry_age_max_ms);
+        let (before, watched) = (self.config.push, self.config.watches());
         limits.apply(&mut self.config);
-        if age_max != self.config.retry_age_max_ms {
+        if watched != self.config.watches() {
             self.watch_anew();
         }
         self.drain.set_rates(&self.config, self.now.mono);
+        self.resends.set_rate(&self.config, self.now.mono);
         self.letters_bounded();
         if before == Push::Off && self.config.push == Push::On {
             self.all_may_drain();
@@ -204,6 +215,7 @@ impl Broker {
         stats.ending = self.groups.ending;
         stats.connections = self.connections.len() - callers;
         (stats.drains_awaiting, stats.drains_begun) = self.drain.sessions();
+        stats.overdue = self.resends.overdue();
         stats.retained = self.retained.len();
         stats.retained_bytes = self.retained_bytes;
         for (_, session) in &self.sessions {

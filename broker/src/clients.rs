@@ -8,7 +8,7 @@ use postroad_base as base;
 
 use crate::broker::Broker;
 use crate::queue::Queue;
-use crate::session::{Role, Session};
+use crate::session::{ConnectionIndex, Role, Session};
 
 /// A client as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,19 @@ pub struct ClientState {
     pub session: Option<SessionState>,
     /// Its registration, if it has one.
     pub registration: Option<RegistrationState>,
+    /// What the road to it is like, while it is here.
+    pub road: Option<RoadState>,
+}
+
+/// How a connected client acknowledges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoadState {
+    /// The smoothed time to an acknowledgement, in milliseconds; `None`: there was none yet.
+    pub round_trip_ms: Option<u16>,
+    /// When an acknowledgement is late, in milliseconds; `None`: never, since nothing is sent again on this connection.
+    pub ack_timeout_ms: Option<u64>,
+    /// Deliveries that are late and wait to be sent again on this connection.
+    pub overdue: usize,
 }
 
 /// A client's session.
@@ -155,7 +168,16 @@ impl Broker {
                 queue: QueueState::of(&session.queue),
             }),
             registration: known.map(|known| RegistrationState { by: known.by(), queue: self.queue_of(known.queue) }),
+            road: session.connection.map(|place| self.road_state(place)),
         })
+    }
+
+    fn road_state(&self, place: ConnectionIndex) -> RoadState {
+        RoadState {
+            round_trip_ms: self.connections[place as usize].round_trip.smoothed(),
+            ack_timeout_ms: self.is_resent_to(place).then(|| self.ack_deadline(place, 0)),
+            overdue: self.resends.overdue_of(place),
+        }
     }
 
     /// `None` if there is none at this place, or its client has a session.
@@ -171,6 +193,7 @@ impl Broker {
             connection: None,
             session: None,
             registration: Some(RegistrationState { by: known.by(), queue: self.queue_of(known.queue) }),
+            road: None,
         })
     }
 

@@ -2,6 +2,8 @@
 
 use postroad_base::{Placement, SessionExpiry, ShardId};
 
+use crate::retry::RetryPolicy;
+
 /// What happens to a message whose recipient's queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QueuePolicy {
@@ -53,6 +55,16 @@ pub enum RestartDelivery {
     Pull,
 }
 
+/// When what is not acknowledged is sent again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resend {
+    /// On the connection that it was sent on, if that lets it; and after a reconnect.
+    #[default]
+    Live,
+    /// After a reconnect only.
+    Reconnect,
+}
+
 /// Configuration of one shard's broker.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -95,10 +107,18 @@ pub struct Config {
     pub unknown_client: UnknownClient,
     /// Longest session expiry that is granted; `session` tells the client.
     pub session_expiry_max: SessionExpiry,
-    /// How often a delivery is sent; 0: without limit. Only connections that break make it be sent again.
-    pub retry_attempts_max: u32,
-    /// Milliseconds that a client may be here with a delivery in flight and not acknowledge it; 0: for ever.
-    pub retry_age_max_ms: u64,
+    /// When a delivery is sent again, and when it is given up, unless its topic or its publisher says otherwise.
+    pub retry: RetryPolicy,
+    /// Whether it is sent again while its connection lives.
+    pub resend: Resend,
+    /// Milliseconds for which an acknowledgement is waited for at least, however fast the client has been.
+    pub ack_timeout_min_ms: u64,
+    /// … and at most, however slow.
+    pub ack_timeout_max_ms: u64,
+    /// Resends per second on connections that live; 0: no limit (see `resend`).
+    pub resent_per_second: u32,
+    /// How many of them leave in one tick.
+    pub resent_per_tick: usize,
     /// Dead letters of this shard: above that the oldest go.
     pub letters_max: usize,
     /// Bytes of their payloads, topics and properties.
@@ -165,10 +185,16 @@ pub struct Limits {
     pub unknown_client: UnknownClient,
     /// As [`Config::session_expiry_max`].
     pub session_expiry_max: SessionExpiry,
-    /// As [`Config::retry_attempts_max`].
-    pub retry_attempts_max: u32,
-    /// As [`Config::retry_age_max_ms`].
-    pub retry_age_max_ms: u64,
+    /// As [`Config::retry`].
+    pub retry: RetryPolicy,
+    /// As [`Config::resend`].
+    pub resend: Resend,
+    /// As [`Config::ack_timeout_min_ms`].
+    pub ack_timeout_min_ms: u64,
+    /// As [`Config::ack_timeout_max_ms`].
+    pub ack_timeout_max_ms: u64,
+    /// As [`Config::resent_per_second`].
+    pub resent_per_second: u32,
     /// As [`Config::letters_max`].
     pub letters_max: usize,
     /// As [`Config::letters_bytes_max`].
@@ -205,8 +231,11 @@ impl Limits {
             registrations_idle_max_ms: config.registrations_idle_max_ms,
             unknown_client: config.unknown_client,
             session_expiry_max: config.session_expiry_max,
-            retry_attempts_max: config.retry_attempts_max,
-            retry_age_max_ms: config.retry_age_max_ms,
+            retry: config.retry,
+            resend: config.resend,
+            ack_timeout_min_ms: config.ack_timeout_min_ms,
+            ack_timeout_max_ms: config.ack_timeout_max_ms,
+            resent_per_second: config.resent_per_second,
             letters_max: config.letters_max,
             letters_bytes_max: config.letters_bytes_max,
             letters_age_max_ms: config.letters_age_max_ms,
@@ -234,8 +263,11 @@ impl Limits {
             registrations_idle_max_ms,
             unknown_client,
             session_expiry_max,
-            retry_attempts_max,
-            retry_age_max_ms,
+            retry,
+            resend,
+            ack_timeout_min_ms,
+            ack_timeout_max_ms,
+            resent_per_second,
             letters_max,
             letters_bytes_max,
             letters_age_max_ms,
@@ -258,8 +290,11 @@ impl Limits {
         config.registrations_idle_max_ms = registrations_idle_max_ms;
         config.unknown_client = unknown_client;
         config.session_expiry_max = session_expiry_max;
-        config.retry_attempts_max = retry_attempts_max;
-        config.retry_age_max_ms = retry_age_max_ms;
+        config.retry = retry;
+        config.resend = resend;
+        config.ack_timeout_min_ms = ack_timeout_min_ms;
+        config.ack_timeout_max_ms = ack_timeout_max_ms;
+        config.resent_per_second = resent_per_second;
         config.letters_max = letters_max;
         config.letters_bytes_max = letters_bytes_max;
         config.letters_age_max_ms = letters_age_max_ms;
@@ -273,6 +308,11 @@ impl Limits {
 }
 
 impl Config {
+    /// What says when connections are looked at for what they have not acknowledged.
+    pub(crate) fn watches(&self) -> (RetryPolicy, Resend, u64, u64) {
+        (self.retry, self.resend, self.ack_timeout_min_ms, self.ack_timeout_max_ms)
+    }
+
     /// The defaults.
     pub fn new(shard: ShardId, placement: Placement, durable: bool, boot: u32) -> Self {
         Self {
@@ -295,8 +335,12 @@ impl Config {
             registrations_idle_max_ms: 180 * 86_400_000,
             unknown_client: UnknownClient::default(),
             session_expiry_max: SessionExpiry::NEVER,
-            retry_attempts_max: 100,
-            retry_age_max_ms: 86_400_000,
+            retry: RetryPolicy::DEFAULT,
+            resend: Resend::default(),
+            ack_timeout_min_ms: 5_000,
+            ack_timeout_max_ms: 60_000,
+            resent_per_second: 0,
+            resent_per_tick: 256,
             letters_max: 1_000_000,
             letters_bytes_max: 1 << 30,
             letters_age_max_ms: 30 * 86_400_000,

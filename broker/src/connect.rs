@@ -44,6 +44,7 @@ impl Broker {
                 (_, true) => Peer::Client,
                 (_, false) => Peer::DeafClient,
             },
+            resend: connect.resend,
             ..Connection::new(connection, index, window_max)
         };
         let place = u32::try_from(self.connections.insert(made)).expect("fewer connections than 2^32");
@@ -217,6 +218,7 @@ impl Broker {
     /// Parts a connection from its session.
     fn detach(&mut self, place: ConnectionIndex, cause: DisconnectCause) {
         self.leave_drain(place);
+        self.resends.forget(place);
         self.connection_places.remove(&self.connections, place);
         let connection = self.connections.remove(place as usize);
         let index = connection.session;

@@ -5,6 +5,8 @@
 //! QoS 2  waiting ─► (held until its tag is committed) ─► sent ─PUBREC─► (held) ─► released ─PUBCOMP─► settled
 //! ```
 
+use std::sync::Arc;
+
 use base::{ConnectionId, LetterId, Outcome, Qos, ReasonCode, Record, Sequence, Tag};
 use postroad_base as base;
 
@@ -164,13 +166,16 @@ impl Broker {
             queue.resend.pop_front();
             return true;
         };
-        let (sequence, was_sent) = (slot.sequence, slot.entry.as_ref().is_some_and(|entry| entry.dup));
+        let sequence = slot.sequence;
+        let sent_before = slot.entry.as_ref().filter(|entry| entry.dup).map(|entry| Arc::clone(&entry.message));
         if slot.state == State::Released {
             queue.resend.pop_front();
             // It counts until PUBCOMP: else a client that never sends one would use up all tags.
             slot.counts = true;
+            slot.note_released(self.now.mono);
             connection.unacknowledged += 1;
             let (connection, reason) = (connection.id, ReasonCode::Success);
+            self.watch_for(place, None);
             self.effects.push_back(Effect::ReleaseDelivery { connection, tag, reason });
             return true;
         }
@@ -182,7 +187,7 @@ impl Broker {
             return false; // after a crash, what may have been sent stands on both sides [MQTT-4.4.0-1]
         }
         queue.resend.pop_front();
-        if was_sent && !self.has_attempts_left(index, sequence) {
+        if sent_before.is_some_and(|message| !self.has_attempts_left(index, sequence, &message)) {
             self.give_up_resend(index, place, tag);
             return true;
         }
@@ -192,14 +197,16 @@ impl Broker {
         slot.state = State::Sent;
         slot.counts = true;
         slot.note_sent(self.now);
+        let waited = slot.waited;
         let connection = &mut self.connections[place as usize];
         connection.unacknowledged += 1;
         let connection = connection.id;
         self.count_by_lane(place);
         if entry.dup {
             self.note_attempt(index, tag);
+            self.stats.resent_reconnect += 1;
         }
-        self.watch(place);
+        self.watch(place, &entry.message, waited);
         self.send(index, connection, entry, Some(tag));
         true
     }
@@ -217,9 +224,11 @@ impl Broker {
             self.drop_next(index, Outcome::Expired);
             return true;
         }
-        let (sequence, was_sent) = (next.sequence, next.dup && session.queue.attempts_at(next.sequence).is_some());
+        let sequence = next.sequence;
+        let was_sent = next.dup && session.queue.attempts_at(sequence).is_some();
+        let sent_before = was_sent.then(|| Arc::clone(&next.message));
         let Some(place) = self.ready_for_queued(index) else { return false };
-        if was_sent && !self.has_attempts_left(index, sequence) {
+        if sent_before.is_some_and(|message| !self.has_attempts_left(index, sequence, &message)) {
             self.drop_next(index, Outcome::Attempts);
             return true;
         }
@@ -234,6 +243,7 @@ impl Broker {
             Ok(tag) => tag,
             Err(entry) => {
                 session.queue.unpop(*entry);
+                self.look_in_time(place, self.now.mono); // whether the connection is stuck
                 return false;
             }
         };
@@ -282,8 +292,9 @@ impl Broker {
         slot.note_sent(now);
         if entry.dup && queue.attempts_at(entry.sequence).is_some() {
             self.note_attempt(index, tag);
+            self.stats.resent_reconnect += 1;
         }
-        self.watch(place);
+        self.watch(place, &entry.message, 0);
         let connection = self.connections[place as usize].id;
         self.send(index, connection, entry, Some(tag));
     }
@@ -291,10 +302,15 @@ impl Broker {
     /// PUBACK.
     pub(crate) fn acknowledge(&mut self, connection: ConnectionId, tag: Tag, reason: ReasonCode) {
         let Some(place) = self.place_of(connection) else { return };
+        let now = self.now.mono;
         let slot = self.slot_mut(place, tag).filter(|slot| slot.qos == Qos::AtLeastOnce && slot.state == State::Sent);
-        let Some(slot) = slot else { return self.count(Counted::UnknownTag) };
+        let Some(slot) = slot else { return self.answered_late(place, tag) };
+        slot.note_answered();
         if slot.dead {
             return self.acknowledged_late(place, tag);
+        }
+        if let Some(millis) = slot.round_trip(now) {
+            self.connections[place as usize].round_trip.observe(millis);
         }
         self.finish(place, tag, outcome_of(reason), reason as u8);
     }
@@ -304,7 +320,10 @@ impl Broker {
         let Some(place) = self.place_of(connection) else { return };
         let index = self.connections[place as usize].owner_of(tag).unwrap_or_else(|| self.session_of(place));
         let session = &mut self.sessions[index as usize];
-        let slot = session.queue.window.get_mut(tag).filter(|slot| slot.qos == Qos::ExactlyOnce);
+        let mut slot = session.queue.window.get_mut(tag).filter(|slot| slot.qos == Qos::ExactlyOnce);
+        if let Some(slot) = &mut slot {
+            slot.note_answered();
+        }
         match slot.map(|slot| (slot.state, slot)) {
             Some((State::Sent, slot)) if slot.dead && reason.is_error() => {
                 self.count(Counted::LateAcknowledgement);
@@ -318,6 +337,9 @@ impl Broker {
             }
             Some((State::Sent, slot)) => {
                 slot.state = State::ReleaseHeld;
+                if let Some(millis) = slot.round_trip(self.now.mono) {
+                    self.connections[place as usize].round_trip.observe(millis);
+                }
                 let (queue, sequence) = (session.id, slot.sequence);
                 if let Some(entry) = slot.entry.take() {
                     self.stats.times.observe(entry.age(self.now.wall));
@@ -331,13 +353,15 @@ impl Broker {
                     self.release_held(connection, tag);
                 }
             }
-            Some((State::Released, _)) => {
+            Some((State::Released, slot)) => {
+                slot.unanswered = slot.unanswered.saturating_add(1);
                 self.effects.push_back(Effect::ReleaseDelivery { connection, tag, reason: ReasonCode::Success });
             }
             Some((State::ReleaseHeld, _)) => {} // the PUBREL is on its way
             _ => {
-                self.count(Counted::UnknownTag);
+                self.answered_late(place, tag);
                 if !reason.is_error() {
+                    self.sessions[index as usize].queue.ask_late(tag);
                     let reason = ReasonCode::PacketIdentifierNotFound;
                     self.effects.push_back(Effect::ReleaseDelivery { connection, tag, reason });
                 }
@@ -348,9 +372,11 @@ impl Broker {
     /// A commit has covered a PUBREC.
     pub(crate) fn release_held(&mut self, connection: ConnectionId, tag: Tag) {
         let Some(place) = self.place_of(connection) else { return };
+        let now = self.now.mono;
         let slot = self.slot_mut(place, tag);
         if let Some(slot) = slot.filter(|slot| slot.state == State::ReleaseHeld) {
-            slot.state = State::Released;
+            slot.note_released(now);
+            self.watch_for(place, None);
             self.effects.push_back(Effect::ReleaseDelivery { connection, tag, reason: ReasonCode::Success });
         }
     }
@@ -359,9 +385,19 @@ impl Broker {
     pub(crate) fn complete(&mut self, connection: ConnectionId, tag: Tag) {
         let Some(place) = self.place_of(connection) else { return };
         let slot = self.slot_mut(place, tag).filter(|slot| slot.state == State::Released);
-        let Some(slot) = slot else { return self.count(Counted::UnknownTag) };
+        let Some(slot) = slot else { return self.answered_late(place, tag) };
+        slot.note_answered();
         let outcome = if slot.dead { Outcome::Unacknowledged } else { Outcome::Acknowledged };
         self.finish(place, tag, outcome, 0);
+    }
+
+    /// An answer to nothing that is in flight: to another copy of what is over, or out of the blue.
+    fn answered_late(&mut self, place: ConnectionIndex, tag: Tag) {
+        let owner = self.connections[place as usize].owner_of(tag);
+        let was_due = owner.is_some_and(|index| self.sessions[index as usize].queue.answer_late(tag));
+        if !was_due {
+            self.count(Counted::UnknownTag);
+        }
     }
 
     /// The delivery under this tag, of whichever queue it is.
@@ -375,7 +411,7 @@ impl Broker {
         let connection = &mut self.connections[place as usize];
         let Some(index) = connection.owner_of(tag) else { return };
         let queue = &mut self.sessions[index as usize].queue;
-        let Some(slot) = queue.window.remove(tag) else { return };
+        let Some(slot) = queue.leave(tag) else { return };
         if slot.counts {
             connection.unacknowledged -= 1;
         }

@@ -401,7 +401,7 @@ impl Broker {
 }
 
 /// A number that looks random, and follows from its arguments: FNV-1a, then the finalizer of SplitMix64.
-fn spread(text: &str, seed: u64) -> u64 {
+pub(crate) fn spread(text: &str, seed: u64) -> u64 {
     let hash = text
         .bytes()
         .chain(seed.to_le_bytes())
@@ -413,7 +413,7 @@ fn spread(text: &str, seed: u64) -> u64 {
 
 /// Tokens that come at a rate. What is not taken is kept, but no more than comes in [`BURST_MILLIS`].
 #[derive(Debug)]
-struct Bucket {
+pub(crate) struct Bucket {
     /// 0: no limit.
     per_second: u64,
     /// When there were so many.
@@ -424,7 +424,7 @@ struct Bucket {
 
 impl Bucket {
     /// A full one.
-    fn new(per_second: u32) -> Self {
+    pub fn new(per_second: u32) -> Self {
         let mut bucket = Self { per_second: per_second.into(), at: MonoMillis(0), level: 0 };
         bucket.level = bucket.worth(BURST_MILLIS);
         bucket
@@ -441,20 +441,20 @@ impl Bucket {
     }
 
     /// How many may be taken.
-    fn room(&self, now: MonoMillis) -> usize {
+    pub fn room(&self, now: MonoMillis) -> usize {
         if self.per_second == 0 {
             return usize::MAX;
         }
         usize::try_from(self.level(now) / 1_000).unwrap_or(usize::MAX)
     }
 
-    fn take(&mut self, tokens: u64, now: MonoMillis) {
+    pub fn take(&mut self, tokens: u64, now: MonoMillis) {
         self.level = self.level(now).saturating_sub(tokens.saturating_mul(1_000));
         self.at = now;
     }
 
     /// When there is a portion of them.
-    fn portion_at(&self) -> MonoMillis {
+    pub fn portion_at(&self) -> MonoMillis {
         let missing = self.worth(PORTION_MILLIS).saturating_sub(self.level);
         if self.per_second == 0 || missing == 0 {
             return MonoMillis(0);
@@ -463,7 +463,7 @@ impl Bucket {
     }
 
     /// From now on they come at this rate.
-    fn set_rate(&mut self, per_second: u32, now: MonoMillis) {
+    pub fn set_rate(&mut self, per_second: u32, now: MonoMillis) {
         if self.per_second == u64::from(per_second) {
             return;
         }

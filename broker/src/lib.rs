@@ -12,7 +12,8 @@
 //! | what had waited for a client that comes back: rate, jitter, turns after a start | `drain` |
 //! | subscriptions, retained messages, wills | `subscribe`, `interests`, `filters`, `retained`, `will` |
 //! | share groups, and what a member that ends gives back | `share`, `give_back` |
-//! | what nobody acknowledges, what nobody got | `overdue`, `letters` |
+//! | what nobody acknowledges: when it is late, sent again, given up | `overdue`, `resend`, `retry`, `round_trip` |
+//! | what nobody got | `letters` |
 //! | directed pushes and who can be pushed to | `directed`, `registration` |
 //! | retained messages for new subscribers, access rules applied to what exists, work of many turns | `giving`, `fence`, `judge`, `turns` |
 //! | what is found by a key, in little memory | `places`, `table` |
@@ -48,8 +49,11 @@ mod queue;
 mod recover;
 mod registration;
 mod repeats;
+mod resend;
 mod retained;
 mod retire;
+mod retry;
+mod round_trip;
 mod route;
 mod session;
 mod share;
@@ -62,5 +66,6 @@ mod waiting;
 mod will;
 
 pub use broker::Broker;
-pub use config::{Config, Limits, Push, QueuePolicy, RestartDelivery, UnknownClient};
+pub use config::{Config, Limits, Push, QueuePolicy, Resend, RestartDelivery, UnknownClient};
+pub use retry::RetryPolicy;
 pub use stats::{LaneDepths, Stats};

@@ -15,6 +15,8 @@
 //! - While there is a backlog, `young` holds only what is newer than all of it.
 //! - A tag is the slot's index above the lowest tag of its range, so an acknowledgement is found without a search; freed
 //!   tags are used again as late as possible.
+//! - A tag is free when its delivery is over *and* the receiver has answered each packet that was sent under it on this
+//!   connection. After a resend two answers come; the second one, taken for that of the next delivery under the tag, would lose it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -109,10 +111,14 @@ pub(crate) struct Slot {
     pub restored: bool,
     /// It was given up; its tag is taken until the receiver answers (see `overdue`).
     pub dead: bool,
+    /// How often its last packet (PUBLISH, or PUBREL) was sent again on this connection.
+    pub resends: u8,
+    /// Packets of it that were sent on this connection and not answered. `u8::MAX`: nobody knows how many.
+    pub unanswered: u8,
     /// When it was sent for the first time; 0: not yet, as far as is known.
     pub first_sent: WallMillis,
-    /// When it was sent on this connection, and for how long it had been in flight on others, in milliseconds.
-    pub counted_from: MonoMillis,
+    /// When its last packet was sent on this connection, and for how long it had been in flight before, in milliseconds.
+    pub sent_at: MonoMillis,
     pub waited: u64,
     /// `None` once received, or given up: only the release is left, or the answer.
     pub entry: Option<Entry>,
@@ -130,8 +136,10 @@ impl Slot {
             stored: entry.as_ref().is_some_and(|entry| entry.stored),
             restored: false,
             dead: false,
+            resends: 0,
+            unanswered: 0,
             first_sent: WallMillis(0),
-            counted_from: MonoMillis(0),
+            sent_at: MonoMillis(0),
             waited: 0,
             entry,
         }
@@ -145,16 +153,45 @@ impl Slot {
     /// It leaves now, for the first time on this connection.
     pub fn note_sent(&mut self, now: Now) {
         self.restored = false;
-        self.counted_from = now.mono;
+        (self.sent_at, self.resends, self.unanswered) = (now.mono, 0, 1);
         if self.first_sent == WallMillis(0) {
             self.first_sent = now.wall;
         }
     }
 
+    /// Its last packet leaves once more.
+    pub fn note_resent(&mut self, now: MonoMillis) {
+        (self.waited, self.sent_at) = (self.age(now), now);
+        self.resends = self.resends.saturating_add(1);
+        self.unanswered = self.unanswered.saturating_add(1);
+    }
+
+    /// PUBACK, PUBREC or PUBCOMP has come.
+    #[inline]
+    pub fn note_answered(&mut self) {
+        self.unanswered = one_answered(self.unanswered);
+    }
+
+    /// QoS 2: its PUBREL leaves, for the first time on this connection.
+    pub fn note_released(&mut self, now: MonoMillis) {
+        (self.state, self.sent_at, self.resends) = (State::Released, now, 0);
+        self.unanswered = self.unanswered.saturating_add(1);
+    }
+
     /// For how long its client has been here with it.
     pub fn age(&self, now: MonoMillis) -> u64 {
-        self.waited + now.since(self.counted_from)
+        self.waited + now.since(self.sent_at)
     }
+
+    /// What an acknowledgement that comes now says of the round trip; nothing if it may be for any of several copies.
+    #[inline]
+    pub fn round_trip(&self, now: MonoMillis) -> Option<u64> {
+        (self.resends == 0).then(|| now.since(self.sent_at))
+    }
+}
+
+fn one_answered(unanswered: u8) -> u8 {
+    if unanswered == u8::MAX { unanswered } else { unanswered.saturating_sub(1) }
 }
 
 /// The tags of a window. A connection drains two queues, its session's and its client's registration's: each has a half
@@ -269,11 +306,26 @@ impl Window {
     }
 
     pub fn remove(&mut self, tag: Tag) -> Option<Slot> {
-        let index = self.tags.index_of(tag)?;
-        let slot = self.slots.get_mut(index)?.take()?;
-        self.free.push_back(u16::try_from(index).expect("a tag has 16 bits"));
+        let slot = self.take(tag)?;
+        self.free(tag);
+        Some(slot)
+    }
+
+    /// Takes a delivery out whose tag is not free yet.
+    fn take(&mut self, tag: Tag) -> Option<Slot> {
+        let slot = self.slots.get_mut(self.tags.index_of(tag)?)?.take()?;
         self.used -= 1;
         Some(slot)
+    }
+
+    fn free(&mut self, tag: Tag) {
+        let index = self.tags.index_of(tag).expect("a tag that was given");
+        self.free.push_back(u16::try_from(index).expect("a tag has 16 bits"));
+    }
+
+    /// Whether all tags are taken.
+    pub fn is_exhausted(&self) -> bool {
+        self.free.is_empty() && self.slots.len() >= self.tags.count()
     }
 
     /// The connection is over: nobody answers any more what was given up. At QoS 2 the release is left.
@@ -400,6 +452,8 @@ pub(crate) struct Queue {
 struct Rare {
     /// Of deliveries that were sent more than once. They are, or were before a crash, in the window.
     resent: BTreeMap<Sequence, Attempts>,
+    /// Tags whose deliveries are over, with the packets under them that the receiver has not answered.
+    unanswered: BTreeMap<Tag, u8>,
     /// The newest delivery of each collapse key that was not sent, with its size.
     collapsible: AHashMap<ByteString, (Sequence, usize)>,
     /// Stored deliveries that ended while older ones, of a lower priority, waited in memory; with the retirement by which the old
@@ -409,7 +463,10 @@ struct Rare {
 
 impl Rare {
     fn is_empty(&self) -> bool {
-        self.resent.is_empty() && self.collapsible.is_empty() && self.ahead.is_empty()
+        self.resent.is_empty()
+            && self.unanswered.is_empty()
+            && self.collapsible.is_empty()
+            && self.ahead.is_empty()
     }
 }
 
@@ -428,6 +485,48 @@ impl Queue {
     /// An empty one whose deliveries go out under these tags.
     pub fn with_tags(tags: Tags) -> Self {
         Self { window: Window { tags, ..Window::default() }, ..Self::default() }
+    }
+
+    /// The delivery under this tag is over on its connection, which lives. Its tag is free as soon as nothing is unanswered.
+    pub fn leave(&mut self, tag: Tag) -> Option<Slot> {
+        let unanswered = self.window.get(tag)?.unanswered;
+        if unanswered == 0 {
+            return self.window.remove(tag);
+        }
+        self.rare.get_or_insert_default().unanswered.insert(tag, unanswered);
+        self.window.take(tag)
+    }
+
+    /// The receiver has answered a packet whose delivery is over; whether it was due to.
+    pub fn answer_late(&mut self, tag: Tag) -> bool {
+        let Some(unanswered) = self.rare.as_mut().and_then(|rare| rare.unanswered.get_mut(&tag)) else {
+            return false;
+        };
+        *unanswered = one_answered(*unanswered);
+        if *unanswered == 0 {
+            self.free_unanswered(|other| other == tag);
+        }
+        true
+    }
+
+    /// One more packet has left under a tag whose delivery is over.
+    pub fn ask_late(&mut self, tag: Tag) {
+        if let Some(unanswered) = self.rare.as_mut().and_then(|rare| rare.unanswered.get_mut(&tag)) {
+            *unanswered = unanswered.saturating_add(1);
+        }
+    }
+
+    fn free_unanswered(&mut self, which: impl Fn(Tag) -> bool) {
+        let Some(rare) = &mut self.rare else { return };
+        let window = &mut self.window;
+        rare.unanswered.retain(|tag, _| {
+            let is_free = which(*tag);
+            if is_free {
+                window.free(*tag);
+            }
+            !is_free
+        });
+        self.drop_rare();
     }
 
     pub fn set_attempts(&mut self, sequence: Sequence, attempts: Attempts) {
@@ -717,8 +816,9 @@ impl Queue {
     pub fn detach(&mut self, now: MonoMillis) {
         self.resend.clear();
         self.window.forget_dead();
+        self.free_unanswered(|_| true);
         for (_, slot) in self.window.iter_mut() {
-            slot.counts = false;
+            (slot.counts, slot.unanswered) = (false, 0);
             if slot.state == State::Sent {
                 slot.waited = slot.age(now);
             }

@@ -12,10 +12,13 @@ use base::{
 use postroad_base as base;
 
 use crate::api::{Inbound, Principal};
+use crate::config::Resend;
 use crate::filters::Filters;
 use crate::giving::Job;
+use crate::overdue::Watched;
 use crate::places::By;
 use crate::queue::{Queue, Tags};
+use crate::round_trip::RoundTrip;
 use crate::timers::TimerKey;
 
 /// Place of a session in the slab.
@@ -274,13 +277,49 @@ pub(crate) struct Connection {
     /// the rest of a publish.
     pub allowed: Option<Box<str>>,
     /// Publishes that wait for credit, or for answers to earlier ones. Reading is stopped meanwhile.
-    pub parked: VecDeque<Inbound>,
+    pub parked: Parked,
     /// Parked because too many answers are due.
     pub waits_for_answers: bool,
     /// Who is at its other end.
     pub peer: Peer,
-    /// It stands in the line of `overdue`.
-    pub is_watched: bool,
+    /// Whether it may be sent again what it does not acknowledge.
+    pub resend: Resend,
+    /// When it is looked at for what is overdue.
+    pub watched: Watched,
+    /// How long it takes to acknowledge.
+    pub round_trip: RoundTrip,
+}
+
+/// Publishes that wait: of few connections, so that the others have only the pointer.
+#[derive(Debug, Default)]
+#[allow(clippy::box_collection, reason = "a VecDeque is 32 bytes, which each idle connection would have")]
+pub(crate) struct Parked(Option<Box<VecDeque<Inbound>>>);
+
+impl Parked {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub fn push_back(&mut self, inbound: Inbound) {
+        self.0.get_or_insert_default().push_back(inbound);
+    }
+
+    pub fn push_front(&mut self, inbound: Inbound) {
+        self.0.get_or_insert_default().push_front(inbound);
+    }
+
+    pub fn pop_front(&mut self) -> Option<Inbound> {
+        let waiting = self.0.as_mut()?;
+        let first = waiting.pop_front();
+        if waiting.is_empty() {
+            self.0 = None;
+        }
+        first
+    }
+
+    pub fn into_iter(self) -> impl Iterator<Item = Inbound> {
+        self.0.into_iter().flat_map(|waiting| *waiting)
+    }
 }
 
 impl Connection {
@@ -299,10 +338,12 @@ impl Connection {
             answers: VecDeque::new(),
             answers_first: 0,
             allowed: None,
-            parked: VecDeque::new(),
+            parked: Parked::default(),
             waits_for_answers: false,
             peer: Peer::Client,
-            is_watched: false,
+            resend: Resend::Reconnect,
+            watched: Watched::default(),
+            round_trip: RoundTrip::default(),
         }
     }
 
@@ -351,6 +392,6 @@ mod tests {
     #[test]
     fn an_idle_client_is_small() {
         let (session, connection) = (size_of::<Session>(), size_of::<Connection>());
-        assert!(session <= 416 && connection <= 120, "session {session} bytes, connection {connection} bytes");
+        assert!(session <= 416 && connection <= 104, "session {session} bytes, connection {connection} bytes");
     }
 }

@@ -109,6 +109,8 @@ pub struct Stats {
     pub letters_bytes: usize,
     /// By lane, those that wait.
     pub lanes: LaneDepths,
+    /// In flight, and not acknowledged in time: to be sent again on the connection that they were sent on.
+    pub overdue: usize,
     /// Clients that are back and whose drain has not begun.
     pub drains_awaiting: usize,
     /// Clients whose drain is under way.
@@ -117,6 +119,12 @@ pub struct Stats {
     pub realtime: u64,
     /// Deliveries that had waited when their client came back, put in flight.
     pub drained: u64,
+    /// What was sent again on connections that live: PUBLISH and PUBREL.
+    pub retried: u64,
+    /// Of these the deliveries (PUBLISH).
+    pub resent_live: u64,
+    /// Deliveries that were sent again after a reconnect, or after a crash.
+    pub resent_reconnect: u64,
     /// Messages taken in from clients.
     pub received: u64,
     /// Messages handed to connections.

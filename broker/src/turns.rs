@@ -4,7 +4,7 @@
 //! Deliveries that have waited are such work: a thousand clients that come back for a thousand messages each would have the
 //! shard for seconds. What comes to an empty queue leaves at once; of what waits, so many leave between two ticks
 //! (`Broker::drain_quota`), and whoever would take more stands in a line of its own. What had waited when its client came back
-//! has a lane with another line and another budget (`drain`).
+//! has a lane with another line and another budget (`drain`), and so has what is sent again (`resend`).
 
 use std::collections::VecDeque;
 
@@ -43,14 +43,18 @@ impl Broker {
         if self.has_steps() {
             return Some(self.now.mono);
         }
-        [self.timers.next(), self.drain.due(&self.config), self.overdue.next()].into_iter().flatten().min()
+        [self.timers.next(), self.drain.due(&self.config), self.overdue.next(), self.resends.due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether steps wait for `Event::Tick`: a tick is due at once, without a timer.
     pub fn has_steps(&self) -> bool {
         let letters = self.letters.has_steps();
-        let drain = self.drain.due(&self.config).is_some_and(|at| at <= self.now.mono);
-        letters || drain || !self.later.is_empty() || !self.draining.is_empty() || self.retiring.has_steps()
+        let lanes = [self.drain.due(&self.config), self.resends.due()];
+        let lanes = lanes.into_iter().flatten().any(|at| at <= self.now.mono);
+        letters || lanes || !self.later.is_empty() || !self.draining.is_empty() || self.retiring.has_steps()
     }
 
     /// Takes the next steps, of each kind some, so that none waits for a crowd of another. What they add to the line waits for
@@ -69,6 +73,7 @@ impl Broker {
             }
         }
         self.drain_some();
+        self.resend_some();
         self.drain_returned();
         shrink(&mut self.later);
         shrink(&mut self.draining);

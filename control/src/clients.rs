@@ -23,6 +23,19 @@ pub struct ClientReport {
     pub session: Option<SessionReport>,
     /// Its registration, if it has one.
     pub registration: Option<RegistrationReport>,
+    /// How it acknowledges, while it has a connection.
+    pub road: Option<RoadReport>,
+}
+
+/// How a connected client acknowledges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct RoadReport {
+    /// The smoothed time to an acknowledgement, in milliseconds; `None`: there was none yet.
+    pub round_trip_ms: Option<u16>,
+    /// When an acknowledgement is late, in milliseconds; `None`: nothing is sent again on this connection.
+    pub ack_timeout_ms: Option<u64>,
+    /// Deliveries that are late and wait to be sent again on this connection.
+    pub overdue: usize,
 }
 
 /// A client's session.

@@ -31,7 +31,8 @@ mod stall;
 mod tokens;
 
 pub use clients::{
-    ClientReport, ClientsFilter, ClientsPage, ClientsQuery, Place, QueueReport, RegistrationReport, SessionReport,
+    ClientReport, ClientsFilter, ClientsPage, ClientsQuery, Place, QueueReport, RegistrationReport, RoadReport,
+    SessionReport,
 };
 pub use letters::{
     ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersPage, LettersQuestion,

@@ -266,11 +266,12 @@ fn deliveries(out: &mut Page, shards: &[ShardReport]) {
 }
 
 fn lanes(out: &mut Page, shards: &[ShardReport]) {
-    let help = "Deliveries of QoS 1 and 2 put in flight, by lane; drain: what had waited when its client came back.";
+    let help = "Deliveries of QoS 1 and 2 put in flight, by lane; drain: what had waited when its client came back; retry: what is sent again on a connection that lives, releases of QoS 2 too.";
     let metric = counter("postroad_lane_deliveries_total", help);
     out.family(metric);
     for shard in shards {
-        for (lane, count) in [("realtime", shard.lanes.realtime), ("drain", shard.lanes.drained)] {
+        let LanesReport { realtime, drained, retried, .. } = shard.lanes;
+        for (lane, count) in [("realtime", realtime), ("drain", drained), ("retry", retried)] {
             out.sample(metric.name, &[("shard", &shard.shard.0.to_string()), ("lane", lane)], count);
         }
     }
@@ -278,12 +279,21 @@ fn lanes(out: &mut Page, shards: &[ShardReport]) {
     let metric = gauge("postroad_lane_messages", help);
     out.family(metric);
     for shard in shards {
-        let LanesReport { queued, offline, awaiting, draining, .. } = shard.lanes;
+        let LanesReport { queued, offline, awaiting, draining, overdue, .. } = shard.lanes;
         let drain = [("offline", offline), ("awaiting", awaiting), ("draining", draining)];
         let drain = drain.map(|(state, count)| ("drain", state, count));
-        for (lane, state, count) in std::iter::once(("realtime", "queued", queued)).chain(drain) {
+        let others = [("realtime", "queued", queued), ("retry", "overdue", overdue)];
+        for (lane, state, count) in others.into_iter().chain(drain) {
             let labels = [("shard", &*shard.shard.0.to_string()), ("lane", lane), ("state", state)];
             out.sample(metric.name, &labels, count);
+        }
+    }
+    let metric =
+        counter("postroad_resends_total", "Deliveries of QoS 1 and 2 that were sent once more, by what made it so.");
+    out.family(metric);
+    for shard in shards {
+        for (cause, count) in [("live", shard.lanes.resent_live), ("reconnect", shard.lanes.resent_reconnect)] {
+            out.sample(metric.name, &[("shard", &shard.shard.0.to_string()), ("cause", cause)], count);
         }
     }
     let metric = gauge("postroad_drain_sessions", "Clients that came back and have not been sent all that had waited.");
@@ -386,6 +396,8 @@ mod tests {
         shard.cpu_micros = 2_500_000;
         shard.counted.push(("expired", 7));
         (shard.lanes.drained, shard.lanes.awaiting) = (5, 4);
+        (shard.lanes.retried, shard.lanes.overdue, shard.lanes.resent_live, shard.lanes.resent_reconnect) =
+            (9, 2, 8, 7);
         shard.drains.awaiting = 3;
         let mut interface = InterfaceReport::new("mqtt".into());
         interface.sent_bytes = 99;
@@ -402,6 +414,10 @@ mod tests {
             "postroad_interface_errors_total{shard=\"1\",interface=\"mqtt\",reason=\"malformed_packet\"} 3",
             "postroad_lane_deliveries_total{shard=\"1\",lane=\"drain\"} 5",
             "postroad_lane_messages{shard=\"1\",lane=\"drain\",state=\"awaiting\"} 4",
+            "postroad_lane_deliveries_total{shard=\"1\",lane=\"retry\"} 9",
+            "postroad_lane_messages{shard=\"1\",lane=\"retry\",state=\"overdue\"} 2",
+            "postroad_resends_total{shard=\"1\",cause=\"live\"} 8",
+            "postroad_resends_total{shard=\"1\",cause=\"reconnect\"} 7",
             "postroad_drain_sessions{shard=\"1\",state=\"awaiting\"} 3",
             "process_threads 4",
             "postroad_shards 2",

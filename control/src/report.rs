@@ -155,6 +155,14 @@ pub struct LanesReport {
     pub awaiting: u64,
     /// Waiting for clients whose drain is under way.
     pub draining: u64,
+    /// Put in flight again, by the retry lane: deliveries, and releases of QoS 2.
+    pub retried: u64,
+    /// Not acknowledged in time: to be sent again on the connection that they were sent on.
+    pub overdue: u64,
+    /// Deliveries that were sent again on a connection that lives.
+    pub resent_live: u64,
+    /// Deliveries that were sent again after a reconnect, or after a crash.
+    pub resent_reconnect: u64,
 }
 
 /// Clients that came back and have not been sent all that had waited.

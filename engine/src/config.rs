@@ -9,6 +9,9 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use postroad_base::TopicFilter;
+use postroad_broker::RetryPolicy;
+
 /// How many shards there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shards {
@@ -108,9 +111,14 @@ pub struct Drain {
 impl Drain {
     /// What one of so many shards may send per second; 0: no limit.
     pub(crate) fn rate_of_shard(&self, shards: usize) -> u32 {
-        let part = self.per_second.div_ceil(u32::try_from(shards).unwrap_or(u32::MAX).max(1));
+        let part = part_of(self.per_second, shards);
         [part, self.shard_per_second].into_iter().filter(|rate| *rate > 0).min().unwrap_or(0)
     }
+}
+
+/// The part of a rate that one of so many shards has.
+pub(crate) fn part_of(per_second: u32, shards: usize) -> u32 {
+    per_second.div_ceil(u32::try_from(shards).unwrap_or(u32::MAX).max(1))
 }
 
 /// What a client gets when it comes back for the first time after a start.
@@ -181,13 +189,85 @@ pub struct Queue {
     pub policy: QueuePolicy,
 }
 
-/// When a delivery that is not acknowledged is given up.
+/// When what is not acknowledged is sent again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resend {
+    /// On the connection that it was sent on, if its protocol lets it; and after a reconnect.
+    #[default]
+    Live,
+    /// After a reconnect only.
+    Reconnect,
+}
+
+/// When a delivery that is not acknowledged is sent again, and when it is given up. All live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
     /// How often it is sent at most; 0: without limit.
     pub max_attempts: u32,
     /// How long its client may be here with it, from its first send on; zero: for ever.
     pub max_age: Duration,
+    /// Whether it is sent again while its connection lives.
+    pub resend: Resend,
+    /// So many such resends follow at once when the acknowledgement is late.
+    pub immediate: u32,
+    /// How long the one after those waits besides; each that follows twice as long …
+    pub backoff_min: Duration,
+    /// … up to this.
+    pub backoff_max: Duration,
+    /// For how long an acknowledgement is waited for, however fast the client has been …
+    pub ack_timeout_min: Duration,
+    /// … and however slow.
+    pub ack_timeout_max: Duration,
+    /// Such resends per second, all shards together; each shard has its part. 0: no limit.
+    pub per_second: u32,
+}
+
+/// What holds instead for the messages of some topics; `None`: as for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryTopic {
+    /// Which topics.
+    pub filter: TopicFilter,
+    /// As [`Retry::max_attempts`].
+    pub max_attempts: Option<u32>,
+    /// As [`Retry::max_age`].
+    pub max_age: Option<Duration>,
+    /// As [`Retry::immediate`].
+    pub immediate: Option<u32>,
+    /// As [`Retry::backoff_min`].
+    pub backoff_min: Option<Duration>,
+    /// As [`Retry::backoff_max`].
+    pub backoff_max: Option<Duration>,
+}
+
+impl Retry {
+    /// As the broker has it.
+    pub(crate) fn policy(&self) -> RetryPolicy {
+        RetryPolicy {
+            attempts_max: self.max_attempts,
+            age_max_ms: millis(self.max_age),
+            immediate: self.immediate,
+            backoff_min_ms: millis(self.backoff_min),
+            backoff_max_ms: millis(self.backoff_max),
+        }
+    }
+
+    /// What holds for these topics.
+    pub(crate) fn policy_of(&self, topic: &RetryTopic) -> RetryPolicy {
+        let retry = Self {
+            max_attempts: topic.max_attempts.unwrap_or(self.max_attempts),
+            max_age: topic.max_age.unwrap_or(self.max_age),
+            immediate: topic.immediate.unwrap_or(self.immediate),
+            backoff_min: topic.backoff_min.unwrap_or(self.backoff_min),
+            backoff_max: topic.backoff_max.unwrap_or(self.backoff_max),
+            ..*self
+        };
+        retry.policy()
+    }
+}
+
+/// In milliseconds.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Deliveries that nobody has got.
@@ -250,8 +330,10 @@ pub struct Config {
     pub retained_max: usize,
     /// Live. Their bytes (topic, properties and payload) at most, likewise.
     pub retained_bytes_max: usize,
-    /// Live. When a delivery that is not acknowledged is given up.
+    /// Live. When a delivery that is not acknowledged is sent again, and when it is given up.
     pub retry: Retry,
+    /// Live. What holds instead for some topics; the first entry whose filter matches counts.
+    pub retry_topics: Vec<RetryTopic>,
     /// Live. What is kept of deliveries that nobody has got.
     pub dead_letters: DeadLetters,
     /// Restart.
@@ -313,6 +395,22 @@ impl Default for Registrations {
     }
 }
 
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            max_attempts: 100,
+            max_age: Duration::from_secs(86_400),
+            resend: Resend::default(),
+            immediate: 2,
+            backoff_min: Duration::from_secs(10),
+            backoff_max: Duration::from_secs(300),
+            ack_timeout_min: Duration::from_secs(5),
+            ack_timeout_max: Duration::from_secs(60),
+            per_second: 0,
+        }
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self { young_bytes: 64 << 20, young_age: Duration::from_secs(30), segment_bytes: 8 << 20 }
@@ -347,7 +445,8 @@ impl Default for Config {
             registrations: Registrations::default(),
             retained_max: 100_000,
             retained_bytes_max: 1 << 30,
-            retry: Retry { max_attempts: 100, max_age: Duration::from_secs(86_400) },
+            retry: Retry::default(),
+            retry_topics: Vec::new(),
             dead_letters: DeadLetters {
                 max: 1_000_000,
                 bytes_max: 1 << 30,
@@ -432,6 +531,26 @@ mod tests {
             |per_second, shard_per_second| Drain { per_second, shard_per_second, ..Drain::default() }.rate_of_shard(4);
         assert_eq!([rate(0, 0), rate(0, 9), rate(100, 0), rate(100, 9), rate(20, 9)], [0, 9, 25, 9, 5]);
         assert_eq!(rate(1, 0), 1, "no limit would be the opposite");
+    }
+
+    /// The defaults of the broker stand in the broker; these are theirs.
+    #[test]
+    fn retry_is_by_default_as_the_broker_has_it() {
+        let retry = Retry::default();
+        assert_eq!(retry.policy(), RetryPolicy::DEFAULT);
+        let filter = TopicFilter::new("a/#").expect("a filter");
+        let mut topic = RetryTopic {
+            filter,
+            max_attempts: None,
+            max_age: None,
+            immediate: None,
+            backoff_min: None,
+            backoff_max: None,
+        };
+        assert_eq!(retry.policy_of(&topic), RetryPolicy::DEFAULT);
+        (topic.max_attempts, topic.backoff_min) = (Some(3), Some(Duration::from_millis(7)));
+        let policy = retry.policy_of(&topic);
+        assert_eq!((policy.attempts_max, policy.backoff_min_ms, policy.immediate), (3, 7, 2));
     }
 
     #[test]

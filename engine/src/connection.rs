@@ -4,8 +4,11 @@ use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 
 use postroad_base::{ConnectionId, MonoMillis, ShardId};
+use postroad_broker::api::Road;
 use postroad_protocol::gather::Gather;
 use postroad_session::mqtt;
+use rustix::io::ioctl_fionread;
+use rustix::ioctl::{Getter, Opcode, ioctl};
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
 use crate::input::Input;
@@ -63,6 +66,8 @@ pub(crate) struct Connection {
     /// Received and not used yet.
     pub(crate) input: Input,
     pub(crate) output: Gather,
+    /// Bytes that the kernel has taken on this shard.
+    pub(crate) written: u64,
 }
 
 /// Slices of one write; more than this wait for the next.
@@ -80,6 +85,7 @@ impl Connection {
             timer_at: MonoMillis(u64::MAX),
             input: Input::default(),
             output: Gather::new(),
+            written: 0,
         }
     }
 
@@ -110,6 +116,7 @@ impl Connection {
                 Ok(count) => {
                     self.output.consume(count);
                     written += count;
+                    self.written += count as u64;
                     // A short write means a full socket buffer: the next edge will say when to go on.
                     if count < offered {
                         self.flags.blocked = true;
@@ -125,6 +132,14 @@ impl Connection {
             }
         }
         Ok(written)
+    }
+
+    /// How far what is meant for the peer has come.
+    pub(crate) fn road(&self) -> io::Result<Road> {
+        let has_unread =
+            !self.may_read() || self.flags.again || !self.input.is_empty() || ioctl_fionread(&self.socket)? > 0;
+        let arrived = self.written.saturating_sub(unacknowledged_bytes(&self.socket)?);
+        Ok(Road { sent: self.written + self.output.len() as u64, arrived, has_unread })
     }
 
     /// Says to the peer that nothing more will come.
@@ -156,8 +171,17 @@ impl Connection {
     }
 }
 
+/// Bytes that the kernel holds for the peer: not sent, or sent and not acknowledged (SIOCOUTQ, tcp(7)).
+fn unacknowledged_bytes(socket: &OwnedFd) -> io::Result<u64> {
+    /// Linux has one number for SIOCOUTQ of sockets and TIOCOUTQ of terminals.
+    const SIOCOUTQ: Opcode = libc::TIOCOUTQ as Opcode;
+    // SAFETY: SIOCOUTQ is a valid opcode, and the kernel writes a C int for it.
+    let asked = unsafe { ioctl(socket, Getter::<SIOCOUTQ, libc::c_int>::new()) };
+    Ok(u64::try_from(asked?).unwrap_or(0))
+}
+
 /// Most connections are idle: each byte counts as often as there are connections.
-const _: () = assert!(size_of::<Connection>() <= 136);
+const _: () = assert!(size_of::<Connection>() <= 144);
 
 const INDEX_BITS: u32 = 24;
 const SERIAL_BITS: u32 = 28;
@@ -181,7 +205,68 @@ pub(crate) fn connection_index(id: ConnectionId) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
     use super::*;
+
+    /// Our end as a shard has it, and the peer's.
+    fn pair() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
+        let peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (ours, _) = listener.accept().expect("accepted");
+        ours.set_nonblocking(true).expect("non-blocking");
+        (Connection::new(ConnectionId(1), ours.into(), 0, MonoMillis(0)), peer)
+    }
+
+    /// The road once all has arrived: the peer's kernel may take a moment to say so.
+    fn clear_road(connection: &Connection) -> Road {
+        loop {
+            let road = connection.road().expect("asked");
+            if road.arrived == road.sent {
+                return road;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// `[REL-4]` Once the peer's kernel has a byte it has arrived, whether the peer reads it or not; what fits into no buffer
+    /// has not.
+    #[test]
+    fn what_the_kernel_holds_has_not_arrived() {
+        let (mut connection, mut peer) = pair();
+        connection.output.head().extend_from_slice(b"hello");
+        assert_eq!(connection.road().expect("asked"), Road { sent: 5, arrived: 0, has_unread: false });
+        connection.write().expect("written");
+        assert_eq!(clear_road(&connection), Road { sent: 5, arrived: 5, has_unread: false });
+
+        while !connection.flags.blocked {
+            connection.output.head().extend_from_slice(&[7; 100_000]);
+            connection.write().expect("written");
+        }
+        let Road { sent, arrived, .. } = connection.road().expect("asked");
+        assert!(arrived >= 5 && arrived < connection.written && connection.written < sent, "{sent} {arrived}");
+
+        let mut left = vec![0; usize::try_from(sent).expect("megabytes")];
+        let mut read = 0;
+        while read < left.len() {
+            read += peer.read(&mut left[read..]).expect("read");
+            connection.write().expect("written");
+        }
+        assert_eq!(clear_road(&connection), Road { sent, arrived: sent, has_unread: false });
+    }
+
+    #[test]
+    fn what_the_peer_has_sent_lies_unread_until_it_is_read() {
+        let (mut connection, mut peer) = pair();
+        peer.write_all(b"ack").expect("written");
+        assert!(connection.road().expect("asked").has_unread);
+        let (received, _) = connection.receive(&mut [0; 16]);
+        assert_eq!(received.expect("received"), 3);
+        assert!(!connection.road().expect("asked").has_unread);
+        connection.flags.again = true;
+        assert!(connection.road().expect("asked").has_unread, "it has more to be read, says who stopped reading");
+    }
 
     #[test]
     fn ids_of_one_place_differ_and_name_it() {

@@ -209,6 +209,10 @@ fn lanes_of(stats: &Stats) -> LanesReport {
         offline: offline as u64,
         awaiting: awaiting as u64,
         draining: draining as u64,
+        retried: stats.retried,
+        overdue: stats.overdue as u64,
+        resent_live: stats.resent_live,
+        resent_reconnect: stats.resent_reconnect,
     }
 }
 

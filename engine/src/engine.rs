@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Cores};
-use postroad_base::{MessageId, Placement, Sequence, SessionExpiry, ShardId};
+use postroad_base::{MessageId, Placement, Sequence, SessionExpiry, ShardId, TopicFilter};
 use postroad_broker::access::Acl;
-use postroad_broker::{Broker, Push, QueuePolicy, RestartDelivery, UnknownClient};
+use postroad_broker::{Broker, Push, QueuePolicy, Resend, RestartDelivery, RetryPolicy, UnknownClient};
 use postroad_control::{Line, Note, Request, Shards};
 use postroad_session::mqtt::Limits;
 use postroad_storage::directory::{DataDirectory, DirectoryError, DirectoryOptions};
@@ -471,8 +471,14 @@ fn broker_limits(config: &Config, shards: usize) -> postroad_broker::Limits {
             config::UnknownClient::Queue => UnknownClient::Queue,
         },
         session_expiry_max: SessionExpiry(config.mqtt.session_expiry_max_seconds),
-        retry_attempts_max: config.retry.max_attempts,
-        retry_age_max_ms: u64::try_from(config.retry.max_age.as_millis()).unwrap_or(u64::MAX),
+        retry: config.retry.policy(),
+        resend: match config.retry.resend {
+            config::Resend::Live => Resend::Live,
+            config::Resend::Reconnect => Resend::Reconnect,
+        },
+        ack_timeout_min_ms: config::millis(config.retry.ack_timeout_min),
+        ack_timeout_max_ms: config::millis(config.retry.ack_timeout_max),
+        resent_per_second: config::part_of(config.retry.per_second, shards),
         letters_max: config.dead_letters.max.div_ceil(shards),
         letters_bytes_max: config.dead_letters.bytes_max.div_ceil(shards),
         letters_age_max_ms: u64::try_from(config.dead_letters.age_max.as_millis()).unwrap_or(u64::MAX),
@@ -489,6 +495,12 @@ fn broker_limits(config: &Config, shards: usize) -> postroad_broker::Limits {
         },
         restart_sessions_per_second: config.restart.sessions_per_second,
     }
+}
+
+/// What holds for the messages of some topics.
+pub(crate) fn retry_topics(config: &Config) -> Vec<(TopicFilter, RetryPolicy)> {
+    let policy = |topic: &config::RetryTopic| (topic.filter.clone(), config.retry.policy_of(topic));
+    config.retry_topics.iter().map(policy).collect()
 }
 
 fn make_common(shards: u16, placement: Placement, notes: flume::Sender<Note>) -> std::io::Result<Common> {

@@ -5,8 +5,8 @@ use base::{
     WallMillis,
 };
 use postroad_base as base;
-use postroad_broker::Broker;
 use postroad_broker::api::{ClientName, Connect, Effect, Event, Principal};
+use postroad_broker::{Broker, Resend};
 
 pub const NOW: Now = Now { mono: MonoMillis(1), wall: WallMillis(1_000_000) };
 
@@ -21,6 +21,7 @@ pub fn connect(number: u64, expiry: SessionExpiry) -> Event {
         receive_maximum: 100,
         will: None,
         hears_refusals: true,
+        resend: Resend::Reconnect,
     }))
 }
 

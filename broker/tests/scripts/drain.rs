@@ -62,7 +62,7 @@ fn a_backlog_leaves_at_its_rate() {
             2: deliver a/t "live-3" qos=1 tag=7
             9: published 52 success
         due
-            due in 10799700 ms
+            due in 86399700 ms
     "#]]
     .assert_eq(&world.run(
         "connect 2 a expiry=600\ndue\nat 1099\ndue\nat 1100\npub 9 a/t live-1 qos=1 tag=50\npub 9 a/t live-2 qos=1 tag=51\nack 2 1\nat 1200\ndrains\nat 1300\ndrains\npub 9 a/t live-3 qos=1 tag=52\ndue",
@@ -159,7 +159,7 @@ fn a_new_rate_holds_for_those_that_wait() {
             2: deliver a/t "7" qos=1 tag=7
             2: deliver a/t "8" qos=1 tag=8
         due
-            due in 10799900 ms
+            due in 86399900 ms
     "#]]
     .assert_eq(&world.run("connect 2 a expiry=600\ndue\ndrain rate=20\ndue\nat 1100\ndrain rate=0\ndue"));
 }
@@ -331,7 +331,7 @@ fn after_a_start_the_scheduler_comes_by() {
             4: deliver b/t "2" qos=1 tag=2 dup
             4: deliver b/t "live" qos=1 tag=3
         due
-            due in 10799800 ms
+            due in 86399800 ms
         disc 4 lost
         connect 6 b expiry=600
             6: connected present=true
@@ -392,7 +392,7 @@ fn with_pull_a_client_gets_its_backlog_as_it_connects() {
             4: connected present=true
             4: deliver c/t "1" qos=1 tag=1 dup
         due
-            due in 10800000 ms
+            due in 86400000 ms
     "#]]
     .assert_eq(
         &world.run("connect 2 a expiry=600\nconnect 3 b expiry=600\ndrain delivery=pull\nconnect 4 c expiry=600\ndue"),

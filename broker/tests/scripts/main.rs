@@ -11,6 +11,7 @@ mod overdue;
 mod poison;
 mod priorities;
 mod registrations;
+mod resend;
 mod retained;
 mod single;
 mod statements;

@@ -17,6 +17,9 @@
 //! reading / read     what is read of the old generation stays on its way / comes, to shard 0
 //! drain rate=100 jitter=50 sessions=10 delivery=pull       limits of the drain lane, as by a reload
 //! due                                                      how long until the next tick is due
+//! road 1 90 of 100 [unread]                                the answer to a probe: so many bytes of so many have arrived
+//! retry a/# attempts=3 age=9000 immediate=0 backoff=1000   a policy by topic, beside those before; without one: none
+//! client a                                                 what the road of this client is like
 //! drains                                                   what the drain lane holds, and what has left by it
 //! file a b:anna c:anna:cars                                auth.file names these clients (user, group)
 //! poison hello       the next crash is that of a server which knows messages with this payload to be poison
@@ -41,10 +44,10 @@ use postroad_base as base;
 use postroad_broker::access::Acl;
 use postroad_broker::api::{
     BacklogEntry, ClientName, Connect, Counted, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal,
-    Retirement, StateKey, Subscribe,
+    Retirement, Road, StateKey, Subscribe,
 };
 use postroad_broker::clients::{ClientState, ClientsCursor, QueueState};
-use postroad_broker::{Broker, Config, Limits, Push, RestartDelivery, Stats};
+use postroad_broker::{Broker, Config, Limits, Push, Resend, RestartDelivery, RetryPolicy, Stats};
 
 /// The log and the old generation of one shard, as a model.
 #[derive(Default)]
@@ -112,6 +115,7 @@ pub struct World {
     /// The most subscriptions that the rules ended in one event.
     pub revoked_max: usize,
     acl: Arc<Acl>,
+    topics: Vec<(TopicFilter, RetryPolicy)>,
     /// What `auth.file` says, once it was read.
     file: Option<Vec<(ClientId, Principal)>>,
     poison: Vec<MessageId>,
@@ -150,6 +154,7 @@ impl World {
             questions: 0,
             revoked_max: 0,
             acl: Arc::new(Acl::default()),
+            topics: Vec::new(),
             file: None,
             poison: Vec::new(),
         };
@@ -239,6 +244,33 @@ impl World {
         let due = self.shards.iter().filter_map(|shard| shard.broker.next_deadline()).min();
         let due = due.map_or_else(|| "never".to_owned(), |at| format!("in {} ms", at.since(MonoMillis(self.now))));
         writeln!(self.out, "    due {due}").unwrap();
+    }
+
+    fn set_retry_topics(&mut self, arguments: &Arguments<'_>) {
+        let Some(filter) = arguments.0.first() else {
+            self.topics.clear();
+            return self.tell_retry_topics();
+        };
+        let usual = self.config.retry;
+        let policy = RetryPolicy {
+            attempts_max: arguments.option("attempts").unwrap_or(usual.attempts_max),
+            age_max_ms: arguments.option("age").unwrap_or(usual.age_max_ms),
+            immediate: arguments.option("immediate").unwrap_or(usual.immediate),
+            backoff_min_ms: arguments.option("backoff").unwrap_or(usual.backoff_min_ms),
+            ..usual
+        };
+        self.topics.push((TopicFilter::new(*filter).unwrap(), policy));
+        self.tell_retry_topics();
+    }
+
+    fn tell_retry_topics(&mut self) {
+        self.shards.iter_mut().for_each(|shard| shard.broker.set_retry_topics(&self.topics));
+    }
+
+    fn print_road(&mut self, client: &str) {
+        let state = self.shards[self.home(client)].broker.client_state(client);
+        let words = state.and_then(|state| state.road).map_or("none".to_owned(), |road| format!("{road:?}"));
+        writeln!(self.out, "    {words}").unwrap();
     }
 
     fn print_drains(&mut self) {
@@ -332,6 +364,8 @@ impl World {
             "push" => self.set_push(arguments.0[0]),
             "drain" => self.set_drain(&arguments),
             "due" => self.print_due(),
+            "retry" => self.set_retry_topics(&arguments),
+            "client" => self.print_road(arguments.0[0]),
             "drains" => self.print_drains(),
             "allow" => self.allow(arguments.0[0], arguments.text("to").unwrap_or("*")),
             "go" => self.shards.iter_mut().for_each(|shard| shard.stopped = false),
@@ -380,6 +414,7 @@ impl World {
             receive_maximum: arguments.option("max").unwrap_or(100),
             will: arguments.text("will").map(|will| Box::new(will_of(will, arguments))),
             hears_refusals: !arguments.has("v3"),
+            resend: if arguments.has("v3") { Resend::Live } else { Resend::Reconnect },
         };
         self.handle(shard, Event::Connect(Box::new(connect)));
     }
@@ -597,6 +632,7 @@ impl World {
             shard.next = last.next();
             broker.recovered(now, shard.next);
             broker.set_access(Arc::clone(&self.acl));
+            broker.set_retry_topics(&self.topics);
             shard.broker = broker;
         }
         for number in 0..self.shards.len() {
@@ -697,6 +733,10 @@ impl Arguments<'_> {
             "aside" => Event::SetAside { connection, tag: self.tag(1) },
             "congested" => Event::Congested { connection },
             "writable" => Event::Writable { connection },
+            "road" => {
+                let (arrived, sent) = (self.number(1), self.number(3));
+                Event::Road { connection, road: Road { sent, arrived, has_unread: self.has("unread") } }
+            }
             "disc" => {
                 let expiry = self.option("expiry").map(SessionExpiry);
                 let cause = match self.0.get(1) {
@@ -858,6 +898,7 @@ fn words_of(effect: &Effect) -> Option<String> {
         Effect::ReleaseDelivery { connection, tag, reason } => {
             format!("{}: release {} {}", connection.0, tag.get(), reason.name())
         }
+        Effect::Probe { connection } => format!("{}: probe", connection.0),
         Effect::Close { connection, reason } => format!("{}: close {}", connection.0, reason.name()),
         Effect::Park { connection } => format!("{}: park", connection.0),
         Effect::Unpark { connection } => format!("{}: unpark", connection.0),

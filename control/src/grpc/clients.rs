@@ -8,7 +8,9 @@ use tonic::{Request, Response, Status};
 
 use super::Call;
 use crate::checks::{LIMIT, LIMIT_MAX};
-use crate::clients::{ClientReport, ClientsCursor, ClientsFilter, QueueReport, RegistrationReport, SessionReport};
+use crate::clients::{
+    ClientReport, ClientsCursor, ClientsFilter, QueueReport, RegistrationReport, RoadReport, SessionReport,
+};
 use crate::problem::Problem;
 use crate::shared::Server;
 
@@ -79,7 +81,7 @@ fn told(reports: Vec<ClientReport>) -> Vec<v1::Client> {
 
 impl From<ClientReport> for v1::Client {
     fn from(report: ClientReport) -> Self {
-        let ClientReport { client, user, groups, connected, address, backlog, session, registration } = report;
+        let ClientReport { client, user, groups, connected, address, backlog, session, registration, road } = report;
         Self {
             client,
             user,
@@ -89,6 +91,7 @@ impl From<ClientReport> for v1::Client {
             backlog: backlog as u64,
             session: session.map(Into::into),
             registration: registration.map(Into::into),
+            road: road.map(Into::into),
         }
     }
 }
@@ -103,6 +106,12 @@ impl From<SessionReport> for v1::Session {
 impl From<RegistrationReport> for v1::Registration {
     fn from(RegistrationReport { by, queue }: RegistrationReport) -> Self {
         Self { by: by.to_owned(), queue: Some(queue.into()) }
+    }
+}
+
+impl From<RoadReport> for v1::Road {
+    fn from(RoadReport { round_trip_ms, ack_timeout_ms, overdue }: RoadReport) -> Self {
+        Self { round_trip_ms: round_trip_ms.map(Into::into), ack_timeout_ms, overdue: overdue as u64 }
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 use postroad_base::{ClientId, ConnectionId, Extras, Message, MessageId, Qos, QueueId, ReasonCode, SessionExpiry, Tag};
+use postroad_broker::Resend;
 use postroad_broker::api::{ClientName, Connect, DisconnectCause, Event, Inbound, Principal};
 use postroad_control::{Batch, Caller, Outcome, Properties, Publication, Request, Turn};
 use postroad_protocol::mqtt::{ForwardedParts, UserProperties};
@@ -146,6 +147,7 @@ impl Shard {
             receive_maximum: RECEIVE_MAXIMUM,
             will: None,
             hears_refusals: true,
+            resend: Resend::Reconnect,
         })));
         self.drain_effects();
     }

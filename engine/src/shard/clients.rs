@@ -5,9 +5,10 @@ use std::os::fd::AsFd;
 use bytestring::ByteString;
 use postroad_base::{ClientId, ConnectionId, RegisteredBy};
 use postroad_broker::api::Event;
-use postroad_broker::clients::{ClientState, ClientsCursor, QueueState, RegistrationState, SessionState};
+use postroad_broker::clients::{ClientState, ClientsCursor, QueueState, RegistrationState, RoadState, SessionState};
 use postroad_control::{
-    ClientReport, ClientsFilter, ClientsPage, ClientsQuery, Place, QueueReport, RegistrationReport, SessionReport,
+    ClientReport, ClientsFilter, ClientsPage, ClientsQuery, Place, QueueReport, RegistrationReport, RoadReport,
+    SessionReport,
 };
 
 use super::Shard;
@@ -47,7 +48,7 @@ impl Shard {
 
     fn client_report(&self, state: ClientState) -> ClientReport {
         let backlog = state.backlog();
-        let ClientState { client, user, groups, connection, session, registration } = state;
+        let ClientState { client, user, groups, connection, session, registration, road } = state;
         ClientReport {
             client: client.as_str().to_owned(),
             user: user.map(|user| user.to_string()),
@@ -57,6 +58,7 @@ impl Shard {
             backlog,
             session: session.map(session_report),
             registration: registration.map(registration_report),
+            road: road.map(road_report),
         }
     }
 
@@ -75,6 +77,11 @@ fn fits(filter: &ClientsFilter, state: &ClientState) -> bool {
         && group.as_ref().is_none_or(|wanted| state.groups.contains(wanted))
         && prefix.as_ref().is_none_or(|wanted| state.client.as_str().starts_with(wanted))
         && state.backlog() >= *backlog_min
+}
+
+fn road_report(road: RoadState) -> RoadReport {
+    let RoadState { round_trip_ms, ack_timeout_ms, overdue } = road;
+    RoadReport { round_trip_ms, ack_timeout_ms, overdue }
 }
 
 fn session_report(session: SessionState) -> SessionReport {

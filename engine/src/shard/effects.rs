@@ -52,6 +52,7 @@ impl Shard {
                 self.linger(id);
                 self.caller_gone(id, reason);
             }
+            Effect::Probe { connection } => self.tell_road(connection),
             Effect::Close { connection: id, reason } => {
                 self.say(id, |session, out| session.close(reason, "", out));
                 self.forget(id, DisconnectCause::Lost);

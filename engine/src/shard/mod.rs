@@ -19,6 +19,7 @@ mod effects;
 mod leaving;
 mod letters;
 mod reading;
+mod road;
 mod sys;
 mod timing;
 mod turn;
@@ -267,6 +268,7 @@ impl Shard {
     pub(crate) fn new(parts: Parts) -> io::Result<Self> {
         let Parts { id, common, live, mut broker, log, mesh, listeners, requests, opened } = parts;
         broker.set_access(Arc::clone(&live.acl));
+        broker.set_retry_topics(&crate::engine::retry_topics(&live.config));
         let inbox = Arc::clone(&common.inboxes[usize::from(id.0)]);
         let poller = Poller::new()?;
         let alarm = Alarm::new()?;

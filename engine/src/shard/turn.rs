@@ -181,6 +181,7 @@ impl Shard {
     fn reload(&mut self, live: Arc<super::Live>) {
         self.broker.set_access(Arc::clone(&live.acl));
         self.broker.set_limits(live.broker);
+        self.broker.set_retry_topics(&crate::engine::retry_topics(&live.config));
         self.coalescing.set_time(live.config.coalesce);
         self.live = live;
         for door in &self.doors {

@@ -11,7 +11,7 @@ use postroad_control::Tokens;
 use postroad_engine::Engine;
 use postroad_engine::config::{Listener, ListenerProtocol, Shards};
 
-use super::{Anonymous, ListenerTable, Protocol, ROWS, Row, Settings, row};
+use super::{Anonymous, ListenerTable, Protocol, ROWS, Row, Settings, retry_topic, row};
 
 /// Where settings come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,6 +86,11 @@ impl Loader {
                 toml::Value::Table(_) if key == "listener" => {
                     self.problems.push(format!("{origin}: a listener is written with two brackets: [[listener]]"));
                 }
+                toml::Value::Array(entries) if key == "retry.topic" => self.retry_topics(origin, entries),
+                toml::Value::Table(_) if key == "retry.topic" => {
+                    self.problems
+                        .push(format!("{origin}: a retry.topic is written with two brackets: [[retry.topic]]"));
+                }
                 toml::Value::Table(inner) if row(&key).is_none() => self.section(origin, &key, inner),
                 value => self.value(origin, &key, &value),
             }
@@ -140,6 +145,17 @@ impl Loader {
             match listener(entry) {
                 Ok(listener) => self.settings.tables.push(listener),
                 Err(problem) => self.problems.push(format!("{origin}: {problem}")),
+            }
+        }
+    }
+
+    fn retry_topics(&mut self, origin: &str, entries: Vec<toml::Value>) {
+        for (index, entry) in entries.into_iter().enumerate() {
+            match retry_topic::parse(entry) {
+                Ok(topic) => self.settings.engine.retry_topics.push(topic),
+                Err(problem) => {
+                    self.problems.push(format!("{origin}: [[retry.topic]] number {}: {problem}", index + 1));
+                }
             }
         }
     }
@@ -217,6 +233,15 @@ impl Loader {
             let (young, segment) = (log.young_bytes, log.segment_bytes);
             self.problems
                 .push(format!("log.young_bytes = {young}: must be at least twice log.segment_bytes = {segment}"));
+        }
+        let retry = &engine.retry;
+        for (min, max, name) in [
+            (retry.backoff_min, retry.backoff_max, "retry.backoff"),
+            (retry.ack_timeout_min, retry.ack_timeout_max, "retry.ack_timeout"),
+        ] {
+            if min > max {
+                self.problems.push(format!("{name}_min must be at most {name}_max: {min:?} is above {max:?}"));
+            }
         }
         if engine.data_dir.as_os_str().is_empty() {
             self.problems.push("data_dir is empty: name a directory".to_owned());
@@ -318,7 +343,7 @@ fn sections() -> impl Iterator<Item = String> {
 }
 
 /// `; did you mean …?` if a known key is near.
-fn did_you_mean(key: &str, known: impl IntoIterator<Item = String>) -> String {
+pub(super) fn did_you_mean(key: &str, known: impl IntoIterator<Item = String>) -> String {
     let nearest = known.into_iter().min_by_key(|known| distance(key, known));
     match nearest {
         Some(nearest) if distance(key, &nearest) <= 3.max(key.len() / 3) => format!("; did you mean {nearest}?"),
@@ -403,6 +428,18 @@ mod tests {
     }
 
     #[test]
+    fn topics_have_a_retry_of_their_own_in_their_order() {
+        let text = "[retry]\nimmediate = 1\n[[retry.topic]]\nfilter = \"b\"\n[[retry.topic]]\nfilter = \"a/#\"\nmax_attempts = 3\n";
+        let settings = from_file(text).expect("valid");
+        let filters: Vec<_> = settings.engine.retry_topics.iter().map(|topic| topic.filter.as_str()).collect();
+        assert_eq!((filters, settings.engine.retry.immediate), (vec!["b", "a/#"], 1));
+        assert_eq!(settings.engine.retry_topics[1].max_attempts, Some(3));
+        let said = problem("[[retry.topic]]\nfilter = \"a\"\n[[retry.topic]]\nfiler = \"a\"\n");
+        assert!(said.contains("p.toml: [[retry.topic]] number 2: filter is missing"), "{said}");
+        assert!(problem("[retry.topic]\nfilter = \"a\"").contains("two brackets"));
+    }
+
+    #[test]
     fn bad_listeners_are_explained() {
         let table = |rest: &str| format!("[[listener]]\nname = \"x\"\naddress = \"127.0.0.1:1\"\n{rest}");
         for (text, words) in [
@@ -448,6 +485,8 @@ mod tests {
     #[test]
     fn values_that_do_not_go_together_are_refused() {
         assert!(problem("shards = 9\nstorage.partitions = 8").contains("at most storage.partitions = 8"));
+        assert!(problem("retry.backoff_min = \"10m\"").contains("retry.backoff_min must be at most"));
+        assert!(problem("retry.ack_timeout_max = \"1s\"").contains("retry.ack_timeout_min must be at most"));
         assert!(problem("log.segment_bytes = \"1GiB\"").contains("at least twice"));
         assert!(problem("auth.file = \"/nowhere/x\"").contains("/nowhere/x"));
         assert!(problem("acl.file = \"/nowhere/y\"").contains("/nowhere/y"));

@@ -1,7 +1,7 @@
 //! The option table and everything that comes from it.
 //!
 //! ```text
-//! table ─┬─► load    TOML file, --set, [[listener]]  ─► Settings, or every problem at once
+//! table ─┬─► load    TOML file, --set, [[listener]], [[retry.topic]]  ─► Settings, or every problem at once
 //!        ├─► render  commented configuration, docs/configuration.md, postroad.toml(5)
 //!        └─► reload  which changes apply now, which need a restart
 //! ```
@@ -13,6 +13,7 @@ mod kind;
 mod load;
 mod reload;
 mod render;
+mod retry_topic;
 mod table;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -37,6 +37,11 @@ pub fn plan(old: &Settings, new: Settings) -> Result<Reload, ConfigError> {
             }
         }
     }
+    let (before, after) = (&old.engine.retry_topics, &reload.settings.engine.retry_topics);
+    if before != after {
+        let change = format!("[[retry.topic]]: {} -> {} tables, or others", before.len(), after.len());
+        reload.applied.push(change);
+    }
     if old.tables != reload.settings.tables {
         reload.waiting.push("[[listener]]");
     }
@@ -80,6 +85,23 @@ mod tests {
         let error = plan(&public, settings(&[])).expect_err("must be refused");
         assert!(error.to_string().contains("0.0.0.0:1883") && error.to_string().contains("auth.file"), "{error}");
         assert!(plan(&public, settings(&[&auth])).is_ok());
+    }
+
+    #[test]
+    fn tables_by_topic_apply_at_once() {
+        let mut new = settings(&[]);
+        let filter = postroad_base::TopicFilter::new("a").expect("a filter");
+        new.engine.retry_topics.push(postroad_engine::config::RetryTopic {
+            filter,
+            max_attempts: Some(1),
+            max_age: None,
+            immediate: None,
+            backoff_min: None,
+            backoff_max: None,
+        });
+        let reload = plan(&settings(&[]), new).expect("goes together");
+        assert_eq!(reload.applied, ["[[retry.topic]]: 0 -> 1 tables, or others"]);
+        assert_eq!(reload.settings.engine.retry_topics.len(), 1);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{Effect, Kind, ROWS, Row, Settings};
+use super::{Effect, Kind, ROWS, Row, Settings, retry_topic};
 
 const WIDTH: usize = 100;
 
@@ -28,6 +28,12 @@ pub fn commented(settings: &Settings) -> String {
     }
     if settings.tables.is_empty() {
         out.push_str(LISTENER_EXAMPLE);
+    }
+    for topic in &settings.engine.retry_topics {
+        write!(out, "\n{}", retry_topic::show(topic)).expect(ENDLESS);
+    }
+    if settings.engine.retry_topics.is_empty() {
+        out.push_str(RETRY_TOPIC_EXAMPLE);
     }
     out
 }
@@ -77,6 +83,15 @@ const LISTENER_EXAMPLE: &str = "
 #protocol = \"mqtt\"
 ";
 
+const RETRY_TOPIC_EXAMPLE: &str = "
+# Other limits of retry.* for the messages of some topics: any number of tables like this one. The first one whose filter
+# matches holds. A change needs: reload.
+#[[retry.topic]]
+#filter = \"alarm/#\"
+#max_attempts = 3
+#max_age = \"1m\"
+";
+
 const MARKDOWN_HEAD: &str = "# Configuration
 
 Made from the option table by `postroad man --markdown`; a test compares the two. Do not edit.
@@ -109,6 +124,21 @@ framing = \"stream\"            # the only one in this version
 `tls`, `tls_certificate`, `tls_key` and `tls_client_ca` are reserved: setting them is an error in this version.
 
 A listener that other machines can reach is refused unless `auth.file` is set.
+
+## `[[retry.topic]]`
+What holds for the messages of some topics instead of `retry.*`; what a table leaves out is as there. The first table whose
+filter matches holds; a filter that begins with `+` or `#` matches no topic that begins with `$`. A change needs: reload; it
+holds for what is under way, too. A publisher's wish ([wishes](wishes.md)) goes before both.
+
+```toml
+[[retry.topic]]
+filter = \"alarm/#\"           # $client/+/alarm/# and the like for directed pushes
+max_attempts = 3
+max_age = \"1m\"
+immediate = 3
+backoff_min = \"1s\"
+backoff_max = \"10s\"
+```
 ";
 
 const MANUAL_HEAD: &str = ".TH postroad.toml 5 \"\" Postroad
@@ -124,6 +154,9 @@ On SIGHUP the file is read anew; the whole file applies or nothing.
 const MANUAL_TAIL: &str = ".SH LISTENERS
 \\fB[[listener]]\\fR tables hold name, address, protocol (mqtt or http) and framing (stream), and add
 listeners to the shorthands \\fBlisten.mqtt\\fR and \\fBlisten.http\\fR.
+.SH RETRY BY TOPIC
+\\fB[[retry.topic]]\\fR tables hold a filter, and max_attempts, max_age, immediate, backoff_min and backoff_max
+for the messages that it matches, instead of \\fBretry.*\\fR. The first one that matches holds.
 .SH SEE ALSO
 \\fBpostroad\\fR(1)
 ";
@@ -178,12 +211,16 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let sets =
             ["shards=3", "queue.bytes_max=5KiB", "sys.interval=0s", "listen.http=", "mqtt.session_expiry_max=7d"];
-        for sets in [Vec::new(), sets.map(str::to_owned).to_vec()] {
-            let settings = load(&Sources { sets, ..Sources::default() }).expect("valid");
+        let by_topic = "[[retry.topic]]\nfilter = \"a/#\"\nmax_age = \"90s\"\nbackoff_max = \"1m\"\n";
+        for (sets, tables) in [(Vec::new(), ""), (sets.map(str::to_owned).to_vec(), by_topic)] {
+            let given = directory.path().join("given.toml");
+            std::fs::write(&given, tables).expect("writable");
+            let settings = load(&Sources { file: Some(given), sets, ..Sources::default() }).expect("valid");
             let file = directory.path().join("printed.toml");
             std::fs::write(&file, commented(&settings)).expect("writable");
             let again = load(&Sources { file: Some(file), ..Sources::default() }).expect("the printed file is valid");
             assert_eq!(commented(&again), commented(&settings));
+            assert_eq!(again.engine.retry_topics, settings.engine.retry_topics);
             assert_eq!(again.engine.listeners, settings.engine.listeners);
         }
     }

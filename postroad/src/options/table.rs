@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use postroad_engine::config::{Durability, Push, QueuePolicy, RestartDelivery, Shards, UnknownClient};
+use postroad_engine::config::{Durability, Push, QueuePolicy, Resend, RestartDelivery, Shards, UnknownClient};
 
 use super::kind::{Kind, Value};
 use super::{Anonymous, Effect, LogFormat, Settings};
@@ -461,7 +461,7 @@ pub const ROWS: &[Row] = &[
         0,
         1_000_000,
         "sends",
-        "How often a delivery (QoS 1 and 2) is sent: once, and again after each connection that broke before it was acknowledged. Then it becomes a dead letter (attempts). 0: without limit.",
+        "How often a delivery (QoS 1 and 2) is sent: once, again when it is not acknowledged in time (retry.resend), and again after each connection that broke before it was. Then it becomes a dead letter (attempts). 0: without limit. [[retry.topic]] and a publisher's wish go before it.",
         engine.retry.max_attempts,
         u32
     ),
@@ -470,8 +470,55 @@ pub const ROWS: &[Row] = &[
         Live,
         0,
         3650 * DAY,
-        "How long a client may be connected with a delivery in flight, from its first send on, and not acknowledge it. Then it becomes a dead letter (unacknowledged); its packet identifier stays taken until the client answers. A connection whose whole window was given up is closed (0x83). Exact to an eighth. 0s: for ever.",
+        "How long a client may be connected with a delivery in flight, from its first send on, and not acknowledge it. Then it becomes a dead letter (unacknowledged); its packet identifier stays taken until the client answers. A connection whose whole window was given up is closed (0x83). 0s: for ever. [[retry.topic]] and a publisher's wish go before it.",
         engine.retry.max_age
+    ),
+    choice!("retry.resend", Live, "When what is not acknowledged (PUBLISH, and PUBREL of QoS 2) is sent again. live: as soon as it is late, on the connection that it was sent on, if that speaks MQTT 3.1 or 3.1.1 and its last copy has arrived; and after a reconnect. reconnect: after a reconnect only, as MQTT 5 has it, whose clients are sent nothing again on a connection that lives.", engine.retry.resend,
+        ["live" => Resend::Live, "reconnect" => Resend::Reconnect]),
+    count!(
+        "retry.immediate",
+        Live,
+        0,
+        100,
+        "sends",
+        "So many resends of a delivery on one connection follow as soon as its acknowledgement is late; later ones wait for a backoff besides.",
+        engine.retry.immediate,
+        u32
+    ),
+    time!(
+        "retry.backoff_min",
+        Live,
+        0,
+        DAY,
+        "How long the first resend that waits does so, beyond the time at which the acknowledgement was late; each that follows waits twice as long, up to retry.backoff_max. Up to half of each wait is left out by chance, so that clients part. At most retry.backoff_max.",
+        engine.retry.backoff_min
+    ),
+    time!("retry.backoff_max", Live, 0, DAY, "The longest such wait.", engine.retry.backoff_max),
+    time!(
+        "retry.ack_timeout_min",
+        Live,
+        100,
+        3_600_000,
+        "How long an acknowledgement is waited for at least. Within these two bounds it is late after the smoothed round trip of its connection and four times the deviation, as TCP has it, and twice as late after each resend. At most retry.ack_timeout_max.",
+        engine.retry.ack_timeout_min
+    ),
+    time!(
+        "retry.ack_timeout_max",
+        Live,
+        100,
+        3_600_000,
+        "How long an acknowledgement is waited for at most.",
+        engine.retry.ack_timeout_max
+    ),
+    count!(
+        "retry.per_second",
+        Live,
+        0,
+        100_000_000,
+        "sends",
+        "Resends per second on connections that live, all shards together. Each shard has an equal part, one at least. They leave behind what is realtime and in front of the offline drain. 0: no limit.",
+        engine.retry.per_second,
+        u32
     ),
     count!(
         "dead_letters.max",
@@ -737,6 +784,7 @@ mod tests {
             retained_max: _,
             retained_bytes_max: _,
             retry,
+            retry_topics: _, // [[retry.topic]]
             dead_letters,
             log,
             storage_free_bytes_min: _,
@@ -765,7 +813,17 @@ mod tests {
         } = mqtt;
         let Queue { messages_max: _, bytes_max: _, policy: _ } = queue;
         let Registrations { clients_max: _, idle_max: _, unknown_client: _ } = registrations;
-        let Retry { max_attempts: _, max_age: _ } = retry;
+        let Retry {
+            max_attempts: _,
+            max_age: _,
+            resend: _,
+            immediate: _,
+            backoff_min: _,
+            backoff_max: _,
+            ack_timeout_min: _,
+            ack_timeout_max: _,
+            per_second: _,
+        } = retry;
         let DeadLetters { max: _, bytes_max: _, age_max: _, requeues_max: _ } = dead_letters;
         let Log { young_bytes: _, young_age: _, segment_bytes: _ } = log;
         let Restart { accept_per_second: _, delivery: _, sessions_per_second: _ } = restart;
@@ -774,7 +832,7 @@ mod tests {
             ("mqtt.", 10),
             ("queue.", 3),
             ("registrations.", 3),
-            ("retry.", 2),
+            ("retry.", 9),
             ("dead_letters.", 4),
             ("restart.", 3),
             ("drain.", 3),

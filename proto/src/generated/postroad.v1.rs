@@ -345,6 +345,22 @@ pub struct Client {
     /// What is pushed to it belongs to its registration, if it has one.
     #[prost(message, optional, tag = "8")]
     pub registration: ::core::option::Option<Registration>,
+    /// How it acknowledges, while it has a connection.
+    #[prost(message, optional, tag = "9")]
+    pub road: ::core::option::Option<Road>,
+}
+/// How a connected client acknowledges.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Road {
+    /// The smoothed time to an acknowledgement, in milliseconds; not set: there was none yet.
+    #[prost(uint32, optional, tag = "1")]
+    pub round_trip_ms: ::core::option::Option<u32>,
+    /// When an acknowledgement is late, in milliseconds; not set: nothing is sent again on this connection.
+    #[prost(uint64, optional, tag = "2")]
+    pub ack_timeout_ms: ::core::option::Option<u64>,
+    /// Deliveries that are late and wait to be sent again on this connection.
+    #[prost(uint64, tag = "3")]
+    pub overdue: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Session {

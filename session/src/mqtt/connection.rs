@@ -1,6 +1,7 @@
 //! One client's connection after its CONNECT was let in.
 
 use postroad_base::{ClientId, ConnectionId, MonoMillis, Now, ReasonCode};
+use postroad_broker::Resend;
 use postroad_broker::api::{self, DisconnectCause, Principal};
 use postroad_protocol::mqtt::{DecodeError, PACKET_SIZE_MAX, Version};
 
@@ -113,6 +114,8 @@ impl Connection {
             receive_maximum: request.receive_maximum,
             will: request.will,
             hears_refusals: connection.version.is_v5(),
+            // [MQTT-4.4.0-1] of MQTT 5; MQTT 3 leaves it open (3.1.1, section 4.4).
+            resend: if connection.version.is_v5() { Resend::Reconnect } else { Resend::Live },
         };
         (connection, connect)
     }

@@ -43,7 +43,7 @@ fn keep_alive() {
          at 3000",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 02 'c' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false, resend: Live }
             connected
                 < 20 02 00 00
             at 2999
@@ -62,7 +62,7 @@ fn pings() {
          > c0 [ ]",
         expect![[r#"
             > 10 [ 'MQIsdp' 03 02 00 00 'c' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false, resend: Live }
             connected
                 < 20 02 00 00
             > c0 [ ]
@@ -136,7 +136,7 @@ fn publishes_come_in() {
          > 33 [ 't' 00 01 \"x\" ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false, resend: Live }
             connected
                 < 20 02 00 00
             > 33 [ 't' 00 01 "x" ]
@@ -210,7 +210,7 @@ fn refused_publishes_of_mqtt_3() {
          completed 2 92",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false, resend: Live }
             connected
                 < 20 02 00 00
             > 32 [ 't' 00 01 ]
@@ -486,7 +486,7 @@ fn subscribes() {
          subscribed 1 01 8f",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false, resend: Live }
             connected
                 < 20 02 00 00
             > 82 [ 00 01 'a/+' 01 '#/a' 00 ]
@@ -523,7 +523,7 @@ fn unsubscribes() {
          unsubscribed 1 11",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false, resend: Live }
             connected
                 < 20 02 00 00
             > a2 [ 00 01 'a' ]
@@ -591,7 +591,7 @@ fn deliveries() {
          > 70 [ 00 09 ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false, resend: Live }
             connected
                 < 20 02 00 00
             deliver 0 0 t x
@@ -628,7 +628,7 @@ fn the_client_says_goodbye() {
          > e0 [ ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false, resend: Live }
             connected
                 < 20 02 00 00
             > e0 [ ]
@@ -706,7 +706,7 @@ fn the_server_says_goodbye() {
          close 8e taken over",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false, resend: Live }
             connected
                 < 20 02 00 00
             close 8e taken over

@@ -74,7 +74,7 @@ fn a_second_connect_is_a_protocol_error() {
          > 10 [ 'MQTT' 04 02 00 00 'c' ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false, resend: Live }
             connected
                 < 20 02 00 00
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
@@ -191,7 +191,7 @@ fn empty_client_identifiers() {
          connected",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 '' ]
-                Connect { client: ClientId("given"), name: Assigned, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("given"), name: Assigned, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false, resend: Live }
             connected
                 < 20 02 00 00
         "#]],
@@ -221,7 +221,7 @@ fn client_identifiers_are_free() {
         "> 10 [ 'MQTT' 04 02 00 00 '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/+#' ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/+#' ]
-                Connect { client: ClientId("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/+#"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/+#"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false, resend: Live }
         "#]],
     );
 }
@@ -244,7 +244,7 @@ fn session_present() {
          connected present",
         expect![[r#"
             > 10 [ 'MQTT' 04 00 00 00 'c' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: false, expiry: SessionExpiry(4294967295), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: false, expiry: SessionExpiry(4294967295), receive_maximum: 65535, will: None, hears_refusals: false, resend: Live }
             connected present
                 < 20 02 01 00
         "#]],
@@ -254,7 +254,7 @@ fn session_present() {
          connected present",
         expect![[r#"
             > 10 [ 'MQIsdp' 03 00 00 00 'c' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: false, expiry: SessionExpiry(4294967295), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: false, expiry: SessionExpiry(4294967295), receive_maximum: 65535, will: None, hears_refusals: false, resend: Live }
             connected present
                 < 20 02 00 00
         "#]],
@@ -345,7 +345,7 @@ fn the_will_is_kept() {
         "> 10 [ 'MQTT' 04 0e 00 00 'c' 'will' 'bye' ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 0e 00 00 'c' 'will' 'bye' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"", qos: AtLeastOnce, retain: false, delay_seconds: 0, expiry_seconds: None }), hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"", qos: AtLeastOnce, retain: false, delay_seconds: 0, expiry_seconds: None }), hears_refusals: false, resend: Live }
         "#]],
     );
 }
@@ -381,7 +381,7 @@ fn session_expiry() {
         "> 10 [ 'MQTT' 04 00 00 00 'c' ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 00 00 00 'c' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: false, expiry: SessionExpiry(60), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: false, expiry: SessionExpiry(60), receive_maximum: 65535, will: None, hears_refusals: false, resend: Live }
         "#]],
     );
     check_with(
@@ -389,7 +389,7 @@ fn session_expiry() {
         "> 10 [ 'MQTT' 04 02 00 00 'c' ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 02 00 00 'c' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: None, hears_refusals: false, resend: Live }
         "#]],
     );
 }

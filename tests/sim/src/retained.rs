@@ -15,7 +15,7 @@ use postroad_base as base;
 use postroad_broker::api::{
     ClientName, Connect, Delivery, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Subscribe,
 };
-use postroad_broker::{Broker, Config};
+use postroad_broker::{Broker, Config, Resend};
 
 use crate::Canary;
 use crate::random::Random;
@@ -332,6 +332,7 @@ impl World {
             receive_maximum: 2,
             will: None,
             hears_refusals: true,
+            resend: Resend::Reconnect,
         };
         let home = usize::from(self.placement().home(name.as_bytes()).0);
         let client = Client { name, connection: Some(connection), ..Client::default() };

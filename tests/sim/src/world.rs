@@ -14,7 +14,7 @@ use postroad_broker::api::{
     BacklogEntry, ClientName, Connect, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal, StateKey,
     Subscribe,
 };
-use postroad_broker::{Broker, Config, RestartDelivery, UnknownClient};
+use postroad_broker::{Broker, Config, Resend, RestartDelivery, UnknownClient};
 
 use crate::client::{At, Link, Publisher, Subscriber, topic_name};
 use crate::letters::{LifeId, REFUSAL, REQUEUES_MAX, Refused};
@@ -311,6 +311,7 @@ impl World {
             Effect::LetterDone { token, answer } => self.letter_done(token, answer),
             Effect::LetterKept { .. } => unreachable!("no letter comes from elsewhere here"),
             Effect::SetAside { .. } => unreachable!("nothing is named as poison here"),
+            Effect::Probe { .. } => unreachable!("nobody here is sent anything again on the same connection"),
             Effect::Close { connection, .. } => self.cut(connection),
             Effect::Park { connection } => {
                 self.report.parks += 1;
@@ -617,6 +618,7 @@ impl World {
             receive_maximum: 3,
             will: None,
             hears_refusals: !is_publisher || self.options.canary == Some(Canary::RefusalTold),
+            resend: Resend::Reconnect,
         };
         self.handle(self.home(client), Event::Connect(Box::new(connect)));
     }
@@ -671,6 +673,7 @@ impl World {
             receive_maximum: 1 + self.random.below(3) as u16,
             will: None,
             hears_refusals: true,
+            resend: Resend::Reconnect,
         };
         self.handle(self.home(PUBLISHERS + member), Event::Connect(Box::new(connect)));
     }
@@ -730,6 +733,7 @@ impl World {
             receive_maximum: 2,
             will: None,
             hears_refusals: true,
+            resend: Resend::Reconnect,
         };
         self.handle(shard, Event::Connect(Box::new(connect)));
         let filter = TopicFilter::new(["t/#", "t/0", "t/1"][self.random.below(3)]).expect("a filter");

@@ -9,9 +9,9 @@ use base::{
 };
 use postroad_base as base;
 use postroad_broker::api::{
-    ClientName, Connect, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Subscribe,
+    ClientName, Connect, DisconnectCause, Effect, Event, Inbound, MeshMessage, Principal, Road, Subscribe,
 };
-use postroad_broker::{Broker, Config, QueuePolicy};
+use postroad_broker::{Broker, Config, QueuePolicy, Resend, RetryPolicy};
 use postroad_sim::Random;
 
 const SHARDS: u16 = 2;
@@ -28,6 +28,8 @@ struct World {
     /// Connections that were made, the newest last; some are gone.
     connections: Vec<ConnectionId>,
     connection_last: u64,
+    /// The connection whose road was asked for last.
+    probed: ConnectionId,
     /// Letters that were found last; some are gone.
     letters: Vec<LetterId>,
 }
@@ -56,6 +58,8 @@ impl World {
             config.answers_max = 3;
             config.deferred_max = 2;
             config.letters_max = LETTERS_MAX;
+            (config.ack_timeout_min_ms, config.resent_per_tick) = (500, 2);
+            config.retry = RetryPolicy { attempts_max: 3, age_max_ms: 9_000, backoff_min_ms: 500, ..config.retry };
             Broker::new(config, Sequence(1))
         };
         let brokers = (0..SHARDS).map(broker).collect();
@@ -68,6 +72,7 @@ impl World {
             durable,
             connections: vec![ConnectionId(0)],
             connection_last: 0,
+            probed: ConnectionId(0),
             letters: Vec::new(),
         }
     }
@@ -85,6 +90,7 @@ impl World {
                 Effect::LettersFound { letters, .. } if !letters.is_empty() => {
                     self.letters = letters.into_iter().map(|letter| letter.id).collect();
                 }
+                Effect::Probe { connection } => self.probed = connection,
                 Effect::Deliver { delivery, .. } => {
                     assert_eq!(delivery.tag.is_some(), delivery.qos.is_acknowledged());
                 }
@@ -121,7 +127,12 @@ impl World {
         let connection = self.connections[newest];
         let tag = Tag::new(1 + self.random.below(5) as u16).expect("not 0");
         let reason = if self.random.chance(200) { ReasonCode::UnspecifiedError } else { ReasonCode::Success };
-        match self.random.below(18) {
+        match self.random.below(20) {
+            18..=19 => {
+                let connection = if self.random.chance(700) { self.probed } else { connection };
+                let (sent, arrived) = (self.random.below(3) as u64, self.random.below(3) as u64);
+                Event::Road { connection, road: Road { sent, arrived, has_unread: self.random.chance(200) } }
+            }
             0..=1 => self.connect(),
             2..=6 => self.publish(connection, tag),
             7 => Event::Release { connection, tag },
@@ -188,6 +199,7 @@ impl World {
             receive_maximum: self.random.below(4) as u16,
             will: self.random.chance(500).then(|| Box::new(will)),
             hears_refusals: self.random.chance(500),
+            resend: if self.random.chance(700) { Resend::Live } else { Resend::Reconnect },
         }))
     }
 
@@ -245,7 +257,7 @@ impl World {
 
 #[test]
 fn nonsense_neither_panics_nor_grows() {
-    let (mut sessions, mut letters) = (0, 0);
+    let (mut sessions, mut letters, mut resent) = (0, 0, 0);
     for seed in 0..200 {
         let mut world = World::new(seed);
         for _ in 0..1_000 {
@@ -258,7 +270,10 @@ fn nonsense_neither_panics_nor_grows() {
             assert!(stats.sessions <= 4 && stats.retained <= 2 && stats.subscriptions <= 12, "{stats:?}");
             assert!(stats.letters <= LETTERS_MAX, "seed {seed}: {stats:?}");
             assert!(stats.queued_messages + stats.inflight <= stats.sessions * QUEUE_MAX, "seed {seed}: {stats:?}");
+            assert!(stats.overdue <= stats.inflight, "seed {seed}: {stats:?}");
+            resent += stats.resent_live;
         }
     }
+    assert!(resent > 100, "only {resent} deliveries were sent again");
     assert!(sessions > 100 && letters > 100, "only {sessions} sessions and {letters} letters were left: too idle");
 }

@@ -463,10 +463,7 @@ struct Rare {
 
 impl Rare {
     fn is_empty(&self) -> bool {
-        self.resent.is_empty()
-            && self.unanswered.is_empty()
-            && self.collapsible.is_empty()
-            && self.ahead.is_empty()
+        self.resent.is_empty() && self.unanswered.is_empty() && self.collapsible.is_empty() && self.ahead.is_empty()
     }
 }
 

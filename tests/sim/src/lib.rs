@@ -18,11 +18,13 @@ mod operator;
 mod oracle;
 mod random;
 mod retained;
+mod retry;
 mod shard;
 mod world;
 
 pub use random::Random;
 pub use retained::{RetainedOptions, RetainedReport, run_retained};
+pub use retry::{RetryOptions, RetryReport, run_retry};
 pub use world::{Options, run};
 
 /// A bug to be found.
@@ -58,6 +60,12 @@ pub enum Canary {
     RequeueKeepsLetter,
     /// A message that replaces an older one is taken for the older one by whoever reads the log.
     NewestIsOver,
+    /// The road is said to be clear while copies are still on it.
+    RoadSaysClear,
+    /// The log does not hold how often a delivery was sent.
+    AttemptForgotten,
+    /// A client of MQTT 5 is taken for one that may be sent a message again.
+    SentAgainOnMqtt5,
 }
 
 /// What a run saw, so that a test can assert that it was not idle.

@@ -138,8 +138,12 @@ impl Connection {
     pub(crate) fn road(&self) -> io::Result<Road> {
         let has_unread =
             !self.may_read() || self.flags.again || !self.input.is_empty() || ioctl_fionread(&self.socket)? > 0;
-        let arrived = self.written.saturating_sub(unacknowledged_bytes(&self.socket)?);
-        Ok(Road { sent: self.written + self.output.len() as u64, arrived, has_unread })
+        Ok(Road { sent: self.written + self.output.len() as u64, arrived: self.arrived()?, has_unread })
+    }
+
+    /// Bytes that the peer's kernel has acknowledged.
+    pub(crate) fn arrived(&self) -> io::Result<u64> {
+        Ok(self.written.saturating_sub(unacknowledged_bytes(&self.socket)?))
     }
 
     /// Says to the peer that nothing more will come.

@@ -68,6 +68,7 @@ impl Shard {
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
         self.connection(id)?;
         let connection = self.connections.remove(connection_index(id));
+        self.jams.remove(&id);
         debug_assert!(!connection.flags.known || !matches!(connection.stage, Stage::Serving(_)));
         self.counters.interfaces[usize::from(connection.listener)].open -= 1;
         self.common.connections.fetch_sub(1, Ordering::Relaxed);

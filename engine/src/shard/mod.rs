@@ -16,6 +16,7 @@ mod calling;
 mod clients;
 mod dying;
 mod effects;
+mod jams;
 mod leaving;
 mod letters;
 mod reading;
@@ -218,6 +219,8 @@ pub(crate) struct Shard {
     again: Vec<ConnectionId>,
     /// Whose empty buffers are given back at the next sweep.
     warm: Vec<ConnectionId>,
+    /// Whose clients talk while something for them is on the road.
+    jams: jams::Jams,
     /// All connections of the shard receive into it, one after the other.
     buffer: Vec<u8>,
     ready: Vec<Ready>,
@@ -306,6 +309,7 @@ impl Shard {
             dirty: Vec::new(),
             again: Vec::new(),
             warm: Vec::new(),
+            jams: jams::Jams::default(),
             buffer: vec![0; BUFFER_BYTES],
             ready: Vec::new(),
             fired: Vec::new(),

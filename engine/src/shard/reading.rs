@@ -103,6 +103,7 @@ impl Shard {
         };
         let Some(connection) = self.connection(id) else { return Outcome::Done };
         let fresh = connection.input.received(count);
+        self.heard_from(id);
         let taken = self.take_in(id, &buffer[..fresh]);
         if count == room || taken.hangup { Outcome::More } else { Outcome::Done }
     }

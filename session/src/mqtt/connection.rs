@@ -157,6 +157,11 @@ impl Connection {
         is_over.then(|| Closing::for_error(ReasonCode::KeepAliveTimeout, "nothing came for 1.5 keep alives"))
     }
 
+    /// When a packet came last, or the connection was parked last.
+    pub fn last_packet(&self) -> MonoMillis {
+        self.last_packet
+    }
+
     /// A packet came, or the connection was parked until now: keep alive starts anew.
     pub fn touch(&mut self, now: Now) {
         self.last_packet = now.mono;

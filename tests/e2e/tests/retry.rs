@@ -213,3 +213,51 @@ fn topics_have_policies_and_a_reload_changes_them() {
     daemon.reload();
     assert_eq!(sends_until_given_up("old/alarm/1", json!({})), 3);
 }
+
+/// A client that reads nothing, and whose buffers are full.
+fn jam(daemon: &Daemon, client: &mut Client, name: &str) {
+    let mut publisher = Client::connect(daemon.mqtt(), &Options::transient("publisher")).unwrap();
+    let body = vec![7; 256 << 10];
+    for number in 0..40 {
+        publisher.publish(&format!("{name}/{number}"), &body, Qos::AtLeastOnce, false).unwrap();
+    }
+    let waiting = get(daemon, &format!("/v1/clients/{name}"))["session"]["queue"]["waiting"].clone();
+    assert!(waiting.as_u64() > Some(0), "the buffers of {:?} are not full", client.stream());
+}
+
+/// [REL-5] A road on which nothing moves for `connections.stall_timeout` is dead: the connection is closed, and what was in flight
+/// comes again with DUP, as one attempt more.
+#[test]
+fn a_dead_road_is_closed_and_what_was_in_flight_comes_again() {
+    let daemon = fast(&["connections.stall_timeout=2s", "retry.resend=reconnect", "retry.max_attempts=2"]);
+    let mut device = client(&daemon, "old", Version::V3_1_1);
+    jam(&daemon, &mut device, "old");
+    wait_until("the connection is closed", || get(&daemon, "/v1/clients/old")["connected"] == json!(false));
+    drop(device);
+    let mut device = client(&daemon, "old", Version::V3_1_1);
+    let first = silently(&mut device);
+    assert!(first.dup && first.topic == "old/0", "{} {}", first.dup, first.topic);
+    drop(device);
+    let mut device = client(&daemon, "old", Version::V3_1_1);
+    silently(&mut device);
+    assert_eq!(letters(&daemon, "?reason=attempts")[0]["attempts"], json!(2), "the break was one attempt, not more");
+}
+
+/// A client that reads nothing and goes on talking is alive: it outlasts another one that is silent, twice over. Once it is
+/// silent, too, it is closed as any other.
+#[test]
+fn a_client_that_talks_is_not_dead_although_it_reads_nothing() {
+    let daemon = fast(&["connections.stall_timeout=2s", "retry.resend=reconnect"]);
+    let mut talker = client(&daemon, "talker", Version::V3_1_1);
+    jam(&daemon, &mut talker, "talker");
+    for silent in ["silent-1", "silent-2"] {
+        let mut device = client(&daemon, silent, Version::V3_1_1);
+        jam(&daemon, &mut device, silent);
+        wait_until("the silent one is closed", || {
+            talker.send(&Packet::PingReq).unwrap();
+            get(&daemon, &format!("/v1/clients/{silent}"))["connected"] == json!(false)
+        });
+        assert_eq!(get(&daemon, "/v1/clients/talker")["connected"], json!(true), "after {silent}");
+    }
+    wait_until("it is closed, too", || get(&daemon, "/v1/clients/talker")["connected"] == json!(false));
+}

@@ -11,6 +11,7 @@ mod partition;
 mod qos;
 mod reason;
 mod record;
+mod step;
 mod time;
 mod times;
 mod topic;
@@ -29,6 +30,7 @@ pub use record::{
     Outcome, QueueOwner, Recipient, Record, RegisteredBy, RetainHandling, SessionExpiry, SubscriptionIdentifier,
     SubscriptionOptions,
 };
+pub use step::{Ended, Moved, Published, Step};
 pub use time::{MonoMillis, Now, WallMillis};
 pub use times::DeliveryTimes;
 pub use topic::{ShareName, TopicError, TopicFilter, TopicName, filter_matches, is_level_name, is_user_name};

@@ -17,9 +17,9 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, Letter, LetterAction, LetterAnswer, LetterId, LetterQuery, Message, MessageId, QueueId,
-    ReasonCode, Recipient, Record, Sequence, SessionExpiry, ShardId, SubscriptionIdentifier, SubscriptionOptions, Tag,
-    TopicFilter, Will,
+    ClientId, ConnectionId, Letter, LetterAction, LetterAnswer, LetterId, LetterQuery, Message, MessageId, Moved,
+    QueueId, ReasonCode, Recipient, Record, Sequence, SessionExpiry, ShardId, SubscriptionIdentifier,
+    SubscriptionOptions, Tag, TopicFilter, Will,
 };
 use bytestring::ByteString;
 use postroad_base as base;
@@ -133,6 +133,8 @@ pub enum Effect {
     LetterKept { token: u64, id: Option<LetterId> },
     /// What became of an action.
     LetterDone { token: u64, answer: LetterAnswer },
+    /// Something has happened to a message that somebody follows.
+    Moved(Box<Moved>),
     /// Something was dropped or refused: count it, and log it at debug level.
     Count { what: Counted, by: u64 },
 }

@@ -90,6 +90,8 @@ pub struct Broker {
     pub(crate) retiring: Retiring,
     pub(crate) poison: Poison,
     pub(crate) disk_full: bool,
+    /// Somebody watches: see `followed`.
+    pub(crate) is_watched: bool,
     pub(crate) stats: Stats,
 }
 
@@ -138,6 +140,7 @@ impl Broker {
             retiring: Retiring::default(),
             poison: Poison::default(),
             disk_full: false,
+            is_watched: false,
             stats: Stats::default(),
             config,
         }

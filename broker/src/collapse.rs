@@ -5,7 +5,7 @@
 //! both wait, and the start ends the older one.
 
 use ahash::AHashSet;
-use base::{Outcome, Sequence};
+use base::{Ended, Outcome, Sequence};
 use bytestring::ByteString;
 use postroad_base as base;
 
@@ -40,7 +40,10 @@ impl Broker {
         let retirement = self.retiring.counts().0;
         let queue = &mut self.sessions[index as usize].queue;
         let stored = match queue.take_waiting(older, key) {
-            Some(entry) => entry.stored,
+            Some(entry) => {
+                self.tell_over(index, &entry, Ended::With(Outcome::Collapsed), 0);
+                entry.stored
+            }
             None => {
                 queue.pass_unread(older, size, retirement);
                 true

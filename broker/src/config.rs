@@ -127,6 +127,8 @@ pub struct Config {
     pub letters_age_max_ms: u64,
     /// A message that has been requeued so often and dies again is parked.
     pub requeues_max: u32,
+    /// Of so many in a million messages each step is told, asked for or not.
+    pub trace_sample: u32,
     /// Whether deliveries leave.
     pub push: Push,
     /// Publishes that may be under way to one other shard.
@@ -203,6 +205,8 @@ pub struct Limits {
     pub letters_age_max_ms: u64,
     /// As [`Config::requeues_max`].
     pub requeues_max: u32,
+    /// As [`Config::trace_sample`]. For a moment shards may disagree.
+    pub trace_sample: u32,
     /// As [`Config::push`].
     pub push: Push,
     /// As [`Config::drained_per_second`].
@@ -240,6 +244,7 @@ impl Limits {
             letters_bytes_max: config.letters_bytes_max,
             letters_age_max_ms: config.letters_age_max_ms,
             requeues_max: config.requeues_max,
+            trace_sample: config.trace_sample,
             push: config.push,
             drained_per_second: config.drained_per_second,
             drain_jitter_ms: config.drain_jitter_ms,
@@ -272,6 +277,7 @@ impl Limits {
             letters_bytes_max,
             letters_age_max_ms,
             requeues_max,
+            trace_sample,
             push,
             drained_per_second,
             drain_jitter_ms,
@@ -299,6 +305,7 @@ impl Limits {
         config.letters_bytes_max = letters_bytes_max;
         config.letters_age_max_ms = letters_age_max_ms;
         config.requeues_max = requeues_max;
+        config.trace_sample = trace_sample;
         config.push = push;
         config.drained_per_second = drained_per_second;
         config.drain_jitter_ms = drain_jitter_ms;
@@ -345,6 +352,7 @@ impl Config {
             letters_bytes_max: 1 << 30,
             letters_age_max_ms: 30 * 86_400_000,
             requeues_max: 5,
+            trace_sample: 0,
             push: Push::default(),
             mesh_credits: 1024,
             routing_max: 16_384,

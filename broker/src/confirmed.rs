@@ -21,6 +21,9 @@ impl Broker {
     pub(crate) fn publish_confirmed(&mut self, token: u64, pending: Box<Pending>) {
         let inbound = pending.inbound;
         self.conclude(token, &pending);
+        if let Some(message) = &pending.followed {
+            self.tell_stored(message, pending.refusal, pending.matched);
+        }
         if let Some(inbound) = inbound {
             self.routing_ends(inbound.id);
         }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use base::{ConnectionId, LetterId, Outcome, Qos, ReasonCode, Record, Sequence, Tag};
+use base::{ConnectionId, LetterId, Outcome, Qos, ReasonCode, Record, Sequence, Step, Tag};
 use postroad_base as base;
 
 use crate::api::{Counted, Effect};
@@ -340,17 +340,21 @@ impl Broker {
                 if let Some(millis) = slot.round_trip(self.now.mono) {
                     self.connections[place as usize].round_trip.observe(millis);
                 }
-                let (queue, sequence) = (session.id, slot.sequence);
-                if let Some(entry) = slot.entry.take() {
+                let (queue, sequence, logged) = (session.id, slot.sequence, session.logged);
+                let entry = slot.entry.take();
+                if let Some(entry) = &entry {
                     self.stats.times.observe(entry.age(self.now.wall));
                     session.queue.bytes -= entry.size().min(session.queue.bytes);
                 }
-                if session.logged {
+                if logged {
                     self.append(Record::Received { queue, sequence });
                     self.mark_dirty(index);
                     self.after_commit(Waiter::Release(connection, tag));
                 } else {
                     self.release_held(connection, tag);
+                }
+                if let Some(entry) = entry {
+                    self.tell_acknowledged(index, &entry);
                 }
             }
             Some((State::Released, slot)) => {
@@ -429,6 +433,12 @@ impl Broker {
             Some(entry) if outcome != Outcome::Acknowledged => {
                 self.sessions[index as usize].queue.note_sends(entry.sequence, slot.first_sent);
                 self.end_undelivered(index, &entry, outcome, reason_code);
+            }
+            Some(entry) if self.is_followed(&entry.message) => {
+                // After the record that it waits for; before its attempts are forgotten, they are looked up.
+                let attempts = self.sends(index, slot.sequence);
+                self.settle(index, slot.sequence, slot.stored, outcome);
+                self.tell_of(index, &entry.message, Step::Acknowledged { attempts });
             }
             _ => self.settle(index, slot.sequence, slot.stored, outcome),
         }

@@ -11,6 +11,7 @@ use postroad_base as base;
 
 use crate::api::Effect;
 use crate::broker::Broker;
+use crate::followed::Moving;
 
 /// What a commit wakes.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(crate) enum Waiter {
     Placed(u64),
     /// A message of the server's own about something that is safe now.
     Announce(Arc<Message>),
+    /// A step of a message that somebody follows is so.
+    Moved(Box<Moving>),
     /// UNSUBACK, a confirmation to another shard, a forward: as it is.
     Emit(Box<Effect>),
 }
@@ -112,6 +115,7 @@ impl Broker {
             Waiter::Subscribe(operation) => self.subscribe_committed(operation),
             Waiter::Placed(token) => self.placed_here(token),
             Waiter::Announce(message) => self.announce_later(message),
+            Waiter::Moved(moving) => self.moved(*moving),
             Waiter::Emit(effect) => self.effects.push_back(*effect),
         }
     }

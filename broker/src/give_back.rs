@@ -15,13 +15,13 @@
 
 use std::sync::Arc;
 
-use base::{Message, Outcome, Qos, QueueId, Record, SessionExpiry, Tag};
+use base::{Ended, Message, Outcome, Qos, QueueId, Record, SessionExpiry, Tag};
 use postroad_base as base;
 
 use crate::api::{Counted, Forwarded};
 use crate::broker::Broker;
 use crate::filters::Filters;
-use crate::queue::{Entry, State};
+use crate::queue::{Entry, Slot, State};
 use crate::session::SessionIndex;
 use crate::share::{Cause, Placed, Placing};
 
@@ -46,6 +46,7 @@ impl Broker {
         if !session.maybe_shared {
             let lost = session.queue.messages() as u64;
             self.count_by(Counted::SessionEnded, lost);
+            self.tell_queue_ends(index, Ended::SessionEnded);
             return self.end_queue(index);
         }
         session.expiry = SessionExpiry(0);
@@ -135,10 +136,12 @@ impl Broker {
     /// It goes with its session. No record of its own: the end of the queue says it.
     fn drop_ended(&mut self, index: SessionIndex, tag: Tag) {
         self.count(Counted::SessionEnded);
-        self.take_ended(index, tag);
+        if let Some(Slot { entry: Some(entry), .. }) = self.take_ended(index, tag) {
+            self.tell_over(index, &entry, Ended::SessionEnded, 0);
+        }
     }
 
-    fn take_ended(&mut self, index: SessionIndex, tag: Tag) -> Option<crate::queue::Slot> {
+    fn take_ended(&mut self, index: SessionIndex, tag: Tag) -> Option<Slot> {
         let queue = &mut self.sessions[index as usize].queue;
         let slot = queue.window.remove(tag)?;
         if let Some(entry) = &slot.entry {
@@ -151,12 +154,17 @@ impl Broker {
         match outcome {
             Forwarded::Taken => {
                 if let Some(slot) = self.take_ended(index, tag) {
+                    if let Some(entry) = &slot.entry {
+                        self.tell_over(index, entry, Ended::With(Outcome::Moved), 0);
+                    }
                     self.settle(index, slot.sequence, slot.stored, Outcome::Moved);
                 }
             }
             Forwarded::Full => {
                 self.count(Counted::QueueOverflow);
-                self.take_ended(index, tag);
+                if let Some(Slot { entry: Some(entry), .. }) = self.take_ended(index, tag) {
+                    self.tell_over(index, &entry, Ended::With(Outcome::Overflow), 0);
+                }
             }
             Forwarded::NoneHere | Forwarded::NoMember | Forwarded::UnknownClient => self.drop_ended(index, tag),
         }

@@ -14,6 +14,7 @@
 //! | share groups, and what a member that ends gives back | `share`, `give_back` |
 //! | what nobody acknowledges: when it is late, sent again, given up | `overdue`, `resend`, `retry`, `round_trip` |
 //! | what nobody got | `letters` |
+//! | what becomes of messages that somebody follows, and receipts | `followed` |
 //! | directed pushes and who can be pushed to | `directed`, `registration` |
 //! | retained messages for new subscribers, access rules applied to what exists, work of many turns | `giving`, `fence`, `judge`, `turns` |
 //! | what is found by a key, in little memory | `places`, `table` |
@@ -33,6 +34,7 @@ mod directed;
 mod drain;
 mod fence;
 mod filters;
+mod followed;
 mod gate;
 mod give_back;
 mod giving;

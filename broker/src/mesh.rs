@@ -76,6 +76,8 @@ pub(crate) struct Pending {
     pub inbound: Option<InboundName>,
     /// QoS 2: share groups that have it, by members on whatever shard.
     pub groups: SmallVec<[Arc<TopicFilter>; 1]>,
+    /// The message, if somebody follows it.
+    pub followed: Option<Arc<Message>>,
 }
 
 impl Pending {
@@ -89,6 +91,7 @@ impl Pending {
             answers_more: Vec::new(),
             inbound: None,
             groups: SmallVec::new(),
+            followed: None,
         }
     }
 

@@ -22,7 +22,7 @@
 
 use std::collections::BTreeMap;
 
-use base::{ConnectionId, Message, MonoMillis, Outcome, Qos, ReasonCode, Record, Sequence, Tag};
+use base::{ConnectionId, Ended, Message, MonoMillis, Outcome, Qos, ReasonCode, Record, Sequence, Tag};
 use postroad_base as base;
 
 use crate::api::{Counted, Effect};
@@ -302,6 +302,8 @@ impl Broker {
         session.queue.note_sends(sequence, first_sent);
         if self.is_letter(&entry, outcome) {
             self.make_letter(index, &entry, outcome, 0, Ends::Later);
+        } else {
+            self.tell_over(index, &entry, Ended::With(outcome), 0);
         }
         self.sessions[index as usize].queue.forget_attempts(sequence);
         if logged {

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use ahash::AHashSet;
-use base::{ClientId, ConnectionId, Message, MessageId, Outcome, QueueId, Sequence, Tag};
+use base::{ClientId, ConnectionId, Ended, Message, MessageId, Outcome, QueueId, Sequence, Step, Tag};
 use postroad_base as base;
 
 use crate::api::{Counted, Effect};
@@ -109,6 +109,11 @@ impl Broker {
             let window = &mut self.sessions[index as usize].queue.window;
             if let Some(tag) = tag_at(window, sequence) {
                 window.remove(tag);
+            }
+            if self.is_followed(message) {
+                let how = Ended::With(Outcome::Poison);
+                let attempts = self.sessions[index as usize].queue.attempts_at(sequence).map_or(0, |known| known.count);
+                self.tell_of(index, message, Step::Over { how, reason_code: 0, attempts });
             }
             self.settle(index, sequence, stored, Outcome::Poison);
         }

@@ -253,6 +253,10 @@ impl Broker {
     /// Hands a message to everyone who wants it. `collect` has just been called for it, and credit is there.
     pub(crate) fn route(&mut self, message: Arc<Message>, outlives_crash: bool) -> Routed {
         let before = self.gate.appended();
+        let followed = self.is_followed(&message).then(|| Arc::clone(&message));
+        if let Some(message) = &followed {
+            self.tell_published(message);
+        }
         let shards = std::mem::take(&mut self.scratch.shards);
         let share_forwards = std::mem::take(&mut self.scratch.share_forwards);
         let matched = self.spread(&message) || self.scratch.known;
@@ -289,8 +293,10 @@ impl Broker {
         let need = if self.gate.appended() > before { self.gate.appended() } else { Sequence(0) };
         let awaited = token != 0 && left > 0;
         if awaited {
-            let pending = Pending::new(left, matched_here);
+            let pending = Pending { followed, ..Pending::new(left, matched_here) };
             self.mesh.tokens.insert(token, Token::Publish(Box::new(pending)));
+        } else if let Some(message) = followed {
+            self.tell_stored(&message, None, matched_here || left > 0);
         }
         self.scratch.shards = shards;
         Routed { reason: reason_for(matched_here), need, token: awaited.then_some(token) }

@@ -18,7 +18,7 @@
 use std::collections::BTreeSet;
 
 use ahash::{AHashMap, AHashSet};
-use base::{ClientId, QueueOwner, ReasonCode, Record, RegisteredBy, SessionExpiry, WallMillis};
+use base::{ClientId, Ended, QueueOwner, ReasonCode, Record, RegisteredBy, SessionExpiry, WallMillis};
 use bytestring::ByteString;
 use postroad_base as base;
 use slab::Slab;
@@ -320,6 +320,7 @@ impl Broker {
         if let Some(index) = queue {
             let lost = self.sessions[index as usize].queue.messages();
             self.count_by(Counted::Unregistered, lost as u64);
+            self.tell_queue_ends(index, Ended::Unregistered);
             self.end_registration_queue(index);
         }
         self.log_registration(client);

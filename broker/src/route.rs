@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use base::{Message, MessageId, Qos, ReasonCode, Recipient, Record, ShardId, SubscriptionIdentifier, TopicFilter};
+use base::{
+    Ended, Message, MessageId, Qos, ReasonCode, Recipient, Record, ShardId, Step, SubscriptionIdentifier, TopicFilter,
+};
 use postroad_base as base;
 use smallvec::SmallVec;
 
@@ -13,6 +15,7 @@ use crate::api::{Counted, Delivery, Effect, Forwarded};
 use crate::broker::{Broker, Interested};
 use crate::config::QueuePolicy;
 use crate::directed::is_to_many;
+use crate::followed::is_receipt;
 use crate::queue::Entry;
 use crate::session::{Session, SessionIndex};
 use crate::share::GroupIndex;
@@ -95,6 +98,7 @@ impl Broker {
     pub(crate) fn collect(&mut self, message: &Message, origin: Origin) {
         let Self { scratch, sessions, subscriptions, .. } = self;
         scratch.clear();
+        let is_receipt = is_receipt(&message.topic);
         subscriptions.matches(message.topic.as_str(), &mut |key, options: &Interested| {
             if key & GROUP != 0 {
                 return scratch.groups.push(key & !GROUP);
@@ -108,11 +112,14 @@ impl Broker {
             }
             let session = &mut sessions[key as usize];
             // [MQTT-3.8.3-3]
-            if options.no_local && message.publisher == session.id {
+            if options.no_local && message.publisher == session.id && !is_receipt {
                 return;
             }
             merge(scratch, key, session, message, options);
         });
+        if is_receipt {
+            self.leave_receipt_to(message.publisher);
+        }
         if origin == Origin::Shard {
             self.scratch.shards.clear();
         }
@@ -179,6 +186,10 @@ impl Broker {
             if m.full {
                 self.count(Counted::QueueOverflow);
                 self.note_live(m.session, message, false);
+                if self.is_followed(message) {
+                    let how = Ended::With(base::Outcome::Overflow);
+                    self.tell_of(m.session, message, Step::Over { how, reason_code: 0, attempts: 0 });
+                }
             }
             !m.full
         });
@@ -271,6 +282,9 @@ impl Broker {
         let session = &mut self.sessions[index as usize];
         session.maybe_shared |= entry.group.is_some();
         self.collapse(index, &entry);
+        if self.is_followed(&entry.message) {
+            self.tell_of(index, &entry.message, Step::Queued);
+        }
         self.arrive(index, entry);
         true
     }
@@ -278,10 +292,12 @@ impl Broker {
     fn deliver_qos0(&mut self, index: SessionIndex, entry: Entry) -> bool {
         if self.sessions[index as usize].connection.is_none() {
             self.count(Counted::DroppedQos0Offline);
+            self.tell_over(index, &entry, Ended::Offline, 0);
             return false;
         }
         let Some(place) = self.ready(index) else {
             self.count(Counted::DroppedQos0Congested);
+            self.tell_over(index, &entry, Ended::Congested, 0);
             return false;
         };
         let connection = self.connections[place as usize].id;
@@ -298,6 +314,9 @@ impl Broker {
         tag: Option<base::Tag>,
     ) {
         self.stats.sent += 1;
+        if self.is_followed(&entry.message) {
+            self.tell_sent(index, &entry);
+        }
         let topic = self.topic_of_device(index, &entry.message.topic);
         let Entry { message, identifiers, qos, retain, dup, .. } = entry;
         let delivery = Delivery { message, tag, qos, dup, retain, topic, identifiers };

@@ -235,6 +235,11 @@ impl Api {
         self.ask(home, Request::ImportLetter(Box::new(LetterImport { import, answer })), answered).await
     }
 
+    /// All shards, if the server serves.
+    pub fn all_lines(&self) -> Result<Arc<Shards>, NoAnswer> {
+        if self.is_serving() { Ok(Arc::clone(&self.shards.borrow())) } else { Err(NoAnswer::NotServing) }
+    }
+
     async fn ask<T>(&self, shard: ShardId, request: Request, answered: flume::Receiver<T>) -> Result<T, NoAnswer> {
         if !self.is_serving() {
             return Err(NoAnswer::NotServing);

@@ -16,6 +16,7 @@ mod caller;
 mod checks;
 mod clients;
 mod grpc;
+mod history;
 mod http;
 mod letters;
 mod line;
@@ -24,16 +25,19 @@ mod metrics;
 mod problem;
 mod process;
 mod publication;
+mod receipts;
 mod report;
 mod server;
 mod shared;
 mod stall;
 mod tokens;
+mod watching;
 
 pub use clients::{
     ClientReport, ClientsFilter, ClientsPage, ClientsQuery, Place, QueueReport, RegistrationReport, RoadReport,
     SessionReport,
 };
+pub use history::Recorder;
 pub use letters::{
     ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersPage, LettersQuestion,
 };
@@ -42,3 +46,4 @@ pub use publication::{Batch, Caller, Outcome, Properties, Publication, Turn};
 pub use report::{DrainsReport, Histogram, InterfaceReport, LanesReport, LogReport, Request, ShardReport};
 pub use server::{BuildInfo, Control, Handle, Listeners, Note, Phase, Settings, Status};
 pub use tokens::{Holder, Right, Tokens, TokensError};
+pub use watching::{Watch, Watched, WatchedLine};

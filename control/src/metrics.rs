@@ -6,6 +6,7 @@ use std::fmt::{Display, Write};
 
 use postroad_base::ShardId;
 
+use crate::history::HistoryFigures;
 use crate::process::ProcessReport;
 use crate::report::{Histogram, InterfaceReport, LanesReport, ShardReport};
 
@@ -29,6 +30,8 @@ pub struct Snapshot<'a> {
     pub grpc: ListenerFigures,
     /// Questions that a shard did not take or not answer in time.
     pub unanswered: u64,
+    /// The history of messages that somebody follows.
+    pub history: HistoryFigures,
 }
 
 /// What is counted of the listeners of one protocol.
@@ -159,6 +162,21 @@ fn server(out: &mut Page, snapshot: &Snapshot<'_>) {
     let unanswered =
         counter("postroad_shard_requests_unanswered_total", "Questions that a shard did not answer in time.");
     out.single(unanswered, snapshot.unanswered);
+    history(out, snapshot.history);
+}
+
+fn history(out: &mut Page, figures: HistoryFigures) {
+    let HistoryFigures { kept, dropped, lost, steps, bytes } = figures;
+    let told = counter(
+        "postroad_trace_steps_total",
+        "Steps of followed messages: kept, dropped for want of room in trace.queue_max, or lost since the disk could not be written.",
+    );
+    out.family(told);
+    for (outcome, count) in [("kept", kept), ("dropped", dropped), ("lost", lost)] {
+        out.sample(told.name, &[("outcome", outcome)], count);
+    }
+    out.single(gauge("postroad_trace_steps", "Steps in the history of messages."), steps);
+    out.single(gauge("postroad_trace_bytes", "Bytes of these steps."), bytes);
 }
 
 fn process(out: &mut Page, process: &ProcessReport) {
@@ -387,6 +405,7 @@ mod tests {
             http: ListenerFigures::default(),
             grpc: ListenerFigures::default(),
             unanswered: 0,
+            history: HistoryFigures { kept: 9, dropped: 2, lost: 1, steps: 5, bytes: 600 },
         })
     }
 
@@ -419,6 +438,8 @@ mod tests {
             "postroad_resends_total{shard=\"1\",cause=\"live\"} 8",
             "postroad_resends_total{shard=\"1\",cause=\"reconnect\"} 7",
             "postroad_drain_sessions{shard=\"1\",state=\"awaiting\"} 3",
+            "postroad_trace_steps_total{outcome=\"dropped\"} 2",
+            "postroad_trace_bytes 600",
             "process_threads 4",
             "postroad_shards 2",
             "postroad_shards_answering 1",

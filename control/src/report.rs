@@ -12,6 +12,7 @@ use postroad_base::{DeliveryTimes, ShardId};
 use crate::clients::{ClientReport, ClientsQuery};
 use crate::letters::{LetterImport, LetterOrder, LettersQuestion};
 use crate::publication::Batch;
+use crate::watching::Watch;
 
 /// What a shard can be asked. Closed: a new need is a new variant.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub enum Request {
     Letter(Box<LetterOrder>),
     /// Keep one from elsewhere.
     ImportLetter(Box<LetterImport>),
+    /// Tell what happens, line by line, for as long as somebody listens.
+    Watch(Box<Watch>),
     /// Find clients.
     Clients(Box<ClientsQuery>),
     /// Tell of one client, after its connection has ended if that is wanted; `None`: nothing is known of it.

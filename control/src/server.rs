@@ -2,15 +2,17 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::api::Api;
 use crate::grpc::Grpc;
+use crate::history::{History, HistoryOptions, Recorder, Recording, history};
 use crate::http::Http;
 use crate::line::Shards;
 use crate::listener::{self, Figures};
@@ -40,6 +42,16 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// Time for a publish to be answered, from its last byte on.
     pub publish_timeout: Duration,
+    /// Steps of followed messages that may wait to be kept.
+    pub trace_queue_max: usize,
+    /// For how long they are kept.
+    pub trace_retention: Duration,
+    /// Bytes of those that are kept.
+    pub trace_bytes_max: u64,
+    /// Streams of receipts and of what happens that are read at once.
+    pub trace_readers_max: usize,
+    /// Lines in a second of who watches what happens.
+    pub trace_lines_per_second: u32,
 }
 
 impl Default for Settings {
@@ -53,6 +65,11 @@ impl Default for Settings {
             stall_max: Duration::from_secs(1),
             body_bytes_max: 8 << 20,
             publish_timeout: Duration::from_secs(10),
+            trace_queue_max: 65_536,
+            trace_retention: Duration::from_secs(86_400),
+            trace_bytes_max: 256 << 20,
+            trace_readers_max: 16,
+            trace_lines_per_second: 1_000,
         }
     }
 }
@@ -141,6 +158,12 @@ pub struct Control {
     addresses: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
+    settings: Settings,
+    recorder: Recorder,
+    /// Until it is kept.
+    recording: Option<Recording>,
+    history: History,
+    history_thread: Option<JoinHandle<()>>,
 }
 
 /// The way from the rest of the process to the control thread; cheap to clone, never waits.
@@ -212,6 +235,7 @@ impl Control {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let api = Api::new(shards_seen.clone(), status_seen.clone(), &settings);
         let stalled = watch::Sender::new(Vec::new());
+        let (recorder, recording, history) = history(settings.trace_queue_max, settings.shard_timeout);
         let server = Arc::new(Server {
             status: status_seen,
             shards: shards_seen.clone(),
@@ -223,6 +247,8 @@ impl Control {
             http: Figures::default(),
             grpc: Figures::default(),
             unanswered: AtomicU64::new(0),
+            history: history.clone(),
+            readers: Arc::new(Semaphore::new(settings.trace_readers_max)),
             stopped: stopped.clone(),
             stalled: stalled.subscribe(),
         });
@@ -241,7 +267,24 @@ impl Control {
                 let _some_stay = tokio::time::timeout(STOP_PATIENCE, all_closed).await;
             });
         })?;
-        Ok(Self { handle: Handle { status, shards, tokens }, addresses, stop, thread })
+        let (handle, recording) = (Handle { status, shards, tokens }, Some(recording));
+        Ok(Self { handle, addresses, stop, thread, settings, recorder, recording, history, history_thread: None })
+    }
+
+    /// Where the shards tell what becomes of messages that somebody follows.
+    pub fn recorder(&self) -> Recorder {
+        self.recorder.clone()
+    }
+
+    /// Keeps what they tell in this file, or in memory. Nobody else may have the file.
+    ///
+    /// # Errors
+    /// When the thread for it can't be made.
+    pub fn keep_history(&mut self, path: Option<PathBuf>, free_bytes_min: u64) -> io::Result<()> {
+        let Some(recording) = self.recording.take() else { return Ok(()) };
+        let Settings { trace_retention: retention, trace_bytes_max: bytes_max, .. } = self.settings;
+        self.history_thread = Some(recording.start(HistoryOptions { path, retention, bytes_max, free_bytes_min })?);
+        Ok(())
     }
 
     /// The way to the thread.
@@ -259,6 +302,12 @@ impl Control {
         self.stop.send_replace(true);
         if self.thread.join().is_err() {
             tracing::error!("the control thread had panicked");
+        }
+        if let Some(thread) = self.history_thread {
+            self.history.stop();
+            if thread.join().is_err() {
+                tracing::error!("the thread of the history had panicked");
+            }
         }
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::api::Api;
+use crate::history::History;
 use crate::line::Shards;
 use crate::listener::Figures;
 use crate::server::{BuildInfo, Settings, Status};
@@ -28,6 +29,10 @@ pub(crate) struct Server {
     pub grpc: Figures,
     /// Questions that a shard did not answer in time.
     pub unanswered: AtomicU64,
+    /// What happened to messages that somebody follows.
+    pub history: History,
+    /// A place for each that reads for as long as it likes.
+    pub readers: Arc<Semaphore>,
     /// Whether the server is about to end: connections end with what they owe.
     pub stopped: watch::Receiver<bool>,
     /// Shards that take no turns, as far as the watch has seen.

@@ -56,11 +56,13 @@ pub enum Right {
     Clients,
     /// To see all dead letters, and to say what becomes of them.
     DeadLetters,
+    /// To see what becomes of all messages, and what happens to all clients.
+    Trace,
 }
 
 impl Right {
     /// Every one.
-    pub const ALL: [Self; 3] = [Self::Publish, Self::Clients, Self::DeadLetters];
+    pub const ALL: [Self; 4] = [Self::Publish, Self::Clients, Self::DeadLetters, Self::Trace];
 
     /// Its word in the file.
     pub fn name(self) -> &'static str {
@@ -68,6 +70,7 @@ impl Right {
             Self::Publish => "publish",
             Self::Clients => "clients",
             Self::DeadLetters => "dead_letters",
+            Self::Trace => "trace",
         }
     }
 }
@@ -129,7 +132,7 @@ impl Tokens {
             let hash = digest_of(&entry.hash).ok_or_else(|| {
                 problem("hash must be sha256: and 64 hexadecimal digits; make one with: postroad token")
             })?;
-            let rights = rights(entry.rights.as_deref()).ok_or_else(|| problem("rights are publish and clients"))?;
+            let rights = rights(entry.rights.as_deref()).ok_or_else(|| problem(RIGHTS))?;
             let holder = Holder { caller: Caller::new(&entry.name, &entry.groups), rights };
             if tokens.insert(hash, holder).is_some() {
                 return Err(problem("its hash is there twice; give each name a token of its own"));
@@ -150,6 +153,7 @@ fn rights(words: Option<&[String]>) -> Option<Vec<Right>> {
     words.map_or(Some(vec![Right::Publish]), |words| words.iter().map(right).collect())
 }
 
+const RIGHTS: &str = "rights are publish, clients, dead_letters and trace";
 const NO_NAME: &str =
     "a name must be 1 to 1,024 bytes without '/', '+', '#' and control characters, and not begin with '$'";
 
@@ -195,7 +199,7 @@ mod tests {
             (entry("a", &signs), "hash must be sha256:"),
             (entry("a", "plain"), "hash must be sha256:"),
             (entry("a", ABC) + &entry("b", ABC), "token \"b\": its hash is there twice"),
-            (entry("a", ABC) + "rights = [\"all\"]\n", "rights are publish and clients"),
+            (entry("a", ABC) + "rights = [\"all\"]\n", "rights are publish, clients, dead_letters and trace"),
             (entry("a", ABC) + "group = [\"x\"]\n", "unknown field `group`"),
             (entry("a", ABC) + "groups = [\"$api\"]\n", "a name must be"),
         ];

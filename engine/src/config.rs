@@ -360,6 +360,8 @@ pub struct Config {
     pub drain: Drain,
     /// Whether deliveries leave. Live.
     pub push: Push,
+    /// Live. Of so many in a million messages each step is kept, asked for or not.
+    pub trace_sample: u32,
 }
 
 impl Default for Mqtt {
@@ -465,6 +467,7 @@ impl Default for Config {
             restart: Restart::default(),
             drain: Drain::default(),
             push: Push::default(),
+            trace_sample: 0,
         }
     }
 }

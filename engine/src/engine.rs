@@ -10,7 +10,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Cores};
 use postroad_base::{MessageId, Placement, Sequence, SessionExpiry, ShardId, TopicFilter};
 use postroad_broker::access::Acl;
 use postroad_broker::{Broker, Push, QueuePolicy, Resend, RestartDelivery, RetryPolicy, UnknownClient};
-use postroad_control::{Line, Note, Request, Shards};
+use postroad_control::{Line, Note, Recorder, Request, Shards};
 use postroad_session::mqtt::Limits;
 use postroad_storage::directory::{DataDirectory, DirectoryError, DirectoryOptions};
 use postroad_storage::young::{FileDirectory, RecoverError, Writer, WriterConfig, recover};
@@ -121,6 +121,14 @@ impl Engine {
     /// # Errors
     /// When something that the configuration asks for can't be had; nothing is left running then.
     pub fn start(config: Config) -> Result<Running, EngineError> {
+        Self::start_recorded(config, None)
+    }
+
+    /// The same; what becomes of messages that somebody follows is told to `recorder`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_recorded(config: Config, recorder: Option<Recorder>) -> Result<Running, EngineError> {
         crate::fault::announce();
         let cores = cores();
         let shards = config.shards.count(cores.len());
@@ -139,7 +147,7 @@ impl Engine {
             None => throw_away_placement(&config, shards),
         };
         let (notes, noted) = flume::bounded(NOTES_MAX);
-        let common = Arc::new(make_common(shards, placement, notes).map_err(|error| system(&error))?);
+        let common = Arc::new(make_common(shards, placement, notes, recorder).map_err(|error| system(&error))?);
         let doorbells: Vec<_> = common.inboxes.iter().map(|inbox| inbox.doorbell.clone()).collect();
         let credits = postroad_broker::Config::new(ShardId(0), common.placement.clone(), false, 0).mesh_credits;
         let mut boot = [0; 4];
@@ -483,6 +491,7 @@ fn broker_limits(config: &Config, shards: usize) -> postroad_broker::Limits {
         letters_bytes_max: config.dead_letters.bytes_max.div_ceil(shards),
         letters_age_max_ms: u64::try_from(config.dead_letters.age_max.as_millis()).unwrap_or(u64::MAX),
         requeues_max: config.dead_letters.requeues_max,
+        trace_sample: config.trace_sample,
         push: match config.push {
             config::Push::On => Push::On,
             config::Push::Off => Push::Off,
@@ -503,7 +512,12 @@ pub(crate) fn retry_topics(config: &Config) -> Vec<(TopicFilter, RetryPolicy)> {
     config.retry_topics.iter().map(policy).collect()
 }
 
-fn make_common(shards: u16, placement: Placement, notes: flume::Sender<Note>) -> std::io::Result<Common> {
+fn make_common(
+    shards: u16,
+    placement: Placement,
+    notes: flume::Sender<Note>,
+    recorder: Option<Recorder>,
+) -> std::io::Result<Common> {
     let inboxes: std::io::Result<Vec<_>> = (0..shards).map(|_| Inbox::new().map(Arc::new)).collect();
     Ok(Common {
         inboxes: inboxes?,
@@ -515,6 +529,7 @@ fn make_common(shards: u16, placement: Placement, notes: flume::Sender<Note>) ->
         placement,
         clock: Clock::new(),
         notes,
+        recorder,
     })
 }
 

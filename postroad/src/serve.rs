@@ -36,6 +36,8 @@ const BUILD: BuildInfo = BuildInfo {
 const DRAIN_GRACE: Duration = Duration::from_secs(10);
 /// Events that may wait; a crowd of signals is one signal to us.
 const EVENTS_MAX: usize = 16;
+/// File in the data directory that holds what became of messages that somebody follows.
+const HISTORY_FILE: &str = "history.redb";
 /// File in the data directory that names the bound ports.
 const PORTS_FILE: &str = "ports.json";
 
@@ -53,10 +55,12 @@ pub fn serve(sources: &Sources) -> Result<ExitCode> {
     watch_signals(events.clone(), Arc::clone(&started))?;
     postroad_engine::watch_process(&settings.engine.data_dir);
     let tokens = tokens(&settings)?;
-    let control = start_control(&settings)?;
+    let mut control = start_control(&settings)?;
     control.handle().use_tokens(tokens);
     forget_foreign_ports(&settings.engine.data_dir);
-    let running = Engine::start(settings.engine.clone())?;
+    let running = Engine::start_recorded(settings.engine.clone(), Some(control.recorder()))?;
+    // Now that the data directory is ours.
+    control.keep_history(history_file(&settings), settings.engine.storage_free_bytes_min)?;
     started.store(true, Ordering::Relaxed);
 
     let engine = running.handle();
@@ -239,6 +243,12 @@ fn start_control(settings: &Settings) -> Result<Control> {
     let listeners = Listeners { http: bound(&settings.http)?, grpc: bound(&settings.grpc)? };
     let watched = postroad_control::Settings { stall_max: settings.engine.stall_max, ..settings.control };
     Control::start(listeners, BUILD, watched).context("can't start the control plane")
+}
+
+/// Beside the log; where there is none, what is kept of messages goes with the process, too.
+fn history_file(settings: &Settings) -> Option<PathBuf> {
+    let is_kept = settings.engine.durability != postroad_engine::config::Durability::Memory;
+    is_kept.then(|| settings.engine.data_dir.join(HISTORY_FILE))
 }
 
 fn bound(tables: &[ListenerTable]) -> Result<Vec<TcpListener>> {

@@ -55,6 +55,7 @@ const HOUSES: &[(&str, &[&str])] = &[
     ("io-uring", &["postroad-engine"]),
     ("fjall", &["postroad-storage"]),
     ("mlua", &["postroad-plugins"]),
+    ("redb", &["postroad-control"]),
     ("tokio", &["postroad-control", "postroad-client", "postroad-perf", "postroad"]),
     ("tonic", &["postroad-proto", "postroad-control", "postroad-client", "postroad-perf"]),
 ];

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use base::{
-    ClientId, Death, Extras, LetterAction, LetterAnswer, LetterId, Message, Outcome, Recipient, Record, Requeue,
-    Sequence, Wishes,
+    ClientId, Death, Ended, Extras, LetterAction, LetterAnswer, LetterId, Message, Outcome, Recipient, Record, Requeue,
+    Sequence, Step, Wishes,
 };
 use postroad_base as base;
 
@@ -90,6 +90,10 @@ impl Broker {
     /// A letter is over.
     pub(super) fn end_letter(&mut self, index: SessionIndex, entry: &Entry, outcome: Outcome) {
         self.take_letter(index, entry);
+        if self.is_followed(&entry.message) {
+            let letter = LetterId { queue: self.sessions[index as usize].id, sequence: entry.sequence };
+            self.tell_of_letter(&entry.message, Step::LetterOver { letter, how: Ended::With(outcome) });
+        }
         self.settle(index, entry.sequence, entry.stored, outcome);
     }
 
@@ -128,8 +132,18 @@ impl Broker {
             self.position()
         };
         self.note_ended(index, of, entry.stored, outcome);
+        if self.is_followed(&delivery.message) {
+            self.tell_of_letter(&entry.message, Step::Requeued { letter: id, id: new_id });
+            self.tell_published(&delivery.message);
+            self.tell_of(target, &delivery.message, Step::Queued);
+        }
         self.arrive(target, delivery);
         LetterAnswer::Done(Some(new_id))
+    }
+
+    /// To whom it was to go stands in the letter.
+    fn tell_of_letter(&mut self, message: &Arc<Message>, step: Step) {
+        self.tell(message, message.death().map(|death| death.client.clone()), step);
     }
 
     /// Where the client of a letter gets it again: where it was, or else in its other queue.

@@ -23,8 +23,8 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 use base::{
-    Death, Extras, LetterId, Message, MessageId, MonoMillis, Outcome, Parked, PartitionId, Qos, QueueId, QueueOwner,
-    Recipient, Record, Sequence, SessionExpiry, TopicName, WallMillis, Wishes,
+    Death, Ended, Extras, LetterId, Message, MessageId, MonoMillis, Outcome, Parked, PartitionId, Qos, QueueId,
+    QueueOwner, Recipient, Record, Sequence, SessionExpiry, Step, TopicName, WallMillis, Wishes,
 };
 use postroad_base as base;
 use smallvec::SmallVec;
@@ -59,7 +59,7 @@ pub(crate) struct Letters {
     /// Forgotten by it; a portion that is being read may still hold them.
     gone: Vec<LetterId>,
     sweep: Option<TimerKey>,
-    /// What is to be told of them, in turns to come: a letter may come about in the middle of routing another message.
+    /// What is to be told of them, and receipts, in turns to come: both may come about in the middle of routing another message.
     announcements: VecDeque<Arc<Message>>,
 }
 
@@ -123,6 +123,7 @@ impl Broker {
     /// A delivery is over that its receiver has not got: it becomes a dead letter, if it is one to keep.
     pub(crate) fn end_undelivered(&mut self, index: SessionIndex, entry: &Entry, outcome: Outcome, reason_code: u8) {
         if !self.is_letter(entry, outcome) {
+            self.tell_over(index, entry, Ended::With(outcome), reason_code); // while its attempts are known
             return self.settle(index, entry.sequence, entry.stored, outcome);
         }
         self.make_letter(index, entry, outcome, reason_code, Ends::WithIt);
@@ -142,6 +143,10 @@ impl Broker {
         let ended = (from.logged && ends == Ends::WithIt).then_some((from.id, entry.sequence, outcome));
         let letter = Entry { message: Arc::clone(&message), stored: false, dup: false, group: None, ..entry.clone() };
         let (letters, id) = self.add_letter(letter, ended);
+        if self.is_followed(&message) {
+            let (how, attempts) = (Ended::With(outcome), message.death().map_or(0, |death| death.attempts));
+            self.tell_of(index, &message, Step::Dead { letter: id, how, reason_code, attempts });
+        }
         if ends == Ends::WithIt {
             self.note_ended(index, entry.sequence, entry.stored, outcome);
         }
@@ -286,7 +291,7 @@ impl Broker {
 
     pub(crate) fn announce_later(&mut self, message: Arc<Message>) {
         if self.letters.announcements.len() >= self.config.deferred_max {
-            return self.count(Counted::QueueOverflow); // the letter itself stays
+            return self.count(Counted::QueueOverflow); // what it tells of is so all the same
         }
         self.letters.announcements.push_back(message);
     }
@@ -359,12 +364,12 @@ impl Broker {
     }
 }
 
-/// Whether it tells of a letter: nobody has to want to know.
+/// Whether it tells of another message: nobody has to want to know.
 pub(crate) fn is_announcement(topic: &TopicName) -> bool {
-    topic.is_reserved() && topic.as_str().starts_with("$dead/")
+    topic.is_reserved() && ["$dead/", "$receipt/"].iter().any(|root| topic.as_str().starts_with(root))
 }
 
 /// What the server itself says ends without a letter: else one would follow from another.
-fn is_of_server(topic: &TopicName) -> bool {
+pub(crate) fn is_of_server(topic: &TopicName) -> bool {
     topic.is_reserved() && ["$dead/", "$receipt/", "$SYS/"].iter().any(|root| topic.as_str().starts_with(root))
 }

@@ -10,6 +10,7 @@ mod mesh;
 mod overdue;
 mod poison;
 mod priorities;
+mod receipts;
 mod registrations;
 mod resend;
 mod retained;

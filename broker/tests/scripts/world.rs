@@ -12,6 +12,7 @@
 //! stop 1 / go        mesh messages from shard 1 wait / go on
 //! cut 1 0 / join 1 0 those from shard 1 to shard 0 only
 //! allow a/# [to=user:u] the access rules: this, and nothing else, may be subscribed to
+//! watch / unwatch    somebody looks at all that happens / no more
 //! retire             crash           stats [letters]
 //! store / stored     a retirement's batch is stored, and nobody is told / shard 0 is told
 //! reading / read     what is read of the old generation stays on its way / comes, to shard 0
@@ -36,9 +37,9 @@ use std::sync::Arc;
 
 use base::{
     ClientId, ConnectionId, Extras, FormerShard, KnownIds, Letter, LetterAction, LetterAnswer, LetterFilter, LetterId,
-    LetterQuery, Message, MessageId, MonoMillis, Now, Outcome, Placement, Priority, Qos, QueueId, ReasonCode,
-    ReceiptLevel, Record, Requeue, RetainHandling, Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag,
-    TopicFilter, TopicName, WallMillis, Will, Wishes,
+    LetterQuery, Message, MessageId, MonoMillis, Moved, Now, Outcome, Placement, Priority, Published, Qos, QueueId,
+    ReasonCode, ReceiptLevel, Record, Requeue, RetainHandling, Sequence, SessionExpiry, ShardId, Step,
+    SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will, Wishes,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
@@ -181,7 +182,7 @@ impl World {
         let rules = ["connect", "publish", "subscribe"]
             .map(|action| format!("[[rule]]\nprincipal = \"*\"\naction = \"{action}\"\neffect = \"{effect}\"\n"));
         let letters = format!(
-            "[[rule]]\nprincipal = \"*\"\naction = \"subscribe\"\ntopic = \"$dead/#\"\neffect = \"{effect}\"\n"
+            "[[rule]]\nprincipal = \"*\"\naction = \"subscribe\"\ntopic = [\"$dead/#\", \"$receipt/#\"]\neffect = \"{effect}\"\n"
         );
         self.set_access(&(rules.concat() + &letters));
     }
@@ -360,6 +361,9 @@ impl World {
                 let shard = usize::from(self.config.placement.shard_of(id.queue.partition()).0);
                 let action = Box::new(arguments.letter_action());
                 self.handle(shard, Event::Letter { token: 2, id, action });
+            }
+            "watch" | "unwatch" => {
+                self.shards.iter_mut().for_each(|shard| shard.broker.set_watched(verb == "watch"));
             }
             "push" => self.set_push(arguments.0[0]),
             "drain" => self.set_drain(&arguments),
@@ -917,11 +921,47 @@ fn words_of(effect: &Effect) -> Option<String> {
             LetterAnswer::Letter(letter) => letter_words(letter),
             other => format!("{other:?}"),
         },
+        Effect::Moved(moved) => step_words(moved),
         Effect::Count { what, by } => format!("count {} {by}", what.name()),
         Effect::Append { .. } | Effect::Mesh { .. } | Effect::ReadBacklog { .. } | Effect::Ingest { .. } => {
             return None;
         }
     })
+}
+
+/// `told` at the end: its publisher asked for this one.
+fn step_words(moved: &Moved) -> String {
+    let client = moved.client.as_ref().map_or("-", ClientId::as_str);
+    let told = if moved.receipt_level().is_some() { ", told" } else { "" };
+    let kept = if moved.is_kept { "" } else { ", not kept" };
+    let attempts = |attempts: &u32| format!("after {attempts} sends");
+    let rest = match &moved.step {
+        Step::Published(published) => {
+            let (Published { by, user, qos, bytes, original }, topic) = (&**published, &moved.topic);
+            let original = if original.is_some() { ", again" } else { "" };
+            let (by, user) = (by.as_ref().map_or("-", ClientId::as_str), user.as_deref().unwrap_or("-"));
+            format!("by {by} {user} to {topic} qos={} {bytes} B{original}", qos.number())
+        }
+        Step::Stored { matched } => format!("matched={matched}"),
+        Step::Sent { attempt, qos } => format!("{attempt} qos={}", qos.number()),
+        Step::Over { reason_code, attempts: sends, .. } => {
+            format!("{} {reason_code} {}", reason(moved), attempts(sends))
+        }
+        Step::Dead { letter, reason_code, attempts: sends, .. } => {
+            format!("{} {reason_code} {} letter {letter}", reason(moved), attempts(sends))
+        }
+        Step::Requeued { letter, .. } => format!("letter {letter}"),
+        Step::LetterOver { letter, .. } => format!("letter {letter} {}", reason(moved)),
+        Step::Rejected { .. } => reason(moved).to_owned(),
+        Step::Acknowledged { attempts: sends } => attempts(sends),
+        Step::Queued => String::new(),
+    };
+    let (shard, step) = (moved.shard.0, moved.step.name());
+    format!("step {shard} {client} {step} {rest}{told}{kept}").replace(" ,", ",").trim_end().to_owned()
+}
+
+fn reason(moved: &Moved) -> &'static str {
+    moved.step.reason().unwrap_or("-")
 }
 
 fn letter_words(letter: &Letter) -> String {

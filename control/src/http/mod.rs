@@ -7,6 +7,7 @@ mod letters;
 mod messages;
 mod pages;
 mod problem;
+mod trace;
 
 use std::sync::Arc;
 
@@ -75,6 +76,9 @@ fn router(server: &Arc<Server>) -> Router {
         .route("/metrics", get(pages::metrics))
         .route("/v1/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
         .route("/v1/messages", post(messages::publish))
+        .route("/v1/messages/{message}", get(trace::life))
+        .route("/v1/receipts", get(trace::receipts))
+        .route("/v1/trace", get(trace::watch))
         .route("/v1/clients", get(clients::list))
         .route("/v1/clients/{client}", get(clients::show))
         .route("/v1/clients/{client}/disconnect", post(clients::disconnect))
@@ -89,7 +93,7 @@ fn router(server: &Arc<Server>) -> Router {
         .fallback(async || {
             Problem::new(
                 Kind::NotFound,
-                "there are /ready, /health, /metrics, /v1/messages, /v1/clients and /v1/dead-letters",
+                "there are /ready, /health, /metrics, /v1/messages, /v1/receipts, /v1/trace, /v1/clients and /v1/dead-letters",
             )
         })
         .method_not_allowed_fallback(async || Problem::new(Kind::MethodNotAllowed, "this path has no such method"))

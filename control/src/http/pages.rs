@@ -62,6 +62,7 @@ pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Response {
         http: server.http.read(),
         grpc: server.grpc.read(),
         unanswered: server.unanswered.load(Ordering::Relaxed),
+        history: server.history.figures.read(),
     });
     page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
 }

@@ -18,6 +18,9 @@ impl Shard {
     }
 
     fn effect(&mut self, effect: Effect) {
+        if !self.watchers.is_empty() {
+            self.watched_effect(&effect);
+        }
         match effect {
             Effect::Deliver { connection, delivery } => {
                 crate::crash::delivering(delivery.message.id, || self.deliver(connection, &delivery));
@@ -80,6 +83,7 @@ impl Shard {
             Effect::LettersFound { token, letters, next } => self.letters_found(token, letters, next),
             Effect::LetterKept { token, id } => self.letter_kept(token, id),
             Effect::LetterDone { token, answer } => self.letter_done(token, answer),
+            Effect::Moved(moved) => self.moved(moved),
             Effect::SetAside { message, clients } => self.keep_aside(&message, &clients),
             Effect::Count { what, by } => tracing::debug!(shard = self.id.0, what = what.name(), by, "counted"),
         }
@@ -148,6 +152,9 @@ impl Shard {
     pub(super) fn forget(&mut self, id: ConnectionId, cause: DisconnectCause) {
         let Some(flags) = self.flags(id) else { return };
         if std::mem::replace(&mut flags.known, false) {
+            if !self.watchers.is_empty() {
+                self.watched_end(id, &format!("the connection ends: {cause:?}"));
+            }
             self.handle(Event::Disconnect { connection: id, cause });
         }
     }

@@ -24,6 +24,7 @@ mod road;
 mod sys;
 mod timing;
 mod turn;
+mod watching;
 mod writing;
 
 use std::io;
@@ -37,7 +38,7 @@ use postroad_base::{ClientId, ConnectionId, MessageId, MonoMillis, Now, Placemen
 use postroad_broker::Broker;
 use postroad_broker::access::Acl;
 use postroad_broker::api::{Event, Principal};
-use postroad_control::{Note, Request};
+use postroad_control::{Note, Recorder, Request};
 use postroad_session::mqtt::{ConnectRequest, Limits};
 use slab::Slab;
 
@@ -145,6 +146,8 @@ pub(crate) struct Common {
     pub(crate) clock: Clock,
     /// What an operator should know, for `/ready`.
     pub(crate) notes: flume::Sender<Note>,
+    /// Where steps of followed messages are kept, if anywhere.
+    pub(crate) recorder: Option<Recorder>,
 }
 
 impl Common {
@@ -236,6 +239,8 @@ pub(crate) struct Shard {
     /// Questions of the control plane.
     requests: flume::Receiver<Request>,
     asking: letters::Asking,
+    /// Who watches what happens here.
+    watchers: Vec<watching::Watcher>,
     /// Callers of the API that have published here.
     callers: Callers,
     opened: Option<flume::Sender<ShardId>>,
@@ -320,6 +325,7 @@ impl Shard {
             panics_by_message: AHashMap::new(),
             requests,
             asking: letters::Asking::default(),
+            watchers: Vec::new(),
             callers: Callers::default(),
             opened: Some(opened),
             failure: None,
@@ -367,6 +373,7 @@ impl Shard {
             Request::Letters(question) => self.find_letters(*question),
             Request::ImportLetter(import) => self.import_letter(*import),
             Request::Letter(order) => self.act_on_letter(*order),
+            Request::Watch(watch) => self.watch(*watch),
             Request::Clients(query) => self.find_clients(*query),
             Request::Client { client, cut_off, answer } => self.tell_of_client(&client, cut_off, &answer),
         }

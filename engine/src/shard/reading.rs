@@ -223,6 +223,9 @@ impl Shard {
                     break;
                 }
                 Step::Packet { size, event } => {
+                    if !self.watchers.is_empty() {
+                        self.watched_packet(id, bytes[at], size, event.as_ref());
+                    }
                     at += size;
                     self.packet_came(id, event);
                 }

@@ -42,6 +42,9 @@ impl Shard {
         self.inbox.doorbell.awake();
         self.inputs = Inputs::default();
         self.worth = 0;
+        if !self.watchers.is_empty() {
+            self.forget_watchers();
+        }
         let mut ready = std::mem::take(&mut self.ready);
         if let Err(error) = self.poller.collect(&mut ready) {
             // epoll_wait can only fail for a bug of ours.

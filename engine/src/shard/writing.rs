@@ -29,6 +29,9 @@ impl Shard {
             Ok(count) => {
                 self.counters.interfaces[listener].sent_bytes += count as u64;
                 self.counters.writes += 1;
+                if !self.watchers.is_empty() {
+                    self.watched_write(id, count);
+                }
                 self.after_write(id);
             }
             Err(error) => {

@@ -639,6 +639,63 @@ pub const ROWS: &[Row] = &[
         "A client that comes back waits for what had waited for it for a random time below this one, so that a crowd spreads out. Keep it well below the time for which clients stay. 0s: it begins at once.",
         engine.drain.jitter
     ),
+    count!(
+        "trace.sample",
+        Live,
+        0,
+        1_000_000,
+        "in a million",
+        "Of so many in a million messages, chosen by a hash of their ids, each step is kept, as if somebody had asked for receipts: see postroad trace. Steps of messages with a receipt level are always kept.",
+        engine.trace_sample,
+        u32
+    ),
+    time!(
+        "trace.retention",
+        Restart,
+        1_000,
+        3650 * DAY,
+        "How long a step in the life of a message is kept.",
+        control.trace_retention
+    ),
+    bytes!(
+        "trace.bytes_max",
+        Restart,
+        1 << 20,
+        TIB,
+        "Bytes of the steps that are kept; beyond it the oldest go. The file history.redb takes up to twice that and 4 MiB.",
+        control.trace_bytes_max,
+        u64
+    ),
+    count!(
+        "trace.queue_max",
+        Restart,
+        1,
+        100_000_000,
+        "steps",
+        "Steps that may wait to be kept. Shards never wait for that: what comes beyond it is dropped, and counted.",
+        control.trace_queue_max,
+        usize
+    ),
+    count!(
+        "trace.readers_max",
+        Restart,
+        1,
+        65_535,
+        "streams",
+        "Streams of receipts and of what happens that may be read at once, by HTTP and gRPC together. Keep it below http.connections_max, or readers keep others out.",
+        control.trace_readers_max,
+        usize
+    ),
+    count!(
+        "trace.lines_per_second",
+        Restart,
+        1,
+        1_000_000,
+        "lines",
+        "Lines per second of one who watches what happens (postroad trace --client); what comes beyond is left out, and the next line tells how much.",
+        control.trace_lines_per_second,
+        u32
+    ),
     choice!("debug.push", Live, "off: nothing of QoS 1 or 2 leaves for clients, as if each had stopped reading; what they are to get is stored, and publishers are answered as ever. What is QoS 0 is dropped (dropped_qos0_congested). To look at storing and pushing apart.", engine.push,
         ["on" => Push::On, "off" => Push::Off]),
     count!(
@@ -797,7 +854,8 @@ mod tests {
             stall_max: _,
             restart,
             drain,
-            push: _, // debug.push
+            push: _,         // debug.push
+            trace_sample: _, // trace.sample
         } = Config::default();
         let Mqtt {
             packet_bytes_max: _,
@@ -836,6 +894,7 @@ mod tests {
             ("dead_letters.", 4),
             ("restart.", 3),
             ("drain.", 3),
+            ("trace.", 6), // of the control plane, but for trace.sample
             ("log.young", 2),
             ("log.segment", 1),
         ];

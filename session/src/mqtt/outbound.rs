@@ -7,8 +7,8 @@ use postroad_base::{Message, Now, Qos, ReasonCode, Tag};
 use postroad_broker::api::{Delivery, Event};
 use postroad_protocol::gather::Gather;
 use postroad_protocol::mqtt::{
-    Ack, ConnAck, Disconnect, ForwardedParts, HeadTopic, Packet, PublishHead, SubAck, UnsubAck, UserProperties,
-    Version, encode_publish_head, publish_size,
+    Ack, ConnAck, Disconnect, Forwarded, ForwardedParts, HeadTopic, Packet, PublishHead, SubAck, UnsubAck,
+    UserProperties, Version, encode_publish_head, publish_size,
 };
 
 use super::{Closing, Connection, Limits, reasons};
@@ -179,8 +179,21 @@ impl Connection {
     }
 }
 
-/// Those of its publisher; what tells of a dead letter also says of which, and how it ended.
+/// Those of its publisher; what tells of a dead letter also says of which, and how it ended. A receipt has only what tells its
+/// publisher which message it is about.
 fn properties_of(message: &Message) -> Cow<'_, [u8]> {
+    if let Some(id) = message_of_receipt(message) {
+        let original = Forwarded::from_stored(&message.properties);
+        let pairs = [("postroad-message", id)];
+        let parts = ForwardedParts {
+            payload_format: Some(true),
+            content_type: Some("application/json"),
+            correlation_data: original.correlation_data(),
+            user_properties: UserProperties::from_pairs(&pairs),
+            ..ForwardedParts::default()
+        };
+        return Cow::Owned(parts.encode());
+    }
     let letter = message.extras.as_ref().and_then(|extras| Some((extras.letter?, extras.death.as_ref()?)));
     let Some((letter, death)) = letter else { return Cow::Borrowed(&message.properties) };
     let texts = [
@@ -196,6 +209,14 @@ fn properties_of(message: &Message) -> Cow<'_, [u8]> {
     let user_properties = UserProperties::from_pairs(&pairs);
     let parts = ForwardedParts { user_properties, ..ForwardedParts::default() };
     Cow::Owned([&message.properties, parts.encode().as_slice()].concat())
+}
+
+/// The message that a receipt is about: `$receipt/<message>/…`.
+fn message_of_receipt(message: &Message) -> Option<&str> {
+    if !message.topic.is_reserved() {
+        return None;
+    }
+    message.topic.as_str().strip_prefix("$receipt/")?.split('/').next()
 }
 
 fn seconds_up(millis: u64) -> u32 {

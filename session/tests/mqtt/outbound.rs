@@ -10,7 +10,7 @@ use expect_test::{Expect, expect};
 use postroad_base::{Message, MessageId, Qos, QueueId, ReasonCode, SessionExpiry, TopicName, WallMillis};
 use postroad_broker::api::{Delivery, Event};
 use postroad_protocol::gather::Gather;
-use postroad_protocol::mqtt::{Connect, Decoded, Packet, Version, decode};
+use postroad_protocol::mqtt::{Connect, Decoded, ForwardedParts, Packet, UserProperties, Version, decode};
 use postroad_session::mqtt::{Connection, Delivered, HandshakeStep, Limits};
 
 fn message(topic: &str) -> Message {
@@ -58,6 +58,35 @@ fn deliver_at(millis: u64, connection: &mut Connection, delivery: &Delivery) -> 
     assert_eq!(publish.payload, b"hello");
     let properties = publish.properties;
     (publish.topic.to_string(), properties.topic_alias.map(NonZeroU16::get), properties.message_expiry)
+}
+
+/// A receipt says which message it is about, and carries what its publisher gave along to know it by; the rest of that message's
+/// properties is none of its own.
+#[test]
+fn a_receipt_carries_the_correlation_data_of_its_message() {
+    let pairs = [("colour", "red"), ("postroad-receipt", "stored")];
+    let original = ForwardedParts {
+        content_type: Some("text/plain"),
+        correlation_data: Some(b"order 7"),
+        user_properties: UserProperties::from_pairs(&pairs),
+        ..ForwardedParts::default()
+    };
+    let properties: Bytes = original.encode().into();
+    let receipt = Message { properties, ..message("$receipt/000000000000000000000000000000ff/stored/-") };
+    let mut out = Gather::new();
+    let sent = simple(Version::V5).deliver(at(0), &delivery(receipt, Qos::AtLeastOnce, 1), &mut out);
+    assert!(matches!(sent, Delivered::Sent));
+    let mut slices = [std::io::IoSlice::new(&[]); 8];
+    let count = out.io_slices(&mut slices);
+    let all: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+    let Ok(Decoded::Packet { packet: Packet::Publish(publish), .. }) = decode(&all, Some(Version::V5), u32::MAX) else {
+        panic!("no PUBLISH: {all:?}")
+    };
+    let forwarded = publish.properties.forwarded;
+    assert_eq!(forwarded.correlation_data(), Some(&b"order 7"[..]));
+    assert_eq!(forwarded.content_type(), Some("application/json"));
+    let user: Vec<_> = forwarded.user_properties().iter().collect();
+    assert_eq!(user, [("postroad-message", "000000000000000000000000000000ff")]);
 }
 
 fn check_connack(connect: Connect<'_>, limits: &Limits, expected: Expect) {

@@ -306,7 +306,7 @@ impl World {
                 }
                 self.shards[shard].jobs.push_back(Job::Ingest(batch));
             }
-            Effect::Count { .. } => {}
+            Effect::Count { .. } | Effect::Moved(_) => {}
             Effect::LettersFound { token, letters, next } => self.letters_found(shard, token, letters, next),
             Effect::LetterDone { token, answer } => self.letter_done(token, answer),
             Effect::LetterKept { .. } => unreachable!("no letter comes from elsewhere here"),

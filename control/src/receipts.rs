@@ -1,0 +1,124 @@
+//! Following what becomes of messages, whatever the transport: page by page, as the reader has room for one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use postroad_base::MessageId;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::history::{NoHistory, Page, StepRow, Wanted};
+use crate::problem::{Kind, Problem};
+use crate::server::wait_for_stop;
+use crate::shared::Server;
+
+/// Steps that a reader is given at once.
+const PAGE_MAX: usize = 100;
+/// Time after which a reader hears something though there is nothing to say: so both sides notice that the other is gone.
+const NOTHING_AFTER: Duration = Duration::from_secs(15);
+
+/// A reader of receipts.
+pub(crate) struct Following {
+    server: Arc<Server>,
+    wanted: Wanted,
+    after: u64,
+    /// Whether it waits for more once it has all that there is.
+    waits: bool,
+    newest: watch::Receiver<u64>,
+    /// A connection may not be older, so the stream is not.
+    ends: Instant,
+    _place: OwnedSemaphorePermit,
+}
+
+/// What comes next for a reader.
+#[derive(Debug)]
+pub(crate) enum Came {
+    Rows(Vec<StepRow>),
+    /// Nothing, for a while.
+    Nothing,
+    /// That was all.
+    End,
+    Failed(Problem),
+}
+
+/// How a reader begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Begin {
+    /// Behind this position; `None`: with what is new, or, if it does not wait, with the oldest.
+    pub after: Option<u64>,
+    /// Whether it ends with what there is.
+    pub once: bool,
+}
+
+impl Following {
+    /// # Errors
+    /// If so many read already.
+    pub fn begin(server: &Arc<Server>, wanted: Wanted, begin: Begin) -> Result<Self, Problem> {
+        let Begin { after, once } = begin;
+        let place = server.reader_place()?;
+        let newest = server.history.newest.clone();
+        let after = after.unwrap_or(if once { 0 } else { *newest.borrow() });
+        let ends = Instant::now() + server.settings.connection_age_max;
+        Ok(Self { server: Arc::clone(server), wanted, after, waits: !once, newest, ends, _place: place })
+    }
+
+    pub async fn next(&mut self) -> Came {
+        loop {
+            self.newest.borrow_and_update(); // what comes from here on is new
+            let page = match self.server.history.behind(self.after, self.wanted.clone(), PAGE_MAX).await {
+                Ok(page) => page,
+                Err(NoHistory) => return Came::Failed(no_history()),
+            };
+            let Page { rows, upto, more } = page;
+            self.after = upto.max(self.after);
+            if !rows.is_empty() {
+                return Came::Rows(rows);
+            }
+            if more {
+                continue;
+            }
+            if !self.waits || *self.server.stopped.borrow() || Instant::now() >= self.ends {
+                return Came::End;
+            }
+            if !self.is_new().await {
+                return Came::Nothing;
+            }
+        }
+    }
+
+    /// Waits for something new; `false`: nothing came for a while, or the stream is to end.
+    async fn is_new(&mut self) -> bool {
+        let until = self.ends.min(Instant::now() + NOTHING_AFTER);
+        let stops = std::pin::pin!(wait_for_stop(self.server.stopped.clone()));
+        let changes = std::pin::pin!(timeout_at(until, self.newest.changed()));
+        match select(stops, changes).await {
+            Either::Left(_) => false,
+            Either::Right((Ok(Ok(())), _)) => true,
+            Either::Right((Ok(Err(_)), _)) => {
+                sleep_until(until).await; // the history has ended: so will the server
+                false
+            }
+            Either::Right((Err(_), _)) => false,
+        }
+    }
+}
+
+impl Server {
+    /// A place for one more that reads for as long as it likes.
+    pub fn reader_place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let busy = |_| Problem::new(Kind::Busy, "trace.readers_max streams are read already");
+        Arc::clone(&self.readers).try_acquire_owned().map_err(busy)
+    }
+}
+
+/// It can't be read now.
+pub(crate) fn no_history() -> Problem {
+    Problem::new(Kind::Busy, "the history of messages can't be read now: see the server's log")
+}
+
+/// The message that a text names.
+pub(crate) fn message_id(text: &str) -> Result<MessageId, Problem> {
+    let number = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32 && !text.starts_with('+'));
+    number.map(MessageId).ok_or_else(|| Problem::bad("a message is named by 32 hexadecimal digits"))
+}

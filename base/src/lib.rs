@@ -31,7 +31,7 @@ pub use record::{
     SubscriptionOptions,
 };
 pub use step::{Ended, Moved, Published, Step};
-pub use time::{MonoMillis, Now, WallMillis};
+pub use time::{MonoMillis, Now, WallMillis, utc};
 pub use times::DeliveryTimes;
 pub use topic::{ShareName, TopicError, TopicFilter, TopicName, filter_matches, is_level_name, is_user_name};
 pub use wishes::{Priority, ReceiptLevel, WishError, Wishes, property as wish_property};

@@ -10,8 +10,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::history::{NoHistory, Page, StepRow, Wanted};
 use crate::problem::{Kind, Problem};
+use crate::publication::Caller;
 use crate::server::wait_for_stop;
 use crate::shared::Server;
+use crate::tokens::Right;
 
 /// Steps that a reader is given at once.
 const PAGE_MAX: usize = 100;
@@ -105,6 +107,22 @@ impl Following {
 }
 
 impl Server {
+    /// Who calls, and whose receipts that one may see: `None`: all; else those of what this user has published.
+    pub fn may_see(
+        &self,
+        caller: impl Fn(Right) -> Result<Caller, Problem>,
+    ) -> Result<(Caller, Option<String>), Problem> {
+        match caller(Right::Trace) {
+            Ok(caller) => Ok((caller, None)),
+            Err(Problem { kind: Kind::Forbidden, .. }) => {
+                let caller = caller(Right::Publish)?;
+                let own = caller.name.to_string();
+                Ok((caller, Some(own)))
+            }
+            Err(problem) => Err(problem),
+        }
+    }
+
     /// A place for one more that reads for as long as it likes.
     pub fn reader_place(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let busy = |_| Problem::new(Kind::Busy, "trace.readers_max streams are read already");

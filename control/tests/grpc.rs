@@ -14,11 +14,14 @@ use futures_util::stream::{self, Stream, StreamExt};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use postroad_base::{MessageId, Placement, ReasonCode};
+use postroad_base::{
+    MessageId, Moved, Placement, Published, Qos, ReasonCode, ReceiptLevel, ShardId, Step, TopicName, WallMillis,
+};
 use postroad_control::{Batch, BuildInfo, Control, Line, Listeners, Outcome, Phase, Request, Settings, Shards};
 use postroad_proto::v1;
 use postroad_proto::v1::admin_client::AdminClient;
 use postroad_proto::v1::messages_client::MessagesClient;
+use postroad_proto::v1::receipts_client::ReceiptsClient;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_health::pb::health_client::HealthClient;
@@ -500,5 +503,56 @@ fn connections_and_streams_are_limited() {
         let second = TcpStream::connect(stage.address).expect("it listens");
         tokio::task::spawn_blocking(move || until_closed(second)).await.expect("closed");
         stage.control.stop();
+    });
+}
+
+fn moved(id: u128, user: Option<&str>, step: Step) -> Box<Moved> {
+    let published = |user: &str| Published {
+        by: Some("truck-7".into()),
+        user: Some(user.into()),
+        qos: Qos::AtLeastOnce,
+        bytes: 5,
+        original: None,
+    };
+    let step = user.map_or(step, |user| Step::Published(Box::new(published(user))));
+    let topic = TopicName::new("t/1").expect("a topic");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let at = WallMillis(u64::try_from(now.as_millis()).expect("for some time to come"));
+    let (receipt, client) = (Some(ReceiptLevel::Acknowledged), None);
+    Box::new(Moved { id: MessageId(id), topic, at, shard: ShardId(0), client, receipt, is_kept: true, step })
+}
+
+/// Receipts are followed for as long as the call goes on, from a position on; the stream ends with its deadline, or with what
+/// there is if that is asked for.
+#[test]
+fn receipts_are_followed() {
+    run(async {
+        let mut stage = Stage::new(Settings::default());
+        stage.control.keep_history(None, 0).expect("a thread");
+        let recorder = stage.control.recorder();
+        for (id, user) in [(1, "billing"), (2, "orders")] {
+            recorder.tell(moved(id, Some(user), Step::Queued));
+            recorder.tell(moved(id, None, Step::Stored { matched: true }));
+        }
+        let origin = hyper::Uri::from_static("http://localhost");
+        let mut client = ReceiptsClient::with_origin(Connection::open(stage.address).await, origin);
+        let once = v1::FollowReceiptsRequest { once: true, ..Default::default() };
+        let all: Vec<_> = client.follow(once.clone()).await.expect("a stream").into_inner().collect().await;
+        let all: Vec<v1::Receipt> = all.into_iter().map(|receipt| receipt.expect("no error")).collect();
+        assert_eq!(all.iter().map(|receipt| receipt.user.as_str()).collect::<Vec<_>>(), ["billing", "orders"]);
+        assert_eq!((all[0].level(), all[0].topic.as_str()), (v1::wishes::Receipt::Stored, "t/1"));
+        let one = v1::FollowReceiptsRequest { message_id: MessageId(2).to_string(), ..once.clone() };
+        assert_eq!(client.follow(one).await.expect("a stream").into_inner().count().await, 1);
+        let wrong = v1::FollowReceiptsRequest { message_id: "2".into(), ..once };
+        assert_reason(&client.follow(wrong).await.expect_err("no id"), Code::InvalidArgument, "bad_request");
+
+        let behind = v1::FollowReceiptsRequest { after: Some(all[0].position), ..Default::default() };
+        let mut stream = client.follow(behind).await.expect("a stream").into_inner();
+        assert_eq!(soon(stream.message()).await.expect("no error").expect("a receipt").user, "orders");
+        recorder.tell(moved(1, None, Step::Acknowledged { attempts: 3 }));
+        let next = soon(stream.message()).await.expect("no error").expect("a receipt");
+        assert_eq!((next.user.as_str(), next.attempts), ("billing", 3));
+        stage.control.handle().enter(Phase::Draining);
+        assert_reason(&soon(stream.message()).await.expect_err("the server stops"), Code::Unavailable, "busy");
     });
 }

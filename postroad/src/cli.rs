@@ -31,6 +31,10 @@ pub enum Command {
     Client(ClientArgs),
     /// See dead letters, and say what becomes of them, through the API.
     Dlq(DlqArgs),
+    /// Show the life of a message, or watch packets, writes and steps of messages as they happen, through the API.
+    Trace(TraceArgs),
+    /// Show or follow what becomes of messages whose publishers asked for receipts, through the API.
+    Receipts(ReceiptsArgs),
     /// Watch what a server does: rates, times, queues, shards, and the clients that are furthest behind.
     Top(TopArgs),
     /// Publish messages.
@@ -102,13 +106,15 @@ pub struct TokenArgs {
     /// Put the caller into this group. Can be given many times.
     #[arg(long, value_name = "GROUP", conflicts_with = "delete")]
     pub group: Vec<String>,
-    /// What the token is good for: publish (the default), clients, dead_letters. Can be given many times.
-    #[arg(long, value_name = "RIGHT", conflicts_with = "delete", value_parser = ["publish", "clients", "dead_letters"])]
+    /// What the token is good for: publish (the default), clients, dead_letters, trace. Can be given many times.
+    #[arg(long, value_name = "RIGHT", conflicts_with = "delete", value_parser = ["publish", "clients", "dead_letters", "trace"])]
     pub right: Vec<String>,
     /// Remove all tokens of this name.
     #[arg(long, requires = "file")]
     pub delete: bool,
 }
+
+const RECEIPT_LEVELS: [&str; 4] = ["stored", "sent", "acknowledged", "dead"];
 
 /// How to reach the API.
 #[derive(Args, Debug)]
@@ -291,6 +297,52 @@ pub struct LetterFilterArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("traced").required(true).args(["message", "client", "topic"]).multiple(true))]
+pub struct TraceArgs {
+    #[command(flatten)]
+    pub api: ApiArgs,
+    /// The message's id: 32 hexadecimal digits. It is known if its publisher asked for receipts, or if trace.sample took it.
+    #[arg(conflicts_with_all = ["client", "topic", "lines_per_second", "count"], value_name = "MESSAGE")]
+    pub message: Option<String>,
+    /// Watch what concerns this client.
+    #[arg(long, value_name = "NAME")]
+    pub client: Option<String>,
+    /// Watch what concerns messages whose topic matches.
+    #[arg(long, value_name = "FILTER")]
+    pub topic: Option<String>,
+    /// Leave out what is more than so many lines in a second; how many those were is told.
+    #[arg(long, value_name = "COUNT")]
+    pub lines_per_second: Option<u32>,
+    /// End after so many lines.
+    #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub struct ReceiptsArgs {
+    #[command(flatten)]
+    pub api: ApiArgs,
+    /// Only those of this message.
+    #[arg(long, value_name = "MESSAGE")]
+    pub message: Option<String>,
+    /// Only those of what this client or user has published.
+    #[arg(long, value_name = "NAME")]
+    pub publisher: Option<String>,
+    /// Only those of this level: stored, sent, acknowledged, dead.
+    #[arg(long, value_name = "LEVEL", value_parser = RECEIPT_LEVELS)]
+    pub level: Option<String>,
+    /// Begin behind this position; 0: with the oldest.
+    #[arg(long, value_name = "POSITION")]
+    pub after: Option<u64>,
+    /// Go on with what comes.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// End after so many.
+    #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+}
+
+#[derive(Args, Debug)]
 pub struct TopArgs {
     #[command(flatten)]
     pub api: ApiArgs,
@@ -351,6 +403,9 @@ pub struct PublishArgs {
     /// A property that travels with the message. Can be given many times.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub property: Vec<(String, String)>,
+    /// Ask for receipts of this level, and those it includes: stored, sent, acknowledged; or dead, for failures alone.
+    #[arg(long, value_name = "LEVEL", value_parser = RECEIPT_LEVELS)]
+    pub receipt: Option<String>,
 }
 
 #[derive(Args, Debug)]

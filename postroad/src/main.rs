@@ -51,6 +51,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Publish(args) => return api::publish(&args),
         Command::Client(args) => api::client(&args.action)?,
         Command::Dlq(args) => api::dlq(&args.action)?,
+        Command::Trace(args) => api::trace(&args)?,
+        Command::Receipts(args) => api::receipts(&args)?,
         Command::Top(args) => api::top(&args)?,
         Command::Pub(args) => mqtt::publish(&args)?,
         Command::Sub(mut args) => match mqtt::subscribe(&mut args)? {

@@ -63,6 +63,8 @@ impl Lists for v1::DisconnectClientRequest {}
 impl Lists for v1::Client {}
 impl Lists for v1::GetStatusRequest {}
 impl Lists for v1::Status {}
+impl Lists for v1::FollowReceiptsRequest {}
+impl Lists for v1::Receipt {}
 
 /// Whether a message of this kind holds no more than it may: at most [`MESSAGES_MAX`] in its own lists, and [`ENTRIES_MAX`] in
 /// all. What can't be counted is refused: the decoder might go on where this does not (groups, which nothing here has).

@@ -6,6 +6,7 @@ use postroad_proto::v1;
 use postroad_proto::v1::admin_server::AdminServer;
 use postroad_proto::v1::clients_server::ClientsServer;
 use postroad_proto::v1::messages_server::MessagesServer;
+use postroad_proto::v1::receipts_server::ReceiptsServer;
 use tokio::sync::watch;
 use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
@@ -13,7 +14,7 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
-use super::{clients, messages};
+use super::{clients, messages, receipts};
 use crate::server::{self, Phase};
 use crate::shared::Server;
 
@@ -70,6 +71,7 @@ async fn report(reporter: &HealthReporter, status: &watch::Receiver<server::Stat
         "",
         MessagesServer::<messages::Service>::NAME,
         ClientsServer::<clients::Service>::NAME,
+        ReceiptsServer::<receipts::Service>::NAME,
         AdminServer::<Service>::NAME,
     ];
     for service in services {

@@ -175,13 +175,7 @@ fn given_wishes(wishes: v1::Wishes) -> Result<GivenWishes, String> {
             v1::wishes::Priority::Low => Priority::Low,
             v1::wishes::Priority::High => Priority::High,
         };
-    let receipt = match v1::wishes::Receipt::try_from(receipt).map_err(|_| "receipt: there is none of this number")? {
-        v1::wishes::Receipt::None => None,
-        v1::wishes::Receipt::Stored => Some(ReceiptLevel::Stored),
-        v1::wishes::Receipt::Sent => Some(ReceiptLevel::Sent),
-        v1::wishes::Receipt::Acknowledged => Some(ReceiptLevel::Acknowledged),
-        v1::wishes::Receipt::Dead => Some(ReceiptLevel::Dead),
-    };
+    let receipt = receipt_level(receipt)?;
     let (deliver_at_unix_ms, deliver_after_seconds) = match deliver {
         Some(v1::wishes::Deliver::DeliverAtUnixMs(at)) => (Some(at), None),
         Some(v1::wishes::Deliver::DeliverAfterSeconds(seconds)) => (None, Some(seconds)),
@@ -196,6 +190,17 @@ fn given_wishes(wishes: v1::Wishes) -> Result<GivenWishes, String> {
         receipt: receipt.map(|level| level.name().into()),
         retry_attempts_max,
         retry_age_max_seconds,
+    })
+}
+
+/// The level of receipts with this number.
+pub(super) fn receipt_level(number: i32) -> Result<Option<ReceiptLevel>, String> {
+    Ok(match v1::wishes::Receipt::try_from(number).map_err(|_| "receipt: there is none of this number")? {
+        v1::wishes::Receipt::None => None,
+        v1::wishes::Receipt::Stored => Some(ReceiptLevel::Stored),
+        v1::wishes::Receipt::Sent => Some(ReceiptLevel::Sent),
+        v1::wishes::Receipt::Acknowledged => Some(ReceiptLevel::Acknowledged),
+        v1::wishes::Receipt::Dead => Some(ReceiptLevel::Dead),
     })
 }
 
@@ -273,7 +278,7 @@ async fn read(
 }
 
 /// Resolves when a stream is to end although its caller has not ended it.
-async fn end_of(server: &Server, call: &Call) -> Problem {
+pub(super) async fn end_of(server: &Server, call: &Call) -> Problem {
     let (mut status, mut is_closing) = (server.status.clone(), call.is_closing.clone());
     let stops = pin!(status.wait_for(|status| status.phase != Phase::Serving));
     let closes = pin!(is_closing.wait_for(|closing| *closing));

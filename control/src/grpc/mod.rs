@@ -1,7 +1,7 @@
 //! gRPC: its limits, and who may call what.
 //!
 //! ```text
-//! connection ─ preface in time ─► HTTP/2 ─ call: right, deadline, a place ─► tonic ─► messages, clients, admin ─► api
+//! connection ─ preface in time ─► HTTP/2 ─ call: right, deadline, a place ─► tonic ─► messages, clients, receipts, admin ─► api
 //!                                                                              └────► health, reflection
 //! ```
 //!
@@ -14,6 +14,7 @@ mod clients;
 mod deadline;
 mod lent;
 mod messages;
+mod receipts;
 mod status;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use postroad_proto::v1::admin_server::AdminServer;
 use postroad_proto::v1::clients_server::ClientsServer;
 use postroad_proto::v1::messages_server::MessagesServer;
+use postroad_proto::v1::receipts_server::ReceiptsServer;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
@@ -68,6 +70,8 @@ pub(crate) struct Grpc {
 struct Call {
     /// `None` where nobody asks.
     caller: Option<Caller>,
+    /// It may see what becomes of what this user has published, and of nothing else.
+    own_only: Option<String>,
     /// When it is given up by who calls.
     deadline: Option<Instant>,
     /// Whether its connection takes no more.
@@ -81,6 +85,8 @@ enum Shape {
     Unary(Option<Right>),
     /// Requests for as long as it goes; these have places of their own.
     Stream(Right),
+    /// One request, answers for as long as it goes, of what its caller may see.
+    Receipts,
     /// For everybody, and small.
     Open,
     /// What is not listed here is not served, whatever the router knows: a new service says who may call it.
@@ -94,6 +100,7 @@ impl Shape {
             MessagesServer::<messages::Service>::NAME if method == "PublishStream" => Self::Stream(Right::Publish),
             MessagesServer::<messages::Service>::NAME => Self::Unary(Some(Right::Publish)),
             ClientsServer::<clients::Service>::NAME => Self::Unary(Some(Right::Clients)),
+            ReceiptsServer::<receipts::Service>::NAME => Self::Receipts,
             AdminServer::<admin::Service>::NAME => Self::Unary(None),
             "grpc.health.v1.Health"
             | "grpc.reflection.v1.ServerReflection"
@@ -106,7 +113,7 @@ impl Shape {
         match self {
             Self::Unary(right) => right,
             Self::Stream(right) => Some(right),
-            Self::Open | Self::Unknown => None,
+            Self::Receipts | Self::Open | Self::Unknown => None,
         }
     }
 }
@@ -118,6 +125,7 @@ impl Grpc {
         let streams = Arc::new(Semaphore::new(connections_max));
         let messages = MessagesServer::new(messages::Service::new(Arc::clone(server), streams));
         let clients = ClientsServer::new(clients::Service(Arc::clone(server)));
+        let receipts = ReceiptsServer::new(receipts::Service(Arc::clone(server)));
         let admin = AdminServer::new(admin::Service(Arc::clone(server)));
         let health = admin::health(server).await.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX);
         let reflected = || {
@@ -130,6 +138,7 @@ impl Grpc {
         let router = Router::new()
             .route_service(&path_of(&messages), messages.max_decoding_message_size(body_bytes_max))
             .route_service(&path_of(&clients), clients.max_decoding_message_size(body_bytes_max))
+            .route_service(&path_of(&receipts), receipts.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
             .route_service(&path_of(&admin), admin.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
             .route_service(&path_of(&health), health)
             .route_service(&path_of(&v1), v1.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
@@ -157,7 +166,7 @@ impl Grpc {
                         let places = right.map(|_| Arc::clone(&self.places));
                         self.unary(&server, places, request, deadline).await.unwrap_or_else(refused)
                     }
-                    Shape::Stream(_) | Shape::Open => self.routed(request).await,
+                    Shape::Stream(_) | Shape::Receipts | Shape::Open => self.routed(request).await,
                     Shape::Unknown => unknown_method(),
                 }
             }
@@ -204,9 +213,15 @@ impl Call {
         is_closing: watch::Receiver<bool>,
     ) -> Result<Self, Problem> {
         let headers = request.headers();
-        let caller = shape.right().map(|right| server.grpc_caller(peer, headers, right)).transpose()?;
+        let (caller, own_only) = match shape {
+            Shape::Receipts => {
+                let (caller, own_only) = server.may_see(|right| server.grpc_caller(peer, headers, right))?;
+                (Some(caller), own_only)
+            }
+            _ => (shape.right().map(|right| server.grpc_caller(peer, headers, right)).transpose()?, None),
+        };
         let wait = deadline::wait_of(headers)?;
-        Ok(Self { caller, deadline: wait.map(|wait| Instant::now() + wait), is_closing })
+        Ok(Self { caller, own_only, deadline: wait.map(|wait| Instant::now() + wait), is_closing })
     }
 
     /// That of a request which has come through [`Grpc::call`].
@@ -228,7 +243,10 @@ fn refused(problem: Problem) -> Response {
 }
 
 fn unknown_method() -> Response {
-    refused(Problem::new(Kind::NotFound, "there are postroad.v1.Messages, Clients and Admin, health and reflection"))
+    refused(Problem::new(
+        Kind::NotFound,
+        "there are postroad.v1.Messages, Clients, Receipts and Admin, health and reflection",
+    ))
 }
 
 impl Protocol for Grpc {

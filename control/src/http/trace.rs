@@ -76,7 +76,7 @@ pub(super) async fn receipts(
     asked: Result<Query<Asked>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let user = server.may_see(|right| server.http_caller(peer, &headers, right))?;
+    let (_caller, user) = server.may_see(|right| server.http_caller(peer, &headers, right))?;
     let Query(asked) = asked.map_err(|error| Problem::bad(error.body_text()))?;
     let Asked { message, publisher, level, after, follow } = asked;
     let level = level
@@ -182,20 +182,6 @@ impl crate::api::Api {
         let watch = Watch { client, topic, lines_per_second, lines };
         let is_asked = shards.lines.iter().all(|line| line.ask(Request::Watch(Box::new(watch.clone()))));
         is_asked.then_some(told).ok_or_else(|| crate::api::NoAnswer::NotTaken.into())
-    }
-}
-
-impl Server {
-    /// Whose receipts a caller may see: `None`: all; else those of what it has published.
-    pub fn may_see(
-        &self,
-        caller: impl Fn(Right) -> Result<crate::publication::Caller, Problem>,
-    ) -> Result<Option<String>, Problem> {
-        match caller(Right::Trace) {
-            Ok(_) => Ok(None),
-            Err(Problem { kind: Kind::Forbidden, .. }) => Ok(Some(caller(Right::Publish)?.name.to_string())),
-            Err(problem) => Err(problem),
-        }
     }
 }
 

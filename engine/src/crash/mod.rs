@@ -22,7 +22,8 @@ use std::sync::{Mutex, Once, OnceLock, PoisonError};
 
 use postroad_base::{ClientId, ConnectionId, Message, MessageId, QueueId, ShardId};
 
-pub(crate) use history::{Crash, Doing, Verdict, judge, read, utc};
+pub(crate) use history::{Crash, Doing, Verdict, judge, read};
+pub(crate) use postroad_base::utc;
 
 /// Characters of a panic's text that are kept.
 const WORDS_MAX: usize = 2_000;

@@ -5,6 +5,7 @@ mod dlq;
 mod publish;
 mod samples;
 mod top;
+mod trace;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub use client::client;
 pub use dlq::dlq;
 pub use publish::publish;
 pub use top::top;
+pub use trace::{receipts, trace};
 
 /// What the server gives as an answer at most.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
@@ -78,7 +80,8 @@ impl<'a> Api<'a> {
             let things = page[list].as_array().with_context(|| format!("the answer has no {list}"))?;
             left -= (things.len() as u64).min(left);
             things.iter().try_for_each(&mut take)?;
-            after = page["next"].as_str().map(str::to_owned);
+            // A name, or a position.
+            after = page["next"].as_str().map(str::to_owned).or(page["next"].as_u64().map(|next| next.to_string()));
             if after.is_none() {
                 break;
             }

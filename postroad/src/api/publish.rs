@@ -68,7 +68,7 @@ impl Run<'_> {
     }
 
     fn message(&self, payload: &[u8]) -> Value {
-        let PublishArgs { topic, qos, retain, ttl, content_type, property, .. } = self.args;
+        let PublishArgs { topic, qos, retain, ttl, content_type, property, receipt, .. } = self.args;
         let mut message = json!({ "topics": topic, "qos": qos, "retain": retain, "properties": property });
         match std::str::from_utf8(payload) {
             Ok(text) => message["payload"] = json!(text),
@@ -76,6 +76,9 @@ impl Run<'_> {
         }
         if let Some(seconds) = ttl {
             message["ttl_seconds"] = json!(seconds);
+        }
+        if let Some(level) = receipt {
+            message["wishes"] = json!({ "receipt": level });
         }
         if let Some(kind) = content_type {
             message["content_type"] = json!(kind);

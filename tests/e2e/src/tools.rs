@@ -105,6 +105,13 @@ pub fn python(script: &str, broker: SocketAddr) -> String {
     succeed(Command::new(interpreter).arg(clients().join(script)).args(address_arguments(broker)))
 }
 
+/// As [`python`], but goes on beside the test, which writes its input and reads its output.
+pub fn python_beside(script: &str, broker: SocketAddr) -> Child {
+    let mut command = Command::new(installed("e2e-venv/bin/python3"));
+    command.arg(clients().join(script)).args(address_arguments(broker)).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.spawn().unwrap_or_else(|error| missing(&command, &error))
+}
+
 /// Runs `clients/<script>` with MQTT.js at hand; it must succeed.
 pub fn node(script: &str, broker: SocketAddr) -> String {
     let modules = installed("e2e-node/node_modules");

@@ -46,6 +46,23 @@ fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
+/// What can't be asked is refused before anybody is asked.
+#[test]
+fn a_trace_is_of_a_message_or_of_what_happens() {
+    for wrong in [
+        &["trace"][..],
+        &["trace", "00", "--client", "truck-7"],
+        &["trace", "00", "--count", "3"],
+        &["receipts", "--level", "all"],
+        &["publish", "t", "-n", "--receipt", "all"],
+    ] {
+        assert_code(&run(wrong), 2);
+    }
+    let no_id = run(&["trace", "../clients"]);
+    assert_code(&no_id, 1);
+    assert!(stderr(&no_id).contains("names no message"), "{}", stderr(&no_id));
+}
+
 #[test]
 fn help_lists_every_command() {
     let output = run(&["--help"]);
@@ -58,6 +75,8 @@ fn help_lists_every_command() {
         "token",
         "publish",
         "client",
+        "trace",
+        "receipts",
         "top",
         "pub",
         "sub",

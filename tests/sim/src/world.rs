@@ -185,6 +185,7 @@ impl World {
         config.restart_delivery =
             [RestartDelivery::Scheduled, RestartDelivery::Pull][usize::from(self.options.seed.is_multiple_of(7))];
         config.inflight_max = 3;
+        config.trace_sample = [0, 300_000, 1_000_000][self.options.seed as usize / 2 % 3]; // telling of it changes nothing
         config.requeues_max = REQUEUES_MAX;
         config.unknown_client = UnknownClient::Queue;
         config.queue_messages_max = self.options.queue_max.unwrap_or(config.queue_messages_max);

@@ -375,6 +375,7 @@ impl World {
                 let (entries, end) = self.shard.disk.portion(queue, after, messages_max);
                 self.handle(Event::Backlog { queue, entries, end });
             }
+            Some(Job::Answer { .. }) => unreachable!("here all is read later"),
             Some(Job::Ingest(batch)) => {
                 self.shard.disk.ingest(&batch);
                 self.shard.disk.recycle(batch.upto);

@@ -39,17 +39,13 @@ impl Broker {
     fn end_collapsed(&mut self, index: SessionIndex, key: &ByteString, older: Sequence, size: usize) {
         let retirement = self.retiring.counts().0;
         let queue = &mut self.sessions[index as usize].queue;
-        let stored = match queue.take_waiting(older, key) {
-            Some(entry) => {
-                self.tell_over(index, &entry, Ended::With(Outcome::Collapsed), 0);
-                entry.stored
-            }
-            None => {
-                queue.pass_unread(older, size, retirement);
-                true
-            }
+        let Some(entry) = queue.take_waiting(older, key) else {
+            queue.pass_unread(older, size, retirement);
+            return self.settle(index, older, true, Outcome::Collapsed);
         };
-        self.settle(index, older, stored, Outcome::Collapsed);
+        let over = self.over(index, &entry, Ended::With(Outcome::Collapsed), 0);
+        self.settle(index, older, entry.stored, Outcome::Collapsed);
+        self.tell_step(index, &entry, over);
     }
 
     /// Recovery: of the deliveries of one key that wait in memory, and the stored one, the newest stays.

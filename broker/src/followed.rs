@@ -76,11 +76,23 @@ impl Broker {
         self.tell(message, Some(client), step);
     }
 
-    /// Its delivery to the client of this queue ended without an acknowledgement.
+    /// Its delivery to the client of this queue ends without an acknowledgement: the step, if it is followed. To be made while
+    /// its attempts are known, and told behind the record of the end.
+    #[must_use]
+    pub(crate) fn over(&self, index: SessionIndex, entry: &Entry, how: Ended, reason_code: u8) -> Option<Step> {
+        let attempts = self.is_followed(&entry.message).then(|| self.sends_of(index, entry, how))?;
+        Some(Step::Over { how, reason_code, attempts })
+    }
+
+    /// The same for an end without a record, or behind it.
     pub(crate) fn tell_over(&mut self, index: SessionIndex, entry: &Entry, how: Ended, reason_code: u8) {
-        if self.is_followed(&entry.message) {
-            let attempts = self.sends_of(index, entry, how);
-            self.tell_of(index, &entry.message, Step::Over { how, reason_code, attempts });
+        let step = self.over(index, entry, how, reason_code);
+        self.tell_step(index, entry, step);
+    }
+
+    pub(crate) fn tell_step(&mut self, index: SessionIndex, entry: &Entry, step: Option<Step>) {
+        if let Some(step) = step {
+            self.tell_of(index, &entry.message, step);
         }
     }
 
@@ -133,16 +145,21 @@ impl Broker {
         self.sessions[index as usize].queue.attempts_at(sequence).map_or(1, |attempts| attempts.count)
     }
 
-    /// The queue goes with all that is in memory of it. What only the old generation holds is not read for this.
-    pub(crate) fn tell_queue_ends(&mut self, index: SessionIndex, how: Ended) {
+    /// The queue goes with all that is in memory of it: what is to be told of that, behind the record of its end. What only the
+    /// old generation holds is not read for this.
+    #[must_use]
+    pub(crate) fn ends_of_queue(&self, index: SessionIndex, how: Ended) -> Vec<(Arc<Message>, Step)> {
         let queue = &self.sessions[index as usize].queue;
         let in_flight = queue.window.iter().filter(|(_, slot)| slot.state != State::Released);
         let in_flight = in_flight.filter_map(|(_, slot)| slot.entry.as_ref());
         let portion = queue.backlog.iter().flat_map(|backlog| backlog.portion.iter());
         let all = in_flight.chain(portion).chain(queue.young.iter());
-        let followed: Vec<Entry> = all.filter(|entry| self.is_followed(&entry.message)).cloned().collect();
-        for entry in followed {
-            self.tell_over(index, &entry, how, 0);
+        all.filter_map(|entry| Some((Arc::clone(&entry.message), self.over(index, entry, how, 0)?))).collect()
+    }
+
+    pub(crate) fn tell_ends(&mut self, client: &ClientId, ends: Vec<(Arc<Message>, Step)>) {
+        for (message, step) in ends {
+            self.tell(&message, Some(client.clone()), step);
         }
     }
 

@@ -46,8 +46,10 @@ impl Broker {
         if !session.maybe_shared {
             let lost = session.queue.messages() as u64;
             self.count_by(Counted::SessionEnded, lost);
-            self.tell_queue_ends(index, Ended::SessionEnded);
-            return self.end_queue(index);
+            let (client, ends) =
+                (self.sessions[index as usize].client.clone(), self.ends_of_queue(index, Ended::SessionEnded));
+            self.end_queue(index);
+            return self.tell_ends(&client, ends);
         }
         session.expiry = SessionExpiry(0);
         if session.logged {
@@ -154,10 +156,12 @@ impl Broker {
         match outcome {
             Forwarded::Taken => {
                 if let Some(slot) = self.take_ended(index, tag) {
-                    if let Some(entry) = &slot.entry {
-                        self.tell_over(index, entry, Ended::With(Outcome::Moved), 0);
-                    }
+                    let moved = Ended::With(Outcome::Moved);
+                    let over = slot.entry.as_ref().and_then(|entry| self.over(index, entry, moved, 0));
                     self.settle(index, slot.sequence, slot.stored, Outcome::Moved);
+                    if let Some(entry) = &slot.entry {
+                        self.tell_step(index, entry, over);
+                    }
                 }
             }
             Forwarded::Full => {

@@ -300,16 +300,17 @@ impl Broker {
         let first_sent = slot.first_sent;
         session.queue.bytes -= entry.size().min(session.queue.bytes);
         session.queue.note_sends(sequence, first_sent);
-        if self.is_letter(&entry, outcome) {
+        let is_letter = self.is_letter(&entry, outcome);
+        let over = self.over(index, &entry, Ended::With(outcome), 0).filter(|_| !is_letter);
+        if is_letter {
             self.make_letter(index, &entry, outcome, 0, Ends::Later);
-        } else {
-            self.tell_over(index, &entry, Ended::With(outcome), 0);
         }
         self.sessions[index as usize].queue.forget_attempts(sequence);
         if logged {
             self.append(Record::Received { queue, sequence });
             self.mark_dirty(index);
         }
+        self.tell_step(index, &entry, over);
     }
 
     /// Its whole window, or each packet identifier that there is, waits for answers that come too late or never.

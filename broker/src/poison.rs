@@ -110,12 +110,12 @@ impl Broker {
             if let Some(tag) = tag_at(window, sequence) {
                 window.remove(tag);
             }
+            let attempts = self.sessions[index as usize].queue.attempts_at(sequence).map_or(0, |known| known.count);
+            self.settle(index, sequence, stored, Outcome::Poison);
             if self.is_followed(message) {
                 let how = Ended::With(Outcome::Poison);
-                let attempts = self.sessions[index as usize].queue.attempts_at(sequence).map_or(0, |known| known.count);
                 self.tell_of(index, message, Step::Over { how, reason_code: 0, attempts });
             }
-            self.settle(index, sequence, stored, Outcome::Poison);
         }
     }
 

@@ -320,8 +320,9 @@ impl Broker {
         if let Some(index) = queue {
             let lost = self.sessions[index as usize].queue.messages();
             self.count_by(Counted::Unregistered, lost as u64);
-            self.tell_queue_ends(index, Ended::Unregistered);
+            let ends = self.ends_of_queue(index, Ended::Unregistered);
             self.end_registration_queue(index);
+            self.tell_ends(client, ends);
         }
         self.log_registration(client);
     }

@@ -90,11 +90,11 @@ impl Broker {
     /// A letter is over.
     pub(super) fn end_letter(&mut self, index: SessionIndex, entry: &Entry, outcome: Outcome) {
         self.take_letter(index, entry);
+        self.settle(index, entry.sequence, entry.stored, outcome);
         if self.is_followed(&entry.message) {
             let letter = LetterId { queue: self.sessions[index as usize].id, sequence: entry.sequence };
             self.tell_of_letter(&entry.message, Step::LetterOver { letter, how: Ended::With(outcome) });
         }
-        self.settle(index, entry.sequence, entry.stored, outcome);
     }
 
     /// It leaves its queue, as far as that is in memory.

@@ -123,8 +123,9 @@ impl Broker {
     /// A delivery is over that its receiver has not got: it becomes a dead letter, if it is one to keep.
     pub(crate) fn end_undelivered(&mut self, index: SessionIndex, entry: &Entry, outcome: Outcome, reason_code: u8) {
         if !self.is_letter(entry, outcome) {
-            self.tell_over(index, entry, Ended::With(outcome), reason_code); // while its attempts are known
-            return self.settle(index, entry.sequence, entry.stored, outcome);
+            let over = self.over(index, entry, Ended::With(outcome), reason_code);
+            self.settle(index, entry.sequence, entry.stored, outcome);
+            return self.tell_step(index, entry, over);
         }
         self.make_letter(index, entry, outcome, reason_code, Ends::WithIt);
     }

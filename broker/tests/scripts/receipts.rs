@@ -382,10 +382,10 @@ fn other_ends_are_told_of_too() {
             connect 1 a expiry=60
                 1: connected present=true
                 count expired 1
-                step 0 a over expired 0 after 0 sends, told
                 1: deliver t/1 "third" qos=1 tag=1
-                count queue_overflow 1
+                step 0 a over expired 0 after 0 sends, told
                 step 0 a sent 1 qos=1
+                count queue_overflow 1
             pub 9 t/1 last qos=1 tag=4 receipt=dead
                 step 0 - published by pub - to t/1 qos=1 4 B
                 step 0 a queued
@@ -595,6 +595,85 @@ fn what_is_collapsed_is_told_of() {
                 step 0 - stored matched=true
                 9: published 2 success
                 9: deliver $receipt/0000000f462800000000000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":\"a\",\"level\":\"dead\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":\"collapsed\",\"topic\":\"t/1\"}" qos=1 tag=1
+        "#]],
+    );
+}
+
+/// Each end is told behind the record that makes it so, else a crash in between would make it a lie.
+#[test]
+fn no_end_is_told_before_it_is_committed() {
+    let world = World::new(1, true, |config| {
+        config.queue_messages_max = 2;
+        config.queue_policy = QueuePolicy::DropOldest;
+    });
+    check(
+        begun(world.open()),
+        "
+        disc 1
+        pub 9 t/1 one qos=1 tag=1 receipt=dead collapse=k
+        pub 9 t/1 two qos=1 tag=2 receipt=dead collapse=k
+        pub 9 t/1 three qos=1 tag=3 receipt=dead expires=500
+        hold
+        pub 9 t/1 four qos=1 tag=4 receipt=dead
+        commit
+        at 5000
+        connect 1 a expiry=60
+        commit
+        commit
+        ack 1 1 reason=131
+        commit
+        connect 1 a clean
+        commit
+        ",
+        expect![[r#"
+            disc 1
+            pub 9 t/1 one qos=1 tag=1 receipt=dead collapse=k
+                step 0 - published by pub - to t/1 qos=1 3 B
+                step 0 a queued
+                step 0 - stored matched=true
+                9: published 1 success
+            pub 9 t/1 two qos=1 tag=2 receipt=dead collapse=k
+                step 0 - published by pub - to t/1 qos=1 3 B
+                step 0 a over collapsed 0 after 0 sends, told
+                step 0 a queued
+                step 0 - stored matched=true
+                9: published 2 success
+                9: deliver $receipt/0000000f462800000000000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":\"a\",\"level\":\"dead\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":\"collapsed\",\"topic\":\"t/1\"}" qos=1 tag=1
+            pub 9 t/1 three qos=1 tag=3 receipt=dead expires=500
+                step 0 - published by pub - to t/1 qos=1 5 B
+                step 0 a queued
+                step 0 - stored matched=true
+                9: published 3 success
+            hold
+            pub 9 t/1 four qos=1 tag=4 receipt=dead
+                step 0 - published by pub - to t/1 qos=1 4 B
+                count queue_overflow 1
+            commit
+                step 0 a over overflow 0 after 0 sends, told
+                step 0 a queued
+                step 0 - stored matched=true
+                9: published 4 success
+            at 5000
+            connect 1 a expiry=60
+            commit
+                9: deliver $receipt/0000000f462800000001000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":\"a\",\"level\":\"dead\",\"message\":\"0000000f462800000001000000000007\",\"original\":null,\"reason\":\"overflow\",\"topic\":\"t/1\"}" qos=1 tag=2
+                1: connected present=true
+                count expired 1
+                1: deliver t/1 "four" qos=1 tag=1
+            commit
+                step 0 a over expired 0 after 0 sends, told
+                step 0 a sent 1 qos=1
+                count queue_overflow 1
+            ack 1 1 reason=131
+                count refused_by_receiver 1
+            commit
+                step 0 a dead refused 131 after 1 sends letter 0-0-31, told
+                count queue_overflow 1
+            connect 1 a clean
+                count taken_over 1
+                1: close session_taken_over
+            commit
+                1: connected present=false
         "#]],
     );
 }

@@ -4,7 +4,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
 use postroad_base::{Qos, ReasonCode, Tag};
 use postroad_e2e::PATIENCE;
@@ -121,7 +122,7 @@ fn paho_gets_receipts_of_what_it_published() {
 }
 
 /// A command of ours that goes on, line by line.
-struct Following(Child, BufReader<ChildStdout>);
+struct Following(Child, mpsc::Receiver<String>);
 
 impl Following {
     fn start(daemon: &Daemon, arguments: &[&str]) -> Self {
@@ -129,17 +130,18 @@ impl Following {
         command.args(arguments).arg("--api").arg(format!("http://{}", daemon.http_address()));
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        Self(child, out)
+        let (lines, read) = mpsc::channel();
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
+        Self(child, read)
     }
 
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        assert_ne!(self.1.read_line(&mut line).unwrap(), 0, "the command has ended");
-        line.trim_end().to_owned()
+    /// The next line, as JSON.
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.1.recv_timeout(PATIENCE).expect("the command says something")).unwrap()
     }
 
-    fn json(&mut self) -> Value {
-        serde_json::from_str(&self.line()).unwrap()
+    fn has_line(&self) -> bool {
+        self.1.try_recv().is_ok()
     }
 }
 
@@ -164,7 +166,7 @@ fn the_command_line_shows_lives_and_follows_receipts() {
     let mut client = device(&daemon, "device");
     let published = command(&daemon, &["publish", "d/1", "-m", "hello", "--receipt", "acknowledged"]);
     let id = published.split(' ').next().unwrap();
-    let mut follow = Following::start(&daemon, &["receipts", "--follow", "--after", "0", "--json"]);
+    let follow = Following::start(&daemon, &["receipts", "--follow", "--after", "0", "--json"]);
     let mut early = [follow.json()["receipt"].clone(), follow.json()["receipt"].clone()];
     early.sort_by_key(Value::to_string);
     assert_eq!(early, [json!("sent"), json!("stored")]);
@@ -206,15 +208,11 @@ fn sampled_messages_are_kept_and_nobody_is_told() {
 #[test]
 fn a_client_is_watched_live() {
     let daemon = Daemon::start_with(&["shards=2"]);
-    let mut watch = Following::start(&daemon, &["trace", "--client", "device", "--json"]);
+    let watch = Following::start(&daemon, &["trace", "--client", "device", "--json"]);
     // The shards know of it once a line comes: until then its client connects again and again.
-    let mut first = None;
     wait_until("the first line comes", || {
         Client::connect(daemon.mqtt(), &Options::transient("device")).unwrap().disconnect().unwrap();
-        daemon.log().contains("somebody watches") && {
-            first = Some(watch.json());
-            true
-        }
+        watch.has_line()
     });
     let mut client = Client::connect(daemon.mqtt(), &Options::transient("device")).unwrap();
     client.subscribe("d/#", Qos::AtLeastOnce).unwrap();

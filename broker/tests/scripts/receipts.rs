@@ -677,3 +677,36 @@ fn no_end_is_told_before_it_is_committed() {
         "#]],
     );
 }
+
+/// A message that comes back after its connection broke is told of with the number of its sends.
+#[test]
+fn each_send_is_counted() {
+    check(
+        begun(durable().open()),
+        "
+        pub 9 t/1 hello qos=1 tag=1 receipt=sent
+        disc 1 lost
+        connect 1 a expiry=60
+        ack 1 1
+        ",
+        expect![[r#"
+            pub 9 t/1 hello qos=1 tag=1 receipt=sent
+                step 0 - published by pub - to t/1 qos=1 5 B
+                step 0 a queued
+                step 0 a sent 1 qos=1, told
+                1: deliver t/1 "hello" qos=1 tag=1
+                step 0 - stored matched=true, told
+                9: published 1 success
+                9: deliver $receipt/0000000f462800000000000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"sent\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
+                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=2
+            disc 1 lost
+            connect 1 a expiry=60
+                1: connected present=true
+                1: deliver t/1 "hello" qos=1 tag=1 dup
+                step 0 a sent 2 qos=1, told
+                9: deliver $receipt/0000000f462800000000000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":2,\"client\":\"a\",\"level\":\"sent\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=3
+            ack 1 1
+                step 0 a acknowledged after 2 sends
+        "#]],
+    );
+}

@@ -110,7 +110,9 @@ pub struct LetterQuery {
     pub after: Option<LetterId>,
     /// Which ones.
     pub filter: LetterFilter,
-    /// So many at most.
+    /// In each of these queues only what is behind this letter: whoever follows letters has seen the others.
+    pub seen: Vec<LetterId>,
+    /// So many at most; 0: none, only where the queues end.
     pub limit: usize,
     /// Lease them for so many milliseconds: until then no other look that asks for what is not leased finds them.
     pub lease_ms: Option<u64>,

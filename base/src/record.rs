@@ -85,6 +85,8 @@ pub enum RegisteredBy {
     Push = 2,
     /// As `Connection`, of a client whose name the server made up: it goes with the session.
     Assigned = 3,
+    /// A caller of the API; it stays until one says otherwise, or `auth.file` names it.
+    Api = 4,
 }
 
 /// One queue that a message goes to, with what was decided about it at the commit.

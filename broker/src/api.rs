@@ -82,6 +82,12 @@ pub enum Event {
     SetAside { connection: ConnectionId, tag: Tag },
     /// An operator wants this client's connection to end. Its session stays.
     CutOff { client: ClientId },
+    /// A caller of the API registers this client; `Effect::ClientDone` tells what became of it.
+    Register { token: u64, client: ClientId, principal: Principal },
+    /// A caller of the API wants nothing to be known of this client any more; `Effect::ClientDone` likewise.
+    Unregister { token: u64, client: ClientId },
+    /// An operator wants that this client is sent now what had waited for it, whatever the scheduler of drains says.
+    DrainNow { client: ClientId },
     /// A deadline of `Broker::next_deadline` is over.
     Tick,
 }
@@ -127,16 +133,34 @@ pub enum Effect {
     /// This message is taken from these clients (none: it was retained), since handling it makes us panic. Keep it whole
     /// before anything that follows is done: the records after this one say that its deliveries are over.
     SetAside { message: Arc<Message>, clients: Vec<ClientId> },
-    /// What a look for dead letters has found, and behind which one to go on; `None`: those were all.
-    LettersFound { token: u64, letters: Vec<Letter>, next: Option<LetterId> },
+    /// What a look for dead letters has found, and behind which one to go on; `None`: those were all. `ends`: the last letter of
+    /// each queue when the look began, whether it was meant or not.
+    LettersFound { token: u64, letters: Vec<Letter>, next: Option<LetterId>, ends: Vec<LetterId> },
     /// A letter from elsewhere is kept under this name; `None`: it is not.
     LetterKept { token: u64, id: Option<LetterId> },
     /// What became of an action.
     LetterDone { token: u64, answer: LetterAnswer },
     /// Something has happened to a message that somebody follows.
     Moved(Box<Moved>),
+    /// What became of a registration by the API, or its end.
+    ClientDone { token: u64, answer: ClientAnswer },
     /// Something was dropped or refused: count it, and log it at debug level.
     Count { what: Counted, by: u64 },
+}
+
+/// What became of a registration by the API, or its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAnswer {
+    /// Done, and as safe as `durability` asks.
+    Done,
+    /// `auth.file` names it, and has the last word.
+    OfFile,
+    /// As many are registered as may be.
+    Full,
+    /// Stored bytes are near the limit of the disk.
+    DiskFull,
+    /// Nothing is known of it.
+    Unknown,
 }
 
 /// A client asking for its session.
@@ -204,6 +228,11 @@ impl Principal {
         groups.sort_unstable();
         groups.dedup();
         Self { user: other.user.clone(), groups: groups.into() }
+    }
+
+    /// Its user, or that of `other` if it has none; its groups.
+    pub(crate) fn or_user_of(&self, other: &Self) -> Self {
+        Self { user: self.user.clone().or_else(|| other.user.clone()), groups: Arc::clone(&self.groups) }
     }
 
     /// Whether it is a user, and `other` is not the same one.

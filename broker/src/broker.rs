@@ -179,6 +179,9 @@ impl Broker {
                     self.cut_off(index, ReasonCode::AdministrativeAction);
                 }
             }
+            Event::Register { token, client, principal } => self.register_by_api(token, &client, principal),
+            Event::Unregister { token, client } => self.unregister_by_api(token, &client),
+            Event::DrainNow { client } => self.drain_now(client.as_str()),
             Event::Tick => self.tick(),
         }
     }
@@ -231,7 +234,14 @@ impl Broker {
             stats.inflight += session.queue.window.len();
             let waiting = session.queue.messages() - session.queue.window.len();
             stats.queued_messages += waiting;
-            *self.drain.depth_of(session.connection, &mut stats.lanes) += waiting;
+            let standing = self.drain.standing_of(session.connection);
+            *stats.lanes.of(standing) += waiting;
+            if waiting > 0
+                && let Some(oldest) = session.queue.oldest_waiting()
+            {
+                let known = &mut stats.oldest[standing as usize];
+                *known = Some(known.map_or(oldest, |known| known.min(oldest)));
+            }
             stats.queued_bytes += session.queue.bytes;
         }
         stats

@@ -29,7 +29,7 @@ use postroad_base as base;
 use crate::broker::Broker;
 use crate::config::{Config, RestartDelivery};
 use crate::session::{Connection, ConnectionIndex, SessionIndex};
-use crate::stats::LaneDepths;
+use crate::stats::Standing;
 use crate::turns::{ARRIVED_TIMES_MAX, DRAINS_PER_TICK, ROOM_KEPT_MAX};
 
 /// What a bucket holds at most, as time in which it comes: a tick that is late by so much loses nothing.
@@ -143,12 +143,12 @@ impl Drain {
     }
 
     /// Where what waits in a queue with this connection is counted.
-    pub fn depth_of<'a>(&self, connection: Option<ConnectionIndex>, depths: &'a mut LaneDepths) -> &'a mut usize {
+    pub fn standing_of(&self, connection: Option<ConnectionIndex>) -> Standing {
         match connection.map(|place| self.stage(place)) {
-            None => &mut depths.offline,
-            Some(None) => &mut depths.realtime,
-            Some(Some(Stage::Draining)) => &mut depths.draining,
-            Some(Some(Stage::Delayed | Stage::Unscheduled)) => &mut depths.awaiting,
+            None => Standing::Offline,
+            Some(None) => Standing::Realtime,
+            Some(Some(Stage::Draining)) => Standing::Draining,
+            Some(Some(Stage::Delayed | Stage::Unscheduled)) => Standing::Awaiting,
         }
     }
 
@@ -190,6 +190,20 @@ impl Broker {
             0 => self.jitter_is_over(place),
             _ => self.stand(place, Stage::Delayed, ticket),
         }
+    }
+
+    /// An operator wants that the client is sent now what had waited: it leaves the lane, and its backlog goes as that of any
+    /// other connection does, without jitter, turn or rate.
+    pub(crate) fn drain_now(&mut self, client: &str) {
+        let session = self.session_of_client(client);
+        let Some(place) = session.and_then(|index| self.sessions[index as usize].connection) else { return };
+        if self.drain.stage(place).is_none() {
+            return;
+        }
+        self.leave_drain(place);
+        self.connections[place as usize].is_draining = false;
+        self.drain_begins(place);
+        self.pump_connection(place);
     }
 
     /// The connection goes: it stands nowhere any more.

@@ -4,6 +4,7 @@
 //! a SUBSCRIBE of very many lines would shift the rest of the list with each of them.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use base::{SubscriptionOptions, TopicFilter};
 use postroad_base as base;
@@ -83,6 +84,24 @@ impl Filters {
         }
     }
 
+    /// Those that are greater than this one; all, if there is none.
+    pub fn behind(
+        &self,
+        last: Option<&TopicFilter>,
+    ) -> impl Iterator<Item = (&TopicFilter, &SubscriptionOptions)> + use<'_> {
+        let (few, many) = match self {
+            Self::Few(few) => {
+                let start = last.map_or(0, |last| few.partition_point(|(filter, _)| filter <= last));
+                (&few[start..], None)
+            }
+            Self::Many(many) => {
+                let from = last.map_or(Bound::Unbounded, |last| Bound::Excluded(last.clone()));
+                (&[][..], Some(many.range((from, Bound::Unbounded))))
+            }
+        };
+        few.iter().map(|(filter, options)| (filter, options)).chain(many.into_iter().flatten())
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&TopicFilter, &SubscriptionOptions)> {
         let (few, many) = match self {
             Self::Few(few) => (few.as_slice(), None),
@@ -132,7 +151,9 @@ mod tests {
                 prop_assert_eq!(filters.get(&filter), model.get(&filter));
                 prop_assert_eq!(filters.len(), model.len());
             }
-            prop_assert!(filters.iter().eq(model.iter()));
+            prop_assert!(filters.iter().eq(model.iter()) && filters.behind(None).eq(model.iter()));
+            let behind = filters.behind(Some(&filter(100)));
+            prop_assert!(behind.eq(model.iter().filter(|(known, _)| **known > filter(100))));
         }
     }
 }

@@ -383,6 +383,8 @@ pub(crate) struct Backlog {
     pub unread: usize,
     /// Their bytes.
     pub unread_bytes: usize,
+    /// When the oldest of them was published, or a newer one that is not read yet; `None`: before the start of the server.
+    pub oldest_at: Option<WallMillis>,
     /// The oldest are being read to be dropped, to make room.
     pub trimming: bool,
     /// Recovery: of each priority, by its number, so many of the next may have been sent before.
@@ -412,6 +414,18 @@ const HIGH_READ_FOR_ROOM: usize = 64;
 enum Place {
     Portion(Priority),
     Young(Priority),
+}
+
+impl Queue {
+    /// When the oldest of what waits was published; `Some(None)`: before the start of the server. Of what is stored it is known of
+    /// the first one, and of what has been read of it last.
+    pub fn oldest_waiting(&self) -> Option<Option<WallMillis>> {
+        let published = |entry: &Entry| Some(entry.message.id.published_at());
+        let backlog = self.backlog.as_deref();
+        let stored = backlog.filter(|backlog| backlog.unread > 0).map(|backlog| backlog.oldest_at);
+        let read = backlog.and_then(|backlog| backlog.portion.oldest()).map(published);
+        self.young.oldest().map(published).into_iter().chain(stored).chain(read).min()
+    }
 }
 
 impl Backlog {

@@ -1,14 +1,14 @@
 //! Registrations: clients that can be addressed while they are away, and what waits for them (DESIGN 5).
 //!
-//! A client is registered by `auth.file`, by its first authenticated connection, or by a push to it where unknown clients
-//! are allowed. Directed pushes belong to the registration, not to the MQTT session: a clean start discards none of them.
+//! A client is registered by `auth.file`, by a caller of the API, by its first authenticated connection, or by a push to it where
+//! unknown clients are allowed. Directed pushes belong to the registration, not to the MQTT session: a clean start discards none of them.
 //!
 //! The queue of a registration begins with its first push, since most clients never get one. It is a [`Session`] of
 //! [`Role::Registration`]: stored, drained, retired and recovered as any other; an empty one ends at the next recovery.
 //!
 //! Invariants
-//! - A registration belongs to its user: no other may connect as its client. `auth.file` has the last word on whose it is;
-//!   where it names another user, the old one's connection, session and pushes end.
+//! - A registration belongs to its user: no other may connect as its client. `auth.file` has the last word on whose it is, and
+//!   then the API; where they name another user, the old one's connection, session and pushes end.
 //! - A session whose client proved to be a user has a registration: after a restart that says whose the session is.
 //! - A queue ends only while no connection drains it: its packet identifiers may still be answered.
 //!
@@ -23,8 +23,9 @@ use bytestring::ByteString;
 use postroad_base as base;
 use slab::Slab;
 
-use crate::api::{ClientName, Counted, Principal, StateKey};
+use crate::api::{ClientAnswer, ClientName, Counted, Effect, Principal, StateKey};
 use crate::broker::Broker;
+use crate::gate::Waiter;
 use crate::places::{By, Places};
 use crate::session::{ConnectionIndex, Role, Session, SessionIndex};
 use crate::timers::{Timer, TimerKey};
@@ -190,16 +191,60 @@ impl Broker {
         if name == ClientName::Caller {
             return;
         }
-        let known = self.registrations.get(client.as_str()).map(|known| known.by);
+        let known = self.registrations.get(client.as_str()).map(|known| (known.by, known.principal.clone()));
         let proved = principal.user.is_some() || !principal.groups.is_empty();
-        let by = match (known, name) {
-            (Some(RegisteredBy::File), _) => RegisteredBy::File,
-            (None, ClientName::Assigned) => RegisteredBy::Assigned,
-            _ => RegisteredBy::Connection,
+        let (by, principal) = match (known, name) {
+            (Some((RegisteredBy::File, _)), _) => (RegisteredBy::File, principal.clone()),
+            // Whom it named stays in the groups that it named, whichever its connection proves.
+            (Some((RegisteredBy::Api, known)), _) => (RegisteredBy::Api, known.or_user_of(principal)),
+            (None, ClientName::Assigned) => (RegisteredBy::Assigned, principal.clone()),
+            _ => (RegisteredBy::Connection, principal.clone()),
         };
         if proved {
-            self.register(client, principal, by);
+            self.register(client, &principal, by);
         }
+    }
+
+    /// A caller of the API names this client, and whose it is. If it names no user, it stays that of the one it has.
+    pub(crate) fn register_by_api(&mut self, token: u64, client: &ClientId, named: Principal) {
+        let answer = self.register_named_by_api(client, named);
+        self.after_commit(Waiter::Emit(Box::new(Effect::ClientDone { token, answer })));
+    }
+
+    fn register_named_by_api(&mut self, client: &ClientId, named: Principal) -> ClientAnswer {
+        let known = self.registrations.get(client.as_str()).map(|known| (known.by, known.principal.clone()));
+        if self.disk_full {
+            return ClientAnswer::DiskFull;
+        }
+        let principal = match known {
+            Some((RegisteredBy::File, _)) => return ClientAnswer::OfFile,
+            None if !self.may_register() => {
+                self.count(Counted::RegistrationLimit);
+                return ClientAnswer::Full;
+            }
+            Some((_, known)) if known.is_another_than(&named) && named.user.is_some() => {
+                self.take_from_user(client, ReasonCode::NotAuthorized);
+                named
+            }
+            Some((_, known)) => named.or_user_of(&known),
+            None => named,
+        };
+        self.register(client, &principal, RegisteredBy::Api);
+        ClientAnswer::Done
+    }
+
+    /// A caller of the API wants nothing to be known of this client any more: connection, session and registration end. Its next
+    /// connection may begin anew.
+    pub(crate) fn unregister_by_api(&mut self, token: u64, client: &ClientId) {
+        let answer = match self.registrations.get(client.as_str()).map(|known| known.by) {
+            Some(RegisteredBy::File) => ClientAnswer::OfFile,
+            None if self.session_of_client(client.as_str()).is_none() => ClientAnswer::Unknown,
+            _ => {
+                self.take_from_user(client, ReasonCode::AdministrativeAction);
+                ClientAnswer::Done
+            }
+        };
+        self.after_commit(Waiter::Emit(Box::new(Effect::ClientDone { token, answer })));
     }
 
     pub(crate) fn register(&mut self, client: &ClientId, principal: &Principal, by: RegisteredBy) {
@@ -221,7 +266,7 @@ impl Broker {
         self.registrations.sweep = None;
         let idle_max = self.config.registrations_idle_max_ms;
         let is_idle = |known: &&Registration| {
-            known.by != RegisteredBy::File
+            !matches!(known.by, RegisteredBy::File | RegisteredBy::Api)
                 && idle_max > 0
                 && self.now.wall.since(known.seen) >= idle_max
                 && self.session_of_client(known.client.as_str()).is_none()
@@ -296,7 +341,7 @@ impl Broker {
         let principal = match known {
             Some(known) if named.user.is_none() && known.user.is_some() => named.with_user_of(&known),
             Some(known) if known.is_another_than(&named) => {
-                self.take_from_user(client);
+                self.take_from_user(client, ReasonCode::NotAuthorized);
                 named
             }
             _ => named,
@@ -305,9 +350,9 @@ impl Broker {
     }
 
     /// The client belongs to another user now: the old one's connection and session end, and what waited for it.
-    fn take_from_user(&mut self, client: &ClientId) {
+    fn take_from_user(&mut self, client: &ClientId, reason: ReasonCode) {
         if let Some(index) = self.session_of_client(client.as_str()) {
-            self.cut_off(index, ReasonCode::NotAuthorized);
+            self.cut_off(index, reason);
         }
         if let Some(index) = self.session_of_client(client.as_str()) {
             self.end_session(index);

@@ -315,11 +315,11 @@ impl Broker {
             count += 1;
             bytes += entry.size();
             maybe_sent[entry.priority() as usize] += usize::from(entry.dup);
-            first = first.or(Some(entry.sequence));
+            first = first.or(Some((entry.sequence, entry.message.id.published_at())));
             last = entry.sequence;
             high.extend((entry.priority() == Priority::High).then_some(last));
         }
-        let Some(first) = first else { return 0 };
+        let Some((first, published)) = first else { return 0 };
         queue.bytes -= bytes.min(queue.bytes);
         let after = Sequence(first.0 - 1);
         let backlog = queue.backlog.get_or_insert_with(|| Box::new(Backlog { after, ..Backlog::default() }));
@@ -331,6 +331,9 @@ impl Broker {
             *known = (*known).max(backlog.unread + maybe_sent);
         }
         backlog.until = last;
+        if backlog.unread == 0 {
+            backlog.oldest_at = Some(published);
+        }
         backlog.unread += count;
         backlog.unread_bytes += bytes;
         backlog.ended = false;
@@ -526,6 +529,7 @@ impl Backlog {
         }
         self.unread = self.unread.saturating_sub(1);
         self.unread_bytes = self.unread_bytes.saturating_sub(item.message.size());
+        self.oldest_at = Some(item.message.id.published_at());
         !self.skip.remove(&item.sequence)
     }
 }

@@ -1,6 +1,6 @@
 //! What a shard tells about itself, for `$SYS` and metrics.
 
-use postroad_base::{DeliveryTimes, Outcome};
+use postroad_base::{DeliveryTimes, Outcome, WallMillis};
 
 use crate::api::Counted;
 
@@ -80,6 +80,31 @@ pub struct LaneDepths {
     pub draining: usize,
 }
 
+/// How a client stands whose deliveries wait, in the order of [`LaneDepths`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is here, and has what had waited for it when it came.
+    Realtime = 0,
+    /// It is away.
+    Offline = 1,
+    /// It is back, and its drain has not begun.
+    Awaiting = 2,
+    /// Its drain is under way.
+    Draining = 3,
+}
+
+impl LaneDepths {
+    /// Of clients that stand so.
+    pub(crate) fn of(&mut self, standing: Standing) -> &mut usize {
+        match standing {
+            Standing::Realtime => &mut self.realtime,
+            Standing::Offline => &mut self.offline,
+            Standing::Awaiting => &mut self.awaiting,
+            Standing::Draining => &mut self.draining,
+        }
+    }
+}
+
 /// A shard in one line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -111,6 +136,9 @@ pub struct Stats {
     pub lanes: LaneDepths,
     /// In flight, and not acknowledged in time: to be sent again on the connection that they were sent on.
     pub overdue: usize,
+    /// By [`Standing`], when the oldest one that waits was published: `None` if none waits, `Some(None)` if before the start of
+    /// the server, where that is all that is known.
+    pub oldest: [Option<Option<WallMillis>>; 4],
     /// Clients that are back and whose drain has not begun.
     pub drains_awaiting: usize,
     /// Clients whose drain is under way.

@@ -5,22 +5,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postroad_base::{LetterAction, LetterFilter, LetterId, LetterQuery, ShardId};
+use bytestring::ByteString;
+use postroad_base::{LetterAction, LetterFilter, LetterId, LetterQuery, ShardId, TopicFilter};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::clients::{ClientReport, ClientsCursor, ClientsFilter, ClientsQuery};
+use crate::clients::{
+    ClientAction, ClientChange, ClientChanged, ClientOrder, ClientReport, ClientsCursor, ClientsFilter, ClientsQuery,
+};
 use crate::letters::{
-    ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersCursor, LettersQuestion,
+    ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersCursor, LettersPage, LettersQuestion,
 };
 use crate::line::{Line, Shards};
-use crate::problem::{Kind, Problem};
 use crate::publication::{Batch, Caller, Outcome, Publication, Turn};
 use crate::report::Request;
 use crate::server::{Phase, Settings, Status};
+use crate::topics::{
+    RetainedCursor, RetainedQuery, RetainedReport, SubscriptionReport, SubscriptionsCursor, SubscriptionsFilter,
+    SubscriptionsQuery,
+};
 
 /// Bytes of the payloads of letters in one answer, at most one shard's answer more.
-const LETTERS_BYTES_MAX: usize = 4 << 20;
+const LETTERS_BYTES_MAX: usize = 2 << 20;
 
 /// See the module head.
 #[derive(Debug)]
@@ -167,16 +173,72 @@ impl Api {
         Ok((page.clients, next.filter(|next| usize::from(next.shard.0) < count)))
     }
 
-    /// One client, after its connection has ended if that is wanted.
-    pub async fn client(&self, client: &str, cut_off: bool) -> Result<ClientReport, Problem> {
-        let unknown = || Problem::new(Kind::UnknownClient, "nothing is known of this client");
-        if client.contains('\0') {
-            return Err(unknown()); // no client has such a name, callers of ours do
-        }
+    /// One client, after something was done to it; `None`: nothing is known of it.
+    pub async fn client(&self, client: &str, action: ClientAction) -> Result<Option<ClientReport>, NoAnswer> {
         let (answer, answered) = flume::bounded(1);
         let home = self.shards.borrow().home_of_client(client);
-        let asked = self.ask(home, Request::Client { client: client.into(), cut_off, answer }, answered);
-        asked.await?.ok_or_else(unknown)
+        self.ask(home, Request::Client { client: client.into(), action, answer }, answered).await
+    }
+
+    /// Changes what is known of a client.
+    pub async fn change_client(&self, client: ByteString, change: ClientChange) -> Result<ClientChanged, NoAnswer> {
+        let (answer, answered) = flume::bounded(1);
+        let home = self.shards.borrow().home_of_client(&client);
+        let order = ClientOrder { client, change, answer };
+        self.ask(home, Request::ChangeClient(Box::new(order)), answered).await
+    }
+
+    /// The next subscriptions that fit, from there on, at most `limit`; and where to go on, if those were not all.
+    pub async fn subscriptions(
+        &self,
+        filter: &SubscriptionsFilter,
+        from: Option<SubscriptionsCursor>,
+        limit: usize,
+    ) -> Result<(Vec<SubscriptionReport>, Option<SubscriptionsCursor>), NoAnswer> {
+        let (count, home) = {
+            let shards = self.shards.borrow();
+            (shards.lines.len(), filter.client.as_ref().map(|client| shards.home_of_client(client)))
+        };
+        let first = SubscriptionsCursor::first_of(home.unwrap_or(ShardId(0)));
+        let (mut found, mut cursor) = (Vec::new(), Some(from.unwrap_or(first)));
+        while let Some(at) = cursor.take_if(|_| found.len() < limit) {
+            let (answer, answered) = flume::bounded(1);
+            let (shard, left) = (at.shard, limit - found.len());
+            let query = SubscriptionsQuery { from: at.from, limit: left, filter: filter.clone(), answer };
+            let page = self.ask(shard, Request::Subscriptions(Box::new(query)), answered).await?;
+            found.extend(page.subscriptions);
+            cursor = match page.next {
+                Some(from) => Some(SubscriptionsCursor { shard, from }),
+                None if home.is_some() => None,
+                None => Some(SubscriptionsCursor::first_of(ShardId(shard.0 + 1)))
+                    .filter(|next| usize::from(next.shard.0) < count),
+            };
+        }
+        Ok((found, cursor))
+    }
+
+    /// The next retained messages whose topics match, likewise.
+    pub async fn retained(
+        &self,
+        filter: &TopicFilter,
+        from: RetainedCursor,
+        limit: usize,
+    ) -> Result<(Vec<RetainedReport>, Option<RetainedCursor>), NoAnswer> {
+        let count = self.shards.borrow().lines.len();
+        let (mut found, mut cursor) = (Vec::new(), Some(from));
+        while let Some(at) = cursor.take_if(|_| found.len() < limit) {
+            let (answer, answered) = flume::bounded(1);
+            let (shard, left) = (at.shard, limit - found.len());
+            let query = RetainedQuery { from: at.from, limit: left, filter: filter.clone(), answer };
+            let page = self.ask(shard, Request::Retained(Box::new(query)), answered).await?;
+            found.extend(page.retained);
+            cursor = match page.next {
+                Some(from) => Some(RetainedCursor { shard, from: Some(from) }),
+                None => Some(RetainedCursor::first_of(ShardId(shard.0 + 1)))
+                    .filter(|next| usize::from(next.shard.0) < count),
+            };
+        }
+        Ok((found, cursor))
     }
 
     /// Looks for letters on one shard after the other, from there on, until it has found so many. `lease_ms`: they are leased for so
@@ -195,10 +257,9 @@ impl Api {
             && bytes < LETTERS_BYTES_MAX
         {
             let limit = limit - found.len();
-            let query = LetterQuery { after: at.after, filter: filter.clone(), limit, lease_ms };
-            let (answer, answered) = flume::bounded(1);
-            let question = LettersQuestion { query, answer };
-            let page = match self.ask(at.shard, Request::Letters(Box::new(question)), answered).await {
+            let query =
+                LetterQuery { after: at.after, filter: filter.clone(), limit, lease_ms, ..LetterQuery::default() };
+            let page = match self.some_letters(at.shard, query).await {
                 // What was found may be leased: it must not be lost for want of the rest.
                 Err(_) if !found.is_empty() => break,
                 page => page?,
@@ -214,6 +275,12 @@ impl Api {
             };
         }
         Ok((found, cursor))
+    }
+
+    /// What one look of a shard finds.
+    pub async fn some_letters(&self, shard: ShardId, query: LetterQuery) -> Result<LettersPage, NoAnswer> {
+        let (answer, answered) = flume::bounded(1);
+        self.ask(shard, Request::Letters(Box::new(LettersQuestion { query, answer })), answered).await
     }
 
     /// Does something with a letter.

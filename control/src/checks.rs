@@ -25,6 +25,15 @@ pub(crate) fn check_spread(messages: &[Publication], body_bytes_max: usize) -> R
     Ok(())
 }
 
+/// A number of this name that says how many a page has: 0 stands for the usual.
+pub(crate) fn page_limit(name: &str, limit: u32) -> Result<usize, Problem> {
+    match limit as usize {
+        0 => Ok(LIMIT),
+        limit @ 1..=LIMIT_MAX => Ok(limit),
+        _ => Err(Problem::bad(format!("{name} must be at most {LIMIT_MAX}"))),
+    }
+}
+
 pub(crate) fn qos_of(number: Option<u32>) -> Result<Qos, String> {
     let number = number.unwrap_or(1);
     let qos = u8::try_from(number).ok().and_then(Qos::from_number);

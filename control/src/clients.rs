@@ -1,8 +1,12 @@
 //! What the API tells of clients, and how they are looked for.
 
 use bytestring::ByteString;
-use postroad_base::ShardId;
+use postroad_base::{ShardId, is_user_name};
 use serde::Serialize;
+
+use crate::problem::{Kind, Problem};
+use crate::publication::{Caller, checked};
+use crate::shared::Server;
 
 /// A client as it is now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -84,6 +88,126 @@ pub struct ClientsFilter {
     pub prefix: Option<String>,
     /// Only those with so many deliveries that they have not acknowledged, or more.
     pub backlog_min: usize,
+}
+
+/// What is done before a client is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAction {
+    /// Nothing.
+    Show,
+    /// Its connection ends.
+    CutOff,
+    /// What had waited for it is sent now, whatever the scheduler of drains says.
+    Drain,
+}
+
+/// What is changed in what is known of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientChange {
+    /// It is registered, for this user if one is named, in these groups and no others.
+    Register {
+        /// Whose it is.
+        user: Option<ByteString>,
+        /// Sorted, each once.
+        groups: Vec<ByteString>,
+    },
+    /// Nothing is known of it any more: connection, session and registration end.
+    Unregister,
+}
+
+/// Change what is known of a client.
+#[derive(Debug)]
+pub struct ClientOrder {
+    /// Which one.
+    pub client: ByteString,
+    /// What.
+    pub change: ClientChange,
+    /// Where the answer goes, once what was done is as safe as `durability` asks.
+    pub answer: flume::Sender<ClientChanged>,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientChanged {
+    /// Done; what is known now.
+    Done(Option<ClientReport>),
+    /// `auth.file` names it, and has the last word.
+    OfFile,
+    /// As many are registered as may be.
+    Full,
+    /// The disk is full.
+    DiskFull,
+    /// Nothing is known of it.
+    Unknown,
+}
+
+impl ClientChange {
+    /// Registers it so, if those can be.
+    pub(crate) fn register(user: Option<String>, mut groups: Vec<String>) -> Result<Self, Problem> {
+        if let Some(wrong) = groups.iter().chain(&user).find(|name| !is_user_name(name)) {
+            let why =
+                "a name must be 1 to 1,024 bytes without '/', '+', '#' and control characters, and not begin with '$'";
+            return Err(Problem::bad(format!("{wrong:?}: {why}")));
+        }
+        if groups.len() > GROUPS_MAX {
+            return Err(Problem::bad(format!("a client is in at most {GROUPS_MAX} groups")));
+        }
+        groups.sort_unstable();
+        groups.dedup();
+        Ok(Self::Register { user: user.map(Into::into), groups: groups.into_iter().map(Into::into).collect() })
+    }
+}
+
+/// Groups that one registration names.
+const GROUPS_MAX: usize = 256;
+
+impl Server {
+    /// Changes what is known of a client, for a caller who may; what is known of it then.
+    pub(crate) async fn change_client(
+        &self,
+        caller: &Caller,
+        client: String,
+        change: ClientChange,
+    ) -> Result<Option<ClientReport>, Problem> {
+        tracing::info!(client, caller = &*caller.name, ?change, "a client is changed through the API");
+        if client.is_empty() {
+            return Err(Problem::bad("a client must have a name"));
+        }
+        let client = checked("client", client).map_err(Problem::bad)?;
+        match self.api.change_client(client, change).await? {
+            ClientChanged::Done(report) => Ok(report),
+            ClientChanged::OfFile => Err(Problem::new(
+                Kind::NamedByFile,
+                "auth.file names this client, and has the last word: change it there",
+            )),
+            ClientChanged::Full => {
+                let full = "as many clients are registered as may be (registrations.max)";
+                Err(Problem::new(Kind::Refused(postroad_base::ReasonCode::QuotaExceeded), full))
+            }
+            ClientChanged::DiskFull => Err(Problem::new(Kind::NoStorage, "the disk is full")),
+            ClientChanged::Unknown => Err(unknown_client()),
+        }
+    }
+
+    /// One client, after something was done to it by a caller who may.
+    pub(crate) async fn act_on_client(
+        &self,
+        caller: &Caller,
+        client: &str,
+        action: ClientAction,
+    ) -> Result<ClientReport, Problem> {
+        if action != ClientAction::Show {
+            tracing::info!(client, caller = &*caller.name, ?action, "a client is acted on through the API");
+        }
+        if client.contains('\0') {
+            return Err(unknown_client()); // no client has such a name, callers of ours do
+        }
+        self.api.client(client, action).await?.ok_or_else(unknown_client)
+    }
+}
+
+fn unknown_client() -> Problem {
+    Problem::new(Kind::UnknownClient, "nothing is known of this client")
 }
 
 /// A place among the clients of one shard.

@@ -11,6 +11,7 @@
 //! same way, and a shard that does not answer in time is shown as such. It knows nothing of `engine`: who
 //! starts both gives it the lines by [`Handle::attach`].
 
+mod admin;
 mod api;
 mod caller;
 mod checks;
@@ -31,19 +32,26 @@ mod server;
 mod shared;
 mod stall;
 mod tokens;
+mod topics;
+mod unread;
 mod watching;
 
+pub use admin::{Order, Reloaded};
 pub use clients::{
-    ClientReport, ClientsFilter, ClientsPage, ClientsQuery, Place, QueueReport, RegistrationReport, RoadReport,
-    SessionReport,
+    ClientAction, ClientChange, ClientChanged, ClientOrder, ClientReport, ClientsFilter, ClientsPage, ClientsQuery,
+    Place, QueueReport, RegistrationReport, RoadReport, SessionReport,
 };
 pub use history::Recorder;
 pub use letters::{
-    ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersPage, LettersQuestion,
+    ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersBell, LettersPage, LettersQuestion,
 };
 pub use line::{Line, Shards};
 pub use publication::{Batch, Caller, Outcome, Properties, Publication, Turn};
 pub use report::{DrainsReport, Histogram, InterfaceReport, LanesReport, LogReport, Request, ShardReport};
 pub use server::{BuildInfo, Control, Handle, Listeners, Note, Phase, Settings, Status};
 pub use tokens::{Holder, Right, Tokens, TokensError};
+pub use topics::{
+    RetainedPage, RetainedQuery, RetainedReport, SubscriptionReport, SubscriptionsFilter, SubscriptionsPage,
+    SubscriptionsQuery,
+};
 pub use watching::{Watch, Watched, WatchedLine};

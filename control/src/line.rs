@@ -6,6 +6,7 @@ use std::sync::Arc;
 use postroad_base::{Placement, ShardId};
 use tokio::sync::Semaphore;
 
+use crate::letters::LettersBell;
 use crate::report::Request;
 
 /// All shards, and where names live.
@@ -15,6 +16,8 @@ pub struct Shards {
     pub lines: Vec<Line>,
     /// Where names live; `None`: there are no shards.
     pub placement: Option<Placement>,
+    /// Rung by them when there are new dead letters.
+    pub letters: LettersBell,
 }
 
 impl Shards {

@@ -13,8 +13,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::metrics::ListenerFigures;
-use crate::server::wait_for_stop;
+use crate::server::{Settings, wait_for_stop};
 use crate::shared::{Peer, Server};
+use crate::unread::Unread;
 
 /// What is counted of one protocol.
 #[derive(Debug, Default)]
@@ -23,12 +24,14 @@ pub(crate) struct Figures {
     open: watch::Sender<usize>,
     requests: AtomicU64,
     refused: AtomicU64,
+    cut_off: AtomicU64,
 }
 
 impl Figures {
     pub fn read(&self) -> ListenerFigures {
-        let [requests, refused] = [&self.requests, &self.refused].map(|figure| figure.load(Ordering::Relaxed));
-        ListenerFigures { requests, refused }
+        let figures = [&self.requests, &self.refused, &self.cut_off];
+        let [requests, refused, cut_off] = figures.map(|figure| figure.load(Ordering::Relaxed));
+        ListenerFigures { requests, refused, cut_off }
     }
 
     /// Resolves when no connection is open.
@@ -101,25 +104,56 @@ impl<P: Protocol> Drop for Open<P> {
     }
 }
 
-/// Serves a connection until it ends, is as old as it may become, or the server stops: then it takes no more requests, and the
-/// answers that it owes may still come. `before_the_end` is called at that moment.
-pub(crate) async fn serve_to_its_end<C>(connection: C, server: &Server, before_the_end: impl FnOnce())
+/// How a connection was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// By its peer, or since what it said can't be.
+    ByPeer,
+    /// By us, after what was owed.
+    ByUs,
+    /// Its peer took nothing of its answers for too long.
+    CutOff,
+}
+
+/// Serves a connection until it ends, is as old as it may become, its peer takes nothing of what it has asked for, or the server
+/// stops: then it takes no more requests, and the answers that it owes may still come. `before_the_end` is called at that
+/// moment.
+pub(crate) async fn serve_to_its_end<P: Protocol, C>(
+    connection: C,
+    server: &Server,
+    unread: &Unread,
+    before_the_end: impl FnOnce(),
+) -> Ended
 where
     C: GracefulConnection<Error = hyper::Error>,
 {
+    let Settings { connection_age_max, request_timeout, publish_timeout, .. } = server.settings;
     let mut connection = std::pin::pin!(connection);
-    let ends = std::pin::pin!(timeout(server.settings.connection_age_max, wait_for_stop(server.stopped.clone())));
-    let mut ended = match select(connection.as_mut(), ends).await {
-        Either::Left((ended, _)) => Some(ended),
-        Either::Right(_) => None,
-    };
-    if ended.is_none() {
-        tracing::debug!("a connection of the control plane is asked to end");
-        before_the_end();
-        connection.as_mut().graceful_shutdown();
-        ended = timeout(server.settings.publish_timeout, connection).await.ok();
+    let ends = std::pin::pin!(timeout(connection_age_max, wait_for_stop(server.stopped.clone())));
+    let is_unread = std::pin::pin!(unread.for_too_long(request_timeout));
+    match select(connection.as_mut(), select(ends, is_unread)).await {
+        Either::Left((ended, _)) => {
+            note_end(ended);
+            return Ended::ByPeer;
+        }
+        Either::Right((Either::Left(_), _)) => {}
+        Either::Right((Either::Right(_), _)) => {
+            P::figures(server).cut_off.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(protocol = P::NAME, "a peer does not read its answers: it is cut off");
+            return Ended::CutOff;
+        }
     }
-    if let Some(Err(error)) = ended {
+    tracing::debug!("a connection of the control plane is asked to end");
+    before_the_end();
+    connection.as_mut().graceful_shutdown();
+    if let Ok(ended) = timeout(publish_timeout, connection).await {
+        note_end(ended);
+    }
+    Ended::ByUs
+}
+
+fn note_end(ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
         tracing::debug!(%error, "a connection of the control plane ended");
     }
 }

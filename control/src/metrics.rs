@@ -41,6 +41,8 @@ pub struct ListenerFigures {
     pub requests: u64,
     /// Connections closed at once because too many were open.
     pub refused: u64,
+    /// Connections closed because their peers did not read what they had asked for.
+    pub cut_off: u64,
 }
 
 /// Writes the whole answer.
@@ -153,12 +155,20 @@ fn server(out: &mut Page, snapshot: &Snapshot<'_>) {
     out.single(gauge("postroad_uptime_seconds", "Time since the start."), snapshot.uptime_seconds);
     out.single(gauge("postroad_shards", "Shards of the server."), snapshot.shards_asked);
     out.single(gauge("postroad_shards_answering", "Shards that answered this scrape."), snapshot.shards.len());
-    let ListenerFigures { requests, refused } = snapshot.http;
+    let ListenerFigures { requests, refused, cut_off } = snapshot.http;
     out.single(counter("postroad_http_requests_total", "HTTP requests that the control plane answered."), requests);
     out.single(counter("postroad_http_connections_refused_total", "HTTP connections above the limit."), refused);
-    let ListenerFigures { requests, refused } = snapshot.grpc;
+    out.single(
+        counter("postroad_http_connections_cut_off_total", "HTTP connections whose peer did not read."),
+        cut_off,
+    );
+    let ListenerFigures { requests, refused, cut_off } = snapshot.grpc;
     out.single(counter("postroad_grpc_requests_total", "Calls by gRPC, each stream being one."), requests);
     out.single(counter("postroad_grpc_connections_refused_total", "gRPC connections above the limit."), refused);
+    out.single(
+        counter("postroad_grpc_connections_cut_off_total", "gRPC connections whose peer did not read."),
+        cut_off,
+    );
     let unanswered =
         counter("postroad_shard_requests_unanswered_total", "Questions that a shard did not answer in time.");
     out.single(unanswered, snapshot.unanswered);
@@ -283,6 +293,10 @@ fn deliveries(out: &mut Page, shards: &[ShardReport]) {
     }
 }
 
+/// The lanes by which what waits is to leave, and how its clients stand.
+const LANE_STATES: [(&str, &str); 4] =
+    [("realtime", "queued"), ("drain", "offline"), ("drain", "awaiting"), ("drain", "draining")];
+
 fn lanes(out: &mut Page, shards: &[ShardReport]) {
     let help = "Deliveries of QoS 1 and 2 put in flight, by lane; drain: what had waited when its client came back; retry: what is sent again on a connection that lives, releases of QoS 2 too.";
     let metric = counter("postroad_lane_deliveries_total", help);
@@ -298,10 +312,8 @@ fn lanes(out: &mut Page, shards: &[ShardReport]) {
     out.family(metric);
     for shard in shards {
         let LanesReport { queued, offline, awaiting, draining, overdue, .. } = shard.lanes;
-        let drain = [("offline", offline), ("awaiting", awaiting), ("draining", draining)];
-        let drain = drain.map(|(state, count)| ("drain", state, count));
-        let others = [("realtime", "queued", queued), ("retry", "overdue", overdue)];
-        for (lane, state, count) in others.into_iter().chain(drain) {
+        let standing = LANE_STATES.into_iter().zip([queued, offline, awaiting, draining]);
+        for ((lane, state), count) in standing.chain([(("retry", "overdue"), overdue)]) {
             let labels = [("shard", &*shard.shard.0.to_string()), ("lane", lane), ("state", state)];
             out.sample(metric.name, &labels, count);
         }
@@ -312,6 +324,16 @@ fn lanes(out: &mut Page, shards: &[ShardReport]) {
     for shard in shards {
         for (cause, count) in [("live", shard.lanes.resent_live), ("reconnect", shard.lanes.resent_reconnect)] {
             out.sample(metric.name, &[("shard", &shard.shard.0.to_string()), ("cause", cause)], count);
+        }
+    }
+    let help =
+        "Time since the oldest of these was published; of what was stored before the start, at least that since then.";
+    let metric = gauge("postroad_lane_oldest_seconds", help);
+    out.family(metric);
+    for shard in shards {
+        for ((lane, state), oldest) in LANE_STATES.into_iter().zip(shard.lanes.oldest_ms) {
+            let labels = [("shard", &*shard.shard.0.to_string()), ("lane", lane), ("state", state)];
+            out.sample(metric.name, &labels, seconds(oldest * 1_000));
         }
     }
     let metric = gauge("postroad_drain_sessions", "Clients that came back and have not been sent all that had waited.");
@@ -414,7 +436,7 @@ mod tests {
         let mut shard = ShardReport::new(ShardId(1));
         shard.cpu_micros = 2_500_000;
         shard.counted.push(("expired", 7));
-        (shard.lanes.drained, shard.lanes.awaiting) = (5, 4);
+        (shard.lanes.drained, shard.lanes.awaiting, shard.lanes.oldest_ms) = (5, 4, [0, 0, 1_500, 0]);
         (shard.lanes.retried, shard.lanes.overdue, shard.lanes.resent_live, shard.lanes.resent_reconnect) =
             (9, 2, 8, 7);
         shard.drains.awaiting = 3;
@@ -437,6 +459,8 @@ mod tests {
             "postroad_lane_messages{shard=\"1\",lane=\"retry\",state=\"overdue\"} 2",
             "postroad_resends_total{shard=\"1\",cause=\"live\"} 8",
             "postroad_resends_total{shard=\"1\",cause=\"reconnect\"} 7",
+            "postroad_lane_oldest_seconds{shard=\"1\",lane=\"drain\",state=\"awaiting\"} 1.5",
+            "postroad_lane_oldest_seconds{shard=\"1\",lane=\"realtime\",state=\"queued\"} 0",
             "postroad_drain_sessions{shard=\"1\",state=\"awaiting\"} 3",
             "postroad_trace_steps_total{outcome=\"dropped\"} 2",
             "postroad_trace_bytes 600",

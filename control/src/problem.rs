@@ -34,8 +34,12 @@ pub(crate) enum Kind {
     Gone,
     /// A dead letter's client is nobody any more.
     NoClient,
-    /// No dead letters can be kept.
+    /// What is asked for can't be kept: there is no room on the disk, or none for its kind.
     NoStorage,
+    /// The configuration can't be used; the text says why, and nothing is changed.
+    ReloadRefused,
+    /// `auth.file` says otherwise of a client.
+    NamedByFile,
     /// The connection is as old as it may become.
     ConnectionAge,
     /// The broker refused the message.
@@ -83,6 +87,8 @@ impl Problem {
             Kind::UnknownClient => "unknown_client",
             Kind::Gone => "gone",
             Kind::NoClient => "no_client",
+            Kind::ReloadRefused => "reload_refused",
+            Kind::NamedByFile => "named_by_file",
             Kind::NoStorage => ReasonCode::QuotaExceeded.name(),
             Kind::ConnectionAge => "connection_age",
             Kind::Refused(reason) => reason.name(),

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use postroad_base::{DeliveryTimes, ShardId};
 
-use crate::clients::{ClientReport, ClientsQuery};
+use crate::clients::{ClientAction, ClientOrder, ClientReport, ClientsQuery};
 use crate::letters::{LetterImport, LetterOrder, LettersQuestion};
 use crate::publication::Batch;
+use crate::topics::{RetainedQuery, SubscriptionsQuery};
 use crate::watching::Watch;
 
 /// What a shard can be asked. Closed: a new need is a new variant.
@@ -31,10 +32,16 @@ pub enum Request {
     ImportLetter(Box<LetterImport>),
     /// Tell what happens, line by line, for as long as somebody listens.
     Watch(Box<Watch>),
+    /// Find subscriptions.
+    Subscriptions(Box<SubscriptionsQuery>),
+    /// Find retained messages.
+    Retained(Box<RetainedQuery>),
     /// Find clients.
     Clients(Box<ClientsQuery>),
-    /// Tell of one client, after its connection has ended if that is wanted; `None`: nothing is known of it.
-    Client { client: ByteString, cut_off: bool, answer: flume::Sender<Option<ClientReport>> },
+    /// Tell of one client, after something was done to it; `None`: nothing is known of it.
+    Client { client: ByteString, action: ClientAction, answer: flume::Sender<Option<ClientReport>> },
+    /// Change what is known of one.
+    ChangeClient(Box<ClientOrder>),
 }
 
 /// The figures of one shard. Counters count from the start of the process and never go down.
@@ -166,6 +173,8 @@ pub struct LanesReport {
     pub resent_live: u64,
     /// Deliveries that were sent again after a reconnect, or after a crash.
     pub resent_reconnect: u64,
+    /// For how long the oldest of those four has waited since it was published, in milliseconds, in that order; 0 if none does.
+    pub oldest_ms: [u64; 4],
 }
 
 /// Clients that came back and have not been sent all that had waited.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{Semaphore, watch};
 
+use crate::admin::{Obey, Order};
 use crate::api::Api;
 use crate::grpc::Grpc;
 use crate::history::{History, HistoryOptions, Recorder, Recording, history};
@@ -172,6 +173,7 @@ pub struct Handle {
     status: watch::Sender<Status>,
     shards: watch::Sender<Arc<Shards>>,
     tokens: watch::Sender<Option<Arc<Tokens>>>,
+    orders: watch::Sender<Option<Obey>>,
 }
 
 impl Handle {
@@ -183,6 +185,11 @@ impl Handle {
     /// From now on the API is for who shows one of these; without any it is for callers on this machine.
     pub fn use_tokens(&self, tokens: Option<Tokens>) {
         self.tokens.send_replace(tokens.map(Arc::new));
+    }
+
+    /// From now on orders go there; it must not wait, and tells whether it had room.
+    pub fn obey(&self, orders: impl Fn(Order) -> bool + Send + Sync + 'static) {
+        self.orders.send_replace(Some(Obey(Arc::new(orders))));
     }
 
     /// Enters a phase. A poisoned server stays poisoned, whatever comes after.
@@ -231,6 +238,7 @@ impl Control {
         let (status, status_seen) = watch::channel(Status::default());
         let (shards, shards_seen) = watch::channel(Arc::default());
         let (tokens, tokens_seen) = watch::channel(None);
+        let (orders, orders_seen) = watch::channel(None);
         let (stop, stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let api = Api::new(shards_seen.clone(), status_seen.clone(), &settings);
@@ -240,6 +248,7 @@ impl Control {
             status: status_seen,
             shards: shards_seen.clone(),
             tokens: tokens_seen,
+            orders: orders_seen,
             api,
             build,
             settings,
@@ -267,7 +276,7 @@ impl Control {
                 let _some_stay = tokio::time::timeout(STOP_PATIENCE, all_closed).await;
             });
         })?;
-        let (handle, recording) = (Handle { status, shards, tokens }, Some(recording));
+        let (handle, recording) = (Handle { status, shards, tokens, orders }, Some(recording));
         Ok(Self { handle, addresses, stop, thread, settings, recorder, recording, history, history_thread: None })
     }
 

@@ -1,17 +1,22 @@
 //! What all requests share, whatever protocol they come by.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
+use futures_util::future::{Either, select};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep_until};
 
+use crate::admin::Obey;
 use crate::api::Api;
 use crate::history::History;
 use crate::line::Shards;
 use crate::listener::Figures;
-use crate::server::{BuildInfo, Settings, Status};
+use crate::problem::{Kind, Problem};
+use crate::server::{BuildInfo, Phase, Settings, Status};
 use crate::tokens::Tokens;
 
 /// See the module head.
@@ -23,7 +28,9 @@ pub(crate) struct Server {
     pub api: Api,
     pub build: BuildInfo,
     pub settings: Settings,
-    pub started: Instant,
+    pub started: std::time::Instant,
+    /// Who takes orders; `None`: not yet.
+    pub orders: watch::Receiver<Option<Obey>>,
     /// What the listeners of each protocol count.
     pub http: Figures,
     pub grpc: Figures,
@@ -43,10 +50,47 @@ pub(crate) struct Server {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub SocketAddr);
 
+/// Whether a request's connection takes no more.
+#[derive(Clone, Debug)]
+pub(crate) struct Closing(pub watch::Receiver<bool>);
+
 impl Server {
+    /// Resolves when a stream is to end although its caller has not ended it: the server stops, its connection closes, or its
+    /// time is over.
+    pub async fn end_of_stream(&self, closing: Closing, deadline: Option<Instant>) -> Problem {
+        let mut status = self.status.clone();
+        let stops = pin!(status.wait_for(|status| status.phase != Phase::Serving));
+        match select(stops, pin!(self.end_of_connection(closing, deadline))).await {
+            Either::Left(_) => not_serving(),
+            Either::Right((problem, _)) => problem,
+        }
+    }
+
+    /// The same for a stream that also tells of a server that does not serve: its connection closes, or its time is over.
+    pub async fn end_of_connection(&self, Closing(mut closing): Closing, deadline: Option<Instant>) -> Problem {
+        let closes = pin!(closing.wait_for(|closing| *closing));
+        let passes = pin!(async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        });
+        match select(closes, passes).await {
+            Either::Left(_) if *self.stopped.borrow() => not_serving(),
+            Either::Left(_) => {
+                Problem::new(Kind::ConnectionAge, "the connection is as old as it may be: begin another stream")
+            }
+            Either::Right(_) => Problem::new(Kind::Timeout, "the deadline of the stream has passed"),
+        }
+    }
+
     pub fn count_unanswered(&self, questions: usize) {
         self.unanswered.fetch_add(questions as u64, Ordering::Relaxed);
     }
+}
+
+fn not_serving() -> Problem {
+    Problem::new(Kind::NotServing, "the server is starting or stopping")
 }
 
 impl Status {

@@ -58,11 +58,13 @@ pub enum Right {
     DeadLetters,
     /// To see what becomes of all messages, and what happens to all clients.
     Trace,
+    /// To have the configuration read anew, and to stop the server.
+    Admin,
 }
 
 impl Right {
     /// Every one.
-    pub const ALL: [Self; 4] = [Self::Publish, Self::Clients, Self::DeadLetters, Self::Trace];
+    pub const ALL: [Self; 5] = [Self::Publish, Self::Clients, Self::DeadLetters, Self::Trace, Self::Admin];
 
     /// Its word in the file.
     pub fn name(self) -> &'static str {
@@ -71,6 +73,7 @@ impl Right {
             Self::Clients => "clients",
             Self::DeadLetters => "dead_letters",
             Self::Trace => "trace",
+            Self::Admin => "admin",
         }
     }
 }
@@ -153,7 +156,7 @@ fn rights(words: Option<&[String]>) -> Option<Vec<Right>> {
     words.map_or(Some(vec![Right::Publish]), |words| words.iter().map(right).collect())
 }
 
-const RIGHTS: &str = "rights are publish, clients, dead_letters and trace";
+const RIGHTS: &str = "rights are publish, clients, dead_letters, trace and admin";
 const NO_NAME: &str =
     "a name must be 1 to 1,024 bytes without '/', '+', '#' and control characters, and not begin with '$'";
 
@@ -199,7 +202,7 @@ mod tests {
             (entry("a", &signs), "hash must be sha256:"),
             (entry("a", "plain"), "hash must be sha256:"),
             (entry("a", ABC) + &entry("b", ABC), "token \"b\": its hash is there twice"),
-            (entry("a", ABC) + "rights = [\"all\"]\n", "rights are publish, clients, dead_letters and trace"),
+            (entry("a", ABC) + "rights = [\"all\"]\n", "rights are publish, clients, dead_letters, trace and admin"),
             (entry("a", ABC) + "group = [\"x\"]\n", "unknown field `group`"),
             (entry("a", ABC) + "groups = [\"$api\"]\n", "a name must be"),
         ];

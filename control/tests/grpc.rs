@@ -9,23 +9,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join;
 use futures_util::stream::{self, Stream, StreamExt};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use postroad_base::{
     MessageId, Moved, Placement, Published, Qos, ReasonCode, ReceiptLevel, ShardId, Step, TopicName, WallMillis,
 };
-use postroad_control::{Batch, BuildInfo, Control, Line, Listeners, Outcome, Phase, Request, Settings, Shards};
+use postroad_control::{
+    Batch, BuildInfo, ClientReport, ClientsPage, Control, Line, Listeners, Outcome, Phase, Request, Settings, Shards,
+};
 use postroad_proto::v1;
 use postroad_proto::v1::admin_client::AdminClient;
+use postroad_proto::v1::clients_client::ClientsClient;
 use postroad_proto::v1::messages_client::MessagesClient;
 use postroad_proto::v1::receipts_client::ReceiptsClient;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_types::StatusExt;
 
 /// Longest wait for what ought to happen at once.
@@ -52,7 +58,11 @@ impl Stage {
         let address = control.addresses()[0];
         let (queue, asked) = flume::bounded(places);
         let placement = Some(Placement::new(16, 1, [7; 16]));
-        control.handle().attach(Shards { lines: vec![Line::new(queue.clone(), || ())], placement });
+        control.handle().attach(Shards {
+            lines: vec![Line::new(queue.clone(), || ())],
+            placement,
+            ..Shards::default()
+        });
         control.handle().enter(Phase::Serving);
         Self { control, address, queue, asked }
     }
@@ -93,9 +103,25 @@ fn run(test: impl Future<Output = ()>) {
 #[derive(Clone)]
 struct Connection(SendRequest<Body>);
 
+async fn socket(address: SocketAddr) -> tokio::net::TcpStream {
+    let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
+    stream.set_nodelay(true).expect("a socket option"); // else each round trip waits for a delayed acknowledgement
+    stream
+}
+
 impl Connection {
+    /// One that takes no more than so many bytes of an answer before they are read.
+    async fn with_window(address: SocketAddr, bytes: u32) -> Self {
+        let stream = socket(address).await;
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(bytes);
+        let (sender, driver) = builder.handshake(TokioIo::new(stream)).await.expect("it speaks HTTP/2");
+        tokio::spawn(driver);
+        Self(sender)
+    }
+
     async fn open(address: SocketAddr) -> Self {
-        let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
+        let stream = socket(address).await;
         let (sender, driver) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("it speaks HTTP/2");
         tokio::spawn(driver);
         Self(sender)
@@ -323,7 +349,7 @@ fn crowd(count: u64, taken: &Arc<AtomicUsize>) -> impl Stream<Item = v1::Publish
 fn a_stream_whose_answers_are_not_read_is_not_read() {
     const COUNT: u64 = 400;
     run(async {
-        let stage = Stage::new(Settings::default());
+        let stage = Stage::new(Settings { request_timeout: PATIENCE * 4, ..Settings::default() });
         stage.publish_all();
         let mut publisher = publisher(&stage).await;
         let taken = Arc::new(AtomicUsize::new(0));
@@ -555,4 +581,228 @@ fn receipts_are_followed() {
         stage.control.handle().enter(Phase::Draining);
         assert_reason(&soon(stream.message()).await.expect_err("the server stops"), Code::Unavailable, "busy");
     });
+}
+/// Answers each look for clients with one whose name is so long; counts the looks.
+fn answer_clients(stage: &Stage, bytes: usize) -> Arc<AtomicUsize> {
+    let (asked, looks) = (stage.asked.clone(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&looks);
+    std::thread::spawn(move || {
+        for request in asked.iter() {
+            let Request::Clients(query) = request else { continue };
+            counted.fetch_add(1, Ordering::SeqCst);
+            let client = ClientReport {
+                client: "c".repeat(bytes),
+                user: None,
+                groups: Vec::new(),
+                connected: false,
+                address: None,
+                backlog: 0,
+                session: None,
+                registration: None,
+            };
+            let _nobody_waits = query.answer.try_send(ClientsPage { clients: vec![client], next: None });
+        }
+    });
+    looks
+}
+
+/// Asks for all clients, and reads no more of the answer than its head.
+async fn list_unread(deaf: &Connection) -> Incoming {
+    let call = hyper::Request::post("http://localhost/postroad.v1.Clients/List")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Body::new(http_body_util::Full::new(Bytes::from_static(&[0; 5]))))
+        .expect("a request");
+    soon(deaf.clone().0.send_request(call)).await.expect("it is answered").into_body()
+}
+
+/// An answer that nobody read was held in memory after its call had given its place to the next one: the more calls, the more
+/// of them.
+#[test]
+fn an_answer_that_is_not_read_keeps_its_place() {
+    run(async {
+        let settings = Settings { connections_max: 2, request_timeout: PATIENCE * 4, ..Settings::default() };
+        let stage = Stage::new(settings);
+        let asked = answer_clients(&stage, 3 << 20);
+        let origin = || hyper::Uri::from_static("http://localhost");
+        let deaf = Connection::with_window(stage.address, 1 << 10).await;
+        let unread = [list_unread(&deaf).await, list_unread(&deaf).await];
+        let other = Connection::open(stage.address).await;
+        let mut admin = AdminClient::with_origin(other.clone(), origin());
+        let mut clients = ClientsClient::with_origin(other, origin()).max_decoding_message_size(8 << 20);
+        let third = tokio::spawn(async move { clients.list(v1::ListClientsRequest::default()).await });
+        for _ in 0..50 {
+            admin.get_status(v1::GetStatusRequest {}).await.expect("what needs no place is served");
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 2, "there are two places");
+        for body in unread {
+            let bytes = soon(body.collect()).await.expect("it is whole").to_bytes();
+            assert!(bytes.len() > 3 << 20);
+        }
+        let read = soon(third).await.expect("no panic").expect("there is a place now").into_inner();
+        assert_eq!(read.clients[0].client.len(), 3 << 20);
+        stage.control.stop();
+    });
+}
+
+/// Whoever reads nothing of what it has asked for is cut off; until then its connection is as good as any.
+#[test]
+fn who_does_not_read_its_answer_is_cut_off() {
+    run(async {
+        let stage = Stage::new(Settings { request_timeout: Duration::from_secs(1), ..Settings::default() });
+        answer_clients(&stage, 3 << 20);
+        let deaf = Connection::with_window(stage.address, 1 << 10).await;
+        let unread = list_unread(&deaf).await;
+        let idle = Connection::open(stage.address).await;
+        soon(async {
+            while !deaf.0.is_closed() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+        assert!(soon(unread.collect()).await.is_err(), "it was cut off in the middle");
+        assert!(!idle.0.is_closed(), "who is owed nothing is not");
+        stage.control.stop();
+    });
+}
+
+/// The reader of a stream that was reset stood in line for a turn until `publish_timeout`, and took it from those who wait.
+#[test]
+fn a_stream_that_is_reset_takes_no_turn() {
+    run(async {
+        let stage = Stage::new(Settings { publish_timeout: PATIENCE * 4, ..Settings::default() });
+        let publisher = publisher(&stage).await;
+        let call = |topic: &'static str| {
+            let mut publisher = publisher.clone();
+            tokio::spawn(async move { publisher.publish(v1::PublishRequest { message: Some(message(topic)) }).await })
+        };
+        let calls: Vec<_> = (0..8).map(|_| call("first")).collect();
+        let mut held = Vec::new();
+        for _ in 0..calls.len() {
+            held.push(stage.batch().await);
+        }
+        let mut streaming = publisher.clone();
+        let (send, sent) = flume::bounded(1);
+        let answers = streaming.publish_stream(sent.into_stream()).await.expect("it is taken");
+        send.send(part(1, 1)).expect("it is read");
+        let mut admin = AdminClient::with_origin(
+            Connection::open(stage.address).await,
+            hyper::Uri::from_static("http://localhost"),
+        );
+        for _ in 0..50 {
+            admin.get_status(v1::GetStatusRequest {}).await.expect("served");
+        }
+        drop((answers, send)); // with both halves gone the stream is reset
+        for _ in 0..50 {
+            admin.get_status(v1::GetStatusRequest {}).await.expect("served");
+        }
+        let later = call("later");
+        answer(held.pop().expect("eight"));
+        let next = stage.batch().await;
+        assert_eq!(next.messages[0].topic.as_str(), "later", "the turn of a stream that nobody hears");
+        answer(next);
+        assert!(later.await.expect("no panic").is_ok());
+        held.into_iter().for_each(answer);
+        stage.control.stop();
+    });
+}
+
+/// A stream whose answers nobody reads has an end like any other: it is told when it is read again.
+#[test]
+fn a_stream_that_is_not_read_hears_its_end() {
+    run(async {
+        let settings = Settings { connection_age_max: Duration::from_secs(1), ..Settings::default() };
+        let stage = Stage::new(Settings { request_timeout: PATIENCE * 4, publish_timeout: PATIENCE * 4, ..settings });
+        stage.publish_all();
+        let connection = Connection::open(stage.address).await;
+        let origin = || hyper::Uri::from_static("http://localhost");
+        let mut publisher = MessagesClient::with_origin(connection.clone(), origin());
+        let mut admin = AdminClient::with_origin(connection, origin());
+        let taken = Arc::new(AtomicUsize::new(0));
+        let answers = publisher.publish_stream(crowd(100_000, &taken)).await.expect("it is taken");
+        soon(async { while admin.get_status(v1::GetStatusRequest {}).await.is_ok() {} }).await;
+        let mut answers = answers.into_inner();
+        let end = loop {
+            match soon(answers.message()).await {
+                Ok(answer) => assert!(answer.is_some(), "the stream has no end of its own"),
+                Err(end) => break end,
+            }
+        };
+        assert_reason(&end, Code::Unavailable, "connection_age");
+        stage.control.stop();
+    });
+}
+
+/// Streams of the standard services ended without a status when their connection did: their callers saw a broken connection.
+#[test]
+fn streams_of_the_standard_services_end_with_a_status() {
+    run(async {
+        let stage = Stage::new(Settings { connection_age_max: Duration::from_secs(1), ..Settings::default() });
+        let origin = hyper::Uri::from_static("http://localhost");
+        let connection = Connection::open(stage.address).await;
+        let mut health = HealthClient::with_origin(connection.clone(), origin.clone());
+        let asked = || HealthCheckRequest { service: String::new() };
+        let mut watch = health.watch(asked()).await.expect("known").into_inner();
+        let mut reflection = ServerReflectionClient::with_origin(connection, origin.clone());
+        let mut reflected =
+            reflection.server_reflection_info(stream::pending()).await.expect("it is taken").into_inner();
+        let end = loop {
+            match soon(watch.message()).await {
+                Ok(status) => assert!(status.is_some(), "it has no end of its own"),
+                Err(end) => break end,
+            }
+        };
+        assert_reason(&end, Code::Unavailable, "connection_age");
+        let end = soon(reflected.message()).await.expect_err("it ends, too");
+        assert_reason(&end, Code::Unavailable, "connection_age");
+        let mut health = HealthClient::with_origin(Connection::open(stage.address).await, origin);
+        let mut request = tonic::Request::new(asked());
+        request.set_timeout(Duration::from_millis(200));
+        let mut watch = health.watch(request).await.expect("known").into_inner();
+        soon(watch.message()).await.expect("no error").expect("a status");
+        assert_reason(&soon(watch.message()).await.expect_err("its time is over"), Code::DeadlineExceeded, "timeout");
+        stage.control.stop();
+    });
+}
+
+#[test]
+fn what_is_refused_of_a_stream_has_a_reason() {
+    run(async {
+        let stage = Stage::new(Settings::default());
+        let mut publisher = publisher(&stage).await;
+        let mut request = tonic::Request::new(stream::pending());
+        request.metadata_mut().insert("grpc-encoding", "gzip".parse().expect("text"));
+        let said = publisher.publish_stream(request).await.expect_err("nothing is unfolded here");
+        assert_reason(&said, Code::Unimplemented, "not_found");
+        stage.control.stop();
+    });
+}
+
+/// Whoever broke its connection kept a place among the connections for `http.request_timeout`, until it had closed its side.
+#[test]
+fn a_broken_connection_gives_its_place_back_at_once() {
+    let stage = Stage::new(Settings { connections_max: 1, request_timeout: PATIENCE * 4, ..Settings::default() });
+    let mut broken = TcpStream::connect(stage.address).expect("it listens");
+    let settings: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", settings, &[0xFF; 64]].concat();
+    broken.write_all(&bytes).expect("it is taken");
+    run(async {
+        let origin = || hyper::Uri::from_static("http://localhost");
+        soon(async {
+            loop {
+                let Ok(stream) = tokio::net::TcpStream::connect(stage.address).await else { continue };
+                let Ok((sender, driver)) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await else {
+                    continue;
+                };
+                tokio::spawn(driver);
+                let mut admin = AdminClient::with_origin(Connection(sender), origin());
+                if admin.get_status(v1::GetStatusRequest {}).await.is_ok() {
+                    break;
+                }
+            }
+        })
+        .await;
+    });
+    drop(broken);
+    stage.control.stop();
 }

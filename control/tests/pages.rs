@@ -26,7 +26,7 @@ fn line(places: usize) -> (Line, flume::Receiver<Request>) {
 
 fn shards(lines: Vec<Line>) -> Shards {
     let placement = Placement::new(16, lines.len() as u16, [7; 16]);
-    Shards { lines, placement: Some(placement) }
+    Shards { lines, placement: Some(placement), ..Shards::default() }
 }
 
 fn post(address: SocketAddr, json: &str) -> String {

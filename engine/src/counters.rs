@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postroad_base::{Now, Outcome, ReasonCode, ShardId};
+use postroad_base::{Now, Outcome, ReasonCode, ShardId, WallMillis};
 use postroad_broker::api::Counted;
 use postroad_broker::{LaneDepths, Stats};
 use postroad_control::{DrainsReport, InterfaceReport, LanesReport, LogReport, ShardReport};
@@ -132,7 +132,14 @@ impl Counters {
     }
 
     /// What the control plane shows.
-    pub(crate) fn report(&self, shard: ShardId, stats: &Stats, log: LogReport) -> ShardReport {
+    /// `now`, and when the server was started.
+    pub(crate) fn report(
+        &self,
+        shard: ShardId,
+        stats: &Stats,
+        log: LogReport,
+        [now, started]: [WallMillis; 2],
+    ) -> ShardReport {
         ShardReport {
             cpu_micros: thread_cpu_micros(),
             stall_micros: self.stall_millis * 1000,
@@ -148,7 +155,7 @@ impl Counters {
             dead_letters_bytes: stats.letters_bytes as u64,
             queued_messages: (stats.queued_messages + stats.inflight) as u64,
             in_flight: stats.inflight as u64,
-            lanes: lanes_of(stats),
+            lanes: lanes_of(stats, now, started),
             drains: DrainsReport { awaiting: stats.drains_awaiting as u64, begun: stats.drains_begun as u64 },
             published: stats.received,
             delivered: stats.sent,
@@ -200,7 +207,8 @@ impl Interface {
     }
 }
 
-fn lanes_of(stats: &Stats) -> LanesReport {
+fn lanes_of(stats: &Stats, now: WallMillis, started: WallMillis) -> LanesReport {
+    let age = |oldest: Option<Option<WallMillis>>| oldest.map_or(0, |at| now.since(at.unwrap_or(started)));
     let LaneDepths { realtime, offline, awaiting, draining } = stats.lanes;
     LanesReport {
         realtime: stats.realtime,
@@ -213,6 +221,7 @@ fn lanes_of(stats: &Stats) -> LanesReport {
         overdue: stats.overdue as u64,
         resent_live: stats.resent_live,
         resent_reconnect: stats.resent_reconnect,
+        oldest_ms: stats.oldest.map(age),
     }
 }
 

@@ -10,7 +10,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Cores};
 use postroad_base::{MessageId, Placement, Sequence, SessionExpiry, ShardId, TopicFilter};
 use postroad_broker::access::Acl;
 use postroad_broker::{Broker, Push, QueuePolicy, Resend, RestartDelivery, RetryPolicy, UnknownClient};
-use postroad_control::{Line, Note, Recorder, Request, Shards};
+use postroad_control::{LettersBell, Line, Note, Recorder, Request, Shards};
 use postroad_session::mqtt::Limits;
 use postroad_storage::directory::{DataDirectory, DirectoryError, DirectoryOptions};
 use postroad_storage::young::{FileDirectory, RecoverError, Writer, WriterConfig, recover};
@@ -227,7 +227,8 @@ impl Handle {
 
     /// What the control plane asks its questions by.
     pub fn shards(&self) -> Shards {
-        Shards { lines: self.lines.clone(), placement: Some(self.common.placement.clone()) }
+        let (lines, placement) = (self.lines.clone(), Some(self.common.placement.clone()));
+        Shards { lines, placement, letters: self.common.letters.clone() }
     }
 }
 
@@ -530,6 +531,7 @@ fn make_common(
         clock: Clock::new(),
         notes,
         recorder,
+        letters: LettersBell::default(),
     })
 }
 

@@ -27,8 +27,14 @@ pub enum Command {
     Token(TokenArgs),
     /// Publish through the API: each message is answered with its id once it is stored.
     Publish(Box<PublishArgs>),
-    /// See clients and what waits for them, or end a connection, through the API.
+    /// See clients and what waits for them, register them, or end a connection, through the API.
     Client(ClientArgs),
+    /// See topics that have a retained message, through the API.
+    Topic(TopicArgs),
+    /// See who has subscribed to what, through the API.
+    Subscription(SubscriptionArgs),
+    /// Read a server's configuration anew, or stop it, through the API.
+    Admin(AdminArgs),
     /// See dead letters, and say what becomes of them, through the API.
     Dlq(DlqArgs),
     /// Show the life of a message, or watch packets, writes and steps of messages as they happen, through the API.
@@ -106,8 +112,13 @@ pub struct TokenArgs {
     /// Put the caller into this group. Can be given many times.
     #[arg(long, value_name = "GROUP", conflicts_with = "delete")]
     pub group: Vec<String>,
-    /// What the token is good for: publish (the default), clients, dead_letters, trace. Can be given many times.
-    #[arg(long, value_name = "RIGHT", conflicts_with = "delete", value_parser = ["publish", "clients", "dead_letters", "trace"])]
+    /// What the token is good for: publish (the default), clients, dead_letters, trace, admin. Can be given many times.
+    #[arg(
+        long,
+        value_name = "RIGHT",
+        conflicts_with = "delete",
+        value_parser = ["publish", "clients", "dead_letters", "trace", "admin"],
+    )]
     pub right: Vec<String>,
     /// Remove all tokens of this name.
     #[arg(long, requires = "file")]
@@ -171,6 +182,106 @@ pub enum ClientAction {
         api: ApiArgs,
         /// Its identifier.
         client: String,
+    },
+    /// Send a client now what had waited for it, whatever drain.rate, drain.jitter and restart.* say.
+    Drain {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Its identifier.
+        client: String,
+    },
+    /// Make a client addressable by pushes, whether it has ever come or not.
+    Register {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Its identifier.
+        client: String,
+        /// Whose it is: nobody else may connect as it. Without: whose it is already, or anybody's.
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+        /// A group that it is in; it is in no others. Can be given many times.
+        #[arg(long, value_name = "NAME")]
+        group: Vec<String>,
+    },
+    /// Forget a client: its connection, session and registration end, and what waited for it. It may come again.
+    Unregister {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Its identifier.
+        client: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct TopicArgs {
+    #[command(subcommand)]
+    pub action: TopicAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TopicAction {
+    /// List topics: bytes, time of publishing in milliseconds since 1970, topic.
+    List {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Only those that match. Without: all but those that begin with $.
+        #[arg(long, value_name = "FILTER")]
+        filter: Option<String>,
+        /// Stop after so many.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct SubscriptionArgs {
+    #[command(subcommand)]
+    pub action: SubscriptionAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SubscriptionAction {
+    /// List subscriptions: client, QoS, filter.
+    List {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Only those of this client.
+        #[arg(long, value_name = "NAME")]
+        client: Option<String>,
+        /// Only those with just this filter.
+        #[arg(long, value_name = "FILTER")]
+        filter: Option<String>,
+        /// Only those to which a message for this topic goes.
+        #[arg(long, value_name = "TOPIC")]
+        topic: Option<String>,
+        /// Stop after so many.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct AdminArgs {
+    #[command(subcommand)]
+    pub action: AdminAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AdminAction {
+    /// Show how the server is. Needs no token.
+    Status {
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Read the configuration, users, access rules and tokens anew, and tell what has changed, or why nothing has.
+    Reload {
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Stop the server gracefully. The command does not wait for its end.
+    Drain {
+        #[command(flatten)]
+        api: ApiArgs,
     },
 }
 
@@ -262,7 +373,11 @@ pub struct RequeueArgs {
 #[derive(Args, Debug)]
 pub struct LetterChoice {
     /// Names of letters, such as 0-3-1017.
-    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "LETTER")]
+    #[arg(
+        required_unless_present = "all",
+        conflicts_with_all = ["all", "client", "topic_filter", "reason", "since", "until", "parked", "unparked"],
+        value_name = "LETTER",
+    )]
     pub letter: Vec<String>,
     /// All that fit the options.
     #[arg(long)]
@@ -403,9 +518,37 @@ pub struct PublishArgs {
     /// A property that travels with the message. Can be given many times.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub property: Vec<(String, String)>,
+    #[command(flatten)]
+    pub wishes: WishArgs,
+}
+
+/// What is wished for messages beyond what MQTT has.
+#[derive(Args, Debug, Default)]
+pub struct WishArgs {
+    /// Which of the messages that wait for a receiver go first: high, normal or low.
+    #[arg(long, value_name = "PRIORITY", value_parser = ["high", "normal", "low"])]
+    pub priority: Option<String>,
+    /// Replace what has this key and has not been sent.
+    #[arg(long, value_name = "KEY")]
+    pub collapse_key: Option<String>,
+    /// Deliver it not before then, in milliseconds since 1970.
+    #[arg(long, value_name = "UNIX_MS", conflicts_with = "deliver_after")]
+    pub deliver_at: Option<u64>,
+    /// Deliver it not before so many seconds have passed.
+    #[arg(long, value_name = "SECONDS")]
+    pub deliver_after: Option<u64>,
+    /// A repeat under the same key is not published again. Of one message.
+    #[arg(long, value_name = "KEY", conflicts_with = "lines")]
+    pub idempotency_key: Option<String>,
     /// Ask for receipts of this level, and those it includes: stored, sent, acknowledged; or dead, for failures alone.
     #[arg(long, value_name = "LEVEL", value_parser = RECEIPT_LEVELS)]
     pub receipt: Option<String>,
+    /// Send it to a receiver so often at most, instead of retry.max_attempts.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub retry_attempts_max: Option<u32>,
+    /// Send it to a receiver for so many seconds at most, instead of retry.max_age; 0: without limit.
+    #[arg(long, value_name = "SECONDS")]
+    pub retry_age_max: Option<u64>,
 }
 
 #[derive(Args, Debug)]
@@ -524,6 +667,9 @@ pub struct PubArgs {
     /// A user property (MQTT 5). Can be given many times.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub user_property: Vec<(String, String)>,
+    /// They go as user properties (MQTT 5).
+    #[command(flatten)]
+    pub wishes: WishArgs,
 }
 
 #[derive(Args, Debug)]
@@ -611,5 +757,23 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    /// `dlq drop ID --client x` dropped the letter, whosever it was: a filter beside names says nothing.
+    #[test]
+    fn what_says_nothing_is_refused() {
+        let is_taken = |line: &str| super::Cli::command().try_get_matches_from(line.split(' ')).is_ok();
+        assert!(is_taken("postroad dlq drop 0-3-1 0-3-2") && is_taken("postroad dlq drop --all --client x"));
+        for filter in
+            ["--client x", "--topic-filter x", "--reason x", "--since 1", "--until 1", "--parked", "--unparked"]
+        {
+            for action in ["drop", "park", "unpark", "requeue -n"] {
+                assert!(!is_taken(&format!("postroad dlq {action} 0-3-1 {filter}")), "{action} {filter}");
+            }
+        }
+        assert!(is_taken("postroad publish t -m x --deliver-after 5 --idempotency-key k"));
+        assert!(!is_taken("postroad publish t -m x --deliver-after 5 --deliver-at 5"));
+        assert!(!is_taken("postroad publish t -l --idempotency-key k"), "one key for many messages");
+        assert!(!is_taken("postroad pub -t t -m x --priority urgent"));
     }
 }

@@ -17,6 +17,7 @@ mod payload;
 mod secrets;
 mod serve;
 mod token;
+mod wishes;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Token(args) => token::token(&args)?,
         Command::Publish(args) => return api::publish(&args),
         Command::Client(args) => api::client(&args.action)?,
+        Command::Topic(args) => api::topic(&args.action)?,
+        Command::Subscription(args) => api::subscription(&args.action)?,
+        Command::Admin(args) => api::admin(&args.action)?,
         Command::Dlq(args) => api::dlq(&args.action)?,
         Command::Trace(args) => api::trace(&args)?,
         Command::Receipts(args) => api::receipts(&args)?,

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use postroad_control::{BuildInfo, Control, Line, Listeners, Phase, Request, Tokens};
+use postroad_control::{BuildInfo, Control, Line, Listeners, Order, Phase, Reloaded, Request, Tokens};
 use postroad_engine::{Engine, EngineError, Handle, Running};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -43,6 +43,8 @@ const PORTS_FILE: &str = "ports.json";
 
 enum Event {
     Signal(i32),
+    /// What a caller of the API wants.
+    Order(Order),
     Ended(Result<(), EngineError>),
 }
 
@@ -68,6 +70,8 @@ pub fn serve(sources: &Sources) -> Result<ExitCode> {
     control.handle().attach(engine.shards());
     control.handle().replace_notes(engine.standing_notes());
     show_notes(&engine, &control)?;
+    let ordered = events.clone();
+    control.handle().obey(move |order| ordered.try_send(Event::Order(order)).is_ok());
     control.handle().enter(Phase::Serving);
     let notifier = Notifier::from_environment();
     notifier.ready("serving");
@@ -101,8 +105,15 @@ impl Server<'_> {
         loop {
             match self.next(events) {
                 Some(Event::Ended(outcome)) => return self.ended(outcome),
-                Some(Event::Signal(SIGHUP)) => self.reload(),
-                Some(Event::Signal(signal)) => self.drain(signal)?,
+                Some(Event::Signal(SIGHUP)) => drop(self.reload()),
+                Some(Event::Signal(_)) if self.drain_until.is_some() => {
+                    bail!("asked to stop a second time while draining");
+                }
+                Some(Event::Signal(signal)) => self.drain(signal_name(signal)),
+                Some(Event::Order(Order::Reload(answer))) => {
+                    let _gone = answer.try_send(self.reload());
+                }
+                Some(Event::Order(Order::Drain)) => self.drain("the API"),
                 None => {}
             }
             self.look_at_the_clock()?;
@@ -134,16 +145,15 @@ impl Server<'_> {
         Ok(())
     }
 
-    fn drain(&mut self, signal: i32) -> Result<()> {
+    fn drain(&mut self, by: &str) {
         if self.drain_until.is_some() {
-            bail!("asked to stop a second time while draining");
+            return;
         }
-        tracing::info!(signal = signal_name(signal), "draining");
+        tracing::info!(by, "draining");
         self.control.handle().enter(Phase::Draining);
         self.notifier.stopping();
         self.drain_until = Some(Instant::now() + self.settings.engine.drain_timeout + DRAIN_GRACE);
         self.engine.drain();
-        Ok(())
     }
 
     fn ended(&self, outcome: Result<(), EngineError>) -> Result<()> {
@@ -159,15 +169,16 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// The whole file applies or nothing.
-    fn reload(&mut self) {
-        match self.try_reload() {
-            Ok(()) => {}
-            Err(error) => tracing::error!("reload refused, nothing is changed: {error:#}"),
-        }
+    /// The whole file applies or nothing; then an error says why.
+    fn reload(&mut self) -> Result<Reloaded, String> {
+        self.try_reload().map_err(|error| {
+            let why = format!("reload refused, nothing is changed: {error:#}");
+            tracing::error!("{why}");
+            why
+        })
     }
 
-    fn try_reload(&mut self) -> Result<()> {
+    fn try_reload(&mut self) -> Result<Reloaded> {
         let plan = options::plan(&self.settings, options::load(self.sources)?)?;
         let tokens = tokens(&plan.settings)?;
         self.engine.reload(plan.settings.engine.clone())?;
@@ -183,7 +194,8 @@ impl Server<'_> {
         let (applied, waiting) = (plan.applied.len(), plan.waiting.len());
         tracing::info!(applied, waiting, "configuration, users and access rules are read anew");
         self.settings = plan.settings;
-        Ok(())
+        let waiting = plan.waiting.iter().map(ToString::to_string).collect();
+        Ok(Reloaded { applied: plan.applied, waiting })
     }
 
     fn stop(self) {

@@ -37,6 +37,7 @@ const fn field(number: u64, fields: &'static [Field]) -> Field {
 }
 
 const MESSAGE: &[Field] = &[field(10, &[])];
+const LETTER: &[Field] = &[field(13, &[])];
 
 impl Lists for v1::PublishRequest {
     const FIELDS: &'static [Field] = &[field(1, MESSAGE)];
@@ -50,6 +51,14 @@ impl Lists for v1::PublishStreamRequest {
     const FIELDS: &'static [Field] = &[field(2, MESSAGE)];
 }
 
+impl Lists for v1::RegisterClientRequest {
+    const FIELDS: &'static [Field] = &[field(3, &[])];
+}
+
+impl Lists for v1::ImportLetterRequest {
+    const FIELDS: &'static [Field] = &[field(1, LETTER)];
+}
+
 // Without lists, or what the server says.
 impl Lists for v1::PublishResponse {}
 impl Lists for v1::PublishManyResponse {}
@@ -60,7 +69,40 @@ impl Lists for v1::TopClientsRequest {}
 impl Lists for v1::TopClientsResponse {}
 impl Lists for v1::GetClientRequest {}
 impl Lists for v1::DisconnectClientRequest {}
+impl Lists for v1::DrainClientRequest {}
+impl Lists for v1::UnregisterClientRequest {}
+impl Lists for v1::UnregisterClientResponse {}
 impl Lists for v1::Client {}
+impl Lists for v1::ListLettersRequest {}
+impl Lists for v1::ListLettersResponse {}
+impl Lists for v1::GetLetterRequest {}
+impl Lists for v1::LeaseLettersRequest {}
+impl Lists for v1::LeaseLettersResponse {}
+impl Lists for v1::RequeueLetterRequest {}
+impl Lists for v1::RequeueLetterResponse {}
+impl Lists for v1::DropLetterRequest {}
+impl Lists for v1::DropLetterResponse {}
+impl Lists for v1::ParkLetterRequest {}
+impl Lists for v1::ParkLetterResponse {}
+impl Lists for v1::UnparkLetterRequest {}
+impl Lists for v1::UnparkLetterResponse {}
+impl Lists for v1::ReleaseLetterRequest {}
+impl Lists for v1::ReleaseLetterResponse {}
+impl Lists for v1::ExportLettersRequest {}
+impl Lists for v1::ImportLetterResponse {}
+impl Lists for v1::FollowLettersRequest {}
+impl Lists for v1::FollowLettersResponse {}
+impl Lists for v1::DeadLetter {}
+impl Lists for v1::ListSubscriptionsRequest {}
+impl Lists for v1::ListSubscriptionsResponse {}
+impl Lists for v1::ListRetainedRequest {}
+impl Lists for v1::ListRetainedResponse {}
+impl Lists for v1::GetMetricsRequest {}
+impl Lists for v1::Metrics {}
+impl Lists for v1::ReloadRequest {}
+impl Lists for v1::ReloadResponse {}
+impl Lists for v1::DrainRequest {}
+impl Lists for v1::DrainResponse {}
 impl Lists for v1::GetStatusRequest {}
 impl Lists for v1::Status {}
 impl Lists for v1::FollowReceiptsRequest {}

@@ -31,6 +31,11 @@ impl Cursor {
         Self { from: topic.to_owned() }
     }
 
+    /// The topic with which the walk goes on.
+    pub fn topic(&self) -> &str {
+        &self.from
+    }
+
     /// Whether nothing has been passed yet.
     pub fn is_start(&self) -> bool {
         self.from.is_empty()

@@ -59,6 +59,8 @@ pub(crate) struct Letters {
     /// Forgotten by it; a portion that is being read may still hold them.
     gone: Vec<LetterId>,
     sweep: Option<TimerKey>,
+    /// How many have come about since the start.
+    made: u64,
     /// What is to be told of them, and receipts, in turns to come: both may come about in the middle of routing another message.
     announcements: VecDeque<Arc<Message>>,
 }
@@ -120,6 +122,11 @@ impl Letters {
 }
 
 impl Broker {
+    /// How many letters have come about since the start: whoever follows them looks again when there are more.
+    pub fn letters_made(&self) -> u64 {
+        self.letters.made
+    }
+
     /// A delivery is over that its receiver has not got: it becomes a dead letter, if it is one to keep.
     pub(crate) fn end_undelivered(&mut self, index: SessionIndex, entry: &Entry, outcome: Outcome, reason_code: u8) {
         if !self.is_letter(entry, outcome) {
@@ -249,6 +256,7 @@ impl Broker {
         mut letter: Entry,
         ended: Option<(QueueId, Sequence, Outcome)>,
     ) -> (SessionIndex, LetterId) {
+        self.letters.made += 1;
         let letters = self.letters_queue();
         let to = self.sessions[letters as usize].id;
         // No publisher repeats it, and no other shard cares.

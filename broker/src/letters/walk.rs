@@ -14,7 +14,7 @@ use crate::session::SessionIndex;
 /// Letters that one look takes in its hand; the rest is for the next one.
 const LOOKS_MAX: usize = 1024;
 /// Bytes of letters that one look finds.
-const FOUND_BYTES_MAX: usize = 4 << 20;
+const FOUND_BYTES_MAX: usize = 1 << 20;
 /// Stored letters that are read at once to see whether the oldest are too old.
 const AGE_LOOKS: usize = 8;
 
@@ -42,6 +42,8 @@ pub(super) struct Trim {
 pub(super) struct Find {
     token: u64,
     query: LetterQuery,
+    /// The last letter of each queue when the look began.
+    ends: Vec<LetterId>,
     found: Vec<Letter>,
     bytes: usize,
     looks: usize,
@@ -78,8 +80,24 @@ pub(super) struct Portion<'a> {
 
 impl Broker {
     pub(crate) fn find_letters(&mut self, token: u64, query: LetterQuery) {
-        let find = Find { token, query, found: Vec::new(), bytes: 0, looks: 0, until: Sequence(0) };
+        let (ends, found, until) = (self.ends_of_letters(), Vec::new(), Sequence(0));
+        let find = Find { token, query, ends, found, bytes: 0, looks: 0, until };
+        if find.query.limit == 0 {
+            self.tell_found(find, None);
+            return;
+        }
         self.start_letters_job(Job::Find(find));
+    }
+
+    /// The last letter of each queue that holds any, or one behind it.
+    fn ends_of_letters(&self) -> Vec<LetterId> {
+        let end = |(&queue, &index): (&QueueId, &SessionIndex)| {
+            let letters = &self.sessions[index as usize].queue;
+            let stored = letters.backlog.as_ref().map(|backlog| backlog.until);
+            let last = letters.young.normal().back().map(|entry| entry.sequence).max(stored)?;
+            Some(LetterId { queue, sequence: last })
+        };
+        self.letters.queues.iter().filter_map(end).collect()
     }
 
     pub(super) fn start_letters_job(&mut self, job: Job) {
@@ -182,7 +200,8 @@ impl Broker {
         let Some((queue, index)) = self.letters_queue_from(after) else {
             return self.tell_found(find, None);
         };
-        let from = after.filter(|after| after.queue == queue).map_or(Sequence(0), |after| after.sequence);
+        let seen = find.query.seen.iter().copied().chain(after).filter(|seen| seen.queue == queue);
+        let from = seen.map(|seen| seen.sequence).max().unwrap_or(Sequence(0));
         if let Some(portion) = portion {
             for item in portion.entries {
                 let id = LetterId { queue, sequence: item.sequence };
@@ -247,8 +266,8 @@ impl Broker {
     /// Told once all that was found is safe: a crash gives the name of a letter that was not to another one, and whoever was
     /// told it would act on that.
     fn tell_found(&mut self, find: Find, next: Option<LetterId>) -> Progress {
-        let Find { token, found: letters, .. } = find;
-        self.after_commit(Waiter::Emit(Box::new(Effect::LettersFound { token, letters, next })));
+        let Find { token, found: letters, ends, .. } = find;
+        self.after_commit(Waiter::Emit(Box::new(Effect::LettersFound { token, letters, next, ends })));
         Progress::Done
     }
 

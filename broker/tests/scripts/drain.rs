@@ -444,3 +444,107 @@ fn a_stored_backlog_is_read_when_its_turn_has_come() {
         "connect 2 a expiry=600\nconnect 3 late expiry=600\nconnect 9 pub\npub 9 late/t more qos=1 tag=1\nretire\nat 1100\nat 1200\npub 9 a/t live qos=1 tag=1\nat 1300\nat 2000\nat 2100",
     ));
 }
+
+/// An operator kicks a drain: whatever jitter, scheduler and rate say, the client is sent what had waited, and is realtime.
+#[test]
+fn a_drain_is_kicked() {
+    let mut world = World::new(1, true, |config| {
+        (config.drained_per_second, config.drain_jitter_ms, config.restart_sessions_per_second) = (1, 60_000, 1);
+    });
+    with_backlog(&mut world, "a", 4);
+    with_backlog(&mut world, "b", 4);
+    expect![[r#"
+        drain-now a
+        connect 2 a expiry=600
+            2: connected present=true
+        drains
+            clients: 1 await, 0 drain; wait: LaneDepths { realtime: 0, offline: 4, awaiting: 4, draining: 0 }; left: 0 realtime, 0 drained
+        drain-now nobody
+        drain-now a
+            2: deliver a/t "1" qos=1 tag=1
+            2: deliver a/t "2" qos=1 tag=2
+            2: deliver a/t "3" qos=1 tag=3
+            2: deliver a/t "4" qos=1 tag=4
+        drain-now a
+        drains
+            clients: 0 await, 0 drain; wait: LaneDepths { realtime: 0, offline: 4, awaiting: 0, draining: 0 }; left: 4 realtime, 0 drained
+        due
+            due in 600000 ms
+    "#]].assert_eq(&world.run("drain-now a\nconnect 2 a expiry=600\ndrains\ndrain-now nobody\ndrain-now a\ndrain-now a\ndrains\ndue"));
+    expect![[r#"
+        crash
+        connect 9 pub clean
+            9: connected present=false
+        connect 2 a expiry=600
+            2: connected present=true
+        connect 3 b expiry=600
+            3: connected present=true
+        drain-now b
+            3: deliver b/t "1" qos=1 tag=1 dup
+            3: deliver b/t "2" qos=1 tag=2 dup
+            3: deliver b/t "3" qos=1 tag=3 dup
+            3: deliver b/t "4" qos=1 tag=4 dup
+        drains
+            clients: 1 await, 0 drain; wait: LaneDepths { realtime: 0, offline: 0, awaiting: 4, draining: 0 }; left: 4 realtime, 0 drained
+        disc 3 lost
+        drains
+            clients: 1 await, 0 drain; wait: LaneDepths { realtime: 0, offline: 0, awaiting: 4, draining: 0 }; left: 4 realtime, 0 drained
+    "#]].assert_eq(&world.run("crash\nconnect 9 pub clean\nconnect 2 a expiry=600\nconnect 3 b expiry=600\ndrain-now b\ndrains\ndisc 3 lost\ndrains"));
+}
+
+/// The age of the oldest that waits is known without reading what is stored; of what was stored before a start that it is so.
+#[test]
+fn the_oldest_that_waits_has_an_age() {
+    let mut world = World::new(1, true, |config| config.drain_jitter_ms = 60_000);
+    with_backlog(&mut world, "a", 2);
+    expect![[r#"
+        oldest
+            oldest: realtime none, offline 0 ms, awaiting none, draining none
+        at 3000
+        pub 9 a/t later qos=1 tag=7
+            9: published 7 success
+        oldest
+            oldest: realtime none, offline 2000 ms, awaiting none, draining none
+        retire
+            ingest: 3 pending, 0 settled
+        oldest
+            oldest: realtime none, offline 2000 ms, awaiting none, draining none
+        at 5000
+        connect 2 a expiry=600
+            2: connected present=true
+        oldest
+            oldest: realtime none, offline none, awaiting 4000 ms, draining none
+        drain-now a
+            read backlog: 3 entries, end=true
+            2: deliver a/t "1" qos=1 tag=1
+            2: deliver a/t "2" qos=1 tag=2
+            2: deliver a/t "later" qos=1 tag=3
+        oldest
+            oldest: realtime none, offline none, awaiting none, draining none
+        ack 2 1
+        ack 2 2
+        oldest
+            oldest: realtime none, offline none, awaiting none, draining none
+    "#]].assert_eq(&world.run(
+        "oldest\nat 3000\npub 9 a/t later qos=1 tag=7\noldest\nretire\noldest\nat 5000\nconnect 2 a expiry=600\noldest\ndrain-now a\noldest\nack 2 1\nack 2 2\noldest",
+    ));
+    let mut world = World::new(1, true, |config| config.drain_jitter_ms = 60_000);
+    with_backlog(&mut world, "a", 2);
+    expect![[r#"
+        retire
+            ingest: 2 pending, 0 settled
+        crash
+        at 9000
+        oldest
+            oldest: realtime none, offline before the start, awaiting none, draining none
+        connect 2 a expiry=600
+            2: connected present=true
+        drain-now a
+            read backlog: 2 entries, end=true
+            2: deliver a/t "1" qos=1 tag=1 dup
+            2: deliver a/t "2" qos=1 tag=2 dup
+        oldest
+            oldest: realtime none, offline none, awaiting none, draining none
+    "#]]
+    .assert_eq(&world.run("retire\ncrash\nat 9000\noldest\nconnect 2 a expiry=600\ndrain-now a\noldest"));
+}

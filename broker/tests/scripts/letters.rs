@@ -976,3 +976,78 @@ fn each_queue_of_letters_is_kept_within_bounds() {
         "#]],
     );
 }
+
+/// Whoever follows letters names the last one that it has seen of each queue, stored or not, and is told where they end.
+#[test]
+fn what_was_seen_is_not_found_again() {
+    check(
+        begun(durable().open()),
+        "
+        letters limit=0
+        disc 8
+        pub 9 t/1 one qos=1 tag=1
+        pub 9 t/2 two qos=1 tag=2
+        ack 1 1 reason=131
+        letters limit=0
+        retire
+        ack 1 2 reason=131
+        letters limit=0
+        letters seen=0-0-16
+        letters seen=0-0-16 client=b
+        letters seen=0-0-18
+        letters seen=0-0-18,7-0-1
+        letters seen=7-0-1
+        crash
+        letters seen=0-0-16
+        ",
+        expect![[r#"
+            letters limit=0
+                the last ones are []
+            disc 8
+                log 12 Disconnected
+            pub 9 t/1 one qos=1 tag=1
+                log 13 Publish to 1
+                1: deliver t/1 "one" qos=1 tag=1
+                9: published 1 success
+            pub 9 t/2 two qos=1 tag=2
+                log 14 Publish to 1
+                1: deliver t/2 "two" qos=1 tag=2
+                9: published 2 success
+            ack 1 1 reason=131
+                count refused_by_receiver 1
+                log 15 QueueBegin
+                log 16 Transfer 13 Refused
+                log 17 Publish to 1
+            letters limit=0
+                the last ones are ["0-0-16"]
+            retire
+                ingest: 3 pending, 0 settled
+            ack 1 2 reason=131
+                count refused_by_receiver 1
+                log 18 Transfer 14 Refused
+                log 19 Publish to 1
+            letters limit=0
+                the last ones are ["0-0-18"]
+            letters seen=0-0-16
+                letter 0-0-18 t/2 "two" qos=1 of a refused code=131 attempts=1 requeues=0 at 1001000
+                that was all
+            letters seen=0-0-16 client=b
+                that was all
+            letters seen=0-0-18
+                that was all
+            letters seen=0-0-18,7-0-1
+                that was all
+            letters seen=7-0-1
+                read backlog: 1 entries, end=true
+                letter 0-0-16 t/1 "one" qos=1 of a refused code=131 attempts=1 requeues=0 at 1001000
+                letter 0-0-18 t/2 "two" qos=1 of a refused code=131 attempts=1 requeues=0 at 1001000
+                that was all
+            crash
+                log 20 Disconnected
+            letters seen=0-0-16
+                read backlog: 0 entries, end=true
+                letter 0-0-18 t/2 "two" qos=1 of a refused code=131 attempts=1 requeues=0 at 1001000
+                that was all
+        "#]],
+    );
+}

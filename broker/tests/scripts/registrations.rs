@@ -799,3 +799,106 @@ fn clients_are_listed_and_kicked() {
         "#]],
     );
 }
+
+/// A caller of the API registers a client that never came: pushes wait for it, no other user gets it, neither a reload of
+/// `auth.file` nor a crash takes it away, and its connection changes nothing of what was said. Then nothing is known of it.
+#[test]
+fn the_api_registers() {
+    check(
+        World::new(1, true, |config| config.registrations_max = 2).open(),
+        "
+        connect 1 back-end
+        register car user=anna groups=fleet
+        pub 1 $group/fleet/cmd one qos=1 tag=1
+        connect 2 car user=bob
+        connect 3 car user=anna groups=others
+        ack 3 32768
+        file
+        crash
+        connect 1 back-end
+        pub 1 $group/fleet/cmd two qos=1 tag=1
+        pub 1 $group/others/cmd nobody qos=1 tag=2
+        register van
+        register third
+        connect 4 car user=anna
+        register car user=bob
+        pub 1 $group/fleet/cmd lost qos=1 tag=3
+        register car groups=fleet
+        pub 1 $user/bob/cmd three qos=1 tag=4
+        connect 5 car user=bob
+        unregister car
+        crash
+        connect 1 back-end
+        pub 1 $client/car/cmd lost qos=1 tag=1
+        unregister car
+        file van
+        register van user=eve
+        unregister van
+        stats
+        ",
+        expect![[r#"
+            connect 1 back-end
+                1: connected present=false
+            register car user=anna groups=fleet
+                client Done
+            pub 1 $group/fleet/cmd one qos=1 tag=1
+                1: published 1 success
+            connect 2 car user=bob
+                2: refused not_authorized
+            connect 3 car user=anna groups=others
+                3: connected present=false
+                3: deliver cmd "one" qos=1 tag=32768
+            ack 3 32768
+            file
+            crash
+            connect 1 back-end
+                1: connected present=false
+            pub 1 $group/fleet/cmd two qos=1 tag=1
+                1: published 1 success
+            pub 1 $group/others/cmd nobody qos=1 tag=2
+                count no_subscriber 1
+                1: published 2 no_matching_subscribers
+            register van
+                client Done
+            register third
+                count registration_limit 1
+                client Full
+            connect 4 car user=anna
+                4: connected present=false
+                4: deliver cmd "two" qos=1 tag=32768
+            register car user=bob
+                4: close not_authorized
+                count unregistered 1
+                client Done
+            pub 1 $group/fleet/cmd lost qos=1 tag=3
+                count no_subscriber 1
+                1: published 3 no_matching_subscribers
+            register car groups=fleet
+                client Done
+            pub 1 $user/bob/cmd three qos=1 tag=4
+                1: published 4 success
+            connect 5 car user=bob
+                5: connected present=false
+                5: deliver cmd "three" qos=1 tag=32768
+            unregister car
+                5: close administrative_action
+                count unregistered 1
+                client Done
+            crash
+            connect 1 back-end
+                1: connected present=false
+            pub 1 $client/car/cmd lost qos=1 tag=1
+                count unknown_client 1
+                1: published 1 topic_name_invalid
+            unregister car
+                client Unknown
+            file van
+            register van user=eve
+                client OfFile
+            unregister van
+                client OfFile
+            stats
+                sessions=1 registrations=1 connections=1 subscriptions=0 retained=0 queued=0 bytes=0 inflight=0 log=17
+        "#]],
+    );
+}

@@ -89,6 +89,9 @@ struct Shard {
     stopped: bool,
 }
 
+/// Who asks for no letters.
+const WHERE_THEY_END: u64 = 2;
+
 pub struct World {
     shards: Vec<Shard>,
     config: Config,
@@ -286,6 +289,23 @@ impl World {
         }
     }
 
+    fn print_oldest(&mut self) {
+        let now = self.clock().wall;
+        for shard in &self.shards {
+            let age = |oldest: Option<Option<WallMillis>>| match oldest {
+                None => "none".to_owned(),
+                Some(None) => "before the start".to_owned(),
+                Some(Some(at)) => format!("{} ms", now.since(at)),
+            };
+            let [realtime, offline, awaiting, draining] = shard.broker.stats().oldest.map(age);
+            writeln!(
+                self.out,
+                "    oldest: realtime {realtime}, offline {offline}, awaiting {awaiting}, draining {draining}"
+            )
+            .unwrap();
+        }
+    }
+
     fn set_access(&mut self, rules: &str) {
         self.acl = Arc::new(Acl::parse(rules).unwrap());
         for shard in &mut self.shards {
@@ -352,8 +372,23 @@ impl World {
                 self.handle(self.home(client), Event::CutOff { client: client.into() });
             }
             "clients" => self.print_clients(arguments.number(0) as u32),
+            "register" => {
+                let client: &str = words[0];
+                let groups: Vec<_> = arguments
+                    .text("groups")
+                    .map(|groups| groups.split(',').map(Into::into).collect())
+                    .unwrap_or_default();
+                let principal = Principal { user: arguments.text("user").map(Into::into), groups: groups.into() };
+                self.handle(self.home(client), Event::Register { token: 1, client: client.into(), principal });
+            }
+            "unregister" => {
+                self.handle(self.home(words[0]), Event::Unregister { token: 1, client: words[0].into() });
+            }
+            "drain-now" => self.handle(self.home(words[0]), Event::DrainNow { client: words[0].into() }),
             "letters" => {
-                let event = Event::FindLetters { token: 1, query: Box::new(arguments.letter_query()) };
+                let query = Box::new(arguments.letter_query());
+                let token = if query.limit == 0 { WHERE_THEY_END } else { 1 };
+                let event = Event::FindLetters { token, query };
                 self.handle(arguments.option("shard").unwrap_or(0), event);
             }
             "letter" => {
@@ -371,6 +406,7 @@ impl World {
             "retry" => self.set_retry_topics(&arguments),
             "client" => self.print_road(arguments.0[0]),
             "drains" => self.print_drains(),
+            "oldest" => self.print_oldest(),
             "allow" => self.allow(arguments.0[0], arguments.text("to").unwrap_or("*")),
             "go" => self.shards.iter_mut().for_each(|shard| shard.stopped = false),
             "connect" => self.connect(&arguments),
@@ -765,7 +801,9 @@ impl Arguments<'_> {
             ..LetterFilter::default()
         };
         let after = self.text("after").map(|id| id.parse().unwrap());
-        LetterQuery { after, filter, limit: self.option("limit").unwrap_or(100), lease_ms: self.option("lease") }
+        let seen = self.text("seen").into_iter().flat_map(|ids| ids.split(',')).map(|id| id.parse().unwrap()).collect();
+        let (limit, lease_ms) = (self.option("limit").unwrap_or(100), self.option("lease"));
+        LetterQuery { after, filter, seen, limit, lease_ms }
     }
 
     fn letter_action(&self) -> LetterAction {
@@ -910,11 +948,16 @@ fn words_of(effect: &Effect) -> Option<String> {
             let clients: Vec<_> = clients.iter().map(ClientId::as_str).collect();
             format!("set aside {:?} of {clients:?}", String::from_utf8_lossy(&message.payload))
         }
+        Effect::LettersFound { token: WHERE_THEY_END, letters, next, ends } => {
+            assert!(letters.is_empty() && next.is_none(), "none were wanted");
+            format!("the last ones are {ends:?}", ends = ends.iter().map(ToString::to_string).collect::<Vec<_>>())
+        }
         Effect::LettersFound { letters, next, .. } => {
             let mut lines: Vec<String> = letters.iter().map(letter_words).collect();
             lines.push(next.map_or("that was all".to_owned(), |next| format!("more behind {next}")));
             lines.join("\n    ")
         }
+        Effect::ClientDone { answer, .. } => format!("client {answer:?}"),
         Effect::LetterKept { id, .. } => format!("kept {}", id.map_or("none".to_owned(), |id| id.to_string())),
         Effect::LetterDone { answer, .. } => match answer {
             LetterAnswer::Done(id) => format!("done{}", id.map_or("", |_| ", as a new message")),

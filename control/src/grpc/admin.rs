@@ -5,8 +5,10 @@ use std::sync::Arc;
 use postroad_proto::v1;
 use postroad_proto::v1::admin_server::AdminServer;
 use postroad_proto::v1::clients_server::ClientsServer;
+use postroad_proto::v1::dead_letters_server::DeadLettersServer;
 use postroad_proto::v1::messages_server::MessagesServer;
 use postroad_proto::v1::receipts_server::ReceiptsServer;
+use postroad_proto::v1::topics_server::TopicsServer;
 use tokio::sync::watch;
 use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
@@ -14,9 +16,11 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
-use super::{clients, messages, receipts};
+use super::{Call, clients, letters, messages, receipts, topics};
+use crate::admin::Reloaded;
 use crate::server::{self, Phase};
 use crate::shared::Server;
+use crate::tokens::Right;
 
 #[derive(Debug)]
 pub(super) struct Service(pub Arc<Server>);
@@ -24,18 +28,32 @@ pub(super) struct Service(pub Arc<Server>);
 #[tonic::async_trait]
 impl v1::admin_server::Admin for Service {
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::Status>, Status> {
-        let server = &self.0;
-        let status = server.status.borrow().clone();
-        let stalled = server.stalled.borrow().clone();
+        let report = self.0.status_report();
         Ok(Response::new(v1::Status {
-            phase: phase_of(&status.phase).into(),
-            reason: status.phase.reason().unwrap_or_default().to_owned(),
-            notes: status.standing_notes().map(str::to_owned).collect(),
-            stalled_shards: stalled.into_iter().filter_map(|shard| u32::try_from(shard).ok()).collect(),
-            version: server.build.version.to_owned(),
-            revision: server.build.revision.to_owned(),
-            uptime_seconds: server.started.elapsed().as_secs(),
+            phase: phase_of(&report.phase).into(),
+            reason: report.reason.unwrap_or_default(),
+            notes: report.notes,
+            stalled_shards: report.stalled_shards.into_iter().filter_map(|shard| u32::try_from(shard).ok()).collect(),
+            version: report.version.to_owned(),
+            revision: report.revision.to_owned(),
+            uptime_seconds: report.uptime_seconds,
         }))
+    }
+
+    async fn get_metrics(&self, _: Request<v1::GetMetricsRequest>) -> Result<Response<v1::Metrics>, Status> {
+        Ok(Response::new(v1::Metrics { text: self.0.metrics().await }))
+    }
+
+    async fn reload(&self, request: Request<v1::ReloadRequest>) -> Result<Response<v1::ReloadResponse>, Status> {
+        let call = Call::in_request(&request)?;
+        let Reloaded { applied, waiting } = self.0.reload(call.caller(Right::Admin)?).await?;
+        Ok(Response::new(v1::ReloadResponse { applied, waiting }))
+    }
+
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
+        let call = Call::in_request(&request)?;
+        self.0.drain(call.caller(Right::Admin)?)?;
+        Ok(Response::new(v1::DrainResponse {}))
     }
 }
 
@@ -72,6 +90,8 @@ async fn report(reporter: &HealthReporter, status: &watch::Receiver<server::Stat
         MessagesServer::<messages::Service>::NAME,
         ClientsServer::<clients::Service>::NAME,
         ReceiptsServer::<receipts::Service>::NAME,
+        TopicsServer::<topics::Service>::NAME,
+        DeadLettersServer::<letters::Service>::NAME,
         AdminServer::<Service>::NAME,
     ];
     for service in services {

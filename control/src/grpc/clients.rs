@@ -6,13 +6,15 @@ use postroad_base::ShardId;
 use postroad_proto::v1;
 use tonic::{Request, Response, Status};
 
-use super::Call;
-use crate::checks::{LIMIT, LIMIT_MAX};
+use super::{Call, page_begin};
+use crate::checks::page_limit;
 use crate::clients::{
-    ClientReport, ClientsCursor, ClientsFilter, QueueReport, RegistrationReport, RoadReport, SessionReport,
+    ClientAction, ClientChange, ClientReport, ClientsCursor, ClientsFilter, QueueReport, RegistrationReport,
+    RoadReport, SessionReport,
 };
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 use crate::shared::Server;
+use crate::tokens::Right;
 
 #[derive(Debug)]
 pub(super) struct Service(pub Arc<Server>);
@@ -23,44 +25,65 @@ impl v1::clients_server::Clients for Service {
         &self,
         request: Request<v1::ListClientsRequest>,
     ) -> Result<Response<v1::ListClientsResponse>, Status> {
+        Call::in_request(&request)?.caller(Right::Clients)?;
         let v1::ListClientsRequest { filter, page_size, page_token } = request.into_inner();
-        let limit = limit_of("page_size", page_size)?;
-        let from = match page_token.as_str() {
-            "" => ClientsCursor::first_of(ShardId(0)),
-            token => ClientsCursor::parse(token)
-                .ok_or_else(|| Problem::bad("page_token must be what a page before gave as next_page_token"))?,
-        };
+        let limit = page_limit("page_size", page_size)?;
+        let from = page_begin(&page_token, ClientsCursor::parse)?.unwrap_or(ClientsCursor::first_of(ShardId(0)));
         let (clients, next) = self.0.api.clients(&filter_of(filter), from, limit).await.map_err(Problem::from)?;
         let next_page_token = next.map(ClientsCursor::text).unwrap_or_default();
         Ok(Response::new(v1::ListClientsResponse { clients: told(clients), next_page_token }))
     }
 
     async fn top(&self, request: Request<v1::TopClientsRequest>) -> Result<Response<v1::TopClientsResponse>, Status> {
+        Call::in_request(&request)?.caller(Right::Clients)?;
         let v1::TopClientsRequest { filter, limit } = request.into_inner();
-        let limit = limit_of("limit", limit)?;
+        let limit = page_limit("limit", limit)?;
         let clients = self.0.api.clients_behind(&filter_of(filter), limit).await.map_err(Problem::from)?;
         Ok(Response::new(v1::TopClientsResponse { clients: told(clients) }))
     }
 
     async fn get(&self, request: Request<v1::GetClientRequest>) -> Result<Response<v1::Client>, Status> {
-        let report = self.0.api.client(&request.get_ref().client, false).await?;
-        Ok(Response::new(report.into()))
+        self.act(&request, &request.get_ref().client, ClientAction::Show).await
     }
 
     async fn disconnect(&self, request: Request<v1::DisconnectClientRequest>) -> Result<Response<v1::Client>, Status> {
+        self.act(&request, &request.get_ref().client, ClientAction::CutOff).await
+    }
+
+    async fn drain(&self, request: Request<v1::DrainClientRequest>) -> Result<Response<v1::Client>, Status> {
+        self.act(&request, &request.get_ref().client, ClientAction::Drain).await
+    }
+
+    async fn register(&self, request: Request<v1::RegisterClientRequest>) -> Result<Response<v1::Client>, Status> {
+        let call = Call::in_request(&request)?;
+        let v1::RegisterClientRequest { client, user, groups } = request.into_inner();
+        let change = ClientChange::register(user, groups)?;
+        let known = self.0.change_client(call.caller(Right::Clients)?, client, change).await?;
+        let gone = || Problem::new(Kind::UnknownClient, "it was registered, and has been unregistered since");
+        Ok(Response::new(known.ok_or_else(gone)?.into()))
+    }
+
+    async fn unregister(
+        &self,
+        request: Request<v1::UnregisterClientRequest>,
+    ) -> Result<Response<v1::UnregisterClientResponse>, Status> {
         let call = Call::in_request(&request)?;
         let client = request.into_inner().client;
-        let caller = &*call.caller()?.name;
-        tracing::info!(client, caller, "a client is disconnected through the API");
-        Ok(Response::new(self.0.api.client(&client, true).await?.into()))
+        self.0.change_client(call.caller(Right::Clients)?, client, ClientChange::Unregister).await?;
+        Ok(Response::new(v1::UnregisterClientResponse {}))
     }
 }
 
-fn limit_of(name: &str, limit: u32) -> Result<usize, Problem> {
-    match limit as usize {
-        0 => Ok(LIMIT),
-        limit @ 1..=LIMIT_MAX => Ok(limit),
-        _ => Err(Problem::bad(format!("{name} must be at most {LIMIT_MAX}"))),
+impl Service {
+    async fn act<T: Sync>(
+        &self,
+        request: &Request<T>,
+        client: &str,
+        action: ClientAction,
+    ) -> Result<Response<v1::Client>, Status> {
+        let call = Call::in_request(request)?;
+        let report = self.0.act_on_client(call.caller(Right::Clients)?, client, action).await?;
+        Ok(Response::new(report.into()))
     }
 }
 

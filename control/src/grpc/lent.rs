@@ -1,8 +1,8 @@
 //! A socket that comes back from whom it was lent to.
 //!
 //! HTTP/2 ends while its peer may still be sending. Closing a socket with unread bytes resets it, and a reset takes with it what
-//! the peer has not read yet: the last answers. So who has served a connection gets its socket back, and closes it when the peer
-//! has.
+//! the peer has not read yet: the last answers. So who has ended a connection gets its socket back, and closes it when the peer
+//! has, or soon.
 
 use std::io;
 use std::pin::Pin;
@@ -14,6 +14,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+/// How long a peer has to hear the last answers and to close its side, at most; its connection has a place until then.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// What is read at once of what nobody wants.
 const WASTE_BYTES: usize = 16 << 10;
 

@@ -6,6 +6,8 @@
 //! ```text
 //! requests ─ take what is there ─► begin ─► under way (few portions, few bytes) ─ wait in order ─► answers
 //! ```
+//!
+//! A portion is under way until its last answer is taken: who does not read the answers is not read either.
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
@@ -18,19 +20,21 @@ use postroad_proto::v1;
 use postroad_proto::v1::message::Content;
 use postroad_proto::v1::publish_result;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Call, status};
 use crate::api::Pending;
 use crate::checks::{check_spread, qos_of};
 use crate::problem::{Kind, Problem};
-use crate::publication::{GivenProperties, GivenWishes, Outcome, Publication, topic_of, wall_now};
-use crate::server::Phase;
+use crate::publication::{Caller, GivenProperties, GivenWishes, Outcome, Publication, topic_of, wall_now};
 use crate::shared::Server;
+use crate::tokens::Right;
 
 /// Portions of a stream that are under way at most: half of what a shard takes of all callers.
 const PORTIONS_MAX: usize = 4;
+/// What an answer takes in memory, about, however small its message was.
+const ANSWER_BYTES: usize = 160;
 /// No more is put into a portion that holds so much.
 const PORTION_MESSAGES: usize = 1_024;
 const PORTION_BYTES: usize = 1 << 20;
@@ -56,7 +60,8 @@ impl v1::messages_server::Messages for Service {
         let call = Call::in_request(&request)?;
         let message = request.into_inner().message.ok_or_else(|| Problem::bad("there is no message"))?;
         let messages = vec![publication(message)?];
-        let outcomes = self.server.api.publish(call.caller()?, messages, deadline(&self.server, &call)).await;
+        let outcomes =
+            self.server.api.publish(call.caller(Right::Publish)?, messages, deadline(&self.server, &call)).await;
         let published = published(outcomes[0])?;
         Ok(Response::new(v1::PublishResponse { published: Some(published) }))
     }
@@ -69,7 +74,7 @@ impl v1::messages_server::Messages for Service {
         let portion = many(request.into_inner())?;
         check_spread(&portion.messages, self.server.settings.body_bytes_max)?;
         let deadline = deadline(&self.server, &call);
-        let outcomes = self.server.api.publish(call.caller()?, portion.messages, deadline).await;
+        let outcomes = self.server.api.publish(call.caller(Right::Publish)?, portion.messages, deadline).await;
         let results = results(portion.refused, &mut outcomes.into_iter());
         Ok(Response::new(v1::PublishManyResponse { results }))
     }
@@ -81,14 +86,20 @@ impl v1::messages_server::Messages for Service {
         request: Request<Streaming<v1::PublishStreamRequest>>,
     ) -> Result<Response<Answers>, Status> {
         let call = Call::in_request(&request)?;
-        call.caller()?;
-        let busy = |_| Problem::new(Kind::Busy, "http.connections_max streams are open");
-        let place = Arc::clone(&self.streams).try_acquire_owned().map_err(busy)?;
-        let (portions, under_way) = mpsc::channel(PORTIONS_MAX);
-        tokio::spawn(read(Arc::clone(&self.server), call, request.into_inner(), portions));
-        let answering = Answering { under_way, ready: VecDeque::new(), _place: place };
+        let caller = call.caller(Right::Publish)?.clone();
+        let place = place_for_stream(&self.streams)?;
+        let (portions, under_way) = mpsc::channel(PORTIONS_MAX + 1); // and the end
+        let reading = Reading::new(Arc::clone(&self.server), call, caller);
+        tokio::spawn(reading.read(request.into_inner(), portions));
+        let answering = Answering { under_way, ready: VecDeque::new(), room: None, _place: place };
         Ok(Response::new(Box::pin(unfold(answering, Answering::next))))
     }
+}
+
+/// A place among the open streams.
+pub(super) fn place_for_stream(streams: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Problem> {
+    let busy = |_| Problem::new(Kind::Busy, "http.connections_max streams are open");
+    Arc::clone(streams).try_acquire_owned().map_err(busy)
 }
 
 /// When a publish of this call is given up.
@@ -237,65 +248,106 @@ enum UnderWay {
         pending: Pending,
         /// Number and messages of each request.
         requests: Vec<(u64, Vec<Option<Problem>>)>,
-        _room: OwnedSemaphorePermit,
+        room: Room,
     },
     /// The call ends so.
     End(Status),
 }
 
-/// Reads a stream until it ends, its connection or its time does, or the server stops; what was handed on is answered all the same.
-async fn read(
-    server: Arc<Server>,
-    call: Call,
-    mut requests: Streaming<v1::PublishStreamRequest>,
-    portions: mpsc::Sender<UnderWay>,
-) {
-    let room = Arc::new(Semaphore::new(server.settings.body_bytes_max));
-    let mut end = pin!(end_of(&server, &call));
-    let why = loop {
-        // The end is looked at first: there may always be another request.
-        let came = match select(end.as_mut(), pin!(Came::next(&mut requests))).await {
-            Either::Left((problem, _)) => break problem.into(),
-            Either::Right((came, _)) => came,
-        };
-        if !came.requests.is_empty() {
-            let begun = match select(end.as_mut(), pin!(begin(&server, &call, came.requests, &room))).await {
-                Either::Left((problem, _)) => break problem.into(),
-                Either::Right((begun, _)) => begun,
-            };
-            let Some(begun) = begun else { return };
-            if portions.send(begun).await.is_err() {
-                return; // nobody reads the answers any more
-            }
-        }
-        match came.end {
-            None => {}
-            Some(Ok(())) => return,
-            Some(Err(status)) => break status::problem_of(&status).map_or(status, Into::into),
-        }
-    };
-    let _nobody_reads = portions.send(UnderWay::End(why)).await;
+/// A portion's share of what its stream may hold, until its answers are taken.
+struct Room {
+    _portion: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
 }
 
-/// Resolves when a stream is to end although its caller has not ended it.
-pub(super) async fn end_of(server: &Server, call: &Call) -> Problem {
-    let (mut status, mut is_closing) = (server.status.clone(), call.is_closing.clone());
-    let stops = pin!(status.wait_for(|status| status.phase != Phase::Serving));
-    let closes = pin!(is_closing.wait_for(|closing| *closing));
-    let passes = pin!(async {
-        match call.deadline {
-            Some(deadline) => sleep_until(deadline).await,
-            None => std::future::pending().await,
+/// Reads a stream.
+struct Reading {
+    server: Arc<Server>,
+    call: Call,
+    caller: Caller,
+    /// Portions, and bytes, that may still come under way.
+    portions: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+}
+
+/// Why a stream is read no more.
+enum Over {
+    /// Nobody waits for its answers.
+    Unheard,
+    /// It has to end, so.
+    Told(Status),
+    /// Its caller has ended it.
+    Done,
+}
+
+impl Reading {
+    fn new(server: Arc<Server>, call: Call, caller: Caller) -> Self {
+        let [portions, bytes] =
+            [PORTIONS_MAX, server.settings.body_bytes_max].map(|most| Arc::new(Semaphore::new(most)));
+        Self { server, call, caller, portions, bytes }
+    }
+
+    /// Reads until the stream ends, its connection or its time does, the server stops, or nobody hears the answers; what was
+    /// handed on is answered all the same.
+    async fn read(self, mut requests: Streaming<v1::PublishStreamRequest>, portions: mpsc::Sender<UnderWay>) {
+        let over = {
+            let unheard = pin!(portions.closed());
+            let ended = pin!(self.server.end_of_stream(self.call.closing.clone(), self.call.deadline));
+            // The end is looked at first: there may always be another request.
+            match select(select(unheard, ended), pin!(self.hand_on(&mut requests, &portions))).await {
+                Either::Left((Either::Left(_), _)) => Over::Unheard,
+                Either::Left((Either::Right((problem, _)), _)) => Over::Told(problem.into()),
+                Either::Right((over, _)) => over,
+            }
+        };
+        if let Over::Told(status) = over {
+            let _nobody_reads = portions.send(UnderWay::End(status)).await;
         }
-    });
-    match select(stops, select(closes, passes)).await {
-        Either::Left(_) => Problem::new(Kind::NotServing, "the server is starting or stopping"),
-        Either::Right((Either::Left(_), _)) => {
-            Problem::new(Kind::ConnectionAge, "the connection is as old as it may be: begin another stream")
+    }
+
+    /// Hands on what comes. Where it is dropped while it gives a portion to the shards, that portion has no answers.
+    async fn hand_on(
+        &self,
+        requests: &mut Streaming<v1::PublishStreamRequest>,
+        portions: &mpsc::Sender<UnderWay>,
+    ) -> Over {
+        loop {
+            let came = Came::next(requests).await;
+            if !came.requests.is_empty() {
+                let begun = self.begin(came.requests).await;
+                if portions.try_send(begun).is_err() {
+                    return Over::Unheard; // there is a place for each portion, and one for the end
+                }
+            }
+            match came.end {
+                None => {}
+                Some(Ok(())) => return Over::Done,
+                Some(Err(status)) => return Over::Told(status::problem_of(&status).map_or(status, Into::into)),
+            }
         }
-        Either::Right((Either::Right(_), _)) => Problem::new(Kind::Timeout, "the deadline of the stream has passed"),
+    }
+
+    /// Gives a portion to the shards once there is room for it and its answers.
+    async fn begin(&self, requests: Vec<v1::PublishStreamRequest>) -> UnderWay {
+        let mut messages = Vec::new();
+        let mut told = Vec::with_capacity(requests.len());
+        for request in requests {
+            let mut portion = Portion { messages, refused: Vec::with_capacity(request.messages.len()) };
+            request.messages.into_iter().for_each(|message| portion.add(message));
+            messages = portion.messages;
+            told.push((request.number, portion.refused));
+        }
+        let answers: usize = told.iter().map(|(_, results)| results.len()).sum();
+        let bytes = messages.iter().map(Publication::bytes).sum::<usize>() + answers * ANSWER_BYTES;
+        let share = u32::try_from(bytes.min(self.server.settings.body_bytes_max)).unwrap_or(u32::MAX);
+        let portion = Arc::clone(&self.portions).acquire_owned().await.expect(NEVER_CLOSED);
+        let bytes = Arc::clone(&self.bytes).acquire_many_owned(share).await.expect(NEVER_CLOSED);
+        let pending = self.server.api.begin(&self.caller, messages, deadline(&self.server, &self.call)).await;
+        UnderWay::Portion { pending, requests: told, room: Room { _portion: portion, _bytes: bytes } }
     }
 }
+
+const NEVER_CLOSED: &str = "nobody closes the places of a stream";
 
 /// What has come of a stream, and whether that was all.
 struct Came {
@@ -341,33 +393,12 @@ fn bytes_of(message: &v1::Message) -> usize {
     message.topic.len() + content
 }
 
-/// Gives a portion to the shards once there is room for it; `None`: never.
-async fn begin(
-    server: &Server,
-    call: &Call,
-    requests: Vec<v1::PublishStreamRequest>,
-    room: &Arc<Semaphore>,
-) -> Option<UnderWay> {
-    let mut messages = Vec::new();
-    let mut told = Vec::with_capacity(requests.len());
-    for request in requests {
-        let mut portion = Portion { messages, refused: Vec::with_capacity(request.messages.len()) };
-        request.messages.into_iter().for_each(|message| portion.add(message));
-        messages = portion.messages;
-        told.push((request.number, portion.refused));
-    }
-    let bytes: usize = messages.iter().map(Publication::bytes).sum();
-    let share = u32::try_from(bytes.min(server.settings.body_bytes_max)).unwrap_or(u32::MAX);
-    let room = Arc::clone(room).acquire_many_owned(share).await.ok()?;
-    let pending = server.api.begin(call.caller.as_ref()?, messages, deadline(server, call)).await;
-    Some(UnderWay::Portion { pending, requests: told, _room: room })
-}
-
 /// The answers of a stream, made as they are read.
 struct Answering {
     under_way: mpsc::Receiver<UnderWay>,
-    /// Those of a portion that is done.
+    /// Those of a portion that is done, and its share.
     ready: VecDeque<v1::PublishStreamResponse>,
+    room: Option<Room>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -377,18 +408,20 @@ impl Answering {
             if let Some(answer) = self.ready.pop_front() {
                 return Some((Ok(answer), self));
             }
+            drop(self.room.take());
             match self.under_way.recv().await? {
                 UnderWay::End(status) => {
                     self.under_way.close();
                     return Some((Err(status), self));
                 }
-                UnderWay::Portion { pending, requests, _room } => {
+                UnderWay::Portion { pending, requests, room } => {
                     let mut outcomes = pending.outcomes().await.into_iter();
                     let answers = requests.into_iter().map(|(number, refused)| v1::PublishStreamResponse {
                         number,
                         results: results(refused, &mut outcomes),
                     });
                     self.ready.extend(answers);
+                    self.room = Some(room);
                 }
             }
         }

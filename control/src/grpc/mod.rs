@@ -1,21 +1,24 @@
 //! gRPC: its limits, and who may call what.
 //!
 //! ```text
-//! connection ─ preface in time ─► HTTP/2 ─ call: right, deadline, a place ─► tonic ─► messages, clients, receipts, admin ─► api
+//! connection ─ preface in time ─► HTTP/2 ─ call: right, deadline, a place ─► tonic ─► messages, clients, letters, … ─► api
 //!                                                                              └────► health, reflection
 //! ```
 //!
-//! Limits: connections, calls of a connection at once; calls at once of all, each with one request in hand; bytes of a head and
-//! of a request; time for a connection's beginning, for a call and for a connection. A caller is known, and a call has its place,
-//! before a byte of its request is read.
+//! Limits: connections, calls of a connection at once; calls at once of all, each with one request in hand or one answer that is
+//! not read; bytes of a head and of a request; time for a connection's beginning, for a call, for an answer to be read and for a
+//! connection. A caller is known, and a call has its place, before a byte of its request is read.
 
 mod admin;
 mod clients;
 mod deadline;
+mod ending;
 mod lent;
+mod letters;
 mod messages;
 mod receipts;
 mod status;
+mod topics;
 
 use std::sync::Arc;
 
@@ -26,22 +29,25 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use postroad_proto::v1::admin_server::AdminServer;
 use postroad_proto::v1::clients_server::ClientsServer;
+use postroad_proto::v1::dead_letters_server::DeadLettersServer;
 use postroad_proto::v1::messages_server::MessagesServer;
 use postroad_proto::v1::receipts_server::ReceiptsServer;
+use postroad_proto::v1::topics_server::TopicsServer;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 use tonic::server::NamedService;
 use tower::ServiceExt;
 
-use crate::listener::{Figures, Protocol, serve_to_its_end};
+use crate::listener::{Ended, Figures, Protocol, serve_to_its_end};
 use crate::problem::{Kind, Problem};
 use crate::publication::Caller;
 use crate::server::Settings;
-use crate::shared::{Peer, Server};
+use crate::shared::{Closing, Peer, Server};
 use crate::tokens::Right;
+use crate::unread::Unread;
 use lent::Lent;
 
 /// What every connection of HTTP/2 begins with (RFC 9113, section 3.4).
@@ -68,14 +74,22 @@ pub(crate) struct Grpc {
 /// What is known of a call before its request is read.
 #[derive(Clone, Debug)]
 struct Call {
-    /// `None` where nobody asks.
-    caller: Option<Caller>,
+    peer: Peer,
+    /// Who calls, and the right that was asked for; `None` where nobody asks.
+    caller: Option<(Right, Caller)>,
     /// It may see what becomes of what this user has published, and of nothing else.
     own_only: Option<String>,
     /// When it is given up by who calls.
     deadline: Option<Instant>,
-    /// Whether its connection takes no more.
-    is_closing: watch::Receiver<bool>,
+    closing: Closing,
+}
+
+/// The connection that a call has come by.
+#[derive(Clone)]
+struct Connection {
+    peer: Peer,
+    closing: Closing,
+    unread: Unread,
 }
 
 /// How a call is treated.
@@ -100,8 +114,14 @@ impl Shape {
             MessagesServer::<messages::Service>::NAME if method == "PublishStream" => Self::Stream(Right::Publish),
             MessagesServer::<messages::Service>::NAME => Self::Unary(Some(Right::Publish)),
             ClientsServer::<clients::Service>::NAME => Self::Unary(Some(Right::Clients)),
+            TopicsServer::<topics::Service>::NAME => Self::Unary(Some(Right::Clients)),
             ReceiptsServer::<receipts::Service>::NAME => Self::Receipts,
-            AdminServer::<admin::Service>::NAME => Self::Unary(None),
+            DeadLettersServer::<letters::Service>::NAME if matches!(method, "Export" | "Follow") => {
+                Self::Stream(Right::DeadLetters)
+            }
+            DeadLettersServer::<letters::Service>::NAME => Self::Unary(Some(Right::DeadLetters)),
+            AdminServer::<admin::Service>::NAME if matches!(method, "GetStatus" | "GetMetrics") => Self::Unary(None),
+            AdminServer::<admin::Service>::NAME => Self::Unary(Some(Right::Admin)),
             "grpc.health.v1.Health"
             | "grpc.reflection.v1.ServerReflection"
             | "grpc.reflection.v1alpha.ServerReflection" => Self::Open,
@@ -123,9 +143,11 @@ impl Grpc {
     pub async fn start(server: &Arc<Server>) -> Self {
         let Settings { body_bytes_max, connections_max, .. } = server.settings;
         let streams = Arc::new(Semaphore::new(connections_max));
-        let messages = MessagesServer::new(messages::Service::new(Arc::clone(server), streams));
+        let messages = MessagesServer::new(messages::Service::new(Arc::clone(server), Arc::clone(&streams)));
+        let letters = DeadLettersServer::new(letters::Service::new(Arc::clone(server), streams));
         let clients = ClientsServer::new(clients::Service(Arc::clone(server)));
         let receipts = ReceiptsServer::new(receipts::Service(Arc::clone(server)));
+        let topics = TopicsServer::new(topics::Service(Arc::clone(server)));
         let admin = AdminServer::new(admin::Service(Arc::clone(server)));
         let health = admin::health(server).await.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX);
         let reflected = || {
@@ -139,6 +161,8 @@ impl Grpc {
             .route_service(&path_of(&messages), messages.max_decoding_message_size(body_bytes_max))
             .route_service(&path_of(&clients), clients.max_decoding_message_size(body_bytes_max))
             .route_service(&path_of(&receipts), receipts.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
+            .route_service(&path_of(&topics), topics.max_decoding_message_size(body_bytes_max))
+            .route_service(&path_of(&letters), letters.max_decoding_message_size(body_bytes_max))
             .route_service(&path_of(&admin), admin.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
             .route_service(&path_of(&health), health)
             .route_service(&path_of(&v1), v1.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
@@ -148,45 +172,44 @@ impl Grpc {
     }
 
     /// Answers a call; what is wrong with it is an answer, too.
-    async fn call(
-        self,
-        server: Arc<Server>,
-        mut request: hyper::Request<Incoming>,
-        peer: Peer,
-        is_closing: watch::Receiver<bool>,
-    ) -> Response {
+    async fn call(self, server: Arc<Server>, mut request: hyper::Request<Incoming>, from: Connection) -> Response {
         server.grpc.count_request();
         let shape = Shape::of(request.uri().path());
-        match Call::of(&server, shape, &request, peer, is_closing) {
-            Ok(call) => {
-                let deadline = call.deadline;
-                request.extensions_mut().insert(call);
-                match shape {
-                    Shape::Unary(right) => {
-                        let places = right.map(|_| Arc::clone(&self.places));
-                        self.unary(&server, places, request, deadline).await.unwrap_or_else(refused)
-                    }
-                    Shape::Stream(_) | Shape::Receipts | Shape::Open => self.routed(request).await,
-                    Shape::Unknown => unknown_method(),
-                }
+        let call = match Call::of(&server, shape, &request, &from) {
+            Ok(call) => call,
+            Err(problem) => return refused(problem),
+        };
+        let deadline = call.deadline;
+        request.extensions_mut().insert(call);
+        let (answer, place) = match shape {
+            Shape::Unary(right) => {
+                let places = right.map(|_| Arc::clone(&self.places));
+                self.unary(&server, places, request, deadline).await.unwrap_or_else(|problem| (refused(problem), None))
             }
-            Err(problem) => refused(problem),
-        }
+            Shape::Stream(_) | Shape::Receipts => (self.routed(request).await, None),
+            Shape::Open => {
+                let (answer, closing) = (self.routed(request).await, from.closing.clone());
+                (ending::ending(answer, async move { server.end_of_connection(closing, deadline).await }), None)
+            }
+            Shape::Unknown => (unknown_method(), None),
+        };
+        from.unread.watch(status::with_reason(answer), place)
     }
 
-    /// Bounded in time, and with one of these places: what asks for no right, and is small, takes none from those that do.
+    /// Bounded in time, and with one of these places, which its answer keeps: what asks for no right, and is small, takes none
+    /// from those that do.
     async fn unary(
         self,
         server: &Server,
         places: Option<Arc<Semaphore>>,
         request: hyper::Request<Incoming>,
         deadline: Option<Instant>,
-    ) -> Result<Response, Problem> {
+    ) -> Result<(Response, Option<OwnedSemaphorePermit>), Problem> {
         let Settings { request_timeout, publish_timeout, .. } = server.settings;
         let most = Instant::now() + request_timeout + publish_timeout;
         let deadline = deadline.map_or(most, |deadline| deadline.min(most));
         let busy = || Problem::new(Kind::Busy, "http.connections_max calls are under way; try again");
-        let _place = match places {
+        let place = match places {
             Some(places) => {
                 let place = timeout_at(deadline, places.acquire_owned()).await;
                 Some(place.ok().and_then(Result::ok).ok_or_else(busy)?)
@@ -195,7 +218,8 @@ impl Grpc {
         };
         let late =
             |_| Problem::new(Kind::Timeout, "the call was not done by its deadline: nobody knows what became of it");
-        timeout_at(deadline, self.routed(request)).await.map(status::with_reason).map_err(late)
+        let answer = timeout_at(deadline, self.routed(request)).await.map_err(late)?;
+        Ok((answer, place))
     }
 
     async fn routed(self, request: hyper::Request<Incoming>) -> Response {
@@ -209,19 +233,23 @@ impl Call {
         server: &Server,
         shape: Shape,
         request: &hyper::Request<Incoming>,
-        peer: Peer,
-        is_closing: watch::Receiver<bool>,
+        from: &Connection,
     ) -> Result<Self, Problem> {
         let headers = request.headers();
         let (caller, own_only) = match shape {
+            // Who may not see all may see its own: either way it may see receipts.
             Shape::Receipts => {
-                let (caller, own_only) = server.may_see(|right| server.grpc_caller(peer, headers, right))?;
-                (Some(caller), own_only)
+                let (caller, own_only) = server.may_see(|right| server.grpc_caller(from.peer, headers, right))?;
+                (Some((Right::Trace, caller)), own_only)
             }
-            _ => (shape.right().map(|right| server.grpc_caller(peer, headers, right)).transpose()?, None),
+            _ => {
+                let known = |right| server.grpc_caller(from.peer, headers, right).map(|caller| (right, caller));
+                (shape.right().map(known).transpose()?, None)
+            }
         };
         let wait = deadline::wait_of(headers)?;
-        Ok(Self { caller, own_only, deadline: wait.map(|wait| Instant::now() + wait), is_closing })
+        let (peer, closing) = (from.peer, from.closing.clone());
+        Ok(Self { peer, caller, own_only, deadline: wait.map(|wait| Instant::now() + wait), closing })
     }
 
     /// That of a request which has come through [`Grpc::call`].
@@ -229,9 +257,19 @@ impl Call {
         request.extensions().get().cloned().ok_or_else(|| Status::internal("the call is not known"))
     }
 
-    fn caller(&self) -> Result<&Caller, Status> {
-        self.caller.as_ref().ok_or_else(|| Status::internal("nobody asked who calls"))
+    /// Who calls, if it has this right: each method says which one it needs, so that a wrong line in [`Shape::of`] opens none.
+    fn caller(&self, needed: Right) -> Result<&Caller, Status> {
+        match &self.caller {
+            Some((right, caller)) if *right == needed => Ok(caller),
+            _ => Err(Status::internal("nobody asked whether the caller may")),
+        }
     }
+}
+
+/// Where a page begins, if it is not the first one.
+fn page_begin<C>(token: &str, parse: impl Fn(&str) -> Option<C>) -> Result<Option<C>, Problem> {
+    let wrong = || Problem::bad("page_token must be what a page before gave as next_page_token");
+    if token.is_empty() { Ok(None) } else { parse(token).map(Some).ok_or_else(wrong) }
 }
 
 fn path_of<S: NamedService>(_: &S) -> String {
@@ -245,7 +283,7 @@ fn refused(problem: Problem) -> Response {
 fn unknown_method() -> Response {
     refused(Problem::new(
         Kind::NotFound,
-        "there are postroad.v1.Messages, Clients, Receipts and Admin, health and reflection",
+        "there are postroad.v1.Messages, Clients, Topics, Receipts, DeadLetters and Admin, health and reflection",
     ))
 }
 
@@ -268,9 +306,10 @@ impl Protocol for Grpc {
         }
         let (stream, returned) = Lent::new(stream, PREFACE);
         let (closing, is_closing) = watch::channel(false);
-        let called = Arc::clone(&server);
+        let from = Connection { peer, closing: Closing(is_closing), unread: Unread::default() };
+        let (called, unread) = (Arc::clone(&server), from.unread.clone());
         let service = service_fn(move |request| {
-            let call = self.clone().call(Arc::clone(&called), request, peer, is_closing.clone());
+            let call = self.clone().call(Arc::clone(&called), request, from.clone());
             async move { Ok::<_, std::convert::Infallible>(call.await) }
         });
         let head_bytes_max = u32::try_from(settings.request_bytes_max).unwrap_or(u32::MAX);
@@ -287,9 +326,11 @@ impl Protocol for Grpc {
         let close = || {
             closing.send_replace(true);
         };
-        serve_to_its_end(connection, &server, close).await;
-        if let Ok(stream) = returned.await {
-            lent::close(stream, settings.request_timeout).await;
+        let ended = serve_to_its_end::<Self, _>(connection, &server, &unread, close).await;
+        if ended == Ended::ByUs
+            && let Ok(stream) = returned.await
+        {
+            lent::close(stream, lent::LINGER.min(settings.request_timeout)).await;
         }
     }
 }

@@ -11,10 +11,11 @@ use postroad_proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::Call;
-use super::messages::{end_of, receipt_level};
+use super::messages::receipt_level;
 use crate::history::{StepRow, Wanted};
 use crate::receipts::{Begin, Came, Following, message_id};
 use crate::shared::Server;
+use crate::tokens::Right;
 
 #[derive(Debug)]
 pub(super) struct Service(pub Arc<Server>);
@@ -27,7 +28,7 @@ impl v1::receipts_server::Receipts for Service {
 
     async fn follow(&self, request: Request<v1::FollowReceiptsRequest>) -> Result<Response<Receipts>, Status> {
         let call = Call::in_request(&request)?;
-        call.caller()?;
+        call.caller(Right::Trace)?;
         let v1::FollowReceiptsRequest { message_id: message, publisher, level, after, once } = request.into_inner();
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
         let wanted = Wanted {
@@ -61,9 +62,12 @@ impl Reading {
             if self.is_over {
                 return None;
             }
-            let came = match select(pin!(end_of(&self.server, &self.call)), pin!(self.following.next())).await {
-                Either::Left((problem, _)) => Came::Failed(problem),
-                Either::Right((came, _)) => came,
+            let came = {
+                let end = pin!(self.server.end_of_stream(self.call.closing.clone(), self.call.deadline));
+                match select(end, pin!(self.following.next())).await {
+                    Either::Left((problem, _)) => Came::Failed(problem),
+                    Either::Right((came, _)) => came,
+                }
             };
             match came {
                 Came::Rows(rows) => self.ready.extend(rows.into_iter().map(told)),

@@ -28,7 +28,9 @@ impl Kind {
             Self::TooLarge | Self::Busy | Self::NoStorage | Self::Refused(ReasonCode::QuotaExceeded) => {
                 Code::ResourceExhausted
             }
-            Self::NoClient | Self::Refused(ReasonCode::UnspecifiedError) => Code::FailedPrecondition,
+            Self::NoClient | Self::NamedByFile | Self::ReloadRefused | Self::Refused(ReasonCode::UnspecifiedError) => {
+                Code::FailedPrecondition
+            }
             Self::Refused(_) => Code::Internal,
             Self::NotServing | Self::ConnectionAge => Code::Unavailable,
             Self::Timeout | Self::Unknown => Code::DeadlineExceeded,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Extension;
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
@@ -11,8 +12,9 @@ use postroad_base::ShardId;
 use serde::Deserialize;
 
 use super::{cursor_of, json_page, limit_of};
-use crate::clients::{ClientsCursor, ClientsFilter};
+use crate::clients::{ClientAction, ClientChange, ClientsCursor, ClientsFilter};
 use crate::problem::Problem;
+use crate::publication::Caller;
 use crate::shared::{Peer, Server};
 use crate::tokens::Right;
 
@@ -73,8 +75,54 @@ pub(super) async fn show(
     Path(client): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    server.http_caller(peer, &headers, Right::Clients)?;
-    server.client(&client, false).await
+    let caller = server.http_caller(peer, &headers, Right::Clients)?;
+    server.client_page(&caller, &client, ClientAction::Show).await
+}
+
+/// Whose a client is.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Registration {
+    user: Option<String>,
+    #[serde(default)]
+    groups: Vec<String>,
+}
+
+/// It can be pushed to from now on, whether it has ever come or not.
+pub(super) async fn register(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    Path(client): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let caller = server.http_caller(peer, &headers, Right::Clients)?;
+    let Registration { user, groups } = server.json_or_default(body).await?;
+    let change = ClientChange::register(user, groups)?;
+    Ok(json_page(&server.change_client(&caller, client, change).await?))
+}
+
+/// Nothing is known of it any more; if it comes again, it begins anew.
+pub(super) async fn unregister(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    Path(client): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let caller = server.http_caller(peer, &headers, Right::Clients)?;
+    let left = server.change_client(&caller, client, ClientChange::Unregister).await?;
+    Ok(json_page(&left)) // null
+}
+
+/// It is sent now what had waited for it.
+pub(super) async fn drain(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    Path(client): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let caller = server.http_caller(peer, &headers, Right::Clients)?;
+    server.client_page(&caller, &client, ClientAction::Drain).await
 }
 
 /// The client as it is afterwards. It may be back at once: to keep it away is for `auth.file` and `acl.file`.
@@ -85,12 +133,11 @@ pub(super) async fn disconnect(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = server.http_caller(peer, &headers, Right::Clients)?;
-    tracing::info!(client, caller = &*caller.name, "a client is disconnected through the API");
-    server.client(&client, true).await
+    server.client_page(&caller, &client, ClientAction::CutOff).await
 }
 
 impl Server {
-    async fn client(&self, client: &str, cut_off: bool) -> Result<Response, Problem> {
-        Ok(json_page(&self.api.client(client, cut_off).await?))
+    async fn client_page(&self, caller: &Caller, client: &str, action: ClientAction) -> Result<Response, Problem> {
+        Ok(json_page(&self.act_on_client(caller, client, action).await?))
     }
 }

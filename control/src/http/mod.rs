@@ -2,11 +2,14 @@
 //!
 //! Limits: connections open at once, bytes of a head and of a body, time for a head, for a body and for a connection.
 
+mod admin;
 mod clients;
+mod events;
 mod letters;
 mod messages;
 mod pages;
 mod problem;
+mod topics;
 mod trace;
 
 use std::sync::Arc;
@@ -20,12 +23,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tower::ServiceExt;
 
 use crate::checks::{LIMIT, LIMIT_MAX};
 use crate::listener::{Figures, Protocol, serve_to_its_end};
 use crate::problem::{Kind, Problem};
-use crate::shared::{Peer, Server};
+use crate::shared::{Closing, Peer, Server};
+use crate::unread::Unread;
 
 /// What is said of what is below `/v1`, for programs that write programs.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -49,15 +54,19 @@ impl Protocol for Http {
 
     async fn speak(self, server: Arc<Server>, stream: TcpStream, peer: Peer) {
         let (settings, counting) = (server.settings, Arc::clone(&server));
+        let (closing, is_closing) = watch::channel(false);
+        let unread = Unread::default();
+        let answered = unread.clone();
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             counting.http.count_request();
             request.extensions_mut().insert(peer);
-            let router = self.0.clone();
+            request.extensions_mut().insert(Closing(is_closing.clone()));
+            let (router, unread) = (self.0.clone(), answered.clone());
             async move {
                 if has_needless_body(&request) {
-                    return Ok(closing(Problem::new(Kind::TooLarge, "this takes no body")));
+                    return Ok(refusing(Problem::new(Kind::TooLarge, "this takes no body")));
                 }
-                router.oneshot(request).await
+                router.oneshot(request).await.map(|answer| unread.watch(answer, None))
             }
         });
         let connection = hyper::server::conn::http1::Builder::new()
@@ -65,7 +74,10 @@ impl Protocol for Http {
             .header_read_timeout(settings.request_timeout)
             .max_buf_size(settings.request_bytes_max.max(8192))
             .serve_connection(TokioIo::new(stream), service);
-        serve_to_its_end(connection, &server, || ()).await;
+        let close = || {
+            closing.send_replace(true);
+        };
+        serve_to_its_end::<Self, _>(connection, &server, &unread, close).await;
     }
 }
 
@@ -80,7 +92,8 @@ fn router(server: &Arc<Server>) -> Router {
         .route("/v1/receipts", get(trace::receipts))
         .route("/v1/trace", get(trace::watch))
         .route("/v1/clients", get(clients::list))
-        .route("/v1/clients/{client}", get(clients::show))
+        .route("/v1/clients/{client}", get(clients::show).put(clients::register).delete(clients::unregister))
+        .route("/v1/clients/{client}/drain", post(clients::drain))
         .route("/v1/clients/{client}/disconnect", post(clients::disconnect))
         .route("/v1/dead-letters", get(letters::list).post(letters::import))
         .route("/v1/dead-letters/lease", post(letters::lease))
@@ -90,10 +103,15 @@ fn router(server: &Arc<Server>) -> Router {
         .route("/v1/dead-letters/{letter}/park", post(letters::park))
         .route("/v1/dead-letters/{letter}/unpark", post(letters::unpark))
         .route("/v1/dead-letters/{letter}/release", post(letters::release))
+        .route("/v1/subscriptions", get(topics::subscriptions))
+        .route("/v1/topics", get(topics::topics))
+        .route("/v1/admin/status", get(admin::status))
+        .route("/v1/admin/reload", post(admin::reload))
+        .route("/v1/admin/drain", post(admin::drain))
         .fallback(async || {
             Problem::new(
                 Kind::NotFound,
-                "there are /ready, /health, /metrics, /v1/messages, /v1/receipts, /v1/trace, /v1/clients and /v1/dead-letters",
+                "there are /ready, /health, /metrics, and below /v1 what /v1/openapi.json lists",
             )
         })
         .method_not_allowed_fallback(async || Problem::new(Kind::MethodNotAllowed, "this path has no such method"))
@@ -127,7 +145,7 @@ fn has_needless_body(request: &hyper::Request<Incoming>) -> bool {
 }
 
 /// Nobody reads what follows.
-fn closing(problem: Problem) -> Response {
+fn refusing(problem: Problem) -> Response {
     let mut response = problem.into_response();
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response

@@ -16,7 +16,7 @@ impl Kind {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::Refused(ReasonCode::NotAuthorized) => StatusCode::FORBIDDEN,
             Self::NotFound | Self::UnknownClient | Self::Gone => StatusCode::NOT_FOUND,
-            Self::NoClient => StatusCode::CONFLICT,
+            Self::NoClient | Self::NamedByFile | Self::ReloadRefused => StatusCode::CONFLICT,
             Self::NoStorage => StatusCode::INSUFFICIENT_STORAGE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

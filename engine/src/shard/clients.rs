@@ -4,11 +4,11 @@ use std::os::fd::AsFd;
 
 use bytestring::ByteString;
 use postroad_base::{ClientId, ConnectionId, RegisteredBy};
-use postroad_broker::api::Event;
+use postroad_broker::api::{ClientAnswer, Event, Principal};
 use postroad_broker::clients::{ClientState, ClientsCursor, QueueState, RegistrationState, RoadState, SessionState};
 use postroad_control::{
-    ClientReport, ClientsFilter, ClientsPage, ClientsQuery, Place, QueueReport, RegistrationReport, RoadReport,
-    SessionReport,
+    ClientAction, ClientChange, ClientChanged, ClientOrder, ClientReport, ClientsFilter, ClientsPage, ClientsQuery,
+    Place, QueueReport, RegistrationReport, RoadReport, SessionReport,
 };
 
 use super::Shard;
@@ -32,18 +32,49 @@ impl Shard {
     pub(super) fn tell_of_client(
         &mut self,
         client: &ByteString,
-        cut_off: bool,
+        action: ClientAction,
         answer: &flume::Sender<Option<ClientReport>>,
     ) {
         let before = self.broker.client_state(client);
-        if cut_off && before.is_some() {
-            self.handle(Event::CutOff { client: ClientId(client.clone()) });
+        let name = || ClientId(client.clone());
+        let event = match action {
+            ClientAction::Show => None,
+            ClientAction::CutOff => Some(Event::CutOff { client: name() }),
+            ClientAction::Drain => Some(Event::DrainNow { client: name() }),
+        };
+        if let Some(event) = event.filter(|_| before.is_some()) {
+            self.handle(event);
             self.drain_effects();
         }
         // A session that does not outlive its connection is gone now: then it is told as it was.
         let gone = before.map(|state| ClientState { connection: None, session: None, ..state });
         let state = self.broker.client_state(client).or(gone);
         let _gone = answer.try_send(state.map(|state| self.client_report(state)));
+    }
+
+    pub(super) fn change_client(&mut self, order: ClientOrder) {
+        let ClientOrder { client, change, answer } = order;
+        let client = ClientId(client);
+        let token = self.asking.changing(client.clone(), answer);
+        self.handle(match change {
+            ClientChange::Register { user, groups } => {
+                Event::Register { token, client, principal: Principal { user, groups: groups.into() } }
+            }
+            ClientChange::Unregister => Event::Unregister { token, client },
+        });
+        self.drain_effects();
+    }
+
+    pub(super) fn client_done(&mut self, token: u64, answer: ClientAnswer) {
+        let Some((client, asker)) = self.asking.changed(token) else { return };
+        let known = || self.broker.client_state(client.as_str()).map(|state| self.client_report(state));
+        let _gone = asker.try_send(match answer {
+            ClientAnswer::Done => ClientChanged::Done(known()),
+            ClientAnswer::OfFile => ClientChanged::OfFile,
+            ClientAnswer::Full => ClientChanged::Full,
+            ClientAnswer::DiskFull => ClientChanged::DiskFull,
+            ClientAnswer::Unknown => ClientChanged::Unknown,
+        });
     }
 
     fn client_report(&self, state: ClientState) -> ClientReport {
@@ -95,6 +126,7 @@ fn registration_report(registration: RegistrationState) -> RegistrationReport {
         RegisteredBy::Connection | RegisteredBy::Assigned => "connection",
         RegisteredBy::File => "auth_file",
         RegisteredBy::Push => "push",
+        RegisteredBy::Api => "api",
     };
     RegistrationReport { by, queue: queue_report(registration.queue) }
 }

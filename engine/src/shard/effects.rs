@@ -80,7 +80,8 @@ impl Shard {
                 self.read_backlog(queue, after, messages_max, bytes_max);
             }
             Effect::Ingest { batch } => self.ingest(batch),
-            Effect::LettersFound { token, letters, next } => self.letters_found(token, letters, next),
+            Effect::LettersFound { token, letters, next, ends } => self.letters_found(token, letters, next, ends),
+            Effect::ClientDone { token, answer } => self.client_done(token, answer),
             Effect::LetterKept { token, id } => self.letter_kept(token, id),
             Effect::LetterDone { token, answer } => self.letter_done(token, answer),
             Effect::Moved(moved) => self.moved(moved),

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use postroad_base::{Extras, Letter, LetterAnswer, LetterId, Message, MessageId, QueueId, Wishes};
+use postroad_base::{ClientId, Extras, Letter, LetterAnswer, LetterId, Message, MessageId, QueueId, Wishes};
 use postroad_broker::api::Event;
 use postroad_control::{
-    ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersPage, LettersQuestion, Properties,
+    ClientChanged, ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersPage, LettersQuestion,
+    Properties,
 };
 use postroad_protocol::mqtt::Forwarded;
 
@@ -20,12 +21,28 @@ pub(super) struct Asking {
     found: BTreeMap<u64, flume::Sender<LettersPage>>,
     done: BTreeMap<u64, flume::Sender<LetterResult>>,
     kept: BTreeMap<u64, flume::Sender<Option<LetterId>>>,
+    /// Clients that are changed, and who waits for that.
+    changing: BTreeMap<u64, (ClientId, flume::Sender<ClientChanged>)>,
+    /// Letters that had come about when that was told last.
+    letters_told: u64,
 }
 
 impl Asking {
     fn next(&mut self) -> u64 {
         self.last += 1;
         self.last
+    }
+
+    /// The token of a change to this client.
+    pub(super) fn changing(&mut self, client: ClientId, asker: flume::Sender<ClientChanged>) -> u64 {
+        let token = self.next();
+        self.changing.insert(token, (client, asker));
+        token
+    }
+
+    /// Whose change that was, and who waits.
+    pub(super) fn changed(&mut self, token: u64) -> Option<(ClientId, flume::Sender<ClientChanged>)> {
+        self.changing.remove(&token)
     }
 }
 
@@ -76,10 +93,25 @@ impl Shard {
         }
     }
 
-    pub(super) fn letters_found(&mut self, token: u64, letters: Vec<Letter>, next: Option<LetterId>) {
+    pub(super) fn letters_found(
+        &mut self,
+        token: u64,
+        letters: Vec<Letter>,
+        next: Option<LetterId>,
+        ends: Vec<LetterId>,
+    ) {
         if let Some(answer) = self.asking.found.remove(&token) {
             let letters = letters.into_iter().map(report).collect();
-            let _gone = answer.try_send(LettersPage { letters, next });
+            let _gone = answer.try_send(LettersPage { letters, next, ends });
+        }
+    }
+
+    /// Whoever follows letters looks again, if there are new ones.
+    pub(super) fn tell_of_new_letters(&mut self) {
+        let made = self.broker.letters_made();
+        if made != self.asking.letters_told {
+            self.asking.letters_told = made;
+            self.common.letters.there_are_new_ones();
         }
     }
 

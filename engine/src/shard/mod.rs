@@ -23,6 +23,7 @@ mod reading;
 mod road;
 mod sys;
 mod timing;
+mod topics;
 mod turn;
 mod watching;
 mod writing;
@@ -34,11 +35,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ahash::AHashMap;
 use crossbeam::queue::{ArrayQueue, SegQueue};
-use postroad_base::{ClientId, ConnectionId, MessageId, MonoMillis, Now, Placement, QueueId, ReasonCode, ShardId};
+use postroad_base::{
+    ClientId, ConnectionId, MessageId, MonoMillis, Now, Placement, QueueId, ReasonCode, ShardId, WallMillis,
+};
 use postroad_broker::Broker;
 use postroad_broker::access::Acl;
 use postroad_broker::api::{Event, Principal};
-use postroad_control::{Note, Recorder, Request};
+use postroad_control::{LettersBell, Note, Recorder, Request};
 use postroad_session::mqtt::{ConnectRequest, Limits};
 use slab::Slab;
 
@@ -148,6 +151,8 @@ pub(crate) struct Common {
     pub(crate) notes: flume::Sender<Note>,
     /// Where steps of followed messages are kept, if anywhere.
     pub(crate) recorder: Option<Recorder>,
+    /// Heard by whoever follows dead letters.
+    pub(crate) letters: LettersBell,
 }
 
 impl Common {
@@ -366,7 +371,9 @@ impl Shard {
             }
             Request::Report(back) => {
                 let log = self.log.as_ref().map(ShardLog::report).unwrap_or_default();
-                let report = self.counters.report(self.id, &self.broker.stats(), log);
+                let up = self.now.mono.since(self.started);
+                let started = WallMillis(self.now.wall.0.saturating_sub(up));
+                let report = self.counters.report(self.id, &self.broker.stats(), log, [self.now.wall, started]);
                 let _gone = back.try_send(report);
             }
             Request::Publish(batch) => self.called(*batch),
@@ -374,8 +381,11 @@ impl Shard {
             Request::ImportLetter(import) => self.import_letter(*import),
             Request::Letter(order) => self.act_on_letter(*order),
             Request::Watch(watch) => self.watch(*watch),
+            Request::Subscriptions(query) => self.find_subscriptions(*query),
+            Request::Retained(query) => self.find_retained(*query),
             Request::Clients(query) => self.find_clients(*query),
-            Request::Client { client, cut_off, answer } => self.tell_of_client(&client, cut_off, &answer),
+            Request::Client { client, action, answer } => self.tell_of_client(&client, action, &answer),
+            Request::ChangeClient(order) => self.change_client(*order),
         }
     }
 

@@ -236,6 +236,7 @@ impl Shard {
         }
         self.mesh.flush();
         self.carry_commit();
+        self.tell_of_new_letters();
         self.set_alarm();
     }
 

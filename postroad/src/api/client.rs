@@ -1,9 +1,9 @@
-//! `postroad client list|top|show|kick`.
+//! `postroad client list|top|show|kick|drain|register|unregister`.
 
 use std::io::Write;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Api;
 use crate::cli::{ApiArgs, ClientAction, ClientFilter};
@@ -21,6 +21,16 @@ pub fn client(action: &ClientAction) -> Result<()> {
         ClientAction::Kick { api, client } => {
             let after = Api::new(api).post(&format!("{}/disconnect", path(client)), &Value::Null)?;
             show(api, &after)
+        }
+        ClientAction::Drain { api, client } => {
+            show(api, &Api::new(api).post(&format!("{}/drain", path(client)), &Value::Null)?)
+        }
+        ClientAction::Register { api, client, user, group } => {
+            show(api, &Api::new(api).put(&path(client), &json!({ "user": user, "groups": group }))?)
+        }
+        ClientAction::Unregister { api, client } => {
+            Api::new(api).delete(&path(client))?;
+            Ok(())
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Subcommands that call the API of a running server, over HTTP.
 
+mod admin;
 mod client;
 mod dlq;
 mod publish;
 mod samples;
 mod top;
+mod topics;
 mod trace;
 
 use std::time::Duration;
@@ -15,10 +17,12 @@ use ureq::{Agent, RequestBuilder};
 
 use crate::cli::ApiArgs;
 
+pub use admin::admin;
 pub use client::client;
 pub use dlq::dlq;
 pub use publish::publish;
 pub use top::top;
+pub use topics::{subscription, topic};
 pub use trace::{receipts, trace};
 
 /// What the server gives as an answer at most.
@@ -50,6 +54,21 @@ impl<'a> Api<'a> {
         let url = self.url(path);
         let request = self.agent.post(&url).content_type("application/json");
         let answer = self.signed(request).send(body.to_string()).with_context(|| format!("can't reach {url}"))?;
+        read(&url, answer)
+    }
+
+    /// As `post`, by PUT.
+    fn put(&self, path: &str, body: &serde_json::Value) -> Result<serde_json::Value> {
+        let url = self.url(path);
+        let request = self.agent.put(&url).content_type("application/json");
+        let answer = self.signed(request).send(body.to_string()).with_context(|| format!("can't reach {url}"))?;
+        read(&url, answer)
+    }
+
+    /// What the server answers to a DELETE.
+    fn delete(&self, path: &str) -> Result<serde_json::Value> {
+        let url = self.url(path);
+        let answer = self.signed(self.agent.delete(&url)).call().with_context(|| format!("can't reach {url}"))?;
         read(&url, answer)
     }
 

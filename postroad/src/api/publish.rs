@@ -68,17 +68,15 @@ impl Run<'_> {
     }
 
     fn message(&self, payload: &[u8]) -> Value {
-        let PublishArgs { topic, qos, retain, ttl, content_type, property, receipt, .. } = self.args;
+        let PublishArgs { topic, qos, retain, ttl, content_type, property, wishes, .. } = self.args;
         let mut message = json!({ "topics": topic, "qos": qos, "retain": retain, "properties": property });
+        message["wishes"] = wishes.json();
         match std::str::from_utf8(payload) {
             Ok(text) => message["payload"] = json!(text),
             Err(_) => message["payload_base64"] = json!(STANDARD.encode(payload)),
         }
         if let Some(seconds) = ttl {
             message["ttl_seconds"] = json!(seconds);
-        }
-        if let Some(level) = receipt {
-            message["wishes"] = json!({ "receipt": level });
         }
         if let Some(kind) = content_type {
             message["content_type"] = json!(kind);

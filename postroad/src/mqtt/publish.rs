@@ -12,7 +12,7 @@ use postroad_base::{Qos, ReasonCode, Tag, TopicName};
 use postroad_protocol::mqtt::{Ack, Forwarded, ForwardedParts, Packet, Publish, PublishProperties, UserProperties};
 
 use super::client::{ANSWER_TIMEOUT, Client, Incoming, refuse};
-use crate::cli::PubArgs;
+use crate::cli::{PubArgs, WireVersion};
 use crate::payload;
 
 /// How often a quiet standard input lets the connection be looked at.
@@ -23,6 +23,13 @@ const LINES_MAX: usize = 64;
 /// Runs the command.
 pub fn publish(args: &PubArgs) -> Result<()> {
     TopicName::new(args.topic.as_str()).with_context(|| format!("bad topic {:?}", args.topic))?;
+    let has_wishes = !args.wishes.properties().is_empty();
+    if has_wishes && !matches!(args.connection.version, WireVersion::V5) {
+        bail!("wishes (--priority and the like) go as user properties, which are of MQTT 5");
+    }
+    if args.wishes.idempotency_key.is_some() && args.repeat > 1 {
+        bail!("--repeat publishes many messages, and --idempotency-key is of one");
+    }
     let messages = source(args)?;
     let client = Client::connect(&args.connection)?;
     let mut publisher = Publisher { client, template: Template::new(args), outstanding: HashSet::new(), refused: 0 };
@@ -64,7 +71,10 @@ struct Template<'a> {
 
 impl<'a> Template<'a> {
     fn new(args: &'a PubArgs) -> Self {
-        let pairs: Vec<_> = args.user_property.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let wishes = args.wishes.properties();
+        let wished = wishes.iter().map(|(name, value)| (*name, value.as_str()));
+        let given = args.user_property.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let pairs: Vec<_> = given.chain(wished).collect();
         let parts = ForwardedParts {
             payload_format: None,
             content_type: args.content_type.as_deref(),

@@ -319,6 +319,32 @@ pub struct DisconnectClientRequest {
     #[prost(string, tag = "1")]
     pub client: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainClientRequest {
+    /// Its identifier.
+    #[prost(string, tag = "1")]
+    pub client: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegisterClientRequest {
+    /// Its identifier.
+    #[prost(string, tag = "1")]
+    pub client: ::prost::alloc::string::String,
+    /// Whose it is; not set: whose it is already, or anybody's.
+    #[prost(string, optional, tag = "2")]
+    pub user: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most 256.
+    #[prost(string, repeated, tag = "3")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnregisterClientRequest {
+    /// Its identifier.
+    #[prost(string, tag = "1")]
+    pub client: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnregisterClientResponse {}
 /// A client as it is now.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Client {
@@ -396,8 +422,350 @@ pub struct Queue {
     #[prost(uint64, tag = "3")]
     pub bytes: u64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSubscriptionsRequest {
+    /// Only those of this client.
+    #[prost(string, optional, tag = "1")]
+    pub client: ::core::option::Option<::prost::alloc::string::String>,
+    /// Only those with just this filter.
+    #[prost(string, optional, tag = "2")]
+    pub filter: ::core::option::Option<::prost::alloc::string::String>,
+    /// Only those to which a message for this topic goes.
+    #[prost(string, optional, tag = "3")]
+    pub topic: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most so many; 0 is 100, the most is 1,000.
+    #[prost(uint32, tag = "4")]
+    pub page_size: u32,
+    /// The `next_page_token` of the page before; empty for the first page.
+    #[prost(string, tag = "5")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListSubscriptionsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub subscriptions: ::prost::alloc::vec::Vec<Subscription>,
+    /// Empty on the last page. A page may hold fewer than `page_size` and not be the last one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Subscription {
+    #[prost(string, tag = "1")]
+    pub client: ::prost::alloc::string::String,
+    /// `$share/<name>/` included.
+    #[prost(string, tag = "2")]
+    pub filter: ::prost::alloc::string::String,
+    /// The level that was granted.
+    #[prost(uint32, tag = "3")]
+    pub qos: u32,
+    /// As in MQTT 5.
+    #[prost(bool, tag = "4")]
+    pub no_local: bool,
+    #[prost(bool, tag = "5")]
+    pub retain_as_published: bool,
+    #[prost(uint32, optional, tag = "6")]
+    pub identifier: ::core::option::Option<u32>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRetainedRequest {
+    /// Only topics that match; not set: all but those that begin with `$`.
+    #[prost(string, optional, tag = "1")]
+    pub filter: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most so many; 0 is 100, the most is 1,000.
+    #[prost(uint32, tag = "2")]
+    pub page_size: u32,
+    /// The `next_page_token` of the page before; empty for the first page.
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRetainedResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub topics: ::prost::alloc::vec::Vec<RetainedTopic>,
+    /// Empty on the last page. A page may hold fewer than `page_size` and not be the last one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// A topic's retained message.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetainedTopic {
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    /// Of the message.
+    #[prost(string, tag = "2")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub qos: u32,
+    /// Of its topic, properties and payload.
+    #[prost(uint64, tag = "4")]
+    pub bytes: u64,
+    #[prost(uint64, tag = "5")]
+    pub published_unix_ms: u64,
+    /// Not set: it stays.
+    #[prost(uint64, optional, tag = "6")]
+    pub expires_unix_ms: ::core::option::Option<u64>,
+}
+/// Which letters are meant. What is not set is not asked.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LetterFilter {
+    /// Only those of this client.
+    #[prost(string, optional, tag = "1")]
+    pub client: ::core::option::Option<::prost::alloc::string::String>,
+    /// Only those whose topic matches this filter.
+    #[prost(string, optional, tag = "2")]
+    pub topic: ::core::option::Option<::prost::alloc::string::String>,
+    /// Only those that ended so: refused, too_large, overflow, unacknowledged, attempts.
+    #[prost(string, optional, tag = "3")]
+    pub reason: ::core::option::Option<::prost::alloc::string::String>,
+    /// Only those that ended then or later, or before: milliseconds since 1970.
+    #[prost(uint64, optional, tag = "4")]
+    pub since_unix_ms: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "5")]
+    pub until_unix_ms: ::core::option::Option<u64>,
+    /// Only those that wait for a human, or those that do not; those that somebody has leased, or those that nobody has. Not
+    /// where letters are leased.
+    #[prost(bool, optional, tag = "6")]
+    pub parked: ::core::option::Option<bool>,
+    #[prost(bool, optional, tag = "7")]
+    pub leased: ::core::option::Option<bool>,
+}
+/// A delivery that nobody has got: its message, and how it ended.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DeadLetter {
+    /// Names the letter for as long as there is one: three numbers, such as 0-3-1017.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Of its message: 32 hexadecimal digits. To import: empty for a new one.
+    #[prost(string, tag = "2")]
+    pub message_id: ::prost::alloc::string::String,
+    /// The message of which it is a requeue: the first of its line; empty if it is none.
+    #[prost(string, tag = "3")]
+    pub original_id: ::prost::alloc::string::String,
+    /// How many requeues lie between them.
+    #[prost(uint32, tag = "4")]
+    pub requeues: u32,
+    #[prost(string, tag = "5")]
+    pub topic: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "6")]
+    pub payload: ::prost::alloc::vec::Vec<u8>,
+    /// At which level its client was to get it: 1 or 2.
+    #[prost(uint32, tag = "7")]
+    pub qos: u32,
+    /// The retain flag that its client was to see.
+    #[prost(bool, tag = "8")]
+    pub retain: bool,
+    /// The payload is text in UTF-8; the others as in MQTT 5.
+    #[prost(bool, tag = "9")]
+    pub is_text: bool,
+    #[prost(string, optional, tag = "10")]
+    pub content_type: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "11")]
+    pub response_topic: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(bytes = "vec", optional, tag = "12")]
+    pub correlation_data: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
+    #[prost(message, repeated, tag = "13")]
+    pub properties: ::prost::alloc::vec::Vec<Property>,
+    /// When it was published; not imported, since it is part of the message's id.
+    #[prost(uint64, tag = "14")]
+    pub published_unix_ms: u64,
+    /// Whose delivery it was, and whether it had been pushed to it.
+    #[prost(string, tag = "15")]
+    pub client: ::prost::alloc::string::String,
+    #[prost(bool, tag = "16")]
+    pub is_push: bool,
+    /// How it ended, and what its client said.
+    #[prost(string, tag = "17")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "18")]
+    pub reason_code: u32,
+    /// How often it was sent, and when, if more than once.
+    #[prost(uint32, tag = "19")]
+    pub attempts: u32,
+    #[prost(uint64, optional, tag = "20")]
+    pub first_sent_unix_ms: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "21")]
+    pub last_sent_unix_ms: ::core::option::Option<u64>,
+    #[prost(uint64, tag = "22")]
+    pub died_unix_ms: u64,
+    /// It waits for a human.
+    #[prost(message, optional, tag = "23")]
+    pub parked: ::core::option::Option<ParkedLetter>,
+    /// Somebody works on it.
+    #[prost(bool, tag = "24")]
+    pub is_leased: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ParkedLetter {
+    #[prost(uint64, tag = "1")]
+    pub since_unix_ms: u64,
+    #[prost(string, tag = "2")]
+    pub note: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListLettersRequest {
+    #[prost(message, optional, tag = "1")]
+    pub filter: ::core::option::Option<LetterFilter>,
+    /// At most so many; 0 is 100, the most is 1,000. A page holds about 2 MiB of payloads at most.
+    #[prost(uint32, tag = "2")]
+    pub page_size: u32,
+    /// The `next_page_token` of the page before; empty for the first page.
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListLettersResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub letters: ::prost::alloc::vec::Vec<DeadLetter>,
+    /// Empty on the last page. A page may hold fewer than `page_size` and not be the last one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetLetterRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaseLettersRequest {
+    #[prost(message, optional, tag = "1")]
+    pub filter: ::core::option::Option<LetterFilter>,
+    /// At most so many; 0 is 100, the most is 1,000. About 2 MiB of payloads at most.
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+    /// For how long; 0 is 60, the most is 86,400.
+    #[prost(uint32, tag = "3")]
+    pub seconds: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LeaseLettersResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub letters: ::prost::alloc::vec::Vec<DeadLetter>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequeueLetterRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Published there, not sent to the letter's client.
+    #[prost(string, optional, tag = "2")]
+    pub topic: ::core::option::Option<::prost::alloc::string::String>,
+    /// The new bytes, if they are to change.
+    #[prost(bytes = "vec", optional, tag = "3")]
+    pub payload: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
+    /// For how long it is worth delivering; not set: for ever.
+    #[prost(uint32, optional, tag = "4")]
+    pub ttl_seconds: ::core::option::Option<u32>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequeueLetterResponse {
+    /// Of the new message.
+    #[prost(string, tag = "1")]
+    pub message_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DropLetterRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DropLetterResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ParkLetterRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Why.
+    #[prost(string, tag = "2")]
+    pub note: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ParkLetterResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnparkLetterRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnparkLetterResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseLetterRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseLetterResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportLettersRequest {
+    #[prost(message, optional, tag = "1")]
+    pub filter: ::core::option::Option<LetterFilter>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImportLetterRequest {
+    #[prost(message, optional, tag = "1")]
+    pub letter: ::core::option::Option<DeadLetter>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportLetterResponse {
+    /// Its name here.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FollowLettersRequest {
+    #[prost(message, optional, tag = "1")]
+    pub filter: ::core::option::Option<LetterFilter>,
+    /// Each is leased for so long. Not set: they are only shown.
+    #[prost(uint32, optional, tag = "2")]
+    pub lease_seconds: ::core::option::Option<u32>,
+    /// Where it begins; not set: with what comes from now on, or, if letters are leased, with all that there are.
+    #[prost(oneof = "follow_letters_request::From", tags = "3, 4")]
+    pub from: ::core::option::Option<follow_letters_request::From>,
+}
+/// Nested message and enum types in `FollowLettersRequest`.
+pub mod follow_letters_request {
+    /// Where it begins; not set: with what comes from now on, or, if letters are leased, with all that there are.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum From {
+        /// Behind what came as `seen` with a letter, also on another connection and before a restart.
+        #[prost(string, tag = "3")]
+        Behind(::prost::alloc::string::String),
+        /// With all that there are.
+        #[prost(bool, tag = "4")]
+        Oldest(bool),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FollowLettersResponse {
+    /// Not set in the first answer, which says where it begins.
+    #[prost(message, optional, tag = "1")]
+    pub letter: ::core::option::Option<DeadLetter>,
+    /// What was told with this letter: to go on behind it after a break.
+    #[prost(string, tag = "2")]
+    pub seen: ::prost::alloc::string::String,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetStatusRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetMetricsRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Metrics {
+    /// In the text format of Prometheus, version 0.0.4.
+    #[prost(string, tag = "1")]
+    pub text: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReloadRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReloadResponse {
+    /// Options with their new values.
+    #[prost(string, repeated, tag = "1")]
+    pub applied: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Options that have changed and wait for a restart.
+    #[prost(string, repeated, tag = "2")]
+    pub waiting: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Status {
     #[prost(enumeration = "Phase", tag = "1")]
@@ -1142,6 +1510,75 @@ pub mod clients_client {
                 .insert(GrpcMethod::new("postroad.v1.Clients", "Disconnect"));
             self.inner.unary(req, path, codec).await
         }
+        /// Sends it now what had waited for it, whatever jitter, rate and turns after a start say. Nothing happens while it is away.
+        pub async fn drain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DrainClientRequest>,
+        ) -> std::result::Result<tonic::Response<super::Client>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.Clients/Drain",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("postroad.v1.Clients", "Drain"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes it addressable by pushes, whether it has ever come or not, as the client of this user and in these groups, and no
+        /// others. Where it belonged to another user, that one's connection and session end, and what waited for it.
+        pub async fn register(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RegisterClientRequest>,
+        ) -> std::result::Result<tonic::Response<super::Client>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.Clients/Register",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.Clients", "Register"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Nothing is known of it any more: connection, session and registration end, and what waited for it. It may come again.
+        pub async fn unregister(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UnregisterClientRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnregisterClientResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.Clients/Unregister",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.Clients", "Unregister"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1185,6 +1622,25 @@ pub mod clients_server {
             &self,
             request: tonic::Request<super::DisconnectClientRequest>,
         ) -> std::result::Result<tonic::Response<super::Client>, tonic::Status>;
+        /// Sends it now what had waited for it, whatever jitter, rate and turns after a start say. Nothing happens while it is away.
+        async fn drain(
+            &self,
+            request: tonic::Request<super::DrainClientRequest>,
+        ) -> std::result::Result<tonic::Response<super::Client>, tonic::Status>;
+        /// Makes it addressable by pushes, whether it has ever come or not, as the client of this user and in these groups, and no
+        /// others. Where it belonged to another user, that one's connection and session end, and what waited for it.
+        async fn register(
+            &self,
+            request: tonic::Request<super::RegisterClientRequest>,
+        ) -> std::result::Result<tonic::Response<super::Client>, tonic::Status>;
+        /// Nothing is known of it any more: connection, session and registration end, and what waited for it. It may come again.
+        async fn unregister(
+            &self,
+            request: tonic::Request<super::UnregisterClientRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnregisterClientResponse>,
+            tonic::Status,
+        >;
     }
     /// The clients of the server, which receive. Needs the right `clients`.
     #[derive(Debug)]
@@ -1441,6 +1897,141 @@ pub mod clients_server {
                     };
                     Box::pin(fut)
                 }
+                "/postroad.v1.Clients/Drain" => {
+                    #[allow(non_camel_case_types)]
+                    struct DrainSvc<T: Clients>(pub Arc<T>);
+                    impl<
+                        T: Clients,
+                    > tonic::server::UnaryService<super::DrainClientRequest>
+                    for DrainSvc<T> {
+                        type Response = super::Client;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DrainClientRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Clients>::drain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DrainSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.Clients/Register" => {
+                    #[allow(non_camel_case_types)]
+                    struct RegisterSvc<T: Clients>(pub Arc<T>);
+                    impl<
+                        T: Clients,
+                    > tonic::server::UnaryService<super::RegisterClientRequest>
+                    for RegisterSvc<T> {
+                        type Response = super::Client;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RegisterClientRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Clients>::register(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RegisterSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.Clients/Unregister" => {
+                    #[allow(non_camel_case_types)]
+                    struct UnregisterSvc<T: Clients>(pub Arc<T>);
+                    impl<
+                        T: Clients,
+                    > tonic::server::UnaryService<super::UnregisterClientRequest>
+                    for UnregisterSvc<T> {
+                        type Response = super::UnregisterClientResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UnregisterClientRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Clients>::unregister(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UnregisterSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -1482,6 +2073,1452 @@ pub mod clients_server {
     }
 }
 /// Generated client implementations.
+pub mod topics_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Who asks for what, and which messages are retained. Needs the right `clients`.
+    #[derive(Debug, Clone)]
+    pub struct TopicsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> TopicsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> TopicsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            TopicsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Subscriptions of all sessions. What is there while the pages are read is met once; the order says nothing.
+        pub async fn list_subscriptions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListSubscriptionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSubscriptionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.Topics/ListSubscriptions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.Topics", "ListSubscriptions"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Topics that have a retained message, those of each shard in the order of their bytes.
+        pub async fn list_retained(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRetainedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRetainedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.Topics/ListRetained",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.Topics", "ListRetained"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod topics_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with TopicsServer.
+    #[async_trait]
+    pub trait Topics: std::marker::Send + std::marker::Sync + 'static {
+        /// Subscriptions of all sessions. What is there while the pages are read is met once; the order says nothing.
+        async fn list_subscriptions(
+            &self,
+            request: tonic::Request<super::ListSubscriptionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSubscriptionsResponse>,
+            tonic::Status,
+        >;
+        /// Topics that have a retained message, those of each shard in the order of their bytes.
+        async fn list_retained(
+            &self,
+            request: tonic::Request<super::ListRetainedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRetainedResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Who asks for what, and which messages are retained. Needs the right `clients`.
+    #[derive(Debug)]
+    pub struct TopicsServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> TopicsServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for TopicsServer<T>
+    where
+        T: Topics,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/postroad.v1.Topics/ListSubscriptions" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSubscriptionsSvc<T: Topics>(pub Arc<T>);
+                    impl<
+                        T: Topics,
+                    > tonic::server::UnaryService<super::ListSubscriptionsRequest>
+                    for ListSubscriptionsSvc<T> {
+                        type Response = super::ListSubscriptionsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListSubscriptionsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Topics>::list_subscriptions(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSubscriptionsSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.Topics/ListRetained" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRetainedSvc<T: Topics>(pub Arc<T>);
+                    impl<
+                        T: Topics,
+                    > tonic::server::UnaryService<super::ListRetainedRequest>
+                    for ListRetainedSvc<T> {
+                        type Response = super::ListRetainedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRetainedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Topics>::list_retained(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRetainedSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for TopicsServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "postroad.v1.Topics";
+    impl<T> tonic::server::NamedService for TopicsServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod dead_letters_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What nobody has got, and what becomes of it: docs/dead-letters.md. Needs the right `dead_letters`.
+    #[derive(Debug, Clone)]
+    pub struct DeadLettersClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> DeadLettersClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> DeadLettersClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            DeadLettersClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// A page of letters, the oldest of each shard first.
+        pub async fn list(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListLettersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListLettersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.DeadLetters/List",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.DeadLetters", "List"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// One of them.
+        pub async fn get(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetLetterRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeadLetter>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.DeadLetters/Get",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.DeadLetters", "Get"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The oldest letters that are neither leased nor parked, for a while: until then nobody else is given them.
+        pub async fn lease(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LeaseLettersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LeaseLettersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.DeadLetters/Lease",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.DeadLetters", "Lease"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sends a letter again: to its client, or to whoever subscribes to a topic, which needs the right `publish` besides.
+        pub async fn requeue(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RequeueLetterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RequeueLetterResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.DeadLetters/Requeue",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.DeadLetters", "Requeue"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A letter is over.
+        pub async fn drop(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DropLetterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DropLetterResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.DeadLetters/Drop",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.DeadLetters", "Drop"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Keeps a letter for a human.
+        pub async fn park(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ParkLetterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ParkLetterResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.DeadLetters/Park",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.DeadLetters", "Park"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// No human needs to look at it any more.
+        pub async fn unpark(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UnparkLetterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnparkLetterResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.DeadLetters/Unpark",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.DeadLetters", "Unpark"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives a lease back.
+        pub async fn release(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReleaseLetterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseLetterResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.DeadLetters/Release",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.DeadLetters", "Release"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// All letters that fit, one after the other. They stay.
+        pub async fn export(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportLettersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::DeadLetter>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.DeadLetters/Export",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.DeadLetters", "Export"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Keeps a letter from elsewhere, under a name of its own.
+        pub async fn import(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImportLetterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImportLetterResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.DeadLetters/Import",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.DeadLetters", "Import"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Letters as they come about, for as long as the call goes on. With leases those that nobody has acted on come again, once
+        /// their lease has ended. Whoever reads none for `http.request_timeout` is cut off.
+        pub async fn follow(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FollowLettersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::FollowLettersResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.DeadLetters/Follow",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.DeadLetters", "Follow"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod dead_letters_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with DeadLettersServer.
+    #[async_trait]
+    pub trait DeadLetters: std::marker::Send + std::marker::Sync + 'static {
+        /// A page of letters, the oldest of each shard first.
+        async fn list(
+            &self,
+            request: tonic::Request<super::ListLettersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListLettersResponse>,
+            tonic::Status,
+        >;
+        /// One of them.
+        async fn get(
+            &self,
+            request: tonic::Request<super::GetLetterRequest>,
+        ) -> std::result::Result<tonic::Response<super::DeadLetter>, tonic::Status>;
+        /// The oldest letters that are neither leased nor parked, for a while: until then nobody else is given them.
+        async fn lease(
+            &self,
+            request: tonic::Request<super::LeaseLettersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LeaseLettersResponse>,
+            tonic::Status,
+        >;
+        /// Sends a letter again: to its client, or to whoever subscribes to a topic, which needs the right `publish` besides.
+        async fn requeue(
+            &self,
+            request: tonic::Request<super::RequeueLetterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RequeueLetterResponse>,
+            tonic::Status,
+        >;
+        /// A letter is over.
+        async fn drop(
+            &self,
+            request: tonic::Request<super::DropLetterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DropLetterResponse>,
+            tonic::Status,
+        >;
+        /// Keeps a letter for a human.
+        async fn park(
+            &self,
+            request: tonic::Request<super::ParkLetterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ParkLetterResponse>,
+            tonic::Status,
+        >;
+        /// No human needs to look at it any more.
+        async fn unpark(
+            &self,
+            request: tonic::Request<super::UnparkLetterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnparkLetterResponse>,
+            tonic::Status,
+        >;
+        /// Gives a lease back.
+        async fn release(
+            &self,
+            request: tonic::Request<super::ReleaseLetterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseLetterResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the Export method.
+        type ExportStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::DeadLetter, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// All letters that fit, one after the other. They stay.
+        async fn export(
+            &self,
+            request: tonic::Request<super::ExportLettersRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ExportStream>, tonic::Status>;
+        /// Keeps a letter from elsewhere, under a name of its own.
+        async fn import(
+            &self,
+            request: tonic::Request<super::ImportLetterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImportLetterResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the Follow method.
+        type FollowStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::FollowLettersResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Letters as they come about, for as long as the call goes on. With leases those that nobody has acted on come again, once
+        /// their lease has ended. Whoever reads none for `http.request_timeout` is cut off.
+        async fn follow(
+            &self,
+            request: tonic::Request<super::FollowLettersRequest>,
+        ) -> std::result::Result<tonic::Response<Self::FollowStream>, tonic::Status>;
+    }
+    /// What nobody has got, and what becomes of it: docs/dead-letters.md. Needs the right `dead_letters`.
+    #[derive(Debug)]
+    pub struct DeadLettersServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> DeadLettersServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for DeadLettersServer<T>
+    where
+        T: DeadLetters,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/postroad.v1.DeadLetters/List" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSvc<T: DeadLetters>(pub Arc<T>);
+                    impl<
+                        T: DeadLetters,
+                    > tonic::server::UnaryService<super::ListLettersRequest>
+                    for ListSvc<T> {
+                        type Response = super::ListLettersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListLettersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeadLetters>::list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.DeadLetters/Get" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetSvc<T: DeadLetters>(pub Arc<T>);
+                    impl<
+                        T: DeadLetters,
+                    > tonic::server::UnaryService<super::GetLetterRequest>
+                    for GetSvc<T> {
+                        type Response = super::DeadLetter;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetLetterRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeadLetters>::get(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.DeadLetters/Lease" => {
+                    #[allow(non_camel_case_types)]
+                    struct LeaseSvc<T: DeadLetters>(pub Arc<T>);
+                    impl<
+                        T: DeadLetters,
+                    > tonic::server::UnaryService<super::LeaseLettersRequest>
+                    for LeaseSvc<T> {
+                        type Response = super::LeaseLettersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LeaseLettersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeadLetters>::lease(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LeaseSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.DeadLetters/Requeue" => {
+                    #[allow(non_camel_case_types)]
+                    struct RequeueSvc<T: DeadLetters>(pub Arc<T>);
+                    impl<
+                        T: DeadLetters,
+                    > tonic::server::UnaryService<super::RequeueLetterRequest>
+                    for RequeueSvc<T> {
+                        type Response = super::RequeueLetterResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RequeueLetterRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeadLetters>::requeue(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RequeueSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.DeadLetters/Drop" => {
+                    #[allow(non_camel_case_types)]
+                    struct DropSvc<T: DeadLetters>(pub Arc<T>);
+                    impl<
+                        T: DeadLetters,
+                    > tonic::server::UnaryService<super::DropLetterRequest>
+                    for DropSvc<T> {
+                        type Response = super::DropLetterResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DropLetterRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeadLetters>::drop(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DropSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.DeadLetters/Park" => {
+                    #[allow(non_camel_case_types)]
+                    struct ParkSvc<T: DeadLetters>(pub Arc<T>);
+                    impl<
+                        T: DeadLetters,
+                    > tonic::server::UnaryService<super::ParkLetterRequest>
+                    for ParkSvc<T> {
+                        type Response = super::ParkLetterResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ParkLetterRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeadLetters>::park(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ParkSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.DeadLetters/Unpark" => {
+                    #[allow(non_camel_case_types)]
+                    struct UnparkSvc<T: DeadLetters>(pub Arc<T>);
+                    impl<
+                        T: DeadLetters,
+                    > tonic::server::UnaryService<super::UnparkLetterRequest>
+                    for UnparkSvc<T> {
+                        type Response = super::UnparkLetterResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UnparkLetterRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeadLetters>::unpark(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UnparkSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.DeadLetters/Release" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReleaseSvc<T: DeadLetters>(pub Arc<T>);
+                    impl<
+                        T: DeadLetters,
+                    > tonic::server::UnaryService<super::ReleaseLetterRequest>
+                    for ReleaseSvc<T> {
+                        type Response = super::ReleaseLetterResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReleaseLetterRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeadLetters>::release(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReleaseSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.DeadLetters/Export" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportSvc<T: DeadLetters>(pub Arc<T>);
+                    impl<
+                        T: DeadLetters,
+                    > tonic::server::ServerStreamingService<super::ExportLettersRequest>
+                    for ExportSvc<T> {
+                        type Response = super::DeadLetter;
+                        type ResponseStream = T::ExportStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportLettersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeadLetters>::export(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.DeadLetters/Import" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImportSvc<T: DeadLetters>(pub Arc<T>);
+                    impl<
+                        T: DeadLetters,
+                    > tonic::server::UnaryService<super::ImportLetterRequest>
+                    for ImportSvc<T> {
+                        type Response = super::ImportLetterResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ImportLetterRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeadLetters>::import(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImportSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.DeadLetters/Follow" => {
+                    #[allow(non_camel_case_types)]
+                    struct FollowSvc<T: DeadLetters>(pub Arc<T>);
+                    impl<
+                        T: DeadLetters,
+                    > tonic::server::ServerStreamingService<super::FollowLettersRequest>
+                    for FollowSvc<T> {
+                        type Response = super::FollowLettersResponse;
+                        type ResponseStream = T::FollowStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FollowLettersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DeadLetters>::follow(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FollowSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for DeadLettersServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "postroad.v1.DeadLetters";
+    impl<T> tonic::server::NamedService for DeadLettersServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
 pub mod admin_client {
     #![allow(
         unused_variables,
@@ -1492,7 +3529,7 @@ pub mod admin_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// What operators look at. Needs no token, as /ready and /health do not.
+    /// The server as a whole.
     #[derive(Debug, Clone)]
     pub struct AdminClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1562,6 +3599,7 @@ pub mod admin_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// How it is. Needs no token, as /ready and /health do not.
         pub async fn get_status(
             &mut self,
             request: impl tonic::IntoRequest<super::GetStatusRequest>,
@@ -1583,6 +3621,67 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("postroad.v1.Admin", "GetStatus"));
             self.inner.unary(req, path, codec).await
         }
+        /// All figures, as /metrics has them. Needs no token, either.
+        pub async fn get_metrics(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetMetricsRequest>,
+        ) -> std::result::Result<tonic::Response<super::Metrics>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.Admin/GetMetrics",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.Admin", "GetMetrics"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Reads the configuration, users, access rules and tokens anew, as SIGHUP does; an error says why nothing is changed. Needs
+        /// the right `admin`.
+        pub async fn reload(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReloadRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReloadResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static("/postroad.v1.Admin/Reload");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("postroad.v1.Admin", "Reload"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Stops the server gracefully, as SIGTERM does: answered before it has. Needs the right `admin`.
+        pub async fn drain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DrainRequest>,
+        ) -> std::result::Result<tonic::Response<super::DrainResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static("/postroad.v1.Admin/Drain");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("postroad.v1.Admin", "Drain"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1598,12 +3697,29 @@ pub mod admin_server {
     /// Generated trait containing gRPC methods that should be implemented for use with AdminServer.
     #[async_trait]
     pub trait Admin: std::marker::Send + std::marker::Sync + 'static {
+        /// How it is. Needs no token, as /ready and /health do not.
         async fn get_status(
             &self,
             request: tonic::Request<super::GetStatusRequest>,
         ) -> std::result::Result<tonic::Response<super::Status>, tonic::Status>;
+        /// All figures, as /metrics has them. Needs no token, either.
+        async fn get_metrics(
+            &self,
+            request: tonic::Request<super::GetMetricsRequest>,
+        ) -> std::result::Result<tonic::Response<super::Metrics>, tonic::Status>;
+        /// Reads the configuration, users, access rules and tokens anew, as SIGHUP does; an error says why nothing is changed. Needs
+        /// the right `admin`.
+        async fn reload(
+            &self,
+            request: tonic::Request<super::ReloadRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReloadResponse>, tonic::Status>;
+        /// Stops the server gracefully, as SIGTERM does: answered before it has. Needs the right `admin`.
+        async fn drain(
+            &self,
+            request: tonic::Request<super::DrainRequest>,
+        ) -> std::result::Result<tonic::Response<super::DrainResponse>, tonic::Status>;
     }
-    /// What operators look at. Needs no token, as /ready and /health do not.
+    /// The server as a whole.
     #[derive(Debug)]
     pub struct AdminServer<T> {
         inner: Arc<T>,
@@ -1708,6 +3824,135 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetStatusSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.Admin/GetMetrics" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetMetricsSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::GetMetricsRequest>
+                    for GetMetricsSvc<T> {
+                        type Response = super::Metrics;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetMetricsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::get_metrics(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetMetricsSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.Admin/Reload" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReloadSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::ReloadRequest>
+                    for ReloadSvc<T> {
+                        type Response = super::ReloadResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReloadRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::reload(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReloadSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.Admin/Drain" => {
+                    #[allow(non_camel_case_types)]
+                    struct DrainSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::DrainRequest>
+                    for DrainSvc<T> {
+                        type Response = super::DrainResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DrainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::drain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DrainSvc(inner);
                         let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -126,6 +126,7 @@ fn registered_by(r: &mut Reader<'_>) -> Result<RegisteredBy, RecordError> {
         1 => Ok(RegisteredBy::File),
         2 => Ok(RegisteredBy::Push),
         3 => Ok(RegisteredBy::Assigned),
+        4 => Ok(RegisteredBy::Api),
         _ => Err(RecordError::Invalid("unknown origin of a registration")),
     }
 }

@@ -322,8 +322,8 @@ fn any_name_record() -> impl Strategy<Value = Record> {
 }
 
 fn any_origin() -> impl Strategy<Value = RegisteredBy> {
-    use RegisteredBy::{Assigned, Connection, File, Push};
-    prop_oneof![Just(Connection), Just(File), Just(Push), Just(Assigned)]
+    use RegisteredBy::{Api, Assigned, Connection, File, Push};
+    prop_oneof![Just(Connection), Just(File), Just(Push), Just(Assigned), Just(Api)]
 }
 
 /// Any record of any kind.

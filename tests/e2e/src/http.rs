@@ -1,6 +1,6 @@
 //! A request by HTTP/1.0: one connection each, an answer that ends with it.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use crate::PATIENCE;
@@ -50,4 +50,68 @@ pub fn request(
     }
     let code = code.ok_or_else(|| io::Error::other(format!("no HTTP status in {head:?}")))?;
     Ok(Answer { code, head: head.to_owned(), body: body.to_owned() })
+}
+
+/// Server-Sent Events, as they come.
+pub struct Events {
+    reader: BufReader<TcpStream>,
+    /// The first line of the answer.
+    pub status: String,
+}
+
+/// One event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// What is sent back as `Last-Event-ID`.
+    pub id: String,
+    /// What kind, if that is said.
+    pub kind: String,
+    /// What it says; nothing for one that says where the stream begins.
+    pub data: String,
+}
+
+impl Events {
+    /// Asks for events.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    pub fn ask(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> io::Result<Self> {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut head = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: text/event-stream\r\n");
+        headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
+        stream.write_all((head + "\r\n").as_bytes())?;
+        let mut events = Self { reader: BufReader::new(stream), status: String::new() };
+        events.status = events.line()?;
+        while !events.line()?.is_empty() {}
+        Ok(events)
+    }
+
+    /// The next one; comments, which say that nothing has come, are passed over. `None` at the end.
+    ///
+    /// # Errors
+    /// When the connection fails, or nothing comes for too long.
+    pub fn next_event(&mut self) -> io::Result<Option<Event>> {
+        let mut event = Event::default();
+        loop {
+            let mut line = String::new();
+            if self.reader.read_line(&mut line)? == 0 {
+                return Ok(None);
+            }
+            let line = line.trim_end_matches(['\r', '\n']);
+            match line.split_once(": ") {
+                Some(("id", id)) => event.id = id.to_owned(),
+                Some(("event", kind)) => event.kind = kind.to_owned(),
+                Some(("data", data)) => event.data = data.to_owned(),
+                _ if line.is_empty() && event != Event::default() => return Ok(Some(event)),
+                _ => {}
+            }
+        }
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.reader.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
 }

@@ -525,3 +525,193 @@ fn answers_are_as_the_document_says() {
     has_fields_of(&clients["clients"][0]["session"]["queue"], "Queue");
     assert_eq!(clients["clients"][0]["registration"], Value::Null);
 }
+
+fn ask(daemon: &Daemon, method: &str, path: &str, body: &Value) -> Answer {
+    let headers = [("Content-Type", "application/json")];
+    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+    http::request(daemon.http_address(), &format!("{method} {path}"), &headers, &body).unwrap()
+}
+
+/// A client that never came is registered, pushed to while it is away, and keeps that over a kill -9 and a reload; then nothing
+/// is known of it.
+#[test]
+fn clients_are_registered_and_forgotten() {
+    let mut daemon = Daemon::start_with(&["shards=2"]);
+    let path = "/v1/clients/truck%2F7";
+    let known = expect(&ask(&daemon, "PUT", path, &json!({"groups": ["fleet", "fleet"]})), 200);
+    assert_eq!((&known["registration"]["by"], &known["groups"]), (&json!("api"), &json!(["fleet"])));
+    let push = |daemon: &Daemon| post(daemon, &json!({"topic": "$group/fleet/cmd", "payload": "lock"}));
+    assert_eq!(expect(&push(&daemon), 200)["has_subscribers"], json!(true));
+    daemon.kill();
+    daemon.restart();
+    daemon.reload();
+    let known = expect(&get(&daemon, path), 200);
+    assert_eq!((&known["registration"]["by"], &known["backlog"]), (&json!("api"), &json!(1)));
+    let mut truck = Client::connect(daemon.mqtt(), &Options::transient("truck/7")).unwrap();
+    assert_eq!(truck.next_message().unwrap().payload, b"lock");
+    let api = format!("http://{}", daemon.http_address());
+    let by_hand = |arguments: &[&str]| postroad(arguments, &[("POSTROAD_API", &api)], "");
+    let output = by_hand(&["client", "register", "van", "--user", "anna", "--group", "fleet", "--json"]);
+    let van: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&van["user"], &van["registration"]["by"]), (&json!("anna"), &json!("api")));
+    assert!(Client::connect(daemon.mqtt(), &Options::transient("van")).is_err(), "it belongs to anna");
+    assert!(by_hand(&["client", "unregister", "truck/7"]).status.success());
+    assert!(truck.next_message().is_err(), "its connection has ended");
+    assert_eq!(get(&daemon, path).code, 404);
+    assert_eq!(ask(&daemon, "DELETE", path, &Value::Null).code, 404);
+    daemon.kill();
+    daemon.restart();
+    assert_eq!(get(&daemon, path).code, 404, "it is forgotten for good");
+    assert_eq!(get(&daemon, "/v1/clients/van").code, 200);
+    for wrong in [json!({"user": "a/b"}), json!({"groups": ["$api"]}), json!({"name": "x"}), json!({"user": 7})] {
+        assert_eq!(ask(&daemon, "PUT", "/v1/clients/x", &wrong).code, 400, "{wrong}");
+    }
+}
+
+/// A client whose turn would come in an hour is sent at once what had waited for it.
+#[test]
+fn a_drain_is_kicked() {
+    let daemon = Daemon::start_with(&["drain.jitter=1h"]);
+    subscriber(&daemon, "t").disconnect().unwrap();
+    for number in 0..20 {
+        expect(&post(&daemon, &json!({"topic": "t", "payload": number.to_string()})), 200);
+    }
+    let mut client = Client::connect(daemon.mqtt(), &Options::persistent("subscriber")).unwrap();
+    wait_until("it waits for its turn", || daemon.metric("postroad_drain_sessions", "awaiting") == 1.0);
+    let kicked = expect(&ask(&daemon, "POST", "/v1/clients/subscriber/drain", &Value::Null), 200);
+    assert_eq!(kicked["connected"], json!(true));
+    assert_eq!(payloads(&mut client, 20), (0..20).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(ask(&daemon, "POST", "/v1/clients/nobody/drain", &Value::Null).code, 404);
+}
+
+/// Each subscription and each retained topic is met once, over pages of any size and all shards.
+#[test]
+fn subscriptions_and_topics_are_seen() {
+    let daemon = Daemon::start_with(&["shards=2"]);
+    let mut expected: Vec<(String, String)> = Vec::new();
+    for number in 0..6 {
+        let name = format!("client-{number}");
+        let mut client = Client::connect(daemon.mqtt(), &Options::persistent(&name)).unwrap();
+        for filter in 0..number * 30 {
+            let filter = format!("a/{number}/{filter}");
+            client.subscribe(&filter, Qos::AtLeastOnce).unwrap();
+            expected.push((name.clone(), filter));
+        }
+        client.subscribe("$share/g/b/+", Qos::ExactlyOnce).unwrap();
+        expected.push((name, "$share/g/b/+".to_owned()));
+    }
+    let topics: Vec<String> = (0..40).map(|number| format!("kept/{number:02}")).collect();
+    for topic in &topics {
+        expect(&post(&daemon, &json!({"topic": topic, "payload": "x", "retain": true, "ttl_seconds": 3600})), 200);
+    }
+    let walk = |path: &str, list: &str, limit: usize| {
+        let (mut found, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = expect(&get(&daemon, &format!("{path}limit={limit}{after}")), 200);
+            let things = page[list].as_array().unwrap();
+            assert!(things.len() <= limit);
+            found.extend(things.iter().cloned());
+            match page["next"].as_str() {
+                Some(next) => after = format!("&after={next}"),
+                None => return found,
+            }
+        }
+    };
+    let text = |thing: &Value, name: &str| thing[name].as_str().unwrap().to_owned();
+    expected.sort();
+    for limit in [1, 7, 1_000] {
+        let found = walk("/v1/subscriptions?", "subscriptions", limit);
+        let mut pairs: Vec<_> = found.iter().map(|found| (text(found, "client"), text(found, "filter"))).collect();
+        pairs.sort();
+        assert_eq!(pairs, expected, "pages of {limit}");
+        let mut kept: Vec<_> = walk("/v1/topics?", "topics", limit).iter().map(|topic| text(topic, "topic")).collect();
+        kept.sort();
+        assert_eq!(kept, topics, "pages of {limit}");
+    }
+    assert_eq!(walk("/v1/subscriptions?client=client-3&", "subscriptions", 7).len(), 91);
+    assert_eq!(walk("/v1/subscriptions?client=nobody&", "subscriptions", 7), [] as [Value; 0]);
+    let shared = walk("/v1/subscriptions?topic=b%2Fx&", "subscriptions", 2);
+    assert_eq!((shared.len(), &shared[0]["qos"]), (6, &json!(2)));
+    assert_eq!(walk("/v1/subscriptions?filter=a%2F5%2F7&", "subscriptions", 7).len(), 1);
+    let one = walk("/v1/topics?filter=kept%2F07&", "topics", 7).remove(0);
+    assert_eq!(one["bytes"], json!(10), "topic, payload, and that it is text");
+    assert!(one["expires_unix_ms"].as_u64() > one["published_unix_ms"].as_u64(), "{one}");
+    for wrong in
+        ["/v1/topics?after=x", "/v1/topics?filter=a%23", "/v1/subscriptions?after=1", "/v1/subscriptions?limit=0"]
+    {
+        assert_eq!(get(&daemon, wrong).code, 400, "{wrong}");
+    }
+    let api = format!("http://{}", daemon.http_address());
+    let by_hand = |arguments: &[&str]| {
+        let output = postroad(arguments, &[("POSTROAD_API", &api)], "");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(by_hand(&["topic", "list", "--filter", "kept/#"]).lines().count(), 40);
+    assert_eq!(by_hand(&["subscription", "list", "--client", "client-2"]).lines().count(), 61);
+    assert_eq!(by_hand(&["subscription", "list", "--limit", "5"]).lines().count(), 5);
+}
+
+/// A reload and a stop through the API do what the signals do, tell what came of it, and are for who has the right.
+#[test]
+fn the_server_is_reloaded_and_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = folder.path().join("tokens.toml");
+    let file = tokens.to_str().unwrap();
+    let watcher = new_token(&["--file", file, "--right", "clients", "watcher"]);
+    let operator = new_token(&["--file", file, "--right", "admin", "operator"]);
+    let mut daemon = Daemon::prepared(&[&format!("api.tokens_file={file}")]);
+    daemon.configure("[queue]\nmessages_max = 10\n");
+    daemon.restart();
+    let status = expect(&get(&daemon, "/v1/admin/status"), 200);
+    assert_eq!((&status["phase"], &status["reason"]), (&json!("serving"), &Value::Null));
+    let order = |daemon: &Daemon, what: &str, token: &str| {
+        let bearer = format!("Bearer {token}");
+        let headers = [("Authorization", bearer.as_str())];
+        http::request(daemon.http_address(), &format!("POST /v1/admin/{what}"), &headers, b"").unwrap()
+    };
+    for what in ["reload", "drain"] {
+        assert_eq!((order(&daemon, what, &watcher).code, order(&daemon, what, "prt_x").code), (403, 401), "{what}");
+    }
+    daemon.configure("[queue]\nmessages_max = 20\n[log]\nyoung_bytes = \"128MiB\"\n");
+    let reloaded = expect(&order(&daemon, "reload", &operator), 200);
+    assert_eq!(reloaded["applied"], json!(["queue.messages_max: 10 -> 20"]), "{reloaded}");
+    daemon.configure("[queue]\nmessages_max = \"many\"\n");
+    let refused = expect(&order(&daemon, "reload", &operator), 409);
+    assert_eq!(refused["reason"], json!("reload_refused"));
+    assert!(refused["detail"].as_str().unwrap().contains("queue.messages_max"), "{refused}");
+    daemon.configure("[queue]\nmessages_max = 30\n");
+    let api = format!("http://{}", daemon.http_address());
+    let environment = [("POSTROAD_API", api.as_str()), ("POSTROAD_TOKEN", operator.as_str())];
+    let output = postroad(&["admin", "reload"], &environment, "");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("applied: queue.messages_max: 20 -> 30\n"), "{said}");
+    let stopping = order(&daemon, "drain", &operator);
+    assert_eq!(stopping.code, 202, "{stopping:?}");
+    assert!(daemon.wait_for_end().success());
+}
+
+/// What is wished on the command line reaches receivers: by the API, and as user properties of MQTT 5.
+#[test]
+fn wishes_are_given_on_the_command_line() {
+    let daemon = Daemon::start();
+    let mut client = subscriber(&daemon, "w/#");
+    let api = format!("http://{}", daemon.http_address());
+    let environment = [("POSTROAD_API", api.as_str())];
+    let wishes = ["--priority", "high", "--collapse-key", "k", "--retry-attempts-max", "3", "--retry-age-max", "60"];
+    let output = postroad(&[&["publish", "w/1", "-m", "x"], &wishes[..]].concat(), &environment, "");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(client.next_message().unwrap().payload, b"x");
+    let port = daemon.mqtt().port().to_string();
+    let pubs = ["pub", "-h", "127.0.0.1", "-p", &port, "-t", "w/2", "-q", "1", "-m", "y"];
+    let output = postroad(&[&pubs[..], &wishes].concat(), &environment, "");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(client.next_message().unwrap().payload, b"y");
+    let long = "k".repeat(256);
+    let output = postroad(&[&pubs[..], &["--collapse-key", &long]].concat(), &environment, "");
+    assert!(!output.status.success(), "a key that can't be is refused: {output:?}");
+    let output = postroad(&["publish", "w/1", "-m", "x", "--collapse-key", &long], &environment, "");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("collapse_key"), "{output:?}");
+    let output = postroad(&[&pubs[..], &["-V", "3.1.1", "--priority", "low"]].concat(), &environment, "");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("MQTT 5"), "{output:?}");
+}

@@ -18,11 +18,15 @@ use postroad_e2e::mqtt::{Client, Options};
 use postroad_e2e::tools::python;
 use postroad_proto::v1;
 use postroad_proto::v1::clients_client::ClientsClient;
+use postroad_proto::v1::dead_letters_client::DeadLettersClient;
 use postroad_proto::v1::message::Content;
 use postroad_proto::v1::messages_client::MessagesClient;
 use postroad_proto::v1::publish_result::Outcome;
+use postroad_proto::v1::topics_client::TopicsClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
 const LISTEN: &str = "listen.grpc=127.0.0.1:0";
@@ -339,6 +343,208 @@ fn clients_are_seen_and_kicked() {
         let said = clients.get(v1::GetClientRequest { client: "nobody".into() }).await.unwrap_err();
         assert_eq!(reason(&said), (Code::NotFound, "unknown_client".to_owned()));
     });
+}
+
+fn dead_letter(topic: &str, payload: &[u8]) -> v1::DeadLetter {
+    v1::DeadLetter {
+        topic: topic.to_owned(),
+        payload: payload.to_vec(),
+        qos: 1,
+        client: "nobody".to_owned(),
+        reason: "refused".to_owned(),
+        reason_code: 131,
+        died_unix_ms: 5,
+        properties: vec![v1::Property { name: "k".into(), value: "v".into() }],
+        ..v1::DeadLetter::default()
+    }
+}
+
+/// Letters by gRPC: kept, found, leased, parked, sent again to a topic, dropped, exported, and followed.
+#[test]
+fn letters_are_worked_on() {
+    let daemon = Daemon::start_with(&[LISTEN, "shards=2"]);
+    let mut repairer = subscriber(&daemon, "repair");
+    run(async {
+        let mut letters = DeadLettersClient::new(channel(&daemon).await);
+        let follow = v1::FollowLettersRequest::default();
+        let mut followed = letters.follow(follow).await.unwrap().into_inner();
+        let begun = followed.message().await.unwrap().unwrap();
+        assert_eq!(begun, v1::FollowLettersResponse { letter: None, seen: "-".into() });
+        let mut ids = Vec::new();
+        for number in 0..250_u32 {
+            let letter = Some(dead_letter(&format!("t/{number}"), &[0xFF, number as u8]));
+            ids.push(letters.import(v1::ImportLetterRequest { letter }).await.unwrap().into_inner().id);
+        }
+        for id in &ids {
+            let heard = followed.message().await.unwrap().unwrap();
+            let letter = heard.letter.unwrap();
+            assert_eq!((&letter.id, letter.payload[0], letter.properties[0].name.as_str()), (id, 0xFF, "k"));
+        }
+        let filter = |topic: &str| Some(v1::LetterFilter { topic: Some(topic.into()), ..v1::LetterFilter::default() });
+        let mut export = letters.export(v1::ExportLettersRequest { filter: None }).await.unwrap().into_inner();
+        let mut exported = Vec::new();
+        while let Some(letter) = export.message().await.unwrap() {
+            exported.push(letter.id);
+        }
+        exported.sort();
+        let mut sorted = ids.clone();
+        sorted.sort();
+        assert_eq!(exported, sorted);
+        let (mut listed, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let page = v1::ListLettersRequest { filter: None, page_size: 60, page_token };
+            let page = letters.list(page).await.unwrap().into_inner();
+            listed.extend(page.letters.into_iter().map(|letter| letter.id));
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        listed.sort();
+        assert_eq!(listed, sorted);
+        let lease = |topic: &str| v1::LeaseLettersRequest { filter: filter(topic), limit: 1, seconds: 600 };
+        let leased = letters.lease(lease("t/7")).await.unwrap().into_inner().letters.remove(0);
+        let id = || leased.id.clone();
+        assert!(letters.lease(lease("t/7")).await.unwrap().into_inner().letters.is_empty(), "somebody has it");
+        letters.release(v1::ReleaseLetterRequest { id: id() }).await.unwrap();
+        letters.park(v1::ParkLetterRequest { id: id(), note: "odd".into() }).await.unwrap();
+        assert!(letters.lease(lease("t/7")).await.unwrap().into_inner().letters.is_empty(), "it waits for a human");
+        let shown = letters.get(v1::GetLetterRequest { id: id() }).await.unwrap().into_inner();
+        assert_eq!(shown.parked.unwrap().note, "odd");
+        letters.unpark(v1::UnparkLetterRequest { id: id() }).await.unwrap();
+        let again = |topic: Option<&str>| v1::RequeueLetterRequest {
+            id: id(),
+            topic: topic.map(str::to_owned),
+            payload: Some(b"mended".to_vec()),
+            ttl_seconds: None,
+        };
+        let said = letters.requeue(again(None)).await.unwrap_err();
+        assert_eq!(reason(&said), (Code::FailedPrecondition, "no_client".to_owned()));
+        let message_id = letters.requeue(again(Some("repair"))).await.unwrap().into_inner().message_id;
+        assert_eq!((message_id.len(), &repairer.next_message().unwrap().payload[..]), (32, &b"mended"[..]));
+        letters.drop(v1::DropLetterRequest { id: ids[8].clone() }).await.unwrap();
+        for gone in [id(), ids[8].clone()] {
+            let said = letters.get(v1::GetLetterRequest { id: gone }).await.unwrap_err();
+            assert_eq!(reason(&said), (Code::NotFound, "gone".to_owned()));
+        }
+        for letter in [None, Some(dead_letter("t/#", b"")), Some(v1::DeadLetter { qos: 0, ..dead_letter("t", b"") })] {
+            let said = letters.import(v1::ImportLetterRequest { letter }).await.unwrap_err();
+            assert_eq!(reason(&said), (Code::InvalidArgument, "bad_request".to_owned()));
+        }
+        let behind = Some(v1::follow_letters_request::From::Behind("yesterday".into()));
+        let said = letters.follow(v1::FollowLettersRequest { from: behind, ..follow_all() }).await.unwrap_err();
+        assert_eq!(reason(&said), (Code::InvalidArgument, "bad_request".to_owned()));
+    });
+}
+
+fn follow_all() -> v1::FollowLettersRequest {
+    let from = Some(v1::follow_letters_request::From::Oldest(true));
+    v1::FollowLettersRequest { from, ..v1::FollowLettersRequest::default() }
+}
+
+/// Without the right nobody sees a letter; and who has it may not publish one elsewhere by it.
+#[test]
+fn letters_need_their_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = folder.path().join("tokens.toml");
+    let file = tokens.to_str().unwrap();
+    let publisher = new_token(&["--file", file, "billing"]);
+    let keeper = new_token(&["--file", file, "--right", "dead_letters", "keeper"]);
+    let daemon = Daemon::start_with(&[LISTEN, &format!("api.tokens_file={file}")]);
+    run(async {
+        let mut letters = DeadLettersClient::new(channel(&daemon).await);
+        let forbidden = (Code::PermissionDenied, "forbidden".to_owned());
+        let list = v1::ListLettersRequest::default();
+        let said = letters.list(with_token(&publisher, list.clone())).await.unwrap_err();
+        assert_eq!(reason(&said), forbidden);
+        let said = letters.follow(with_token(&publisher, follow_all())).await.unwrap_err();
+        assert_eq!(reason(&said), forbidden);
+        let said = letters.export(with_token(&publisher, v1::ExportLettersRequest::default())).await.unwrap_err();
+        assert_eq!(reason(&said), forbidden);
+        letters.list(with_token(&keeper, list)).await.unwrap();
+        let letter = Some(dead_letter("t", b"x"));
+        let import = with_token(&keeper, v1::ImportLetterRequest { letter });
+        let id = letters.import(import).await.unwrap().into_inner().id;
+        let topic = Some("elsewhere".to_owned());
+        let again = v1::RequeueLetterRequest { id, topic, payload: None, ttl_seconds: None };
+        let said = letters.requeue(with_token(&keeper, again)).await.unwrap_err();
+        assert_eq!(reason(&said), forbidden);
+    });
+}
+
+/// By gRPC as by HTTP: clients registered, forgotten and drained, subscriptions, topics, figures, a reload and a stop.
+#[test]
+fn operators_have_by_grpc_what_they_have_by_http() {
+    let mut daemon = Daemon::start_with(&[LISTEN, "shards=2"]);
+    let _here = subscriber(&daemon, "s/+");
+    run(async {
+        let channel = channel(&daemon).await;
+        let mut clients = ClientsClient::new(channel.clone());
+        let name = || "truck".to_owned();
+        let register =
+            v1::RegisterClientRequest { client: name(), user: Some("anna".into()), groups: vec!["g".into()] };
+        let known = clients.register(register.clone()).await.unwrap().into_inner();
+        assert_eq!((known.registration.unwrap().by.as_str(), known.user.as_deref()), ("api", Some("anna")));
+        let drained = clients.drain(v1::DrainClientRequest { client: name() }).await.unwrap().into_inner();
+        assert!(!drained.connected);
+        clients.unregister(v1::UnregisterClientRequest { client: name() }).await.unwrap();
+        let said = clients.unregister(v1::UnregisterClientRequest { client: name() }).await.unwrap_err();
+        assert_eq!(reason(&said), (Code::NotFound, "unknown_client".to_owned()));
+        let wrong = v1::RegisterClientRequest { user: Some("a/b".into()), ..register };
+        assert_eq!(reason(&clients.register(wrong).await.unwrap_err()).0, Code::InvalidArgument);
+        let mut messages = MessagesClient::new(channel.clone());
+        let retained = v1::Message { retain: true, ..message("kept", "x") };
+        messages.publish(request(retained)).await.unwrap();
+        let mut topics = TopicsClient::new(channel.clone());
+        let listed = topics.list_retained(v1::ListRetainedRequest::default()).await.unwrap().into_inner();
+        assert_eq!((listed.topics[0].topic.as_str(), listed.topics[0].bytes), ("kept", 7));
+        let of_topic = v1::ListSubscriptionsRequest { topic: Some("s/1".into()), ..Default::default() };
+        let listed = topics.list_subscriptions(of_topic).await.unwrap().into_inner();
+        assert_eq!((listed.subscriptions.len(), listed.subscriptions[0].filter.as_str()), (1, "s/+"));
+        let mut admin = v1::admin_client::AdminClient::new(channel);
+        let figures = admin.get_metrics(v1::GetMetricsRequest {}).await.unwrap().into_inner().text;
+        assert!(figures.contains("postroad_connections"), "{figures}");
+        let reloaded = admin.reload(v1::ReloadRequest {}).await.unwrap().into_inner();
+        assert_eq!(reloaded, v1::ReloadResponse::default(), "nothing had changed");
+        admin.drain(v1::DrainRequest {}).await.unwrap();
+    });
+    assert!(daemon.wait_for_end().success());
+}
+
+/// Streams are open when the server is asked to stop: each is told why, with a reason, and the server ends well.
+#[test]
+fn all_streams_are_told_when_the_server_stops() {
+    let mut daemon = Daemon::start_with(&[LISTEN]);
+    let address = daemon.grpc_address();
+    let (ready, is_ready) = flume::bounded(1);
+    let caller = std::thread::spawn(move || {
+        run(async move {
+            let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+            let channel = endpoint.connect().await.unwrap();
+            let mut letters = DeadLettersClient::new(channel.clone());
+            let mut followed = letters.follow(follow_all()).await.unwrap().into_inner();
+            followed.message().await.unwrap().unwrap();
+            let mut health = HealthClient::new(channel);
+            let asked = HealthCheckRequest { service: "postroad.v1.DeadLetters".into() };
+            let mut watch = health.watch(asked).await.unwrap().into_inner();
+            watch.message().await.unwrap().unwrap();
+            ready.send(()).unwrap();
+            let followed = followed.message().await.unwrap_err();
+            let watched = loop {
+                match watch.message().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("it has no end of its own"),
+                    Err(status) => break status,
+                }
+            };
+            (followed, watched)
+        })
+    });
+    is_ready.recv().unwrap();
+    assert!(daemon.terminate().success());
+    let (followed, watched) = caller.join().unwrap();
+    assert_eq!(reason(&followed), (Code::Unavailable, "busy".to_owned()));
+    assert_eq!(reason(&watched), (Code::Unavailable, "busy".to_owned()));
 }
 
 /// A full queue, a full disk, garbage on the port: a clear answer, and nothing else suffers.

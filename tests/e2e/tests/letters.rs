@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use postroad_base::{Qos, ReasonCode, Tag};
 use postroad_e2e::daemon::{Daemon, binary, wait_until};
-use postroad_e2e::http;
+use postroad_e2e::http::{self, Events};
 use postroad_e2e::mqtt::{Client, Incoming, Options};
 use postroad_e2e::random::Random;
 use postroad_e2e::tools::Subscriber;
@@ -379,4 +379,155 @@ fn all_letters(daemon: &Daemon) -> Vec<String> {
             None => return payloads,
         }
     }
+}
+
+fn follow(daemon: &Daemon, query: &str, last_event_id: Option<&str>) -> Events {
+    let headers: Vec<_> = last_event_id.map(|id| ("Last-Event-ID", id)).into_iter().collect();
+    let events = Events::ask(daemon.http_address(), &format!("{PATH}{query}"), &headers).unwrap();
+    assert!(events.status.contains(" 200 "), "{}", events.status);
+    events
+}
+
+/// What was said so far of where it stands: the first event.
+fn begin(events: &mut Events) -> String {
+    let event = events.next_event().unwrap().unwrap();
+    assert_eq!((event.kind.as_str(), event.data.as_str()), ("", ""));
+    event.id
+}
+
+/// The next letter's payload, its name, and what is sent back to go on behind it.
+fn heard(events: &mut Events) -> (String, String, String) {
+    let event = events.next_event().unwrap().expect("the stream goes on");
+    let letter: Value = serde_json::from_str(&event.data).unwrap_or_else(|error| panic!("{event:?}: {error}"));
+    let text = |name: &str| letter[name].as_str().unwrap().to_owned();
+    (text("payload"), text("id"), event.id)
+}
+
+/// Whoever follows letters hears of each as it dies, and after a kill -9 goes on behind the last one that it has heard: also of
+/// what died while nobody followed, and on a shard that had no letters then.
+#[test]
+fn followers_hear_of_letters_and_go_on_after_a_crash() {
+    let mut daemon = Daemon::start_with(&["shards=4"]);
+    let mut client = device(&daemon);
+    let other = |number: usize| {
+        let options = Options::persistent(&format!("other-{number}"));
+        let mut client = Client::connect(daemon.mqtt(), &options).unwrap();
+        client.subscribe(&format!("o/{number}"), Qos::AtLeastOnce).unwrap();
+        client
+    };
+    let mut others: Vec<Client> = (0..8).map(other).collect();
+    publish(&daemon, "d/1", "before");
+    refuse(&mut client);
+    wait_until("the letter is there", || letters(&daemon, "").len() == 1);
+    let mut events = follow(&daemon, "", None);
+    let begun = begin(&mut events);
+    let mut everything = follow(&daemon, "?from=oldest", None);
+    begin(&mut everything);
+    publish(&daemon, "d/2", "first");
+    refuse(&mut client);
+    let (payload, _, seen) = heard(&mut events);
+    assert_eq!(payload, "first", "what was there before is not new");
+    assert_eq!([heard(&mut everything).0, heard(&mut everything).0], ["before", "first"]);
+    let mut of_others = follow(&daemon, "?client=other-3&reason=refused", None);
+    let nowhere = begin(&mut of_others);
+    for (number, client) in others.iter_mut().enumerate() {
+        publish(&daemon, &format!("o/{number}"), &format!("other {number}"));
+        refuse(client);
+    }
+    assert_eq!(heard(&mut of_others).0, "other 3");
+    wait_until("the letters are there", || letters(&daemon, "").len() == 10);
+    daemon.kill();
+    daemon.restart();
+    let after = |seen: &str, count: usize| -> BTreeSet<String> {
+        let mut events = follow(&daemon, "", Some(seen));
+        begin(&mut events);
+        (0..count).map(|_| heard(&mut events).0).collect()
+    };
+    let all_others: BTreeSet<String> = (0..8).map(|number| format!("other {number}")).collect();
+    assert_eq!(after(&seen, 8), all_others, "behind what was heard");
+    assert_eq!(after(&nowhere, 8), all_others);
+    let with_first: BTreeSet<String> = all_others.iter().cloned().chain(["first".to_owned()]).collect();
+    assert_eq!(after(&begun, 9), with_first, "behind where it began");
+    let wrong = Events::ask(daemon.http_address(), PATH, &[("Last-Event-ID", "yesterday")]).unwrap();
+    assert!(wrong.status.contains(" 400 "), "{}", wrong.status);
+}
+
+/// Letters that are leased to a follower come again until somebody acts on them, and go to one of two followers.
+#[test]
+fn what_nobody_acts_on_comes_again() {
+    let daemon = Daemon::start_with(&["shards=2"]);
+    let mut client = device(&daemon);
+    publish(&daemon, "d/1", "one");
+    refuse(&mut client);
+    wait_until("the letter is there", || letters(&daemon, "").len() == 1);
+    let mut events = follow(&daemon, "?lease_seconds=1", None);
+    begin(&mut events);
+    let (payload, id, _) = heard(&mut events);
+    assert_eq!((payload.as_str(), heard(&mut events).0.as_str()), ("one", "one"), "its lease has ended");
+    assert_eq!(post(&daemon, &format!("{PATH}/{id}/drop"), &json!({})).0, 200);
+    publish(&daemon, "d/2", "two");
+    refuse(&mut client);
+    let (payload, id, _) = heard(&mut events);
+    assert_eq!(payload, "two");
+    assert_eq!(post(&daemon, &format!("{PATH}/{id}/park"), &json!({})).0, 200);
+    // A steady flow of new letters holds up none that is to come again.
+    publish(&daemon, "d/3", "again");
+    refuse(&mut client);
+    assert_eq!(heard(&mut events).0, "again");
+    let mut payloads = Vec::new();
+    for number in 0..10_000 {
+        publish(&daemon, "d/4", &number.to_string());
+        refuse(&mut client);
+        let (payload, id, _) = heard(&mut events);
+        payloads.push(payload.clone());
+        if payload == "again" {
+            break;
+        }
+        assert_eq!(post(&daemon, &format!("{PATH}/{id}/drop"), &json!({})).0, 200);
+    }
+    assert_eq!(payloads.last().map(String::as_str), Some("again"), "{payloads:?}");
+    for wrong in ["?lease_seconds=0", "?lease_seconds=1&parked=true", "?limit=5", "?after=0"] {
+        let wrong = Events::ask(daemon.http_address(), &format!("{PATH}{wrong}"), &[]).unwrap();
+        assert!(wrong.status.contains(" 400 "), "{}", wrong.status);
+    }
+    assert_eq!(get(&daemon, &format!("{PATH}?lease_seconds=5")).0, 400, "a page leases nothing");
+}
+
+/// A follower that stops reading costs what is in the sockets and one page, and is cut off; all others go on.
+#[test]
+fn a_follower_that_stops_reading_is_cut_off() {
+    let daemon = Daemon::start_with(&["http.request_timeout=1s"]);
+    let letter = |number: usize| {
+        json!({"topic": "t", "payload": format!("{number} {}", "x".repeat(200_000)), "qos": 1, "client": "c",
+            "reason": "refused", "died_unix_ms": 5})
+    };
+    for number in 0..300 {
+        assert_eq!(post(&daemon, PATH, &letter(number)).0, 200);
+    }
+    let before = daemon.rss_bytes();
+    let deaf: Vec<Events> = (0..8).map(|_| follow(&daemon, "?from=oldest", None)).collect();
+    let mut good = follow(&daemon, "?from=oldest", None);
+    begin(&mut good);
+    for number in 0..300 {
+        assert!(heard(&mut good).0.starts_with(&format!("{number} ")));
+    }
+    wait_until("they are cut off", || daemon.metric("postroad_http_connections_cut_off_total", "") >= 8.0);
+    let grown = daemon.rss_bytes().saturating_sub(before);
+    assert!(grown < 120 << 20, "{} MiB for eight that do not read 60 MB each", grown >> 20);
+    assert_eq!(post(&daemon, PATH, &letter(300)).0, 200);
+    assert!(heard(&mut good).0.starts_with("300 "), "whoever reads goes on, also after a long silence");
+    drop(deaf);
+}
+
+/// The server stops while somebody follows: the stream says so and ends, and holds up nothing.
+#[test]
+fn followers_are_told_that_the_server_stops() {
+    let mut daemon = Daemon::start();
+    let mut events = follow(&daemon, "", None);
+    begin(&mut events);
+    assert!(daemon.terminate().success());
+    let end = events.next_event().unwrap().expect("an event tells of the end");
+    let problem: Value = serde_json::from_str(&end.data).unwrap();
+    assert_eq!((end.kind.as_str(), &problem["reason"]), ("end", &json!("busy")));
+    assert_eq!(events.next_event().unwrap(), None);
 }

@@ -7,4 +7,5 @@ pub mod conversation;
 pub mod decoding;
 pub mod input;
 pub mod recovery;
+pub mod requests;
 pub mod stored;

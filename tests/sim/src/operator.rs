@@ -85,7 +85,7 @@ impl Operator {
             let sure = if is_free { BTreeSet::new() } else { letters.sure(shard) };
             let filter = LetterFilter { is_leased: is_free.then_some(false), ..LetterFilter::default() };
             let lease_ms = is_free.then(|| 1 + random.below(4_000) as u64);
-            let query = LetterQuery { after: None, filter, limit: 0, lease_ms };
+            let query = LetterQuery { filter, lease_ms, ..LetterQuery::default() };
             Walk { token: None, query, sure, found: BTreeSet::new(), at: 0 }
         });
         if walk.token.is_some() {

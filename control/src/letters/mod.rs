@@ -1,5 +1,8 @@
 //! What the API tells of dead letters, and what is asked of a shard about them.
 
+mod desk;
+mod follow;
+
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -12,6 +15,10 @@ use postroad_base::{
 use serde::{Deserialize, Serialize};
 
 use crate::publication::{GivenProperties, Properties, base64_of, checked, topic_of};
+
+pub(crate) use desk::{WantedLetters, gone, lease_ms, letter_id};
+pub use follow::LettersBell;
+pub(crate) use follow::{Begin, Follower, Heard, Seen};
 
 /// A letter, with what travelled with its message.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +36,8 @@ pub struct LettersPage {
     pub letters: Vec<LetterReport>,
     /// Behind which one to go on; `None`: those were all of this shard.
     pub next: Option<LetterId>,
+    /// The last letter of each queue when the look began, whether it was meant or not.
+    pub ends: Vec<LetterId>,
 }
 
 /// Find these letters.
@@ -227,13 +236,6 @@ impl LetterJson {
 
     /// As it is imported: anything that MQTT can't carry is refused.
     pub fn import(self) -> Result<ImportedLetter, String> {
-        let id = |name: &str, text: Option<String>| {
-            let parse = |text: String| {
-                let number = u128::from_str_radix(&text, 16).ok().filter(|_| text.len() == 32);
-                number.map(MessageId).ok_or_else(|| format!("{name} must be 32 hexadecimal digits"))
-            };
-            text.map(parse).transpose()
-        };
         let payload = match (self.payload, self.payload_base64) {
             (Some(text), None) => text.into(),
             (None, Some(text)) => base64_of(&text)?,
@@ -247,30 +249,85 @@ impl LetterJson {
             correlation_data: self.correlation_data_base64.as_deref().map(base64_of).transpose()?,
             user: self.properties,
         };
+        let letter = GivenLetter {
+            message_id: self.message_id,
+            original_id: self.original_id,
+            requeues: self.requeues,
+            topic: self.topic,
+            payload,
+            qos: self.qos,
+            retain: self.retain,
+            properties,
+            client: self.client,
+            is_push: self.is_push,
+            reason: self.reason,
+            reason_code: self.reason_code,
+            attempts: self.attempts,
+            sent_unix_ms: self.first_sent_unix_ms.zip(self.last_sent_unix_ms),
+            died_unix_ms: self.died_unix_ms,
+            note: self.parked.map(|parked| parked.note),
+        };
+        letter.checked()
+    }
+}
+
+/// A letter from elsewhere, as a caller gave it.
+#[derive(Debug)]
+pub(crate) struct GivenLetter {
+    pub message_id: Option<String>,
+    pub original_id: Option<String>,
+    pub requeues: u32,
+    pub topic: String,
+    pub payload: Bytes,
+    pub qos: u8,
+    pub retain: bool,
+    pub properties: GivenProperties,
+    pub client: String,
+    pub is_push: bool,
+    pub reason: String,
+    pub reason_code: u8,
+    pub attempts: u32,
+    /// When it was sent first and last.
+    pub sent_unix_ms: Option<(u64, u64)>,
+    pub died_unix_ms: u64,
+    /// It waits for a human, with this note.
+    pub note: Option<String>,
+}
+
+impl GivenLetter {
+    /// As it can be kept; else why not.
+    pub fn checked(self) -> Result<ImportedLetter, String> {
         let outcome =
             Outcome::from_name(&self.reason).ok_or_else(|| format!("there is no reason {:?}", self.reason))?;
-        let sent = self.first_sent_unix_ms.zip(self.last_sent_unix_ms);
         Ok(ImportedLetter {
-            message_id: id("message_id", self.message_id)?,
-            original: id("original_id", self.original_id)?,
+            message_id: message_id("message_id", self.message_id)?,
+            original: message_id("original_id", self.original_id)?,
             requeues: self.requeues,
             topic: topic_of(&self.topic)?,
-            payload,
+            payload: self.payload,
             qos: Qos::from_number(self.qos).filter(|qos| qos.is_acknowledged()).ok_or("qos must be 1 or 2")?,
             retain: self.retain,
-            properties: properties.checked()?,
+            properties: self.properties.checked()?,
             death: Death {
                 client: ClientId(checked("client", self.client)?),
                 is_push: self.is_push,
                 outcome,
                 reason_code: self.reason_code,
                 attempts: self.attempts,
-                sent: sent.map(|(first, last)| (WallMillis(first), WallMillis(last))),
+                sent: self.sent_unix_ms.map(|(first, last)| (WallMillis(first), WallMillis(last))),
                 at: WallMillis(self.died_unix_ms),
             },
-            parked: self.parked.map(|parked| parked.note),
+            parked: self.note,
         })
     }
+}
+
+fn message_id(name: &str, text: Option<String>) -> Result<Option<MessageId>, String> {
+    let parse = |text: String| {
+        let number = u128::from_str_radix(&text, 16).ok().filter(|_| text.len() == 32);
+        number.map(MessageId).ok_or_else(|| format!("{name} must be 32 hexadecimal digits"))
+    };
+    text.map(parse).transpose()
 }
 
 #[cfg(test)]

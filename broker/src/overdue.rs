@@ -106,7 +106,7 @@ impl Overdue {
 #[derive(Debug, Default)]
 struct Look {
     /// In flight for too long, by the order in which they were sent first.
-    too_old: Vec<(Sequence, SessionIndex, Tag)>,
+    too_old: Vec<(Sequence, u64, SessionIndex, Tag)>,
     /// Not acknowledged in time: to be sent again, or given up, as soon as it is known that the last copy has arrived.
     late: usize,
     /// When the next one is late or too old.
@@ -227,7 +227,7 @@ impl Broker {
         let id = self.connections[place as usize].id;
         let mut look = self.look(place);
         look.too_old.sort_unstable();
-        for (_, index, tag) in std::mem::take(&mut look.too_old) {
+        for (.., index, tag) in std::mem::take(&mut look.too_old) {
             self.die_in_flight(index, tag, Outcome::Unacknowledged);
         }
         self.close_if_stuck(place);
@@ -253,7 +253,7 @@ impl Broker {
         for index in self.queues_of(place) {
             for (tag, slot) in self.sessions[index as usize].queue.window.iter() {
                 match self.age_left(slot) {
-                    Some(0) => look.too_old.push((slot.sequence, index, tag)),
+                    Some(0) => look.too_old.push((slot.sequence, slot.order, index, tag)),
                     left => {
                         left.into_iter().for_each(|left| look.again(self.now.mono.after(left)));
                         match self.resend_due(place, index, slot) {

@@ -173,7 +173,7 @@ impl Broker {
         }
         let found = self.late_before(place, before);
         let sent = found.len().min(most);
-        for &(_, index, tag) in &found[..sent] {
+        for &(.., index, tag) in &found[..sent] {
             self.send_again(place, index, tag);
         }
         let Some(late) = self.resends.late.get_mut(&place) else { return sent };
@@ -191,13 +191,13 @@ impl Broker {
     }
 
     /// What is late and was sent before this instant, in the order in which it was sent first `[MQTT-4.6.0-1]`.
-    fn late_before(&self, place: ConnectionIndex, before: MonoMillis) -> Vec<(Sequence, SessionIndex, Tag)> {
+    fn late_before(&self, place: ConnectionIndex, before: MonoMillis) -> Vec<(Sequence, u64, SessionIndex, Tag)> {
         let mut found = Vec::new();
         for index in self.queues_of(place) {
             for (tag, slot) in self.sessions[index as usize].queue.window.iter() {
                 let is_late = self.resend_due(place, index, slot).is_some_and(|due| due <= self.now.mono);
                 if is_late && slot.sent_at < before {
-                    found.push((slot.sequence, index, tag));
+                    found.push((slot.sequence, slot.order, index, tag));
                 }
             }
         }

@@ -31,7 +31,7 @@ impl Stage {
         let mut control = Control::start(listeners, build, settings).expect("a thread");
         control.keep_history(None, 0).expect("a thread");
         let (queue, asked) = flume::bounded(16);
-        control.handle().attach(Shards { lines: vec![Line::new(queue, || ())], placement: None });
+        control.handle().attach(Shards { lines: vec![Line::new(queue, || ())], ..Shards::default() });
         control.handle().enter(Phase::Serving);
         let (address, recorder) = (control.addresses()[0], control.recorder());
         Self { control, address, recorder, asked }

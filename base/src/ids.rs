@@ -101,6 +101,17 @@ impl MessageId {
         ShardId((self.0 >> 32) as u16)
     }
 
+    /// What was drawn at the start of the process that took it in.
+    pub fn boot(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The same, as of another time.
+    #[must_use]
+    pub fn moved_to(self, at: WallMillis) -> Self {
+        Self((u128::from(at.0) << 80) | (self.0 & ((1 << 80) - 1)))
+    }
+
     /// When the message was published, by the clock of the server that took it in.
     pub fn published_at(self) -> WallMillis {
         WallMillis((self.0 >> 80) as u64)

@@ -4,6 +4,7 @@
 //! Nothing here does I/O, reads a clock, or knows a wire format.
 
 mod ids;
+mod key;
 mod known;
 mod letter;
 mod message;
@@ -18,6 +19,7 @@ mod topic;
 mod wishes;
 
 pub use ids::{ConnectionId, MessageId, MessageIdGenerator, QueueId, Sequence, ShardId, Tag};
+pub use key::{Digest, KeyHolder, KeyName, KeyedPublish};
 pub use known::{FormerShard, KnownIds, Takers};
 pub use letter::{
     Letter, LetterAction, LetterAnswer, LetterFilter, LetterId, LetterIdError, LetterQuery, Parked, Requeue,

@@ -4,8 +4,9 @@
 use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
+use siphasher::sip128::{self, Hasher128};
 
-use crate::ShardId;
+use crate::{Digest, KeyName, Message, ShardId};
 
 /// A slice of all clients: the unit of placement. The number of partitions is fixed when a data
 /// directory is made.
@@ -46,6 +47,28 @@ impl Placement {
         let mut hasher = SipHasher13::new_with_key(&self.key);
         hasher.write(name);
         PartitionId((hasher.finish() % u64::from(self.partitions)) as u16)
+    }
+
+    /// The partition of an idempotency key.
+    pub fn partition_of_key(&self, name: &KeyName) -> PartitionId {
+        self.partition_of(&name.bytes())
+    }
+
+    /// The shard on which an idempotency key lives, whoever uses it and wherever.
+    pub fn home_of_key(&self, name: &KeyName) -> ShardId {
+        self.shard_of(self.partition_of_key(name))
+    }
+
+    /// What was published, in short: topic, payload, properties, level and retain flag. Keyed, so that nobody can make two
+    /// messages that look the same.
+    pub fn digest_of(&self, message: &Message) -> Digest {
+        let mut hasher = sip128::SipHasher13::new_with_key(&self.key);
+        for part in [message.topic.as_str().as_bytes(), &message.payload, &message.properties] {
+            hasher.write(&(part.len() as u64).to_le_bytes());
+            hasher.write(part);
+        }
+        hasher.write(&[message.qos.number(), u8::from(message.retain)]);
+        Digest(hasher.finish128().as_u128())
     }
 
     /// The shard that a partition lives on.

@@ -10,7 +10,8 @@ use bytestring::ByteString;
 use smallvec::SmallVec;
 
 use crate::{
-    ClientId, Message, MessageId, Priority, Qos, QueueId, Sequence, Tag, TopicFilter, TopicName, WallMillis, Will,
+    ClientId, KeyedPublish, Message, MessageId, Priority, Qos, QueueId, Sequence, Tag, TopicFilter, TopicName,
+    WallMillis, Will,
 };
 
 /// How long a session outlives its connection, in seconds. `u32::MAX` is for ever (MQTT 5, 3.1.2.11.2).
@@ -70,6 +71,8 @@ pub enum QueueOwner {
     /// The dead letters of a shard: one queue, in the lowest of its partitions. A change of the number of shards may bring
     /// several together.
     Dead,
+    /// The messages of a shard that are not due yet: one queue, as for the dead letters.
+    Scheduled,
 }
 
 /// What made a registration.
@@ -251,6 +254,9 @@ pub enum Record {
     Attempt { queue: QueueId, sequence: Sequence, attempts: u32, first: WallMillis, last: WallMillis },
     /// The dead letter is for a human, with this note; without one: no more.
     Park { queue: QueueId, sequence: Sequence, at: WallMillis, note: Option<ByteString> },
+    /// A publish under an idempotency key, before anything of it leaves the shard; again once it is known what its publisher
+    /// is told.
+    Key { publish: Box<KeyedPublish> },
     /// Snapshots only: what has to be known of a stored delivery before it is read. Of those that have one of both.
     Noted { queue: QueueId, sequence: Sequence, bytes: u32, is_high: bool, collapse_key: Option<ByteString> },
 }

@@ -17,8 +17,8 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, Letter, LetterAction, LetterAnswer, LetterId, LetterQuery, Message, MessageId, Moved,
-    QueueId, ReasonCode, Recipient, Record, Sequence, SessionExpiry, ShardId, SubscriptionIdentifier,
+    ClientId, ConnectionId, KeyName, Letter, LetterAction, LetterAnswer, LetterId, LetterQuery, Message, MessageId,
+    Moved, QueueId, ReasonCode, Recipient, Record, Sequence, SessionExpiry, ShardId, SubscriptionIdentifier,
     SubscriptionOptions, Tag, TopicFilter, Will,
 };
 use bytestring::ByteString;
@@ -335,6 +335,8 @@ pub enum StateKey {
     Registration(ClientId),
     /// The ordinals used in a partition.
     Ordinals(base::PartitionId),
+    /// A publish under an idempotency key.
+    Key(KeyName),
 }
 
 /// What shards say to each other. Closed: a new need is a new variant.
@@ -380,8 +382,23 @@ pub enum MeshMessage {
     /// QoS 2: publishers may repeat these, if a crash comes: they have been routed for long; or, in any case: some shard has
     /// refused it. Remember who has taken them, or will, until `Forget`.
     MayRepeat { ids: Vec<MessageId> },
+    /// A client of your peer publishes under a key that lives on your shard: take it in as if it was yours, and answer with
+    /// `KeyAnswered`. It takes a credit of a kind of its own. Token 0: QoS 0.
+    Keyed { publish: Box<AskedKey>, token: u64 },
+    /// Answer to `Keyed`: one such credit back, what its publisher is told, and which message the key holds. With token 0: when it
+    /// was taken in.
+    KeyAnswered { token: u64, reason: ReasonCode, id: Option<MessageId> },
     /// QoS 2: an id that you were told of has been released, or its session has ended: nobody will repeat it.
     Forget { id: MessageId },
+}
+
+/// A publish and its key, on their way to the key's home.
+#[derive(Clone, Debug)]
+pub struct AskedKey {
+    /// The key.
+    pub name: KeyName,
+    /// The message; its id is given by the home.
+    pub message: Arc<Message>,
 }
 
 /// The oldest QoS 2 publish that a shard still routes, if it says so. (An `Option` of the id takes twice the room in each
@@ -480,6 +497,14 @@ pub enum Counted {
     StuckConsumer,
     /// A publish refused for a wish that can't be.
     BadWish,
+    /// A publish refused: another message was published under its key.
+    KeyConflict,
+    /// A publish refused: its publisher, or all, have too many keys.
+    KeyLimit,
+    /// A publish refused: too many messages, or bytes, are to be published later.
+    ScheduledLimit,
+    /// A publish refused: it is for too late.
+    ScheduledDelay,
 }
 
 const _: () = assert!(size_of::<Effect>() <= 112, "each is moved some times");

@@ -16,6 +16,7 @@ use crate::drain::Drain;
 use crate::fence::Fences;
 use crate::gate::Gate;
 use crate::index::{Retained, Subscriptions};
+use crate::keys::Keys;
 use crate::letters::Letters;
 use crate::mesh::Mesh;
 use crate::overdue::Overdue;
@@ -28,6 +29,7 @@ use crate::retained::Kept;
 use crate::retire::Retiring;
 use crate::retry::TopicPolicies;
 use crate::route::Scratch;
+use crate::scheduled::Scheduled;
 use crate::session::{ByClient, ByConnection, ByQueue, Connection, ConnectionIndex, Role, Session, SessionIndex};
 use crate::share::Groups;
 use crate::stats::Stats;
@@ -62,6 +64,8 @@ pub struct Broker {
     pub(crate) groups: Groups,
     pub(crate) registrations: Registrations,
     pub(crate) letters: Letters,
+    pub(crate) keys: Keys,
+    pub(crate) scheduled: Scheduled,
     pub(crate) overdue: Overdue,
     /// The lane of what is sent again while its connection lives.
     pub(crate) resends: Resends,
@@ -122,6 +126,8 @@ impl Broker {
             groups: Groups::default(),
             registrations: Registrations::default(),
             letters: Letters::default(),
+            keys: Keys::default(),
+            scheduled: Scheduled::new(&config),
             overdue: Overdue::default(),
             resends: Resends::new(&config),
             topic_policies: TopicPolicies::default(),
@@ -201,6 +207,8 @@ impl Broker {
         self.drain.set_rates(&self.config, self.now.mono);
         self.resends.set_rate(&self.config, self.now.mono);
         self.letters_bounded();
+        self.keys_bounded();
+        self.scheduled.set_rate(&self.config, self.now.mono);
         if before == Push::Off && self.config.push == Push::On {
             self.all_may_drain();
         }
@@ -223,11 +231,18 @@ impl Broker {
         (stats.drains_awaiting, stats.drains_begun) = self.drain.sessions();
         stats.overdue = self.resends.overdue();
         stats.retained = self.retained.len();
+        stats.keys = self.keys.len();
         stats.retained_bytes = self.retained_bytes;
         for (_, session) in &self.sessions {
             if session.role == Role::Letters {
                 stats.letters += session.queue.messages();
                 stats.letters_bytes += session.queue.bytes_pending();
+                continue;
+            }
+            if session.role == Role::Scheduled {
+                stats.scheduled += session.queue.messages();
+                stats.scheduled_bytes += session.queue.bytes_pending();
+                stats.scheduled_under_way += session.inbound.len();
                 continue;
             }
             stats.subscriptions += session.subscriptions.len();
@@ -300,6 +315,7 @@ impl Broker {
                 Timer::IdleRegistrations => self.end_idle_registrations(),
                 Timer::Subscribe(operation) => self.subscribe_timeout(operation),
                 Timer::Letters => self.letters_aged(),
+                Timer::Keys => self.keys_aged(),
             }
         }
         self.check_overdue();

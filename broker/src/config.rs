@@ -129,6 +129,20 @@ pub struct Config {
     pub requeues_max: u32,
     /// Of so many in a million messages each step is told, asked for or not.
     pub trace_sample: u32,
+    /// Milliseconds for which an idempotency key is kept.
+    pub keys_window_ms: u64,
+    /// Idempotency keys of one publisher on this shard.
+    pub keys_max: usize,
+    /// Idempotency keys of all publishers on this shard.
+    pub keys_total_max: usize,
+    /// Messages on this shard that are to be published later.
+    pub scheduled_max: usize,
+    /// Bytes of their payloads, topics and properties.
+    pub scheduled_bytes_max: usize,
+    /// How much later a message can be published, in milliseconds.
+    pub scheduled_delay_max_ms: u64,
+    /// Messages that were put off and are published per second; 0: no limit.
+    pub scheduled_per_second: u32,
     /// Whether deliveries leave.
     pub push: Push,
     /// Publishes that may be under way to one other shard.
@@ -207,6 +221,20 @@ pub struct Limits {
     pub requeues_max: u32,
     /// As [`Config::trace_sample`]. For a moment shards may disagree.
     pub trace_sample: u32,
+    /// As [`Config::keys_window_ms`].
+    pub keys_window_ms: u64,
+    /// As [`Config::keys_max`].
+    pub keys_max: usize,
+    /// As [`Config::keys_total_max`].
+    pub keys_total_max: usize,
+    /// As [`Config::scheduled_max`].
+    pub scheduled_max: usize,
+    /// As [`Config::scheduled_bytes_max`].
+    pub scheduled_bytes_max: usize,
+    /// As [`Config::scheduled_delay_max_ms`].
+    pub scheduled_delay_max_ms: u64,
+    /// As [`Config::scheduled_per_second`].
+    pub scheduled_per_second: u32,
     /// As [`Config::push`].
     pub push: Push,
     /// As [`Config::drained_per_second`].
@@ -245,6 +273,13 @@ impl Limits {
             letters_age_max_ms: config.letters_age_max_ms,
             requeues_max: config.requeues_max,
             trace_sample: config.trace_sample,
+            keys_window_ms: config.keys_window_ms,
+            keys_max: config.keys_max,
+            keys_total_max: config.keys_total_max,
+            scheduled_max: config.scheduled_max,
+            scheduled_bytes_max: config.scheduled_bytes_max,
+            scheduled_delay_max_ms: config.scheduled_delay_max_ms,
+            scheduled_per_second: config.scheduled_per_second,
             push: config.push,
             drained_per_second: config.drained_per_second,
             drain_jitter_ms: config.drain_jitter_ms,
@@ -278,6 +313,13 @@ impl Limits {
             letters_age_max_ms,
             requeues_max,
             trace_sample,
+            keys_window_ms,
+            keys_max,
+            keys_total_max,
+            scheduled_max,
+            scheduled_bytes_max,
+            scheduled_delay_max_ms,
+            scheduled_per_second,
             push,
             drained_per_second,
             drain_jitter_ms,
@@ -306,6 +348,13 @@ impl Limits {
         config.letters_age_max_ms = letters_age_max_ms;
         config.requeues_max = requeues_max;
         config.trace_sample = trace_sample;
+        config.keys_window_ms = keys_window_ms;
+        config.keys_max = keys_max;
+        config.keys_total_max = keys_total_max;
+        config.scheduled_max = scheduled_max;
+        config.scheduled_bytes_max = scheduled_bytes_max;
+        config.scheduled_delay_max_ms = scheduled_delay_max_ms;
+        config.scheduled_per_second = scheduled_per_second;
         config.push = push;
         config.drained_per_second = drained_per_second;
         config.drain_jitter_ms = drain_jitter_ms;
@@ -353,6 +402,13 @@ impl Config {
             letters_age_max_ms: 30 * 86_400_000,
             requeues_max: 5,
             trace_sample: 0,
+            keys_window_ms: 600_000,
+            keys_max: 100_000,
+            keys_total_max: 1_000_000,
+            scheduled_max: 1_000_000,
+            scheduled_bytes_max: 1 << 30,
+            scheduled_delay_max_ms: 365 * 86_400_000,
+            scheduled_per_second: 0,
             push: Push::default(),
             mesh_credits: 1024,
             routing_max: 16_384,

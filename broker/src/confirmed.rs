@@ -1,31 +1,38 @@
 //! What a publisher is told once all shards have answered for its publish.
 //!
 //! ```text
-//! all have it ─► InboundBegin again (QoS 2) ─► success
-//! one refused ─► the publisher can be told ──► its tag is free
+//! all have it ─► InboundBegin, Key again ────► success
+//! one refused ─► the publisher can be told ──► its tag is free, its key keeps the id for a repeat
 //!             └► it can't: it will repeat ───► its tag keeps the id, those who have it leave it out (`repeats.rs`)
 //! ```
 
 use base::{ConnectionId, ReasonCode, Record, Sequence, Tag};
 use postroad_base as base;
 
-use crate::api::Counted;
+use crate::api::{Counted, Effect};
 use crate::broker::Broker;
 use crate::gate::Waiter;
 use crate::mesh::Pending;
+use crate::repeats::Holder;
 use crate::route::reason_for;
-use crate::session::{InboundName, Progress, SessionIndex};
+use crate::session::{InboundName, Peer, Progress, SessionIndex};
 
 impl Broker {
     /// All shards have confirmed the publish that this token names.
     pub(crate) fn publish_confirmed(&mut self, token: u64, pending: Box<Pending>) {
-        let inbound = pending.inbound;
-        self.conclude(token, &pending);
+        let holder = pending.holder;
+        match holder {
+            Some(Holder::Key(key)) => self.key_concluded(key, &pending),
+            Some(Holder::Tag(inbound)) if self.is_scheduled(inbound.session) => {
+                self.due_concluded(token, inbound, &pending);
+            }
+            _ => self.conclude(token, &pending),
+        }
         if let Some(message) = &pending.followed {
             self.tell_stored(message, pending.refusal, pending.matched);
         }
-        if let Some(inbound) = inbound {
-            self.routing_ends(inbound.id);
+        if let Some(holder) = holder {
+            self.routing_ends(holder.id());
         }
     }
 
@@ -33,13 +40,15 @@ impl Broker {
         let inbound = self.inbound_of(token, pending);
         let Some(reason) = pending.refusal else {
             let reason = reason_for(pending.matched);
-            if !pending.matched {
+            if !pending.matched && !pending.asks_key {
                 self.count(Counted::NoSubscriber);
             }
             if let Some((index, tag)) = inbound {
                 self.inbound_routed(index, tag, reason, pending.need);
             }
-            return self.answer_confirmed(pending, reason, Sequence(0));
+            // A key's answer may come before what it rests on is committed here.
+            let need = if pending.asks_key { pending.need } else { Sequence(0) };
+            return self.answer_confirmed(pending, reason, need);
         };
         match inbound {
             Some((index, tag)) => self.inbound_refused(index, tag, reason, pending),
@@ -50,7 +59,7 @@ impl Broker {
     /// The session that it came from and the tag, if that still holds this publish: the client may have released it before
     /// it was answered, and used its tag again.
     fn inbound_of(&mut self, token: u64, pending: &Pending) -> Option<(SessionIndex, Tag)> {
-        let InboundName { session: index, queue, tag, .. } = pending.inbound?;
+        let Some(Holder::Tag(InboundName { session: index, queue, tag, .. })) = pending.holder else { return None };
         let session = self.sessions.get_mut(index as usize).filter(|session| session.id == queue)?;
         let holds_it = session.inbound_mut(tag)?.progress == Progress::Routing(token);
         holds_it.then_some((index, tag))
@@ -65,6 +74,10 @@ impl Broker {
                 answer.waiting = false;
                 answer.reason = reason;
                 answer.need = answer.need.max(need);
+                if let (Some(id), Peer::Caller) = (pending.id, connection_state.peer) {
+                    let tag = Some(answer.tag);
+                    self.effects.push_back(Effect::Taken { connection, tag, id });
+                }
             }
             self.answer_ready(connection);
             if !self.gate.is_committed(need) {

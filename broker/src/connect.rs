@@ -242,7 +242,10 @@ impl Broker {
         for inbound in connection.parked.into_iter().filter(|inbound| inbound.message.qos == Qos::AtMostOnce) {
             let mut message = inbound.message;
             Arc::make_mut(&mut message).publisher = publisher;
-            self.publish_orphan(message);
+            match self.key_of(index, &message) {
+                Some(name) => self.publish_keyed_orphan(name, message),
+                None => self.publish_orphan(message),
+            }
         }
         match cause {
             DisconnectCause::Normal { .. } => self.discard_will(index),

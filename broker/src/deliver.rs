@@ -473,6 +473,9 @@ impl Broker {
         }
         if stored {
             self.retiring.settled.push((session.id, sequence));
+            if session.role == Role::Scheduled {
+                return self.mark_dirty(index); // who waits there is known: nothing that is over is looked for
+            }
             if session.role == Role::Letters {
                 // It may be the first batch that holds it, and letters in front of it: these become backlog, and it is read
                 // among them.

@@ -376,7 +376,7 @@ impl Broker {
         let session = &self.sessions[index as usize];
         let seen = session.watch.as_ref().and_then(|watch| watch.seen.get(&message.topic));
         let is_own = options.no_local && message.publisher == session.id;
-        if is_own || seen.is_some_and(|newest| *newest >= message.id) {
+        if is_own || seen.is_some_and(|newest| *newest >= message.place_in_time()) {
             return Given::Done;
         }
         let (queue, logged) = (session.id, session.logged);
@@ -433,8 +433,9 @@ impl Broker {
         if !taken {
             watch.is_stale = true;
         } else if !watch.has_passed(home, &message.topic) {
-            let newest = watch.seen.entry(message.topic.clone()).or_insert(message.id);
-            *newest = message.id.max(*newest);
+            let place = message.place_in_time();
+            let newest = watch.seen.entry(message.topic.clone()).or_insert(place);
+            *newest = place.max(*newest);
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | what waits for a commit | `gate` |
 //! | sessions: begin, take-over, end | `connect`, `session` |
 //! | publishes on their way in | `publish`, `route`, `mesh`, `confirmed`, `repeats` |
+//! | publishes under idempotency keys, and those for later | `keys`, `scheduled` |
 //! | deliveries on their way out: what waits, by priority and collapse key | `queue`, `waiting`, `collapse`, `deliver` |
 //! | what had waited for a client that comes back: rate, jitter, turns after a start | `drain` |
 //! | subscriptions, retained messages, wills | `subscribe`, `interests`, `filters`, `retained`, `will` |
@@ -41,6 +42,7 @@ mod giving;
 pub mod index;
 mod interests;
 mod judge;
+mod keys;
 mod letters;
 mod mesh;
 mod overdue;
@@ -57,6 +59,7 @@ mod retire;
 mod retry;
 mod round_trip;
 mod route;
+mod scheduled;
 mod session;
 mod share;
 mod stats;

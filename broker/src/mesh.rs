@@ -2,6 +2,7 @@
 //!
 //! Invariants
 //! - A `Forward`, `ShareForward` or `Retain` is sent only against a credit, which `Confirm` or `Retained` gives back.
+//! - A `Keyed` is sent only against a credit of its own kind, which `KeyAnswered` gives back (`keys` says why).
 //! - A shard answers every `Forward`, also when it keeps nothing of it.
 //! - Per pair of shards everything arrives in the order of sending, so `Interest` … `InterestSet` means: what
 //!   the other shard takes in from now on comes here.
@@ -10,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use base::{ConnectionId, Message, QueueId, ReasonCode, Sequence, ShardId, TopicFilter};
+use base::{ConnectionId, Message, MessageId, QueueId, ReasonCode, Sequence, ShardId, TopicFilter};
 use bytestring::ByteString;
 use postroad_base as base;
 use smallvec::SmallVec;
@@ -21,8 +22,9 @@ use crate::config::Config;
 use crate::gate::Waiter;
 use crate::giving::Question;
 use crate::interests::Interests;
+use crate::repeats::Holder;
 use crate::route::Origin;
-use crate::session::{InboundName, SessionIndex};
+use crate::session::SessionIndex;
 use crate::share::Placing;
 
 /// The state of this shard's conversations with the others.
@@ -43,8 +45,21 @@ struct Peer {
     credits: i64,
     /// Connections whose publish waits for a credit to this shard.
     waiting: VecDeque<ConnectionId>,
+    /// Credits for keyed publishes.
+    key_credits: u32,
+    /// Connections whose publish waits for one of these.
+    waiting_for_key: VecDeque<ConnectionId>,
     /// Messages for share groups that wait for one.
     placings: VecDeque<Box<Placing>>,
+}
+
+/// What a publish lacks to be taken in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lack {
+    /// A credit to this shard, which is to get it.
+    Credit(ShardId),
+    /// A credit for its key to the home of that.
+    KeyCredit(ShardId),
 }
 
 /// What an answer with this token is about.
@@ -72,9 +87,13 @@ pub(crate) struct Pending {
     pub answer: Option<(ConnectionId, u64)>,
     /// Answers to repeats of the same publish.
     pub answers_more: Vec<(ConnectionId, u64)>,
-    /// QoS 2: the publication that it came by.
-    pub inbound: Option<InboundName>,
-    /// QoS 2: share groups that have it, by members on whatever shard.
+    /// What keeps its id, if it may be repeated.
+    pub holder: Option<Holder>,
+    /// It waits for the answer of its key, on this shard or another one.
+    pub asks_key: bool,
+    /// The message that its key holds, once that has answered.
+    pub id: Option<MessageId>,
+    /// If it may be repeated: share groups that have it, by members on whatever shard.
     pub groups: SmallVec<[Arc<TopicFilter>; 1]>,
     /// The message, if somebody follows it.
     pub followed: Option<Arc<Message>>,
@@ -89,7 +108,9 @@ impl Pending {
             need: Sequence(0),
             answer: None,
             answers_more: Vec::new(),
-            inbound: None,
+            holder: None,
+            asks_key: false,
+            id: None,
             groups: SmallVec::new(),
             followed: None,
         }
@@ -105,7 +126,13 @@ impl Pending {
 impl Mesh {
     pub fn new(config: &Config) -> Self {
         let credits = i64::from(config.mesh_credits);
-        let peer = |_| Peer { credits, waiting: VecDeque::new(), placings: VecDeque::new() };
+        let peer = |_| Peer {
+            credits,
+            waiting: VecDeque::new(),
+            key_credits: config.mesh_credits,
+            waiting_for_key: VecDeque::new(),
+            placings: VecDeque::new(),
+        };
         Self {
             shard: config.shard,
             peers: (0..config.placement.shards()).map(peer).collect(),
@@ -159,8 +186,20 @@ impl Mesh {
         peer.credits -= 1;
     }
 
-    pub fn wait(&mut self, shard: ShardId, connection: ConnectionId) {
-        self.peers[usize::from(shard.0)].waiting.push_back(connection);
+    /// Takes a credit for a keyed publish, if there is one.
+    pub fn take_key_credit(&mut self, shard: ShardId) -> bool {
+        let credits = &mut self.peers[usize::from(shard.0)].key_credits;
+        let Some(left) = credits.checked_sub(1) else { return false };
+        *credits = left;
+        true
+    }
+
+    /// A connection waits for what its publish lacks.
+    pub fn wait(&mut self, lack: Lack, connection: ConnectionId) {
+        match lack {
+            Lack::Credit(shard) => self.peers[usize::from(shard.0)].waiting.push_back(connection),
+            Lack::KeyCredit(shard) => self.peers[usize::from(shard.0)].waiting_for_key.push_back(connection),
+        }
     }
 
     /// A message for a share group waits for a credit to the shard that was chosen for it.
@@ -206,6 +245,8 @@ impl Broker {
             MeshMessage::MayRepeat { ids } => self.may_repeat(&ids),
             MeshMessage::Forget { id } => self.forget(id),
             MeshMessage::ShareMembers { filter, connected } => self.share_members(from, &filter, connected),
+            MeshMessage::Keyed { publish, token } => self.asked_for_key(from, *publish, token),
+            MeshMessage::KeyAnswered { token, reason, id } => self.key_answered_by(from, token, reason, id),
             MeshMessage::ShareForward { filter, message, token, oldest } => {
                 self.forwarded_to_group(from, &filter, &message, token, oldest);
             }
@@ -214,8 +255,7 @@ impl Broker {
 
     /// Another shard's publisher: the same as our own, except that the answer goes to the shard.
     fn forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64, oldest: OldestRouted) {
-        if message.qos == base::Qos::ExactlyOnce && self.repeats.known.get(message.id).is_some_and(|takers| takers.here)
-        {
+        if message.may_be_repeated() && self.repeats.known.get(message.id).is_some_and(|takers| takers.here) {
             return self.confirm_committed(from, token, Forwarded::Taken);
         }
         self.collect(message, Origin::Shard);
@@ -273,7 +313,7 @@ impl Broker {
         pending.left -= 1;
         if outcome == Forwarded::Taken {
             pending.matched = true;
-            if pending.inbound.is_some() {
+            if pending.holder.is_some() {
                 pending.groups.extend(group);
             }
         }
@@ -291,12 +331,29 @@ impl Broker {
         debug_assert!(peer.credits <= i64::from(self.config.mesh_credits), "each credit comes back once");
         self.publish_deferred();
         self.place_waiting(from);
+        self.keys_go_on();
+        self.due_goes_on(from);
         loop {
             let peer = &mut self.mesh.peers[usize::from(from.0)];
             if peer.credits <= 0 {
                 return;
             }
             let Some(connection) = peer.waiting.pop_front() else { return };
+            self.unpark(connection);
+        }
+    }
+}
+
+impl Broker {
+    /// A keyed publish is answered.
+    pub(crate) fn key_credit_back(&mut self, from: ShardId) {
+        let most = self.config.mesh_credits;
+        let peer = &mut self.mesh.peers[usize::from(from.0)];
+        peer.key_credits += 1;
+        debug_assert!(peer.key_credits <= most, "each credit comes back once");
+        while let Some(peer) = self.mesh.peers.get_mut(usize::from(from.0)).filter(|peer| peer.key_credits > 0)
+            && let Some(connection) = peer.waiting_for_key.pop_front()
+        {
             self.unpark(connection);
         }
     }

@@ -102,7 +102,7 @@ impl Broker {
     }
 
     /// Ends deliveries that no queue holds, or the window without their body: session, sequence, whether the old generation has them.
-    fn end_poisoned(&mut self, message: &Arc<Message>, deliveries: &[(SessionIndex, Sequence, bool)]) {
+    pub(crate) fn end_poisoned(&mut self, message: &Arc<Message>, deliveries: &[(SessionIndex, Sequence, bool)]) {
         let clients = deliveries.iter().map(|(index, ..)| self.sessions[*index as usize].client.clone()).collect();
         self.tell_aside(message, clients);
         for &(index, sequence, stored) in deliveries {

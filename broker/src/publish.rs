@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use base::{ConnectionId, Message, Qos, QueueId, ReasonCode, Record, Sequence, ShardId, Tag};
+use base::{ConnectionId, Message, MessageId, Qos, QueueId, ReasonCode, Record, Sequence, ShardId, Tag};
 use postroad_base as base;
 
 use crate::access::Action;
@@ -15,7 +15,8 @@ use crate::broker::Broker;
 use crate::directed::is_directed;
 use crate::gate::Waiter;
 use crate::letters::is_announcement;
-use crate::mesh::{Pending, Token};
+use crate::mesh::{Lack, Pending, Token};
+use crate::repeats::Holder;
 use crate::route::{Origin, reason_for};
 use crate::session::{Answer, AnswerKind, ConnectionIndex, InboundName, InboundState, Progress, SessionIndex};
 use crate::share::{Cause, Placing};
@@ -44,9 +45,9 @@ impl Broker {
             self.connections[place as usize].parked.push_back(inbound);
             return self.effects.push_back(Effect::Park { connection });
         }
-        if let Err((inbound, shard)) = self.try_publish(place, inbound) {
+        if let Err((inbound, lack)) = self.try_publish(place, inbound) {
             self.connections[place as usize].parked.push_back(*inbound);
-            self.mesh.wait(shard, connection);
+            self.mesh.wait(lack, connection);
             self.effects.push_back(Effect::Park { connection });
         }
     }
@@ -65,15 +66,15 @@ impl Broker {
             let Some(inbound) = self.connections[place as usize].parked.pop_front() else {
                 return self.effects.push_back(Effect::Unpark { connection });
             };
-            if let Err((inbound, shard)) = self.try_publish(place, inbound) {
+            if let Err((inbound, lack)) = self.try_publish(place, inbound) {
                 self.connections[place as usize].parked.push_front(*inbound);
-                return self.mesh.wait(shard, connection);
+                return self.mesh.wait(lack, connection);
             }
         }
     }
 
-    /// Takes a publish in, or gives it back with the shard whose credit it lacks.
-    fn try_publish(&mut self, place: ConnectionIndex, mut inbound: Inbound) -> Result<(), (Box<Inbound>, ShardId)> {
+    /// Takes a publish in, or gives it back with what it lacks.
+    fn try_publish(&mut self, place: ConnectionIndex, mut inbound: Inbound) -> Result<(), (Box<Inbound>, Lack)> {
         let index = self.session_of(place);
         let exactly_once = inbound.tag.filter(|_| inbound.message.qos == Qos::ExactlyOnce);
         let earlier = exactly_once.and_then(|tag| self.sessions[index as usize].inbound_mut(tag).copied());
@@ -91,6 +92,17 @@ impl Broker {
         let message = Arc::make_mut(&mut inbound.message);
         message.publisher = self.sessions[index as usize].id;
         message.retain &= !is_directed(&message.topic);
+        if let Some(wishes) = message.wishes()
+            && wishes.are_not_for_now(self.now.wall)
+        {
+            return match self.key_of(index, &inbound.message) {
+                Some(name) => self.publish_keyed(place, name, inbound, earlier),
+                None => {
+                    self.put_off(place, inbound, earlier);
+                    Ok(())
+                }
+            };
+        }
         // Whoever has a repeat is left out.
         message.id = earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id);
         self.collect(&inbound.message, Origin::Here);
@@ -100,7 +112,7 @@ impl Broker {
             return Ok(());
         }
         if let Some(shard) = self.lacking_credit(&inbound.message) {
-            return Err((Box::new(inbound), shard));
+            return Err((Box::new(inbound), Lack::Credit(shard)));
         }
         if self.must_reject(&inbound.message) {
             self.refuse(place, &inbound, ReasonCode::QuotaExceeded, Counted::QueueOverflow);
@@ -122,10 +134,7 @@ impl Broker {
         let session = &self.sessions[index as usize];
         let (queue, logged) = (session.id, session.logged);
         let id = message.id;
-        if self.connections[place as usize].is_caller() {
-            let connection = self.connections[place as usize].id;
-            self.effects.push_back(Effect::Taken { connection, tag, id });
-        }
+        self.tell_taken(place, tag, id);
         let exactly_once = tag.filter(|_| message.qos == Qos::ExactlyOnce);
         let before = self.gate.appended();
         let inbound = exactly_once.map(|tag| InboundName { session: index, queue, tag, id });
@@ -135,7 +144,7 @@ impl Broker {
                 self.append(Record::InboundBegin { queue, tag: inbound.tag, id });
                 self.mark_dirty(index);
             }
-            self.repeats.begin(inbound);
+            self.repeats.begin(Holder::Tag(inbound));
         }
         let mut routed = self.route(message, outlives_crash);
         let Some(tag) = tag else { return };
@@ -157,12 +166,21 @@ impl Broker {
         let answer = self.answer(place, tag, AnswerKind::Published, routed.reason, routed.need, routed.token.is_some());
         if let Some(Token::Publish(pending)) = routed.token.and_then(|token| self.mesh.tokens.get_mut(&token)) {
             pending.answer = Some((self.connections[place as usize].id, answer));
-            pending.inbound = inbound;
+            pending.holder = inbound.map(Holder::Tag);
             pending.need = routed.need;
         }
     }
 
-    fn note_inbound(&mut self, index: SessionIndex, tag: Tag, state: InboundState) {
+    /// Callers hear under which id it was taken in.
+    pub(crate) fn tell_taken(&mut self, place: ConnectionIndex, tag: Option<Tag>, id: MessageId) {
+        let connection = &self.connections[place as usize];
+        if connection.is_caller() {
+            let connection = connection.id;
+            self.effects.push_back(Effect::Taken { connection, tag, id });
+        }
+    }
+
+    pub(crate) fn note_inbound(&mut self, index: SessionIndex, tag: Tag, state: InboundState) {
         let session = &mut self.sessions[index as usize];
         match session.inbound_mut(tag) {
             Some(known) => *known = state,
@@ -195,6 +213,11 @@ impl Broker {
         if !self.may_publish(place, message.topic.as_str()) {
             return Some((ReasonCode::NotAuthorized, Counted::NotAuthorized));
         }
+        self.lacks_room(message)
+    }
+
+    /// Why there is no room for it, if so; whoever publishes it.
+    pub(crate) fn lacks_room(&self, message: &Message) -> Option<(ReasonCode, Counted)> {
         if self.disk_full && (message.qos.is_acknowledged() || message.retain) {
             return Some((ReasonCode::QuotaExceeded, Counted::DiskFull));
         }
@@ -224,7 +247,7 @@ impl Broker {
         allowed
     }
 
-    fn refuse(&mut self, place: ConnectionIndex, inbound: &Inbound, reason: ReasonCode, why: Counted) {
+    pub(crate) fn refuse(&mut self, place: ConnectionIndex, inbound: &Inbound, reason: ReasonCode, why: Counted) {
         self.count(why);
         let Some(tag) = inbound.tag else { return };
         let connection = &self.connections[place as usize];
@@ -244,7 +267,7 @@ impl Broker {
         } else {
             Sequence(0)
         };
-        if state.told {
+        if state.told && !self.is_due_under(state.id) {
             self.forget_everywhere(state.id);
         }
         need
@@ -321,7 +344,7 @@ impl Broker {
     }
 
     /// Adds an answer to the connection's line; its number. Sends what is ready.
-    fn answer(
+    pub(crate) fn answer(
         &mut self,
         place: ConnectionIndex,
         tag: Tag,
@@ -397,6 +420,9 @@ impl Broker {
         let named = Arc::make_mut(&mut message);
         named.id = self.ids.next(self.now.wall);
         named.retain &= !is_directed(&named.topic);
+        if self.is_for_later(&message) {
+            return self.put_off_orphan(message);
+        }
         if !self.mesh.deferred.is_empty() {
             return self.defer(message);
         }

@@ -69,9 +69,9 @@ impl Entry {
         self.message.collapse_key()
     }
 
-    /// Milliseconds since it was published.
+    /// Milliseconds since it was published, or was to be.
     pub fn age(&self, now: base::WallMillis) -> u64 {
-        now.0.saturating_sub(self.message.id.published_at().0)
+        now.since(self.message.published_at())
     }
 
     /// As the log and the old generation hold it, unless it is `given`.

@@ -61,6 +61,7 @@ impl Broker {
             | Record::Register { .. }
             | Record::Unregister { .. }
             | Record::OrdinalsUsed { .. } => return self.replay_global(record),
+            Record::Key { publish } => return self.replay_key((**publish).clone(), is_snapshot),
             Record::Publish { .. }
             | Record::Settle { .. }
             | Record::Transfer { .. }
@@ -172,6 +173,7 @@ impl Broker {
             }
             QueueOwner::Registration(client) => self.add_queue(Session::of_registration(client, queue, true)),
             QueueOwner::Dead => self.add_letters_queue(Session::of_letters(queue, true)),
+            QueueOwner::Scheduled => self.add_scheduled_queue(Session::of_scheduled(queue, true)),
             QueueOwner::Share(..) => return,
         };
         if !is_snapshot {
@@ -189,7 +191,7 @@ impl Broker {
         let is_poison = self.poison.has(message.id);
         for mut recipient in recipients {
             recipient.group = recipient.group.map(|name| self.groups.replayed_name(name));
-            if message.qos == Qos::ExactlyOnce && !recipient.given {
+            if message.may_be_repeated() && !recipient.given {
                 // A retirement before all shards have told what may be repeated keeps them all.
                 self.repeats.know(message.id, recipient.group.clone());
             }
@@ -203,6 +205,9 @@ impl Broker {
                 continue;
             }
             let shared = recipient.group.is_some();
+            if session.role == Role::Scheduled {
+                self.scheduled.replayed(message.id);
+            }
             session.queue.push(Entry {
                 sequence,
                 message: Arc::clone(message),
@@ -237,7 +242,7 @@ impl Broker {
             if let Some(backlog) = &mut session.queue.backlog {
                 backlog.high.remove(&sequence);
                 backlog.skip.insert(sequence);
-                if is_news && session.role == Role::Letters {
+                if is_news && session.role.is_read_out_of_turn() {
                     backlog.one_less(None);
                 }
             }
@@ -308,7 +313,7 @@ impl Broker {
         let (ending, mut places): (Vec<_>, Vec<_>) =
             self.session_places().into_iter().partition(|index| self.sessions[*index as usize].ending);
         ending.into_iter().for_each(|index| self.resume_ending(index));
-        places.retain(|&index| self.sessions[index as usize].role != Role::Letters);
+        places.retain(|&index| !self.sessions[index as usize].role.is_read_out_of_turn());
         for &index in &places {
             self.mark_maybe_sent(index);
             self.collapse_replayed(index);
@@ -319,6 +324,7 @@ impl Broker {
             }
         }
         self.letters_recovered();
+        self.scheduled_recovered();
         self.groups.forget_replayed();
         self.tell_repeatable();
         places.retain(|&index| self.sessions[index as usize].role == Role::Session);
@@ -379,8 +385,8 @@ impl Broker {
 fn replay_watermark(session: &mut Session, upto: Sequence) {
     if session.watermark > Sequence(0) || session.has_watermark {
         let after = session.watermark;
-        // How many it is `replay_stored` may tell. Of letters none is read in its turn, so their number is exact: none, until then.
-        let unread = usize::from(session.role != Role::Letters);
+        // How many it is `replay_stored` may tell. Where none is read in its turn their number is exact: none, until then.
+        let unread = usize::from(!session.role.is_read_out_of_turn());
         session.queue.backlog = Some(Box::new(Backlog { after, until: upto, unread, ..Backlog::default() }));
         session.maybe_shared = true; // nobody knows before it is read
     }

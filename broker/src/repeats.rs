@@ -1,4 +1,5 @@
-//! QoS 2 publishes that their publishers may repeat, and who has taken them: a repeat goes to the others only.
+//! Publishes that may be repeated, and who has taken them: a repeat goes to the others only. Those of QoS 2, those under an
+//! idempotency key (`keys`), and those that were put off and are due (`scheduled`).
 //!
 //! ```text
 //! publisher's shard   routing ── all have taken it, committed ──► over
@@ -9,6 +10,9 @@
 //! After a crash a repeat is routed again, under the same id, unless the log says that all shards had answered. Who took it
 //! is read from the young log. When its record leaves that log, another shard may still owe its answer: then the id is
 //! kept. Each QoS 2 forward says what else its shard still routes, by the oldest id: what is older needs not be kept.
+//!
+//! What keeps the id of such a publish, its [`Holder`], says when nobody will repeat it: a tag with its release, a key with the
+//! answer of all shards, a message that was due likewise.
 //!
 //! Why so: `docs/adr/0016-who-has-a-qos-2-message-and-until-when.md`.
 //!
@@ -21,13 +25,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::AHashSet;
-use base::{KnownIds, Message, MessageId, Qos, Sequence, ShardId, TopicFilter};
+use base::{KnownIds, Message, MessageId, Sequence, ShardId, TopicFilter};
 use postroad_base as base;
 
 use crate::api::{Effect, MeshMessage, OldestRouted};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::gate::Waiter;
+use crate::keys::KeyId;
 use crate::route::Match;
 use crate::session::InboundName;
 
@@ -61,7 +66,7 @@ struct Source {
 
 #[derive(Debug)]
 struct Routing {
-    inbound: InboundName,
+    holder: Holder,
     /// All shards have answered: it is over once this is committed.
     end: Option<Sequence>,
 }
@@ -73,6 +78,24 @@ struct Taken {
     id: MessageId,
     /// By this share group; `None`: by ordinary subscribers.
     group: Option<Arc<TopicFilter>>,
+}
+
+/// What keeps the id of a publish that may be repeated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Holder {
+    /// The tag of a publisher, at QoS 2; or one of the queue in which a message waited until it was due.
+    Tag(InboundName),
+    /// An idempotency key.
+    Key(KeyId),
+}
+
+impl Holder {
+    pub fn id(&self) -> MessageId {
+        match self {
+            Self::Tag(inbound) => inbound.id,
+            Self::Key(key) => key.id,
+        }
+    }
 }
 
 impl Repeats {
@@ -106,18 +129,18 @@ impl Repeats {
     }
 
     fn place_of(&self, id: MessageId) -> Option<usize> {
-        self.routing.binary_search_by_key(&id, |routing| routing.inbound.id).ok()
+        self.routing.binary_search_by_key(&id, |routing| routing.holder.id()).ok()
     }
 
     /// It begins. Ids come in order.
-    pub fn begin(&mut self, inbound: InboundName) {
-        debug_assert!(self.routing.back().is_none_or(|newest| newest.inbound.id < inbound.id), "ids come in order");
-        self.routing.push_back(Routing { inbound, end: None });
+    pub fn begin(&mut self, holder: Holder) {
+        debug_assert!(self.routing.back().is_none_or(|newest| newest.holder.id() < holder.id()), "ids come in order");
+        self.routing.push_back(Routing { holder, end: None });
     }
 
     /// No other shard had to be asked about what began last.
     pub fn ends_at_once(&mut self, id: MessageId) {
-        self.routing.pop_back_if(|newest| newest.inbound.id == id);
+        self.routing.pop_back_if(|newest| newest.holder.id() == id);
         if let Some(source) = self.source_of(id) {
             while source.taken.pop_back_if(|newest| newest.id == id).is_some() {}
         }
@@ -194,7 +217,7 @@ impl Repeats {
 }
 
 impl Broker {
-    /// QoS 2 publishes that are remembered in case they are repeated: what this shard was told of, and what it keeps of its
+    /// Publishes that are remembered in case they are repeated: what this shard was told of, and what it keeps of its
     /// own accord.
     pub fn remembered(&self) -> (usize, usize) {
         let taken = self.repeats.sources.iter().map(|source| source.taken.len());
@@ -203,13 +226,13 @@ impl Broker {
 
     /// What to say with a forward of this message: the oldest that this shard still routes, if it is one of these.
     pub(crate) fn oldest_routed(&self, message: &Message) -> OldestRouted {
-        let is_routing = message.qos == Qos::ExactlyOnce && self.repeats.is_routing(message.id);
-        self.repeats.routing.front().filter(|_| is_routing).map(|oldest| oldest.inbound.id).into()
+        let is_routing = message.may_be_repeated() && self.repeats.is_routing(message.id);
+        self.repeats.routing.front().filter(|_| is_routing).map(|oldest| oldest.holder.id()).into()
     }
 
     /// A message is about to be given to these.
     pub(crate) fn note_taken(&mut self, message: &Message, matches: &[Match]) {
-        if message.qos != Qos::ExactlyOnce || matches.is_empty() {
+        if !message.may_be_repeated() || matches.is_empty() {
             return;
         }
         let Self { repeats, scratch, gate, .. } = self;
@@ -253,16 +276,23 @@ impl Broker {
         let newer = routing.split_off(most.div_ceil(2));
         let older = std::mem::replace(routing, newer);
         let is_over = |routing: &Routing| routing.end.is_some_and(|end| self.gate.is_committed(end));
-        let long: Vec<_> = older.iter().filter(|routing| !is_over(routing)).map(|routing| routing.inbound).collect();
+        let long: Vec<_> = older.iter().filter(|routing| !is_over(routing)).map(|routing| routing.holder).collect();
         // What is released already nobody will repeat.
-        let ids =
-            long.into_iter().filter(|inbound| self.will_be_forgotten(*inbound)).map(|inbound| inbound.id).collect();
+        let ids = long.iter().filter(|holder| self.will_be_forgotten(**holder)).map(Holder::id).collect();
         self.tell_may_repeat(ids);
+        for holder in long {
+            if let Holder::Key(key) = holder {
+                self.forget_key_if_answered(key);
+            }
+        }
     }
 
     /// Notes that shards have to be told of its end. `false`: it was released already, nobody will repeat it.
-    fn will_be_forgotten(&mut self, inbound: InboundName) -> bool {
-        let InboundName { session, queue, tag, id } = inbound;
+    fn will_be_forgotten(&mut self, holder: Holder) -> bool {
+        let InboundName { session, queue, tag, id } = match holder {
+            Holder::Tag(inbound) => inbound,
+            Holder::Key(key) => return self.key_will_be_forgotten(key),
+        };
         let session = self.sessions.get_mut(session as usize).filter(|session| session.id == queue);
         let state = session.and_then(|session| session.inbound_mut(tag)).filter(|state| state.id == id);
         state.map(|state| state.told = true).is_some()
@@ -301,7 +331,7 @@ impl Broker {
     pub(crate) fn tell_repeatable(&mut self) {
         self.repeats.recovering = true;
         let inbound = self.sessions.iter().flat_map(|(_, session)| &session.inbound);
-        let ids: Vec<_> = inbound.map(|(_, state)| state.id).collect();
+        let ids: Vec<_> = inbound.map(|(_, state)| state.id).chain(self.keys.may_be_routed_again()).collect();
         let taken = self.repeats.known.taken_by_groups();
         for to in self.mesh.others() {
             let message = MeshMessage::Repeatable { ids: ids.clone(), taken: taken.clone() };

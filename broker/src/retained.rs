@@ -40,10 +40,11 @@ impl Broker {
         true
     }
 
-    /// A QoS 2 publication that its publisher may have repeated: what has been retained since is newer.
+    /// One that may have been repeated, or was to be published before now: what has been retained since is newer.
     fn is_overtaken(&self, message: &Message) -> bool {
         let kept = self.retained.get(message.topic.as_str());
-        self.repeats.is_told(message.id) && kept.is_some_and(|kept| kept.message.id > message.id)
+        self.repeats.is_told(message.id)
+            && kept.is_some_and(|kept| kept.message.place_in_time() > message.place_in_time())
     }
 
     /// Whether the message, whose topic lives here, is to be kept and can't be.

@@ -275,6 +275,7 @@ impl Broker {
                 Some(vec![Record::OrdinalsUsed { next }])
             }
             StateKey::Registration(client) => Some(vec![self.registration_record(client)?]),
+            StateKey::Key(name) => Some(vec![self.key_record(name)?]),
             StateKey::Queue(_) => None,
         }
     }
@@ -306,7 +307,8 @@ impl Broker {
     fn leave_memory(&mut self, queue: QueueId, most: usize) -> usize {
         let Some(index) = self.session_of_queue(queue) else { return 0 };
         let (stored, stored_count) = (self.retiring.stored, self.retiring.stored_count);
-        let queue = &mut self.sessions[index as usize].queue;
+        let Session { queue, role, .. } = &mut self.sessions[index as usize];
+        let has_turns = !role.is_read_out_of_turn();
         let (mut count, mut first, mut last, mut high) = (0, None, Sequence(0), Vec::new());
         let (mut bytes, mut maybe_sent) = (0, [0; Priority::ALL.len()]);
         while count < most
@@ -317,7 +319,7 @@ impl Broker {
             maybe_sent[entry.priority() as usize] += usize::from(entry.dup);
             first = first.or(Some((entry.sequence, entry.message.id.published_at())));
             last = entry.sequence;
-            high.extend((entry.priority() == Priority::High).then_some(last));
+            high.extend((has_turns && entry.priority() == Priority::High).then_some(last));
         }
         let Some((first, published)) = first else { return 0 };
         queue.bytes -= bytes.min(queue.bytes);
@@ -408,8 +410,10 @@ impl Broker {
     /// A portion has come.
     pub(crate) fn backlog(&mut self, queue: QueueId, mut entries: Vec<BacklogEntry>, end: bool) {
         let Some(index) = self.session_of_queue(queue) else { return };
-        if self.sessions[index as usize].role == Role::Letters {
-            return self.letters_read(index, &entries, end);
+        match self.sessions[index as usize].role {
+            Role::Letters => return self.letters_read(index, &entries, end),
+            Role::Scheduled => return self.scheduled_read(index, entries, end),
+            Role::Session | Role::Registration => {}
         }
         let Some(mut backlog) = self.sessions[index as usize].queue.backlog.take() else { return };
         backlog.reading = false;
@@ -599,6 +603,7 @@ fn session_records(session: &Session) -> Vec<Record> {
             records.push(Record::QueueBegin { queue, owner, expiry, at });
         }
         Role::Letters => records.push(Record::QueueBegin { queue, owner: QueueOwner::Dead, expiry, at }),
+        Role::Scheduled => records.push(Record::QueueBegin { queue, owner: QueueOwner::Scheduled, expiry, at }),
     }
     if session.will.is_some() {
         records.push(Record::WillSet { queue, will: session.will.clone() });

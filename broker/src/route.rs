@@ -126,7 +126,7 @@ impl Broker {
         if message.topic.is_reserved() {
             self.collect_directed(message, origin);
         }
-        if message.qos == Qos::ExactlyOnce {
+        if message.may_be_repeated() {
             self.leave_out_known(message.id, origin);
         }
         if origin == Origin::Here {
@@ -134,7 +134,7 @@ impl Broker {
         }
     }
 
-    /// A repeat of a QoS 2 publish does not go to those who have it. Share groups are the publisher's shard's.
+    /// A repeat does not go to those who have it. Share groups are the publisher's shard's.
     fn leave_out_known(&mut self, id: MessageId, origin: Origin) {
         let Self { scratch, sessions, groups, repeats, .. } = self;
         let Some(takers) = repeats.known.get(id) else { return };

@@ -74,6 +74,15 @@ pub(crate) enum Role {
     Registration,
     /// The dead letters of the shard: of no client (see `letters`).
     Letters,
+    /// The messages of the shard that are to be published later: of no client (see `scheduled`).
+    Scheduled,
+}
+
+impl Role {
+    /// Whether its messages are not delivered one after the other, but looked for.
+    pub fn is_read_out_of_turn(self) -> bool {
+        matches!(self, Self::Letters | Self::Scheduled)
+    }
 }
 
 /// A session `[MQTT-3.1.2-4]`.
@@ -140,7 +149,7 @@ pub(crate) struct Watch {
     pub needs: usize,
     /// A step that asks for the next portion waits for its turn.
     pub is_in_line: bool,
-    /// What came live meanwhile, the newest of each topic: the retained one must not follow, nor come twice.
+    /// What came live meanwhile, the place in time of the newest of each topic: the retained one must not follow, nor come twice.
     pub seen: ahash::AHashMap<TopicName, MessageId>,
 }
 
@@ -216,6 +225,11 @@ impl Session {
     pub fn of_letters(id: QueueId, logged: bool) -> Self {
         let nobody = ClientId(bytestring::ByteString::new());
         Self { role: Role::Letters, ..Self::new(nobody, id, logged, SessionExpiry::NEVER) }
+    }
+
+    /// A queue of messages that are to be published later.
+    pub fn of_scheduled(id: QueueId, logged: bool) -> Self {
+        Self { role: Role::Scheduled, ..Self::of_letters(id, logged) }
     }
 
     pub fn inbound_mut(&mut self, tag: Tag) -> Option<&mut InboundState> {

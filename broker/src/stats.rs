@@ -5,7 +5,7 @@ use postroad_base::{DeliveryTimes, Outcome, WallMillis};
 use crate::api::Counted;
 
 /// Number of variants of [`Counted`].
-pub const COUNTED: usize = 24;
+pub const COUNTED: usize = 28;
 
 impl Counted {
     /// Every variant, in the order of declaration.
@@ -34,6 +34,10 @@ impl Counted {
         Self::LateAcknowledgement,
         Self::StuckConsumer,
         Self::BadWish,
+        Self::KeyConflict,
+        Self::KeyLimit,
+        Self::ScheduledLimit,
+        Self::ScheduledDelay,
     ];
 
     /// The value of the metric label.
@@ -63,6 +67,10 @@ impl Counted {
             Self::LateAcknowledgement => "late_acknowledgement",
             Self::StuckConsumer => "stuck_consumer",
             Self::BadWish => "bad_wish",
+            Self::KeyConflict => "key_conflict",
+            Self::KeyLimit => "key_limit",
+            Self::ScheduledLimit => "scheduled_limit",
+            Self::ScheduledDelay => "scheduled_delay",
         }
     }
 }
@@ -132,6 +140,14 @@ pub struct Stats {
     pub letters: usize,
     /// Bytes of their payloads, topics and properties.
     pub letters_bytes: usize,
+    /// Idempotency keys.
+    pub keys: usize,
+    /// Messages that are to be published later, and that are due and not with all shards yet.
+    pub scheduled: usize,
+    /// Bytes of their payloads, topics and properties.
+    pub scheduled_bytes: usize,
+    /// Those of them that are on their way to other shards.
+    pub scheduled_under_way: usize,
     /// By lane, those that wait.
     pub lanes: LaneDepths,
     /// In flight, and not acknowledged in time: to be sent again on the connection that they were sent on.

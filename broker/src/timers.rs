@@ -24,6 +24,8 @@ pub(crate) enum Timer {
     IdleRegistrations,
     /// Dead letters may be too old.
     Letters,
+    /// Idempotency keys may be over.
+    Keys,
     /// A SUBSCRIBE has waited long enough for the other shards.
     Subscribe(u64),
 }

@@ -43,15 +43,21 @@ impl Broker {
         if self.has_steps() {
             return Some(self.now.mono);
         }
-        [self.timers.next(), self.drain.due(&self.config), self.overdue.next(), self.resends.due()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.timers.next(),
+            self.drain.due(&self.config),
+            self.overdue.next(),
+            self.resends.due(),
+            self.scheduled.due(self.now),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Whether steps wait for `Event::Tick`: a tick is due at once, without a timer.
     pub fn has_steps(&self) -> bool {
-        let letters = self.letters.has_steps();
+        let letters = self.letters.has_steps() || self.keys.has_steps() || self.scheduled.has_steps(self.now);
         let lanes = [self.drain.due(&self.config), self.resends.due()];
         let lanes = lanes.into_iter().flatten().any(|at| at <= self.now.mono);
         letters || lanes || !self.later.is_empty() || !self.draining.is_empty() || self.retiring.has_steps()
@@ -63,6 +69,10 @@ impl Broker {
         self.retire_some();
         self.announce_some();
         self.do_letters_jobs();
+        self.publish_due();
+        if self.keys.has_steps() {
+            self.forget_old_keys();
+        }
         for _ in 0..self.later.len().min(STEPS_PER_TICK) {
             let Some(step) = self.later.pop_front() else { break };
             match step {

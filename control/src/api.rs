@@ -83,8 +83,8 @@ impl Api {
         Instant::now() + self.publish_timeout
     }
 
-    /// Publishes; the outcomes stand in the order of the messages. What is for one topic keeps its order, also from one
-    /// request to the next of the same caller.
+    /// Publishes; the outcomes stand in the order of the messages. What is for one topic and has no idempotency key keeps its order,
+    /// also from one request to the next of the same caller.
     pub async fn publish(&self, caller: &Caller, messages: Vec<Publication>, deadline: Instant) -> Vec<Outcome> {
         self.begin(caller, messages, deadline).await.outcomes().await
     }
@@ -97,7 +97,7 @@ impl Api {
         }
         let mut pending = Pending { outcomes: vec![Outcome::Busy; messages.len()], asked: Vec::new(), deadline };
         let shards = Arc::clone(&self.shards.borrow());
-        for (shard, share) in shares(&shards, messages) {
+        for (shard, share) in shares(&shards, caller, messages) {
             let line = &shards.lines[usize::from(shard.0)];
             pending.asked.extend(give(line, caller, share, deadline).await);
         }
@@ -321,10 +321,10 @@ impl Api {
     }
 }
 
-fn shares(shards: &Shards, messages: Vec<Publication>) -> BTreeMap<ShardId, Share> {
+fn shares(shards: &Shards, caller: &Caller, messages: Vec<Publication>) -> BTreeMap<ShardId, Share> {
     let mut shares: BTreeMap<ShardId, Share> = BTreeMap::new();
     for (place, message) in messages.into_iter().enumerate() {
-        let share = shares.entry(shards.home_of(message.topic.as_str())).or_default();
+        let share = shares.entry(shards.home_of_publication(caller, &message)).or_default();
         share.places.push(place);
         share.messages.push(message);
     }

@@ -47,7 +47,9 @@ pub use letters::{
 };
 pub use line::{Line, Shards};
 pub use publication::{Batch, Caller, Outcome, Properties, Publication, Turn};
-pub use report::{DrainsReport, Histogram, InterfaceReport, LanesReport, LogReport, Request, ShardReport};
+pub use report::{
+    DrainsReport, Histogram, InterfaceReport, LanesReport, LogReport, Request, ScheduledReport, ShardReport,
+};
 pub use server::{BuildInfo, Control, Handle, Listeners, Note, Phase, Settings, Status};
 pub use tokens::{Holder, Right, Tokens, TokensError};
 pub use topics::{

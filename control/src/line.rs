@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use postroad_base::{Placement, ShardId};
+use postroad_base::{KeyHolder, KeyName, Placement, ShardId};
 use tokio::sync::Semaphore;
 
 use crate::letters::LettersBell;
+use crate::publication::{Caller, Publication};
 use crate::report::Request;
 
 /// All shards, and where names live.
@@ -24,6 +25,16 @@ impl Shards {
     /// The shard on which a client lives.
     pub fn home_of_client(&self, client: &str) -> ShardId {
         self.placement.as_ref().map_or(ShardId(0), |placement| placement.home(client.as_bytes()))
+    }
+
+    /// The shard that a caller's message is given to: with an idempotency key the one on which that lives, so that it need not be
+    /// handed on.
+    pub fn home_of_publication(&self, caller: &Caller, message: &Publication) -> ShardId {
+        let Some((key, placement)) = message.wishes.idempotency_key.as_ref().zip(self.placement.as_ref()) else {
+            return self.home_of(message.topic.as_str());
+        };
+        let holder = KeyHolder::User(caller.name.clone());
+        placement.home_of_key(&KeyName { holder, key: key.clone() })
     }
 
     /// The shard that a message for this topic is given to: where its reader lives, if it has one, and the same one for

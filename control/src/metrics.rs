@@ -232,6 +232,16 @@ const SHARD_ROWS: &[Row] = &[
     (gauge("postroad_dead_letters_bytes", "Bytes of the dead letters: topics, properties, payloads."), |s| {
         s.dead_letters_bytes as f64
     }),
+    (gauge("postroad_idempotency_keys", "Idempotency keys that are kept."), |s| s.idempotency_keys as f64),
+    (gauge("postroad_scheduled_messages", "Messages that are to be published later."), |s| {
+        (s.scheduled.waiting + s.scheduled.under_way) as f64
+    }),
+    (gauge("postroad_scheduled_under_way_messages", "Of them, those that are due and on their way."), |s| {
+        s.scheduled.under_way as f64
+    }),
+    (gauge("postroad_scheduled_bytes", "Bytes of those messages: topics, properties, payloads."), |s| {
+        s.scheduled.bytes as f64
+    }),
     (gauge("postroad_queued_messages", "Deliveries that wait or are in flight."), |s| s.queued_messages as f64),
     (gauge("postroad_in_flight_messages", "Deliveries that are sent and not acknowledged."), |s| s.in_flight as f64),
     (counter("postroad_messages_published_total", "Messages taken in."), |s| s.published as f64),

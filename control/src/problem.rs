@@ -91,6 +91,8 @@ impl Problem {
             Kind::NamedByFile => "named_by_file",
             Kind::NoStorage => ReasonCode::QuotaExceeded.name(),
             Kind::ConnectionAge => "connection_age",
+            Kind::Refused(ReasonCode::PacketIdentifierInUse) => "key_conflict",
+            Kind::Refused(ReasonCode::ImplementationSpecificError) => "too_late",
             Kind::Refused(reason) => reason.name(),
             Kind::Busy | Kind::NotServing => "busy",
             Kind::Unknown => "unknown",
@@ -102,7 +104,11 @@ fn refusal(reason: ReasonCode) -> &'static str {
     match reason {
         ReasonCode::NotAuthorized => "the access rules do not allow it",
         ReasonCode::TopicNameInvalid => "the topic has too many levels, or is that of a client which nobody has seen",
-        ReasonCode::QuotaExceeded => "a recipient's queue or the disk is full, or there is no room to retain it",
+        ReasonCode::QuotaExceeded => {
+            "a recipient's queue or the disk is full, there is no room to retain it or to keep it until it is due, or there are too many idempotency keys"
+        }
+        ReasonCode::PacketIdentifierInUse => "another message was published under this idempotency key",
+        ReasonCode::ImplementationSpecificError => "it is to be published later than scheduled.delay_max allows",
         ReasonCode::PacketTooLarge => "the payload is above mqtt.packet_bytes_max",
         ReasonCode::UnspecifiedError => {
             "the access rules do not allow it, or its topic can't be (at QoS 0 nobody says which)"

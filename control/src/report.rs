@@ -77,6 +77,10 @@ pub struct ShardReport {
     pub dead_letters: u64,
     /// Bytes of their topics, properties and payloads.
     pub dead_letters_bytes: u64,
+    /// Idempotency keys that are kept.
+    pub idempotency_keys: u64,
+    /// Messages that are to be published later.
+    pub scheduled: ScheduledReport,
     /// Deliveries that wait or are in flight.
     pub queued_messages: u64,
     /// Of them, those in flight.
@@ -111,6 +115,17 @@ pub struct ShardReport {
     pub interfaces: Vec<InterfaceReport>,
 }
 
+/// Messages that are to be published later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScheduledReport {
+    /// Whose time has not come, or that wait for room.
+    pub waiting: u64,
+    /// Due, and other shards have not answered.
+    pub under_way: u64,
+    /// Bytes of them all: topics, properties and payloads.
+    pub bytes: u64,
+}
+
 impl ShardReport {
     /// All figures 0.
     pub fn new(shard: ShardId) -> Self {
@@ -130,6 +145,8 @@ impl ShardReport {
             retained_bytes: 0,
             dead_letters: 0,
             dead_letters_bytes: 0,
+            idempotency_keys: 0,
+            scheduled: ScheduledReport::default(),
             queued_messages: 0,
             in_flight: 0,
             lanes: LanesReport::default(),

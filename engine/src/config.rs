@@ -283,6 +283,37 @@ pub struct DeadLetters {
     pub requeues_max: u32,
 }
 
+/// Publishes under idempotency keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// How long a key is kept.
+    pub window: Duration,
+    /// Keys of one publisher on one shard at most. Above that its publishes under new keys are refused.
+    pub keys_max: usize,
+    /// Keys of all publishers on all shards at most; each shard takes its part.
+    pub total_max: usize,
+}
+
+/// Messages that are to be published later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scheduled {
+    /// On all shards together at most; above that they are refused.
+    pub max: usize,
+    /// Their bytes (topic, properties and payload) at most, likewise.
+    pub bytes_max: usize,
+    /// How much later.
+    pub delay_max: Duration,
+    /// How many of those that are due are published per second by all shards together; 0: no limit.
+    pub per_second: u32,
+}
+
+impl Scheduled {
+    /// What one of so many shards may publish per second; 0: no limit.
+    pub(crate) fn rate_of_shard(&self, shards: usize) -> u32 {
+        self.per_second.div_ceil(u32::try_from(shards).unwrap_or(u32::MAX).max(1))
+    }
+}
+
 /// The young generation of the log (DESIGN 4). All restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -336,6 +367,10 @@ pub struct Config {
     pub retry_topics: Vec<RetryTopic>,
     /// Live. What is kept of deliveries that nobody has got.
     pub dead_letters: DeadLetters,
+    /// Live. Publishes under idempotency keys.
+    pub idempotency: Idempotency,
+    /// Live. Messages that are to be published later.
+    pub scheduled: Scheduled,
     /// Restart.
     pub log: Log,
     /// Live. Free bytes of the data directory's disk below which publishes are refused.
@@ -454,6 +489,13 @@ impl Default for Config {
                 bytes_max: 1 << 30,
                 age_max: Duration::from_secs(30 * 86_400),
                 requeues_max: 5,
+            },
+            idempotency: Idempotency { window: Duration::from_secs(600), keys_max: 100_000, total_max: 2_000_000 },
+            scheduled: Scheduled {
+                max: 1_000_000,
+                bytes_max: 1 << 30,
+                delay_max: Duration::from_secs(365 * 86_400),
+                per_second: 0,
             },
             log: Log::default(),
             storage_free_bytes_min: 256 << 20,

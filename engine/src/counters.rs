@@ -5,7 +5,7 @@ use std::time::Duration;
 use postroad_base::{Now, Outcome, ReasonCode, ShardId, WallMillis};
 use postroad_broker::api::Counted;
 use postroad_broker::{LaneDepths, Stats};
-use postroad_control::{DrainsReport, InterfaceReport, LanesReport, LogReport, ShardReport};
+use postroad_control::{DrainsReport, InterfaceReport, LanesReport, LogReport, ScheduledReport, ShardReport};
 
 use crate::config::Config;
 
@@ -153,6 +153,12 @@ impl Counters {
             retained_bytes: stats.retained_bytes as u64,
             dead_letters: stats.letters as u64,
             dead_letters_bytes: stats.letters_bytes as u64,
+            idempotency_keys: stats.keys as u64,
+            scheduled: ScheduledReport {
+                waiting: (stats.scheduled - stats.scheduled_under_way.min(stats.scheduled)) as u64,
+                under_way: stats.scheduled_under_way as u64,
+                bytes: stats.scheduled_bytes as u64,
+            },
             queued_messages: (stats.queued_messages + stats.inflight) as u64,
             in_flight: stats.inflight as u64,
             lanes: lanes_of(stats, now, started),

@@ -493,6 +493,13 @@ fn broker_limits(config: &Config, shards: usize) -> postroad_broker::Limits {
         letters_age_max_ms: u64::try_from(config.dead_letters.age_max.as_millis()).unwrap_or(u64::MAX),
         requeues_max: config.dead_letters.requeues_max,
         trace_sample: config.trace_sample,
+        keys_window_ms: u64::try_from(config.idempotency.window.as_millis()).unwrap_or(u64::MAX),
+        keys_max: config.idempotency.keys_max,
+        keys_total_max: config.idempotency.total_max.div_ceil(shards),
+        scheduled_max: config.scheduled.max.div_ceil(shards),
+        scheduled_bytes_max: config.scheduled.bytes_max.div_ceil(shards),
+        scheduled_delay_max_ms: u64::try_from(config.scheduled.delay_max.as_millis()).unwrap_or(u64::MAX),
+        scheduled_per_second: config.scheduled.rate_of_shard(shards),
         push: match config.push {
             config::Push::On => Push::On,
             config::Push::Off => Push::Off,

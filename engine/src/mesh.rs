@@ -4,7 +4,7 @@
 //! shard 0 ──outbox──► [ queue 0→1, bounded ] ──► shard 1          room: data credits + control
 //! ```
 //! One queue for data and control, so that the order of a pair is the order of its effects. Data can't
-//! fill it: the broker takes a credit for each `Forward`, and there are fewer credits than places. What
+//! fill it: the broker takes a credit for each `Forward`, of another kind for each `Keyed`, and there are fewer credits than places. What
 //! control messages do not find room for waits in the sender's outbox, in order, and goes on when the
 //! receiver has made room: the receiver always drains, so it moves.
 
@@ -48,7 +48,7 @@ struct Peer {
 impl Mesh {
     /// The ends for all shards; `doorbells[i]` wakes shard `i`.
     pub(crate) fn full(doorbells: &[Doorbell], credits: u32) -> Vec<Self> {
-        let places = credits as usize + CONTROL_PLACES;
+        let places = 2 * credits as usize + CONTROL_PLACES; // forwards, and keyed publishes
         let lane = || Arc::new(Lane { queue: ArrayQueue::new(places), sender_waits: AtomicBool::new(false) });
         let shards = doorbells.len();
         let lanes: Vec<Vec<Arc<Lane>>> = (0..shards).map(|_| (0..shards).map(|_| lane()).collect()).collect();

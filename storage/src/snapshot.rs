@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base::{
-    ClientId, KnownIds, Message, MessageId, PartitionId, Qos, QueueId, Recipient, Record, Sequence, Tag, TopicFilter,
-    TopicName,
+    ClientId, KeyName, KnownIds, Message, MessageId, PartitionId, QueueId, QueueOwner, ReasonCode, Recipient, Record,
+    Sequence, Tag, TopicFilter, TopicName,
 };
 use postroad_base as base;
 
@@ -21,6 +21,10 @@ pub struct State {
     queues: BTreeMap<QueueId, Queue>,
     retained: BTreeMap<TopicName, Arc<Message>>,
     registrations: BTreeMap<ClientId, Record>,
+    /// Publishes under idempotency keys.
+    keys: BTreeMap<KeyName, Record>,
+    /// Messages of the young generation that were taken in to be published later.
+    scheduled: BTreeSet<MessageId>,
     /// Next free ordinal, by partition.
     ordinals: BTreeMap<PartitionId, QueueId>,
     /// Deliveries of the young generation that are not settled.
@@ -83,7 +87,10 @@ impl State {
                 self.add_pending(sequence, message, recipients);
             }
             Record::Publish { message, recipients } => {
-                let taken = |recipient: &&Recipient| message.qos == Qos::ExactlyOnce && !recipient.given;
+                if recipients.iter().any(|recipient| self.is_scheduled(recipient.queue)) {
+                    self.scheduled.insert(message.id);
+                }
+                let taken = |recipient: &&Recipient| message.may_be_repeated() && !recipient.given;
                 for recipient in recipients.iter().filter(taken) {
                     self.known.know(message.id, recipient.group.clone());
                 }
@@ -115,8 +122,13 @@ impl State {
             | Record::OrdinalsUsed { .. }
             | Record::Attempt { .. }
             | Record::Park { .. }
-            | Record::Noted { .. } => {}
+            | Record::Noted { .. }
+            | Record::Key { .. } => {}
         }
+    }
+
+    fn is_scheduled(&self, queue: QueueId) -> bool {
+        self.queues.get(&queue).is_some_and(Queue::is_scheduled)
     }
 
     fn add_pending(&mut self, sequence: Sequence, message: &Arc<Message>, recipients: &[Recipient]) {
@@ -190,6 +202,7 @@ impl State {
             Record::RetainClear { topic } => drop(self.retained.remove(&topic)),
             Record::Register { ref client, .. } => drop(self.registrations.insert(client.clone(), record)),
             Record::Unregister { client } => drop(self.registrations.remove(&client)),
+            Record::Key { ref publish } => drop(self.keys.insert(publish.name.clone(), record)),
             Record::Watermark { queue, upto } => {
                 self.change(queue, |q| q.watermark = q.watermark.max(Some(upto)));
             }
@@ -228,7 +241,23 @@ impl State {
             .ordinals
             .iter()
             .map(|(partition, next)| (StateKey::Ordinals(*partition), vec![Record::OrdinalsUsed { next: *next }]));
-        queues.chain(retained).chain(registrations).chain(ordinals)
+        let keys = self.keys.iter().map(|(name, record)| (StateKey::Key(name.clone()), vec![record.clone()]));
+        queues.chain(retained).chain(registrations).chain(ordinals).chain(keys)
+    }
+
+    /// All has been replayed. What was taken in for later needs no second record to be known as taken in.
+    pub fn finish(&mut self) {
+        let scheduled = std::mem::take(&mut self.scheduled);
+        let publishers = self.queues.values_mut().filter(|queue| !queue.is_scheduled());
+        let tagged = publishers.flat_map(|queue| queue.inbound.values_mut());
+        tagged.filter(|inbound| scheduled.contains(&inbound.id)).for_each(|inbound| inbound.routed = true);
+        for record in self.keys.values_mut() {
+            if let Record::Key { publish } = record
+                && scheduled.contains(&publish.id)
+            {
+                publish.answer.get_or_insert(ReasonCode::Success);
+            }
+        }
     }
 
     /// Everything up to and with `upto` has moved to the old generation, or is over.
@@ -246,9 +275,14 @@ impl State {
         self.known.retain(|id| !is_over(id));
     }
 
-    /// QoS 2 messages that publishers of this shard may repeat.
+    /// Messages that publishers of this shard may repeat, so that they are routed again.
     pub fn repeatable(&self) -> impl Iterator<Item = MessageId> {
-        self.queues.values().flat_map(|queue| queue.inbound.values()).map(|inbound| inbound.id)
+        let tagged = self.queues.values().flat_map(|queue| queue.inbound.values()).map(|inbound| inbound.id);
+        let keyed = self.keys.values().filter_map(|record| match record {
+            Record::Key { publish } if publish.may_be_routed_again() => Some(publish.id),
+            _ => None,
+        });
+        tagged.chain(keyed)
     }
 
     /// Deliveries of the young generation that still wait, by queue and sequence.
@@ -263,6 +297,11 @@ impl State {
 }
 
 impl Queue {
+    /// Whether its messages are not due yet.
+    fn is_scheduled(&self) -> bool {
+        matches!(self.begin, Some(Record::QueueBegin { owner: QueueOwner::Scheduled, .. }))
+    }
+
     fn records(&self, id: QueueId) -> Vec<Record> {
         let mut records: Vec<_> = [&self.begin, &self.connection, &self.will].into_iter().flatten().cloned().collect();
         records.extend(self.subscriptions.values().cloned());

@@ -5,6 +5,7 @@
 mod access;
 mod drain;
 mod durable;
+mod keys;
 mod letters;
 mod mesh;
 mod overdue;
@@ -14,6 +15,7 @@ mod receipts;
 mod registrations;
 mod resend;
 mod retained;
+mod scheduled;
 mod single;
 mod statements;
 mod world;

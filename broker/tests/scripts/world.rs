@@ -8,12 +8,13 @@
 //! unsub 1 6 a/+      disc 1 [lost|will|shutdown] [expiry=0]
 //! congested 1        writable 1      at 5000 (advances the clock, ticks)
 //! commit             hold / flow (commits by hand / after each line)
+//! commit 1 2         the next two records of shard 1 only
 //! rest / work        ticks wait / go on
 //! stop 1 / go        mesh messages from shard 1 wait / go on
 //! cut 1 0 / join 1 0 those from shard 1 to shard 0 only
 //! allow a/# [to=user:u] the access rules: this, and nothing else, may be subscribed to
 //! watch / unwatch    somebody looks at all that happens / no more
-//! retire             crash           stats [letters]
+//! retire             crash           stats [letters|wishes]
 //! store / stored     a retirement's batch is stored, and nobody is told / shard 0 is told
 //! reading / read     what is read of the old generation stays on its way / comes, to shard 0
 //! drain rate=100 jitter=50 sessions=10 delivery=pull       limits of the drain lane, as by a reload
@@ -36,10 +37,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, Extras, FormerShard, KnownIds, Letter, LetterAction, LetterAnswer, LetterFilter, LetterId,
-    LetterQuery, Message, MessageId, MonoMillis, Moved, Now, Outcome, Placement, Priority, Published, Qos, QueueId,
-    ReasonCode, ReceiptLevel, Record, Requeue, RetainHandling, Sequence, SessionExpiry, ShardId, Step,
-    SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will, Wishes,
+    ClientId, ConnectionId, Extras, FormerShard, KeyHolder, KeyName, KnownIds, Letter, LetterAction, LetterAnswer,
+    LetterFilter, LetterId, LetterQuery, Message, MessageId, MonoMillis, Moved, Now, Outcome, Placement, Priority,
+    Published, Qos, QueueId, ReasonCode, ReceiptLevel, Record, Requeue, RetainHandling, Sequence, SessionExpiry,
+    ShardId, Step, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will, Wishes,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
@@ -344,6 +345,9 @@ impl World {
         let words: Vec<&str> = words.collect();
         let arguments = Arguments(&words);
         match verb {
+            "commit" if words.len() == 2 => {
+                self.commit_some(arguments.number(0) as usize, arguments.number(1) as usize)
+            }
             "commit" => self.commit(),
             "store" => self.stores_silently = true,
             "stored" => {
@@ -363,6 +367,7 @@ impl World {
             "moved" => self.moved(ShardId(arguments.number(0) as u16), arguments.number(1) as u16),
             "poison" => self.name_poison(words[0]),
             "stats" if arguments.has("letters") => self.print_letters_stats(),
+            "stats" if arguments.has("wishes") => self.print_wishes_stats(),
             "stats" => self.print_stats(),
             "stop" => self.shards[arguments.number(0) as usize].stopped = true,
             "cut" => drop(self.cuts.insert((arguments.number(0) as u16, arguments.number(1) as u16))),
@@ -426,6 +431,12 @@ impl World {
     /// The shard on which a client or a topic lives.
     pub fn home(&self, name: &str) -> usize {
         usize::from(self.config.placement.home(name.as_bytes()).0)
+    }
+
+    /// The shard on which a key of this user lives.
+    pub fn home_of_key(&self, user: &str, key: &str) -> usize {
+        let name = KeyName { holder: KeyHolder::User(user.to_owned().into()), key: key.to_owned().into() };
+        usize::from(self.config.placement.home_of_key(&name).0)
     }
 
     /// The shard on which a client lives if there are so many.
@@ -565,6 +576,13 @@ impl World {
                 self.handle(place, Event::Committed { upto });
             }
         }
+    }
+
+    fn commit_some(&mut self, place: usize, count: usize) {
+        let disk = &mut self.shards[place].disk;
+        disk.committed = disk.records.len().min(disk.committed + count);
+        let upto = disk.records[disk.committed - 1].0;
+        self.handle(place, Event::Committed { upto });
     }
 
     /// QoS 2 publishes that a shard was told of, and that it keeps beyond these.
@@ -711,6 +729,17 @@ impl World {
         for shard in &self.shards {
             let Stats { letters, letters_bytes, .. } = shard.broker.stats();
             writeln!(self.out, "    letters={letters} bytes={letters_bytes}").unwrap();
+        }
+    }
+
+    fn print_wishes_stats(&mut self) {
+        for shard in &self.shards {
+            let Stats { keys, scheduled, scheduled_bytes, scheduled_under_way, .. } = shard.broker.stats();
+            writeln!(
+                self.out,
+                "    keys={keys} scheduled={scheduled} bytes={scheduled_bytes} under_way={scheduled_under_way}"
+            )
+            .unwrap();
         }
     }
 
@@ -1040,6 +1069,10 @@ fn record_words(record: &Record) -> String {
         Record::Settle { sequence, outcome, .. } => format!("{name} {} {outcome:?}", sequence.0),
         Record::Tagged { sequence, tag, .. } => format!("{name} {} tag={}", sequence.0, tag.get()),
         Record::Received { sequence, .. } => format!("{name} {}", sequence.0),
+        Record::Key { publish } => {
+            let answer = publish.answer.map_or("?", ReasonCode::name);
+            format!("{name} {} {answer}", publish.name.key)
+        }
         _ => name,
     }
 }

@@ -18,9 +18,11 @@ impl Kind {
     /// Its code in gRPC.
     pub fn grpc(self) -> Code {
         match self {
-            Self::Bad | Self::Refused(ReasonCode::TopicNameInvalid | ReasonCode::PacketTooLarge) => {
-                Code::InvalidArgument
-            }
+            Self::Refused(ReasonCode::PacketIdentifierInUse) => Code::AlreadyExists,
+            Self::Bad
+            | Self::Refused(
+                ReasonCode::TopicNameInvalid | ReasonCode::PacketTooLarge | ReasonCode::ImplementationSpecificError,
+            ) => Code::InvalidArgument,
             Self::Unauthorized => Code::Unauthenticated,
             Self::Forbidden | Self::Refused(ReasonCode::NotAuthorized) => Code::PermissionDenied,
             Self::NotFound | Self::MethodNotAllowed | Self::UnsupportedMediaType => Code::Unimplemented,

@@ -16,15 +16,18 @@ impl Kind {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::Refused(ReasonCode::NotAuthorized) => StatusCode::FORBIDDEN,
             Self::NotFound | Self::UnknownClient | Self::Gone => StatusCode::NOT_FOUND,
-            Self::NoClient | Self::NamedByFile | Self::ReloadRefused => StatusCode::CONFLICT,
+            Self::NoClient
+            | Self::NamedByFile
+            | Self::ReloadRefused
+            | Self::Refused(ReasonCode::PacketIdentifierInUse) => StatusCode::CONFLICT,
             Self::NoStorage => StatusCode::INSUFFICIENT_STORAGE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge | Self::Refused(ReasonCode::PacketTooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Refused(ReasonCode::TopicNameInvalid | ReasonCode::UnspecifiedError) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Self::Refused(
+                ReasonCode::TopicNameInvalid | ReasonCode::UnspecifiedError | ReasonCode::ImplementationSpecificError,
+            ) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Refused(ReasonCode::QuotaExceeded) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Busy | Self::NotServing | Self::ConnectionAge => StatusCode::SERVICE_UNAVAILABLE,

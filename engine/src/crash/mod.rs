@@ -132,7 +132,8 @@ pub(crate) fn welcoming<T>(client: &ClientId, act: impl FnOnce() -> T) -> T {
 
 /// A message that another shard has sent.
 pub(crate) fn take_forward_in_hand(message: &Message) {
-    let (id, publisher) = (Some(message.id), message.publisher);
+    // One that asks for its key has no id yet.
+    let (id, publisher) = (Some(message.id).filter(|id| *id != MessageId(0)), message.publisher);
     IN_HAND.set(InHand { doing: Doing::Forward, connection: None, message: id, publisher });
 }
 

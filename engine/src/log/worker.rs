@@ -188,5 +188,6 @@ fn state_key(key: StateKey) -> old::StateKey {
         StateKey::Retained(topic) => old::StateKey::Retained(topic),
         StateKey::Registration(client) => old::StateKey::Registration(client),
         StateKey::Ordinals(partition) => old::StateKey::Ordinals(partition),
+        StateKey::Key(name) => old::StateKey::Key(name),
     }
 }

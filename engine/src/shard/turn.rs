@@ -298,11 +298,13 @@ fn socket_options(config: &Config) -> SocketOptions {
 }
 
 fn take_in_hand(message: &MeshMessage) {
-    if let MeshMessage::Forward { message, .. }
-    | MeshMessage::ShareForward { message, .. }
-    | MeshMessage::Retain { message, .. } = message
-    {
-        crate::crash::take_forward_in_hand(message);
-        crate::fault::planted("panic-forward", message.topic.as_str().as_bytes());
-    }
+    let message = match message {
+        MeshMessage::Forward { message, .. }
+        | MeshMessage::ShareForward { message, .. }
+        | MeshMessage::Retain { message, .. } => message,
+        MeshMessage::Keyed { publish, .. } => &publish.message,
+        _ => return,
+    };
+    crate::crash::take_forward_in_hand(message);
+    crate::fault::planted("panic-forward", message.topic.as_str().as_bytes());
 }

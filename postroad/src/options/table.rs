@@ -558,6 +558,71 @@ pub const ROWS: &[Row] = &[
         u32
     ),
     time!(
+        "idempotency.window",
+        Live,
+        1,
+        7 * DAY,
+        "How long an idempotency key is kept: a repeat under it is answered, not published again.",
+        engine.idempotency.window
+    ),
+    count!(
+        "idempotency.keys_max",
+        Live,
+        1,
+        100_000_000,
+        "keys",
+        "Idempotency keys of one publisher on one shard. Beyond it a publish under a new key is refused (0x97).",
+        engine.idempotency.keys_max,
+        usize
+    ),
+    count!(
+        "idempotency.total_max",
+        Live,
+        1,
+        1_000_000_000,
+        "keys",
+        "Idempotency keys of all publishers on all shards together; each shard takes its part of them. Beyond it likewise. A key takes about 200 bytes of memory.",
+        engine.idempotency.total_max,
+        usize
+    ),
+    count!(
+        "scheduled.max",
+        Live,
+        0,
+        1_000_000_000,
+        "messages",
+        "Messages on all shards together that are to be published later; each shard takes its part of them. Beyond it such a publish is refused (0x97).",
+        engine.scheduled.max,
+        usize
+    ),
+    bytes!(
+        "scheduled.bytes_max",
+        Live,
+        1 << 10,
+        TIB,
+        "Their bytes (topic, properties and payload), likewise.",
+        engine.scheduled.bytes_max,
+        usize
+    ),
+    time!(
+        "scheduled.delay_max",
+        Live,
+        1,
+        3660 * DAY,
+        "How much later a message can be published. What is for later than that is refused (0x83).",
+        engine.scheduled.delay_max
+    ),
+    count!(
+        "scheduled.per_second",
+        Live,
+        0,
+        1_000_000_000,
+        "messages per second",
+        "How many of the messages that are due are published per second, by all shards together; each takes its part. 0: no limit.",
+        engine.scheduled.per_second,
+        u32
+    ),
+    time!(
         "sys.interval",
         Live,
         0,
@@ -823,7 +888,9 @@ mod tests {
     /// A new field of the engine's configuration breaks this test's build: give it a row, then name it here.
     #[test]
     fn every_bound_of_the_engine_has_a_row() {
-        use postroad_engine::config::{Config, DeadLetters, Drain, Log, Mqtt, Queue, Registrations, Restart, Retry};
+        use postroad_engine::config::{
+            Config, DeadLetters, Drain, Idempotency, Log, Mqtt, Queue, Registrations, Restart, Retry, Scheduled,
+        };
         let Config {
             shards: _,
             durability: _,
@@ -843,6 +910,8 @@ mod tests {
             retry,
             retry_topics: _, // [[retry.topic]]
             dead_letters,
+            idempotency,
+            scheduled,
             log,
             storage_free_bytes_min: _,
             sys_interval: _,
@@ -883,6 +952,8 @@ mod tests {
             per_second: _,
         } = retry;
         let DeadLetters { max: _, bytes_max: _, age_max: _, requeues_max: _ } = dead_letters;
+        let Idempotency { window: _, keys_max: _, total_max: _ } = idempotency;
+        let Scheduled { max: _, bytes_max: _, delay_max: _, per_second: _ } = scheduled;
         let Log { young_bytes: _, young_age: _, segment_bytes: _ } = log;
         let Restart { accept_per_second: _, delivery: _, sessions_per_second: _ } = restart;
         let Drain { per_second: _, shard_per_second: _, jitter: _ } = drain;
@@ -892,6 +963,8 @@ mod tests {
             ("registrations.", 3),
             ("retry.", 9),
             ("dead_letters.", 4),
+            ("idempotency.", 3),
+            ("scheduled.", 4),
             ("restart.", 3),
             ("drain.", 3),
             ("trace.", 6), // of the control plane, but for trace.sample

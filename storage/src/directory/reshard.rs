@@ -57,6 +57,7 @@ impl DataDirectory {
         let mut replay = |sequence, record| state.replay(sequence, record, covered.as_of);
         let recovered = recover(&mut files, self.log_id(shard), covered, &mut replay)
             .map_err(|error| DirectoryError::Young { shard, error })?;
+        state.finish();
         let last = Sequence(recovered.position.next().0 - 1).max(covered.as_of);
         Ok(Source { old, state, last })
     }
@@ -192,6 +193,7 @@ impl Target<'_> {
             StateKey::Retained(topic) => self.placement.partition_of(topic.as_str().as_bytes()),
             StateKey::Registration(client) => self.placement.partition_of(client.as_str().as_bytes()),
             StateKey::Ordinals(partition) => *partition,
+            StateKey::Key(name) => self.placement.partition_of_key(name),
         }
     }
 }

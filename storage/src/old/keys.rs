@@ -35,6 +35,7 @@ pub(crate) fn state_key(key: &StateKey, placement: &Placement) -> Vec<u8> {
             state(placement.partition_of(name), 2, name)
         }
         StateKey::Ordinals(partition) => state(*partition, 3, &[]),
+        StateKey::Key(name) => state(placement.partition_of_key(name), 4, &name.bytes()),
     }
 }
 

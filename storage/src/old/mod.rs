@@ -16,7 +16,7 @@ mod read;
 use std::path::Path;
 use std::sync::Mutex;
 
-use base::{ClientId, Message, PartitionId, Placement, QueueId, Recipient, Record, Sequence, TopicName};
+use base::{ClientId, KeyName, Message, PartitionId, Placement, QueueId, Recipient, Record, Sequence, TopicName};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use postroad_base as base;
 use std::sync::Arc;
@@ -53,6 +53,8 @@ pub enum StateKey {
     Registration(ClientId),
     /// The ordinals used in a partition.
     Ordinals(PartitionId),
+    /// A publish under an idempotency key.
+    Key(KeyName),
 }
 
 /// A delivery to store.

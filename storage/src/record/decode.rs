@@ -4,9 +4,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use base::{
-    ClientId, Death, Extras, LetterId, Message, MessageId, Outcome, Priority, Qos, QueueId, QueueOwner, ReceiptLevel,
-    Recipient, Record, RegisteredBy, RetainHandling, SessionExpiry, SubscriptionIdentifier, SubscriptionOptions, Tag,
-    TopicFilter, TopicName, WallMillis, Will,
+    ClientId, Death, Digest, Extras, KeyHolder, KeyName, KeyedPublish, LetterId, Message, MessageId, Outcome, Priority,
+    Qos, QueueId, QueueOwner, ReasonCode, ReceiptLevel, Recipient, Record, RegisteredBy, RetainHandling, SessionExpiry,
+    SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will,
 };
 use bytes::Bytes;
 use postroad_base as base;
@@ -95,6 +95,7 @@ fn record(r: &mut Reader<'_>) -> Result<Record, RecordError> {
             is_high: flag_byte(r)?,
             collapse_key: option(r, |r| r.text())?,
         },
+        kind::KEY => Record::Key { publish: Box::new(keyed(r)?) },
         other => return Err(RecordError::UnknownKind(other)),
     })
 }
@@ -116,8 +117,22 @@ fn owner(r: &mut Reader<'_>) -> Result<QueueOwner, RecordError> {
         1 => Ok(QueueOwner::Registration(ClientId(r.text()?))),
         2 => Ok(QueueOwner::Share(r.text()?, r.text()?)),
         3 => Ok(QueueOwner::Dead),
+        4 => Ok(QueueOwner::Scheduled),
         _ => Err(RecordError::Invalid("unknown owner of a queue")),
     }
+}
+
+fn keyed(r: &mut Reader<'_>) -> Result<KeyedPublish, RecordError> {
+    let holder_kind = r.u8()?;
+    let holder =
+        KeyHolder::from_parts(holder_kind, r.text()?).ok_or(RecordError::Invalid("unknown holder of a key"))?;
+    let name = KeyName { holder, key: r.text()? };
+    let (id, digest, at) = (id(r)?, Digest(u128::from_le_bytes(r.array()?)), r.time()?);
+    Ok(KeyedPublish { name, id, digest, at, answer: option(r, reason)? })
+}
+
+fn reason(r: &mut Reader<'_>) -> Result<ReasonCode, RecordError> {
+    ReasonCode::from_number(r.u8()?).ok_or(RecordError::Invalid("unknown reason code"))
 }
 
 fn registered_by(r: &mut Reader<'_>) -> Result<RegisteredBy, RecordError> {

@@ -1,7 +1,7 @@
 //! Record to bytes.
 
 use base::{
-    Death, Extras, Message, Priority, QueueId, QueueOwner, Recipient, Record, Sequence, SessionExpiry,
+    Death, Extras, KeyedPublish, Message, Priority, QueueId, QueueOwner, Recipient, Record, Sequence, SessionExpiry,
     SubscriptionOptions, TopicFilter, WallMillis, Will, Wishes,
 };
 use postroad_base as base;
@@ -118,7 +118,22 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             out.push(u8::from(*is_high));
             put_option(out, collapse_key.as_ref(), |out, key| put_bytes(out, key.as_bytes()));
         }
+        Record::Key { publish } => {
+            out.push(kind::KEY);
+            put_keyed(out, publish);
+        }
     }
+}
+
+fn put_keyed(out: &mut Vec<u8>, KeyedPublish { name, id, digest, at, answer }: &KeyedPublish) {
+    let (holder_kind, holder) = name.holder.parts();
+    out.push(holder_kind);
+    put_bytes(out, holder.as_bytes());
+    put_bytes(out, name.key.as_bytes());
+    out.extend_from_slice(&id.0.to_le_bytes());
+    out.extend_from_slice(&digest.0.to_le_bytes());
+    put_varint(out, at.0);
+    put_option(out, answer.as_ref(), |out, reason| out.push(*reason as u8));
 }
 
 fn head(out: &mut Vec<u8>, kind: u8, queue: QueueId) {
@@ -159,6 +174,7 @@ fn put_owner(out: &mut Vec<u8>, owner: &QueueOwner) {
             put_bytes(out, filter.as_bytes());
         }
         QueueOwner::Dead => out.push(3),
+        QueueOwner::Scheduled => out.push(4),
     }
 }
 

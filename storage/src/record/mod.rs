@@ -40,6 +40,7 @@ mod kind {
     pub const TRANSFER: u8 = 22;
     pub const ATTEMPT: u8 = 23;
     pub const PARK: u8 = 24;
+    pub const KEY: u8 = 25;
     pub const NOTED: u8 = 26;
 }
 

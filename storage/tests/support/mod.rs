@@ -9,9 +9,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 use postroad_base::{
-    ClientId, Death, Extras, LetterId, Message, MessageId, Outcome, PartitionId, Priority, Qos, QueueId, QueueOwner,
-    ReceiptLevel, Recipient, Record, RegisteredBy, RetainHandling, Sequence, SessionExpiry, SubscriptionOptions, Tag,
-    TopicFilter, TopicName, WallMillis, Will, Wishes,
+    ClientId, Death, Digest, Extras, KeyHolder, KeyName, KeyedPublish, LetterId, Message, MessageId, Outcome,
+    PartitionId, Priority, Qos, QueueId, QueueOwner, ReasonCode, ReceiptLevel, Recipient, Record, RegisteredBy,
+    RetainHandling, Sequence, SessionExpiry, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will,
+    Wishes,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -210,6 +211,7 @@ fn any_owner() -> impl Strategy<Value = QueueOwner> {
         any_client().prop_map(QueueOwner::Registration),
         (any_text(), any_text()).prop_map(|(name, filter)| QueueOwner::Share(name, filter)),
         Just(QueueOwner::Dead),
+        Just(QueueOwner::Scheduled),
     ]
 }
 
@@ -318,7 +320,23 @@ fn any_name_record() -> impl Strategy<Value = Record> {
         (any_client(), any_origin(), any_time(), option::of(any_text()), vec(any_text(), 0..4))
             .prop_map(|(client, by, seen, user, groups)| Record::Register { client, by, seen, user, groups }),
         any_client().prop_map(|client| Record::Unregister { client }),
+        any_keyed().prop_map(|publish| Record::Key { publish: Box::new(publish) }),
     ]
+}
+
+fn any_keyed() -> impl Strategy<Value = KeyedPublish> {
+    let holder = prop_oneof![any_text().prop_map(KeyHolder::User), any_client().prop_map(KeyHolder::Client)];
+    let reason = (0_u8..=255).prop_filter_map("a reason", ReasonCode::from_number);
+    let name = (holder, any_text()).prop_map(|(holder, key)| KeyName { holder, key });
+    (name, any::<u128>(), any::<u128>(), any_time(), option::of(reason)).prop_map(|(name, id, digest, at, answer)| {
+        KeyedPublish { name, id: MessageId(id), digest: Digest(digest), at, answer }
+    })
+}
+
+/// A publish under a key of this user.
+pub fn keyed(user: &str, key: &str, id: u128, answer: Option<ReasonCode>) -> KeyedPublish {
+    let name = KeyName { holder: KeyHolder::User(user.into()), key: key.into() };
+    KeyedPublish { name, id: MessageId(id), digest: Digest(7), at: WallMillis(9), answer }
 }
 
 fn any_origin() -> impl Strategy<Value = RegisteredBy> {

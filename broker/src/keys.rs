@@ -632,13 +632,13 @@ impl Broker {
     /// Some keys may be over.
     pub(crate) fn keys_aged(&mut self) {
         self.keys.timer = None;
-        self.forget_old_keys();
+        self.keys.has_more = true;
     }
 
     /// The window is another one.
     pub(crate) fn keys_bounded(&mut self) {
         self.timers.cancel(self.keys.timer.take());
-        self.forget_old_keys();
+        self.keys.has_more = !self.keys.line.is_empty();
     }
 
     /// Forgets the oldest, so many at a time: without that the end of a crowd's window would be a long turn.

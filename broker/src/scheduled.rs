@@ -124,8 +124,8 @@ impl Scheduled {
         self.replayed.insert(id);
     }
 
-    /// When a tick has something to do here.
-    pub fn due(&self, now: Now) -> Option<MonoMillis> {
+    /// When the first one can be published.
+    fn due(&self, now: Now) -> Option<MonoMillis> {
         if self.reading.is_some() || self.lacks.is_some() || self.under_way.len() >= UNDER_WAY_MAX {
             return None; // whatever ends that goes on
         }
@@ -134,11 +134,6 @@ impl Scheduled {
             0 => self.rate.portion_at(),
             left => now.mono.after(left.min(SLEEP_MILLIS_MAX)),
         })
-    }
-
-    /// Whether a tick is due at once.
-    pub fn has_steps(&self, now: Now) -> bool {
-        self.due(now).is_some_and(|at| at <= now.mono)
     }
 }
 
@@ -255,6 +250,12 @@ impl Broker {
 
 // When it is due.
 impl Broker {
+    /// When a tick has something to do here. After a recovery not before all shards have told what they want: who would not be
+    /// known to want it would not get it.
+    pub(crate) fn scheduled_due(&self) -> Option<MonoMillis> {
+        if self.repeats.recovering { None } else { self.scheduled.due(self.now) }
+    }
+
     /// Publishes what is due, in order of time, as much as one tick may.
     pub(crate) fn publish_due(&mut self) {
         if self.scheduled.waiting.is_empty() {
@@ -270,7 +271,10 @@ impl Broker {
 
     /// A credit of this shard has come back.
     pub(crate) fn due_goes_on(&mut self, from: ShardId) {
-        if self.scheduled.lacks.take_if(|shard| *shard == from).is_some() && self.publish_next_due() {
+        if self.scheduled.lacks.take_if(|shard| *shard == from).is_some()
+            && self.scheduled.rate.room(self.now.mono) > 0
+            && self.publish_next_due()
+        {
             self.scheduled.rate.take(1, self.now.mono);
         }
     }
@@ -279,7 +283,7 @@ impl Broker {
     fn publish_next_due(&mut self) -> bool {
         let Some(&due) = self.scheduled.waiting.first() else { return false };
         let (at, queue, sequence) = due;
-        let is_ready = self.scheduled.due(self.now).is_some() && at <= self.now.wall;
+        let is_ready = self.scheduled_due().is_some() && at <= self.now.wall;
         let Some(index) = self.scheduled.queues.get(&queue).copied().filter(|_| is_ready) else { return false };
         let young = self.sessions[index as usize].queue.young.find(sequence, |_| true).cloned();
         let Some(entry) = young.or_else(|| self.scheduled.bodies.get(&(queue, sequence)).cloned()) else {

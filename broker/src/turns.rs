@@ -48,7 +48,7 @@ impl Broker {
             self.drain.due(&self.config),
             self.overdue.next(),
             self.resends.due(),
-            self.scheduled.due(self.now),
+            self.scheduled_due(),
         ]
         .into_iter()
         .flatten()
@@ -57,8 +57,8 @@ impl Broker {
 
     /// Whether steps wait for `Event::Tick`: a tick is due at once, without a timer.
     pub fn has_steps(&self) -> bool {
-        let letters = self.letters.has_steps() || self.keys.has_steps() || self.scheduled.has_steps(self.now);
-        let lanes = [self.drain.due(&self.config), self.resends.due()];
+        let letters = self.letters.has_steps() || self.keys.has_steps();
+        let lanes = [self.drain.due(&self.config), self.resends.due(), self.scheduled_due()];
         let lanes = lanes.into_iter().flatten().any(|at| at <= self.now.mono);
         letters || lanes || !self.later.is_empty() || !self.draining.is_empty() || self.retiring.has_steps()
     }

@@ -20,6 +20,7 @@ mod random;
 mod retained;
 mod retry;
 mod shard;
+mod wisher;
 mod world;
 
 pub use random::Random;
@@ -66,6 +67,14 @@ pub enum Canary {
     AttemptForgotten,
     /// A client of MQTT 5 is taken for one that may be sent a message again.
     SentAgainOnMqtt5,
+    /// A crash forgets keys.
+    KeyForgotten,
+    /// A crash forgets that a message that was due is over.
+    DueAgain,
+    /// A crash forgets that a message was due and on its way.
+    DueUntold,
+    /// What is put off is published a little too early.
+    DueEarly,
 }
 
 /// What a run saw, so that a test can assert that it was not idle.
@@ -109,4 +118,8 @@ pub struct Report {
     pub gone: usize,
     /// Deliveries that a newer one has replaced.
     pub collapsed: usize,
+    /// Publishes under a key that was used before.
+    pub repeated: usize,
+    /// Messages that were put off.
+    pub put_off: usize,
 }

@@ -10,6 +10,8 @@
 //! - Pushed to a client: it gets it, subscribed or not, connected or not, clean start or not.
 //! - Refused by a client: it is a dead letter, and nothing else (`letters`).
 //! - Of one collapse key: whoever does not get a message gets none, or has a newer one coming; the newest one comes.
+//! - Published under a key: under one id, however often it is repeated (`wisher`). Put off: not early, and once. No order is promised
+//!   of these.
 //! - Published for the first time after an UNSUBACK came ⇒ it does not come there.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +29,9 @@ pub const FILTERS: usize = SHARED_TOPIC + GROUPS;
 
 /// From here on: what is pushed to the first subscriber, the second, …
 pub const PUSH_TOPIC: usize = SHARED_TOPIC + 1;
+
+/// The publisher of what has a key, or is put off.
+pub const WISHER: usize = 100;
 
 /// A message: publisher, topic, level, number. Its text is the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,7 +127,7 @@ impl Oracle {
     }
 
     fn collapse_key(&self, name: Name) -> Option<String> {
-        if self.wishes { name.collapse_key() } else { None }
+        if self.wishes && name.publisher != WISHER { name.collapse_key() } else { None }
     }
 
     /// Whether a newer message may have come before it could be sent. Where publishes are refused, one that is sent again is newer
@@ -212,6 +217,9 @@ impl Oracle {
         }
         if !self.owed.get(&name).is_some_and(|owed| owed.contains(&subscriber)) {
             return Ok(()); // subscribed later: it may get a repeat by the publisher, in whatever order
+        }
+        if name.publisher == WISHER {
+            return Ok(());
         }
         let key = (subscriber, name.publisher, name.topic, name.qos);
         let newest = self.newest.entry(key).or_default();

@@ -11,8 +11,8 @@ use base::{
 use postroad_base as base;
 use postroad_broker::access::Acl;
 use postroad_broker::api::{
-    BacklogEntry, ClientName, Connect, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal, StateKey,
-    Subscribe,
+    BacklogEntry, ClientName, Connect, Delivery, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal,
+    StateKey, Subscribe,
 };
 use postroad_broker::{Broker, Config, Resend, RestartDelivery, UnknownClient};
 
@@ -22,6 +22,7 @@ use crate::operator::{Operator, Page, Question};
 use crate::oracle::{FILTERS, GROUPS, Name, Oracle, PUSH_TOPIC, SHARED_TOPIC};
 use crate::random::Random;
 use crate::shard::{Job, Shard};
+use crate::wisher::{WishIds, WishList, Wisher};
 use crate::{Canary, Report};
 
 /// A run.
@@ -45,6 +46,8 @@ pub struct Options {
     pub brings: bool,
     /// Whether messages have priorities and collapse keys.
     pub wishes: bool,
+    /// In how many of a thousand steps something is published under a key, or for later.
+    pub wishers: usize,
     /// Whether there is a log. Without one nothing crashes.
     pub durable: bool,
     /// The bug that is planted.
@@ -67,6 +70,7 @@ impl Options {
             refusals: [0, 0, 100, 400][seed as usize / 8 % 4],
             brings: seed / 16 % 4 == 3,
             wishes: seed / 4 % 2 == 1,
+            wishers: [0, 0, 60][seed as usize % 3],
             durable: true,
             canary: None,
             trace: false,
@@ -82,6 +86,9 @@ const DEVICE: usize = SUBSCRIBERS - 1;
 const MEMBERS: usize = 4;
 const CLIENTS: usize = PUBLISHERS + SUBSCRIBERS + MEMBERS;
 const TOPICS: usize = SHARED_TOPIC + 1;
+
+/// They publish under keys, and for later. They are numbered after all other clients.
+const WISHERS: usize = 2;
 
 /// The shards that brought letters, at most: two for each that is.
 const FORMER_SHARDS: u16 = PARTITIONS;
@@ -122,6 +129,11 @@ struct World {
     /// What `auth.file` says.
     file: Vec<(ClientId, Principal)>,
     operator: Operator,
+    wishers: Vec<Wisher>,
+    wish_list: WishList,
+    wish_ids: WishIds,
+    /// Queues of what is put off.
+    scheduled: BTreeSet<QueueId>,
     /// What the last look has found that is no page of the operator's.
     page: Option<Page>,
     /// A promise was broken by an effect.
@@ -148,6 +160,10 @@ impl World {
             oracle: Oracle::default(),
             file: Vec::new(),
             operator: Operator::default(),
+            wishers: (0..WISHERS).map(|_| Wisher::default()).collect(),
+            wish_list: WishList::default(),
+            wish_ids: WishIds::default(),
+            scheduled: BTreeSet::new(),
             page: None,
             broken: None,
             report: Report::default(),
@@ -186,6 +202,7 @@ impl World {
             [RestartDelivery::Scheduled, RestartDelivery::Pull][usize::from(self.options.seed.is_multiple_of(7))];
         config.inflight_max = 3;
         config.trace_sample = [0, 300_000, 1_000_000][self.options.seed as usize / 2 % 3]; // telling of it changes nothing
+        config.keys_window_ms = 1 << 50; // nobody is to be told that it was forgotten
         config.requeues_max = REQUEUES_MAX;
         config.unknown_client = UnknownClient::Queue;
         config.queue_messages_max = self.options.queue_max.unwrap_or(config.queue_messages_max);
@@ -240,6 +257,9 @@ impl World {
             self.member_step();
             return Ok(());
         }
+        if self.options.wishers > 0 && self.random.chance(self.options.wishers) {
+            return self.wish_step();
+        }
         if self.has_letters() && self.random.chance(40) {
             self.operator_step();
             return Ok(());
@@ -268,7 +288,10 @@ impl World {
     // ---- the server ----
 
     fn handle(&mut self, shard: usize, event: Event) {
-        let now = self.now();
+        let mut now = self.now();
+        if matches!(event, Event::Tick) && self.options.canary == Some(Canary::DueEarly) {
+            now.wall = now.wall.after(500);
+        }
         if self.options.trace {
             println!("{shard} < {event:?}");
         }
@@ -287,6 +310,10 @@ impl World {
             println!("{shard} > {effect:?} at {}", self.shards[shard].disk.next().0);
         }
         match effect {
+            Effect::Deliver { connection, ref delivery } if self.is_early(delivery) => {
+                let what = format!("{:?} comes early on {connection:?}", delivery.message);
+                self.complain(Err(what));
+            }
             Effect::Append { record } => self.append(shard, record),
             Effect::Mesh { to, message } => {
                 self.mesh.entry((shard as u16, to.0)).or_default().push_back(message);
@@ -321,8 +348,8 @@ impl World {
             }
             Effect::Unpark { connection } => self.with_link(connection, |link| link.parked = false),
             Effect::Connected { connection, session_present, .. } => {
-                if let Some(number) = self.clients.get(&connection).and_then(|client| client.checked_sub(PUBLISHERS)) {
-                    let subscriber = &mut self.subscribers[number];
+                let number = self.clients.get(&connection).and_then(|client| client.checked_sub(PUBLISHERS));
+                if let Some(subscriber) = number.and_then(|number| self.subscribers.get_mut(number)) {
                     let begins_in_memory = !session_present && !subscriber.has_begun();
                     if begins_in_memory {
                         subscriber.begin();
@@ -382,8 +409,22 @@ impl World {
                 // The newer one has the record before, or one of a few before.
                 Record::Settle { queue, sequence: Sequence(self.shards[shard].disk.next().0 - 1), outcome }
             }
+            Record::Key { .. } if self.options.canary == Some(Canary::KeyForgotten) => nothing(),
+            Record::Settle { queue, outcome: Outcome::Moved, .. }
+                if self.scheduled.contains(&queue) && self.options.canary == Some(Canary::DueAgain) =>
+            {
+                nothing()
+            }
+            Record::InboundBegin { queue, .. }
+                if self.scheduled.contains(&queue) && self.options.canary == Some(Canary::DueUntold) =>
+            {
+                nothing()
+            }
             record => record,
         };
+        if let Record::QueueBegin { queue, owner: QueueOwner::Scheduled, .. } = record {
+            self.scheduled.insert(queue);
+        }
         self.report.collapsed += usize::from(matches!(record, Record::Settle { outcome: Outcome::Collapsed, .. }));
         if let Record::QueueBegin { owner: QueueOwner::Session(client), .. } = &record
             && let Some(number) = (0..SUBSCRIBERS + MEMBERS).find(|n| client_name(PUBLISHERS + n) == client.as_str())
@@ -519,7 +560,7 @@ impl World {
         }
         self.boots += 1;
         self.clock += 1;
-        for client in 0..CLIENTS {
+        for client in 0..CLIENTS + WISHERS {
             self.cut_client(client);
         }
         self.subscribers.iter_mut().for_each(Subscriber::crash);
@@ -553,6 +594,9 @@ impl World {
     // ---- the clients ----
 
     fn link(&mut self, client: usize) -> &mut Link {
+        if let Some(wisher) = client.checked_sub(CLIENTS) {
+            return &mut self.wishers[wisher].link;
+        }
         match client.checked_sub(PUBLISHERS) {
             None => &mut self.publishers[client].link,
             Some(subscriber) => &mut self.subscribers[subscriber].link,
@@ -577,6 +621,9 @@ impl World {
     }
 
     fn cut_client(&mut self, client: usize) {
+        if let Some(wisher) = client.checked_sub(CLIENTS) {
+            return self.wishers[wisher].cut();
+        }
         match client.checked_sub(PUBLISHERS) {
             None => self.publishers[client].link.cut(),
             Some(subscriber) => self.subscribers[subscriber].cut(),
@@ -718,6 +765,138 @@ impl World {
         self.handle(self.home(client), Event::Disconnect { connection, cause });
     }
 
+    // ---- keys, and what is put off ----
+
+    /// Whether it comes before it was to be published.
+    fn is_early(&self, delivery: &Delivery) -> bool {
+        let wish = Name::parse(&delivery.message.payload).and_then(|name| self.wish_list.get(name));
+        wish.and_then(|wish| wish.deliver_at).is_some_and(|at| at > self.now().wall)
+    }
+
+    /// Something is published under a key or for later, is published again, is read, or is due.
+    fn wish_step(&mut self) -> Result<(), String> {
+        let wisher = self.random.below(WISHERS);
+        match self.random.below(100) {
+            0..=9 => self.connect_wisher(wisher),
+            10..=13 => self.disconnect_wisher(wisher),
+            14..=39 => self.wish(wisher),
+            40..=59 => self.server_reads_wisher(wisher),
+            60..=79 => self.wisher_reads(wisher)?,
+            _ => self.due_step(),
+        }
+        Ok(())
+    }
+
+    /// Some time passes: what is due is published.
+    fn due_step(&mut self) {
+        self.clock += self.random.below(200) as u64;
+        for shard in 0..self.shards.len() {
+            if self.shards[shard].broker.next_deadline().is_some_and(|at| at.0 <= self.clock) {
+                self.handle(shard, Event::Tick);
+            }
+        }
+    }
+
+    fn connect_wisher(&mut self, wisher: usize) {
+        if self.wishers[wisher].link.connection.is_some() {
+            return;
+        }
+        self.connection_last += 1;
+        let connection = ConnectionId(self.connection_last);
+        self.clients.insert(connection, CLIENTS + wisher);
+        self.wishers[wisher].link.connection = Some(connection);
+        let connect = Connect {
+            connection,
+            name: ClientName::Chosen,
+            client: client_name(CLIENTS + wisher).as_str().into(),
+            principal: Principal { user: Some("wisher".into()), ..Principal::default() },
+            clean_start: true,
+            expiry: SessionExpiry(0),
+            receive_maximum: 3,
+            will: None,
+            hears_refusals: true,
+        };
+        self.handle(self.home(CLIENTS + wisher), Event::Connect(Box::new(connect)));
+    }
+
+    fn disconnect_wisher(&mut self, wisher: usize) {
+        let Some(connection) = self.wishers[wisher].link.connection else { return };
+        self.cut(connection);
+        self.handle(self.home(CLIENTS + wisher), Event::Disconnect { connection, cause: DisconnectCause::Lost });
+    }
+
+    fn wish(&mut self, wisher: usize) {
+        if !self.wishers[wisher].has_room() {
+            return;
+        }
+        if self.random.chance(400) {
+            return self.wish_again(wisher);
+        }
+        // Who forgets its session may get it twice, and so may a share group whose member does.
+        let topic = self.random.below(TOPICS + SUBSCRIBERS - 1);
+        let qos = if topic == SHARED_TOPIC { 1 } else { 1 + self.random.below(2) as u8 };
+        let is_put_off = self.random.chance(500);
+        let deliver_at = is_put_off.then(|| self.now().wall.after(self.random.below(3_000) as u64));
+        let is_keyed = !is_put_off || self.random.chance(500);
+        let wish = self.wish_list.add(topic, qos, is_keyed, deliver_at);
+        self.oracle.published(wish.name, SUBSCRIBERS);
+        self.report.put_off += usize::from(is_put_off);
+        self.wishers[wisher].publish(wish, true);
+    }
+
+    fn wish_again(&mut self, wisher: usize) {
+        let Some(wish) = self.wish_list.again(&mut self.random) else { return };
+        self.report.repeated += 1;
+        let is_own = !wish.was_taken() || self.random.chance(900);
+        self.wishers[wisher].publish(wish, is_own);
+    }
+
+    fn server_reads_wisher(&mut self, wisher: usize) {
+        let link = &mut self.wishers[wisher].link;
+        if link.parked {
+            return;
+        }
+        if let Some(event) = link.to_server.pop_front() {
+            self.handle(self.home(CLIENTS + wisher), event);
+        }
+    }
+
+    fn wisher_reads(&mut self, wisher: usize) -> Result<(), String> {
+        let Some(effect) = self.wishers[wisher].link.from_server.pop_front() else { return Ok(()) };
+        let is_refused = self.wishers[wisher].take(effect, &mut self.wish_list, &mut self.oracle)?;
+        self.report.refused += usize::from(is_refused);
+        if is_refused && self.options.queue_max.is_none() {
+            return Err("a publish was refused".into());
+        }
+        Ok(())
+    }
+
+    /// All come to rest: what nobody has heard of is repeated, and time passes until nothing is put off any more.
+    fn wishes_flow(&mut self) -> Result<(), String> {
+        for wisher in 0..WISHERS {
+            self.connect_wisher(wisher);
+            self.server_reads_wisher(wisher);
+            self.wisher_reads(wisher)?;
+            if self.wishers[wisher].is_idle() && self.wishers[wisher].has_room() && !self.wish_list.is_heard() {
+                self.wish_again(wisher);
+            }
+        }
+        if self.shards.iter().any(|shard| shard.broker.stats().scheduled > 0) {
+            self.due_step();
+        }
+        Ok(())
+    }
+
+    fn wishes_are_at_rest(&self) -> bool {
+        let quiet = |wisher: &Wisher| {
+            wisher.is_idle() && wisher.link.to_server.is_empty() && wisher.link.from_server.is_empty()
+        };
+        self.options.wishers == 0
+            || self.wishers.iter().all(quiet)
+                && self.wish_list.is_heard()
+                && self.shards.iter().all(|shard| shard.broker.stats().scheduled == 0)
+    }
+
     /// A guest comes, or comes again, with a session that may end soon; it subscribes and acknowledges nothing.
     /// The oracle doesn't judge it: it stands in the way.
     fn guest_step(&mut self) {
@@ -789,6 +968,12 @@ impl World {
                 let refusals = self.options.refusals;
                 let refuses = is_delivery && refusals > 0 && self.random.chance(refusals);
                 let at = At { number, shard: self.home(client), refuses };
+                if let Effect::Deliver { delivery, .. } = &effect
+                    && let Some(name) = Name::parse(&delivery.message.payload)
+                    && number < DEVICE
+                {
+                    self.wish_ids.came(name, &delivery.message)?;
+                }
                 self.subscribers[number].take(at, effect, &mut self.oracle)
             }
         }
@@ -1071,6 +1256,9 @@ impl World {
         self.server_reads();
         self.client_reads()?;
         self.acknowledge_step();
+        if self.options.wishers > 0 {
+            self.wishes_flow()?;
+        }
         self.broken.take().map_or(Ok(()), Err)
     }
 
@@ -1078,12 +1266,18 @@ impl World {
         let quiet = |link: &Link| link.open && link.to_server.is_empty() && link.from_server.is_empty();
         self.mesh.values().all(VecDeque::is_empty)
             && !self.operator.waits()
+            && self.wishes_are_at_rest()
             && self.shards.iter().all(Shard::is_at_rest)
             && self.publishers.iter().all(|publisher| quiet(&publisher.link) && publisher.is_idle())
             && self.subscribers[..SUBSCRIBERS]
                 .iter()
                 .all(|subscriber| quiet(&subscriber.link) && subscriber.due.is_empty())
     }
+}
+
+/// A record that says nothing: sequences must not shift.
+fn nothing() -> Record {
+    Record::WillSet { queue: QueueId::NONE, will: None }
 }
 
 pub(crate) fn client_of_subscriber(subscriber: usize) -> String {

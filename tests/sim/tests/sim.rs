@@ -23,6 +23,8 @@ fn sum(total: Report, report: Report) -> Report {
         requeued: total.requeued + report.requeued,
         gone: total.gone + report.gone,
         collapsed: total.collapsed + report.collapsed,
+        repeated: total.repeated + report.repeated,
+        put_off: total.put_off + report.put_off,
     }
 }
 
@@ -92,6 +94,18 @@ fn letters_of_a_server_in_memory_are_found_as_long_as_it_runs() {
     assert!(total.letters > 300 && total.requeued > 50 && total.gone > 250, "{total:?}");
 }
 
+/// Repeats by key after crashes, by whatever client and on whatever shard; and what is put off is published when it is due, once.
+#[test]
+fn what_has_a_key_is_published_once_and_what_is_put_off_when_it_is_due() {
+    let total = check(7_000..7_100, |seed| Options { wishers: 120, ..Options::new(seed) });
+    assert!(total.repeated > 1_500 && total.put_off > 600, "{total:?}");
+    let total = check(7_100..7_140, |seed| Options { wishers: 120, queue_max: Some(6), ..Options::new(seed) });
+    assert!(total.repeated > 600 && total.put_off > 250 && total.refused > 40, "{total:?}");
+    let total = check(7_200..7_240, |seed| Options { wishers: 120, credits: 8, slow: 5, ..Options::new(seed) });
+    assert!(total.told > 100, "no shard was slow enough: {total:?}");
+    check(7_300..7_330, |seed| Options { wishers: 120, shards: 1, ..Options::new(seed) });
+}
+
 /// A simulator that does not find a planted bug proves nothing.
 #[test]
 fn every_canary_is_found() {
@@ -110,6 +124,10 @@ fn every_canary_is_found() {
         Canary::DropForgotten,
         Canary::RequeueKeepsLetter,
         Canary::NewestIsOver,
+        Canary::KeyForgotten,
+        Canary::DueAgain,
+        Canary::DueUntold,
+        Canary::DueEarly,
     ];
     for canary in all {
         let queue_max = (canary == Canary::RefusalTold).then_some(6);
@@ -119,6 +137,9 @@ fn every_canary_is_found() {
         let is_of_letters = matches!(canary, Canary::LetterLost | Canary::DropForgotten | Canary::RequeueKeepsLetter);
         let wishes = canary == Canary::NewestIsOver;
         let refusals = if is_of_letters { 400 } else { 0 };
+        let is_of_wishers =
+            matches!(canary, Canary::KeyForgotten | Canary::DueAgain | Canary::DueUntold | Canary::DueEarly);
+        let wishers = if is_of_wishers { 120 } else { 0 };
         let canaried = Options {
             canary: Some(canary),
             queue_max,
@@ -127,6 +148,7 @@ fn every_canary_is_found() {
             refusals,
             brings: false,
             wishes,
+            wishers,
             ..Options::new(0)
         };
         let options = |seed| Options { seed, ..canaried };

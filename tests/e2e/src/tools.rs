@@ -101,8 +101,13 @@ impl Drop for Subscriber {
 
 /// Runs `clients/<script>` with paho-mqtt and grpcio at hand; it must succeed.
 pub fn python(script: &str, broker: SocketAddr) -> String {
+    python_with(script, broker, &[])
+}
+
+/// As [`python`], with arguments behind the address.
+pub fn python_with(script: &str, broker: SocketAddr, arguments: &[&str]) -> String {
     let interpreter = installed("e2e-venv/bin/python3");
-    succeed(Command::new(interpreter).arg(clients().join(script)).args(address_arguments(broker)))
+    succeed(Command::new(interpreter).arg(clients().join(script)).args(address_arguments(broker)).args(arguments))
 }
 
 /// As [`python`], but goes on beside the test, which writes its input and reads its output.

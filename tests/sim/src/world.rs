@@ -14,7 +14,7 @@ use postroad_broker::api::{
     BacklogEntry, ClientName, Connect, Delivery, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal,
     StateKey, Subscribe,
 };
-use postroad_broker::{Broker, Config, Resend, RestartDelivery, UnknownClient};
+use postroad_broker::{Broker, Config, Limits, Resend, RestartDelivery, UnknownClient};
 
 use crate::client::{At, Link, Publisher, Subscriber, topic_name};
 use crate::letters::{LifeId, REFUSAL, REQUEUES_MAX, Refused};
@@ -1211,6 +1211,7 @@ impl World {
     fn judge(&mut self) -> Result<(), String> {
         self.oracle.settle()?;
         self.check_letters()?;
+        self.keys_end()?;
         self.check_space()?;
         self.check_letters()?;
         if self.has_letters() {
@@ -1218,6 +1219,25 @@ impl World {
             self.check_letters()?;
         }
         Ok(())
+    }
+
+    /// The window of all keys is over: also of those whose publishers had an answer that a crash made the server forget, and that are
+    /// not repeated.
+    fn keys_end(&mut self) -> Result<(), String> {
+        self.clock += 10;
+        for shard in 0..self.shards.len() {
+            let limits = Limits { keys_window_ms: 1, ..Limits::of(&self.config(shard as u16)) };
+            self.shards[shard].broker.set_limits(limits);
+            while self.shards[shard].broker.has_steps() {
+                self.handle(shard, Event::Tick);
+            }
+        }
+        self.commit_all();
+        while self.mesh.values().any(|queue| !queue.is_empty()) {
+            self.mesh_step();
+        }
+        let left: usize = self.shards.iter().map(|shard| shard.broker.stats().keys).sum();
+        if left > 0 { Err(format!("{left} keys are not forgotten")) } else { Ok(()) }
     }
 
     /// What ended has left nothing in the old generation, once all is retired.

@@ -3,16 +3,16 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use postroad_base::{
-    ClientId, Message, MessageId, Qos, QueueId, Recipient, Record, RegisteredBy, Sequence, ShardId,
-    SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis,
+    ClientId, KeyedPublish, Message, MessageId, Qos, QueueId, QueueOwner, ReasonCode, Recipient, Record, RegisteredBy,
+    Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis,
 };
 use postroad_storage::directory::{DataDirectory, DirectoryError, DirectoryOptions};
-use support::{begin, inbound, life, message, publish, publish_once, queue, recipient, settle};
+use support::{begin, inbound, keyed, life, message, publish, publish_once, queue, recipient, settle};
 use tempfile::TempDir;
 
 const ONE: DirectoryOptions = DirectoryOptions { shards: 1, partitions: 16 };
@@ -139,11 +139,42 @@ fn live_inbound(shard: &mut life::Shard, n: u64) {
     }
 }
 
+/// A key that is under way, answered, or refused by some shard, and a message that waits for its time or has been published.
+fn live_wishes(directory: &DataDirectory, shards: &mut [life::Shard], n: u64) {
+    let placement = directory.placement();
+    let key = keyed("user", &format!("key {n}"), u128::from(n) << 70, None);
+    let shard = &mut shards[usize::from(placement.home_of_key(&key.name).0)];
+    shard.write(Record::Key { publish: Box::new(key.clone()) });
+    let answer = [None, Some(ReasonCode::Success), Some(ReasonCode::QuotaExceeded)][n as usize % 3];
+    if answer.is_some() {
+        shard.write(Record::Key { publish: Box::new(KeyedPublish { answer, ..key }) });
+    }
+    let shard = &mut shards[usize::from(placement.shard_of(scheduled().partition()).0)];
+    let sequence = shard.write(put_off(2_000 + n));
+    if n.is_multiple_of(4) {
+        shard.write(settle(scheduled(), sequence));
+    }
+}
+
+/// The queue of what is to be published later.
+fn scheduled() -> QueueId {
+    queue(0, 9)
+}
+
+fn put_off(n: u64) -> Record {
+    let Record::Publish { message, mut recipients } = publish(n, 100, &[scheduled()]) else {
+        unreachable!("it is one")
+    };
+    recipients[0].given = true;
+    Record::Publish { message, recipients }
+}
+
 /// Clients with subscriptions, retained messages, registrations and messages in both generations.
 fn live(directory: &DataDirectory, shards: &mut [life::Shard], rounds: std::ops::Range<u64>) {
     let placement = directory.placement();
     let queues: Vec<_> = (0..24).map(|n| queue(n % 16, 1 + u64::from(n / 16))).collect();
     for n in rounds {
+        live_wishes(directory, shards, n);
         let targets: Vec<_> = queues.iter().copied().filter(|queue| (queue.0 >> 48 ^ queue.0 ^ n) % 3 == 0).collect();
         for shard in shards.iter_mut() {
             let ours: Vec<_> =
@@ -169,7 +200,14 @@ fn live(directory: &DataDirectory, shards: &mut [life::Shard], rounds: std::ops:
     }
 }
 
+fn begin_scheduled(directory: &DataDirectory, shards: &mut [life::Shard]) {
+    let home = directory.placement().shard_of(scheduled().partition());
+    let (owner, expiry) = (QueueOwner::Scheduled, SessionExpiry::NEVER);
+    shards[usize::from(home.0)].write(Record::QueueBegin { queue: scheduled(), owner, expiry, at: WallMillis(1) });
+}
+
 fn begin_all(directory: &DataDirectory, shards: &mut [life::Shard]) {
+    begin_scheduled(directory, shards);
     let placement = directory.placement();
     for n in 0..24_u16 {
         let queue = queue(n % 16, 1 + u64::from(n / 16));
@@ -200,7 +238,12 @@ fn one_shard_to_eight_and_back_keeps_everything() {
     live(&data, &mut shards, 0..60);
     let before = everything(&shards);
     assert!(before.0.len() > 200 && shards[0].old.upto() > Sequence(0), "both generations hold something");
-    assert!(before.2.len() > 3 && before.2.values().all(|(partitions, _)| !partitions.is_empty()), "{:?}", before.2);
+    let taken = before.2.values().filter(|(partitions, _)| !partitions.is_empty());
+    assert!(
+        taken.count() > 3 && before.2.len() > 40,
+        "keys that nobody has taken may be routed again, too: {:?}",
+        before.2
+    );
     let last = shards[0].log.writer().last_sequence();
     drop((data, shards));
 
@@ -233,6 +276,40 @@ fn one_shard_to_eight_and_back_keeps_everything() {
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("generation-"));
     assert_eq!(sets.count(), 1, "old sets are removed");
+}
+
+/// Killed between a message that is put off and the second record of its tag or key: it is taken in, and no repeat may be taken in
+/// again with another number of shards.
+#[test]
+fn what_was_put_off_is_taken_in_without_a_second_record() {
+    let folder = TempDir::new().unwrap();
+    let (directory, mut shards) = life::open(folder.path(), 1);
+    begin_scheduled(&directory, &mut shards);
+    let shard = &mut shards[0];
+    shard.write(begin(publisher(), "publisher"));
+    for (tag, n) in [(5, 1), (6, 2)] {
+        shard.write(inbound(publisher(), tag, message(n, 0).id));
+    }
+    shard.write(put_off(1));
+    for n in [3, 4] {
+        let key = keyed("user", &format!("key {n}"), message(n, 0).id.0, None);
+        shard.write(Record::Key { publish: Box::new(key) });
+    }
+    shard.write(put_off(3));
+    // It is due, and on its way: that is not over.
+    shard.write(inbound(scheduled(), 1, message(1, 0).id));
+    drop((directory, shards));
+    let (_directory, shards) = life::open(folder.path(), 3);
+    let open: BTreeSet<_> = shards.iter().flat_map(|shard| shard.state.repeatable()).collect();
+    assert_eq!(open, [1, 2, 4].map(|n| message(n, 0).id).into());
+    let records: Vec<_> = shards.iter().flat_map(life::Shard::records).collect();
+    let times = |record: &Record| records.iter().filter(|other| *other == record).count();
+    let begins = [(publisher(), 5, 1), (publisher(), 6, 2), (scheduled(), 1, 1)];
+    assert_eq!(begins.map(|(queue, tag, n)| times(&inbound(queue, tag, message(n, 0).id))), [2, 1, 1]);
+    let answered = |n| {
+        records.iter().any(|record| matches!(record, Record::Key { publish } if publish.id == message(n, 0).id && publish.answer == Some(ReasonCode::Success)))
+    };
+    assert_eq!((answered(3), answered(4)), (true, false));
 }
 
 /// What a shard knows of this message: the partitions whose subscribers have it, and the groups.
@@ -319,7 +396,7 @@ fn a_shards_log_is_checked_and_repaired_with_a_copy_in_quarantine() {
     begin_all(&data, &mut shards);
     drop(shards);
     let reports = data.check().unwrap();
-    assert!(reports.len() == 1 && reports[0].is_sound() && reports[0].records == 96, "{reports:?}");
+    assert!(reports.len() == 1 && reports[0].is_sound() && reports[0].records == 97, "{reports:?}");
     let segment = data.young_path(postroad_base::ShardId(0)).join("00000001.seg");
     let mut bytes = std::fs::read(&segment).unwrap();
     bytes[60] ^= 1;

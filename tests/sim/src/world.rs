@@ -815,6 +815,7 @@ impl World {
             receive_maximum: 3,
             will: None,
             hears_refusals: true,
+            resend: Resend::Reconnect,
         };
         self.handle(self.home(CLIENTS + wisher), Event::Connect(Box::new(connect)));
     }

@@ -63,6 +63,7 @@ impl Shard {
             clean_start: true,
             expiry,
             receive_maximum: 100,
+            delivery: None,
             will: None,
             hears_refusals: true,
             resend: Resend::Reconnect,

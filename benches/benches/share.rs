@@ -118,6 +118,7 @@ impl World {
             clean_start: true,
             expiry: SessionExpiry(3600),
             receive_maximum: 1000,
+            delivery: None,
             will: None,
             hears_refusals: true,
             resend: Resend::Reconnect,

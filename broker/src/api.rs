@@ -25,7 +25,7 @@ use bytestring::ByteString;
 use postroad_base as base;
 use smallvec::SmallVec;
 
-use crate::config::Resend;
+use crate::config::{DeliveryMode, Resend};
 use crate::index::Cursor;
 
 /// What can happen to a shard.
@@ -180,6 +180,8 @@ pub struct Connect {
     pub expiry: SessionExpiry,
     /// Unacknowledged QoS 1 and 2 deliveries that it takes at once (receive maximum).
     pub receive_maximum: u16,
+    /// Whether it wants to be pushed what comes, or pulls it; `None`: as the server's configuration has it.
+    pub delivery: Option<DeliveryMode>,
     /// What to publish if it vanishes.
     pub will: Option<Box<Will>>,
     /// Whether it can be told that a publish was refused. MQTT 3 can't: the connection ends, and the client sends it again.
@@ -505,6 +507,8 @@ pub enum Counted {
     ScheduledLimit,
     /// A publish refused: it is for too late.
     ScheduledDelay,
+    /// A publish to `$pull/…` refused: it asks for no number of deliveries, or comes from nobody who gets any.
+    BadPull,
 }
 
 const _: () = assert!(size_of::<Effect>() <= 112, "each is moved some times");

@@ -21,6 +21,8 @@ pub struct ClientState {
     pub groups: Arc<[ByteString]>,
     /// Its connection, if it is here.
     pub connection: Option<ConnectionId>,
+    /// Deliveries that it has asked for and not been sent; `None`: it is away, or is pushed what comes.
+    pub credit: Option<u16>,
     /// Its session, if it has one.
     pub session: Option<SessionState>,
     /// Its registration, if it has one.
@@ -161,6 +163,7 @@ impl Broker {
             user: session.principal.user.clone(),
             groups: Arc::clone(&session.principal.groups),
             connection: connection.map(|connection| connection.id),
+            credit: connection.and_then(|connection| connection.credit),
             session: Some(SessionState {
                 since: session.since,
                 expiry: session.expiry,
@@ -191,6 +194,7 @@ impl Broker {
             user: known.principal.user.clone(),
             groups: Arc::clone(&known.principal.groups),
             connection: None,
+            credit: None,
             session: None,
             registration: Some(RegistrationState { by: known.by(), queue: self.queue_of(known.queue) }),
             road: None,

@@ -45,6 +45,35 @@ pub enum Push {
     Off,
 }
 
+/// Who says when a delivery leaves `[REL-1]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeliveryMode {
+    /// The server, as soon as the client takes it.
+    #[default]
+    Push,
+    /// The client, by asking for so many.
+    Pull,
+}
+
+impl DeliveryMode {
+    /// The one of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "push" => Some(Self::Push),
+            "pull" => Some(Self::Pull),
+            _ => None,
+        }
+    }
+
+    /// As options, properties and `auth.file` call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Pull => "pull",
+        }
+    }
+}
+
 /// What a client gets of its backlog when it comes back for the first time after a start `[PER-7]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RestartDelivery {
@@ -145,6 +174,8 @@ pub struct Config {
     pub scheduled_per_second: u32,
     /// Whether deliveries leave.
     pub push: Push,
+    /// Who says when, where neither the client nor its entry in `auth.file` chooses.
+    pub delivery_mode: DeliveryMode,
     /// Publishes that may be under way to one other shard.
     pub mesh_credits: u32,
     /// QoS 2 publishes from the oldest one on whose end is not committed, be it for want of another shard's answer: above that
@@ -237,6 +268,8 @@ pub struct Limits {
     pub scheduled_per_second: u32,
     /// As [`Config::push`].
     pub push: Push,
+    /// As [`Config::delivery_mode`]: an open connection keeps its own.
+    pub delivery_mode: DeliveryMode,
     /// As [`Config::drained_per_second`].
     pub drained_per_second: u32,
     /// As [`Config::drain_jitter_ms`]: whoever waits goes on waiting for as long as was drawn.
@@ -281,6 +314,7 @@ impl Limits {
             scheduled_delay_max_ms: config.scheduled_delay_max_ms,
             scheduled_per_second: config.scheduled_per_second,
             push: config.push,
+            delivery_mode: config.delivery_mode,
             drained_per_second: config.drained_per_second,
             drain_jitter_ms: config.drain_jitter_ms,
             restart_delivery: config.restart_delivery,
@@ -321,6 +355,7 @@ impl Limits {
             scheduled_delay_max_ms,
             scheduled_per_second,
             push,
+            delivery_mode,
             drained_per_second,
             drain_jitter_ms,
             restart_delivery,
@@ -356,6 +391,7 @@ impl Limits {
         config.scheduled_delay_max_ms = scheduled_delay_max_ms;
         config.scheduled_per_second = scheduled_per_second;
         config.push = push;
+        config.delivery_mode = delivery_mode;
         config.drained_per_second = drained_per_second;
         config.drain_jitter_ms = drain_jitter_ms;
         config.restart_delivery = restart_delivery;
@@ -410,6 +446,7 @@ impl Config {
             scheduled_delay_max_ms: 365 * 86_400_000,
             scheduled_per_second: 0,
             push: Push::default(),
+            delivery_mode: DeliveryMode::default(),
             mesh_credits: 1024,
             routing_max: 16_384,
             deferred_max: 10_000,

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use base::{ClientId, ConnectionId, Outcome, PartitionId, Qos, QueueId, QueueOwner, ReasonCode, Record, SessionExpiry};
+use base::{
+    ClientId, ConnectionId, Outcome, PartitionId, Qos, QueueId, QueueOwner, ReasonCode, Record, SessionExpiry, Will,
+};
 use postroad_base as base;
 
 use crate::access::Action;
 use crate::api::{ClientName, Connect, Counted, DisconnectCause, Effect, Principal};
 use crate::broker::Broker;
 use crate::gate::Waiter;
+use crate::pull::Pull;
 use crate::session::{Connection, ConnectionIndex, Peer, Session, SessionIndex};
 use crate::timers::Timer;
 
@@ -45,6 +48,7 @@ impl Broker {
                 (_, false) => Peer::DeafClient,
             },
             resend: connect.resend,
+            credit: Connection::credit_of(connect.delivery.unwrap_or(self.config.delivery_mode)),
             ..Connection::new(connection, index, window_max)
         };
         let place = u32::try_from(self.connections.insert(made)).expect("fewer connections than 2^32");
@@ -86,7 +90,9 @@ impl Broker {
         }
         let known = self.session_of_client(client.as_str());
         let will = connect.will.as_ref();
-        if will.is_some_and(|will| self.has_too_many_levels(will.topic.as_str())) {
+        let is_no_topic =
+            |will: &Will| self.has_too_many_levels(will.topic.as_str()) || Pull::of_topic(&will.topic).is_some();
+        if will.is_some_and(|will| is_no_topic(will)) {
             return Some(ReasonCode::TopicNameInvalid);
         }
         if will.is_some_and(|will| !self.acl.decide(principal, client, Action::Publish, will.topic.as_str())) {

@@ -43,7 +43,8 @@ impl Broker {
         session.queue.push(entry);
         self.mark_dirty(index);
         if waits {
-            match connection.map(|place| self.drain.stage(place)) {
+            let takes_more = |place: &ConnectionIndex| !self.connections[*place as usize].is_out_of_credit();
+            match connection.filter(takes_more).map(|place| self.drain.stage(place)) {
                 None => {}
                 Some(None) => self.arrived_behind += 1,
                 Some(Some(_)) => self.drain.arrived_behind += 1,
@@ -234,7 +235,7 @@ impl Broker {
         }
         let session = &mut self.sessions[index as usize];
         let connection = &mut self.connections[place as usize];
-        if connection.unacknowledged >= connection.window_max {
+        if connection.unacknowledged >= connection.window_max || connection.is_out_of_credit() {
             return false;
         }
         let Some(entry) = session.queue.pop() else { return false };
@@ -252,6 +253,7 @@ impl Broker {
         }
         connection.unacknowledged += 1;
         let (connection, held) = (connection.id, connection.held);
+        self.take_credit(place);
         self.count_by_lane(place);
         if logged && qos == Qos::ExactlyOnce {
             self.append(Record::Tagged { queue, sequence, tag });

@@ -11,6 +11,7 @@
 //! | publishes under idempotency keys, and those for later | `keys`, `scheduled` |
 //! | deliveries on their way out: what waits, by priority and collapse key | `queue`, `waiting`, `collapse`, `deliver` |
 //! | what had waited for a client that comes back: rate, jitter, turns after a start | `drain` |
+//! | clients that ask for what they get | `pull` |
 //! | subscriptions, retained messages, wills | `subscribe`, `interests`, `filters`, `retained`, `will` |
 //! | share groups, and what a member that ends gives back | `share`, `give_back` |
 //! | what nobody acknowledges: when it is late, sent again, given up | `overdue`, `resend`, `retry`, `round_trip` |
@@ -49,6 +50,7 @@ mod overdue;
 mod places;
 mod poison;
 mod publish;
+mod pull;
 mod queue;
 mod recover;
 mod registration;
@@ -72,6 +74,6 @@ mod waiting;
 mod will;
 
 pub use broker::Broker;
-pub use config::{Config, Limits, Push, QueuePolicy, Resend, RestartDelivery, UnknownClient};
+pub use config::{Config, DeliveryMode, Limits, Push, QueuePolicy, Resend, RestartDelivery, UnknownClient};
 pub use retry::RetryPolicy;
 pub use stats::{LaneDepths, Standing, Stats};

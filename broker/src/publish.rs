@@ -16,6 +16,7 @@ use crate::directed::is_directed;
 use crate::gate::Waiter;
 use crate::letters::is_announcement;
 use crate::mesh::{Lack, Pending, Token};
+use crate::pull::Pull;
 use crate::repeats::Holder;
 use crate::route::{Origin, reason_for};
 use crate::session::{Answer, AnswerKind, ConnectionIndex, InboundName, InboundState, Progress, SessionIndex};
@@ -75,6 +76,10 @@ impl Broker {
 
     /// Takes a publish in, or gives it back with what it lacks.
     fn try_publish(&mut self, place: ConnectionIndex, mut inbound: Inbound) -> Result<(), (Box<Inbound>, Lack)> {
+        if let Some(pull) = Pull::of_topic(&inbound.message.topic) {
+            self.pull(place, &inbound, pull);
+            return Ok(());
+        }
         let index = self.session_of(place);
         let exactly_once = inbound.tag.filter(|_| inbound.message.qos == Qos::ExactlyOnce);
         let earlier = exactly_once.and_then(|tag| self.sessions[index as usize].inbound_mut(tag).copied());

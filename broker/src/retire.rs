@@ -347,7 +347,7 @@ impl Broker {
 
     /// Asks for the next portion of a connected (or ending) session's stored deliveries, in time.
     pub(crate) fn read_backlog(&mut self, index: SessionIndex) {
-        let is_wanted = self.sessions[index as usize].ending || self.ready_for_queued(index).is_some();
+        let is_wanted = self.sessions[index as usize].ending || self.ready_for_next(index).is_some();
         let session = &mut self.sessions[index as usize];
         let is_restoring = session.queue.backlog.is_some() && session.queue.is_restoring();
         let Some(backlog) = &mut session.queue.backlog else { return };

@@ -283,6 +283,8 @@ pub(crate) struct Connection {
     pub is_draining: bool,
     /// Deliveries whose PUBLISH waits for a commit: later ones must not overtake.
     pub held: u16,
+    /// Deliveries that it has asked for and not been sent; `None`: it is pushed what comes (see `pull`).
+    pub credit: Option<u16>,
     /// Answers to publishes, in the order of receipt `[MQTT-4.6.0-2]`, `[MQTT-4.6.0-3]`.
     pub answers: VecDeque<Answer>,
     /// Number of the first of `answers`, counted from the beginning of the connection.
@@ -353,6 +355,7 @@ impl Connection {
             answers_first: 0,
             allowed: None,
             parked: Parked::default(),
+            credit: None,
             waits_for_answers: false,
             peer: Peer::Client,
             resend: Resend::Reconnect,
@@ -406,6 +409,6 @@ mod tests {
     #[test]
     fn an_idle_client_is_small() {
         let (session, connection) = (size_of::<Session>(), size_of::<Connection>());
-        assert!(session <= 416 && connection <= 104, "session {session} bytes, connection {connection} bytes");
+        assert!(session <= 416 && connection <= 112, "session {session} bytes, connection {connection} bytes");
     }
 }

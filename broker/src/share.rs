@@ -2,7 +2,7 @@
 //!
 //! Every shard knows every group: its own members one by one, those of other shards as a number. The
 //! publisher's shard chooses where a message goes: its own members or another shard, in turn by the number of members
-//! that have a connection; if none has, among the sessions that wait without one. The shard chooses the member: the
+//! that have a connection (and, if they pull, have asked for more); if none has, among the sessions that wait without one. The shard chooses the member: the
 //! one with the fewest pending deliveries. Who has no room is left out, and a shard without room says so (`Full`): the
 //! message goes to another one, and only when all are full the policy for full queues says what becomes of it. Once taken
 //! it is the member's delivery like any other, in the member's queue.
@@ -78,6 +78,7 @@ enum Load {
     Full,
     /// Without a connection, and subscribed at QoS 0: an acknowledged message would be lost with it.
     Lost,
+    /// It would wait: the member has no connection, or is to pull and has not asked for more.
     Offline,
     /// It takes at QoS 0: nothing of it is ever pending.
     Unknown,
@@ -462,8 +463,11 @@ impl Broker {
         self.drop_group_if_empty(filter);
     }
 
-    /// A session got or lost its connection: its groups' other shards hear of it.
+    /// A session got or lost its connection, or what it asked for: its groups' other shards hear of it.
     pub(crate) fn share_presence(&mut self, session: SessionIndex) {
+        if self.groups.groups.is_empty() {
+            return; // as mostly: then its subscriptions are not looked through
+        }
         let subscriptions = &self.sessions[session as usize].subscriptions;
         let shared: Vec<_> = subscriptions.iter().filter(|(f, _)| f.is_shared()).map(|(f, _)| f.clone()).collect();
         for filter in shared {
@@ -474,8 +478,13 @@ impl Broker {
     fn tell_members(&mut self, filter: &TopicFilter) {
         let Some(&index) = self.groups.places.get(filter.as_str()) else { return };
         let members = &self.groups.groups[index as usize].members;
-        let online = |(session, _): &&(SessionIndex, _)| self.sessions[*session as usize].connection.is_some();
-        let connected = u32::try_from(members.iter().filter(online).count()).unwrap_or(u32::MAX);
+        let takes_part = |(session, options): &&Member| {
+            let connection = self.sessions[*session as usize].connection;
+            let would_wait =
+                |place: u32| options.qos.is_acknowledged() && self.connections[place as usize].is_out_of_credit();
+            connection.is_some_and(|place| !would_wait(place))
+        };
+        let connected = u32::try_from(members.iter().filter(takes_part).count()).unwrap_or(u32::MAX);
         for to in self.mesh.others() {
             let message = MeshMessage::ShareMembers { filter: filter.clone(), connected };
             self.effects.push_back(Effect::Mesh { to, message });
@@ -525,6 +534,7 @@ impl<'a> Offer<'a> {
         match session.connection {
             None if self.message.qos.is_acknowledged() && !is_kept => Load::Lost,
             None => Load::Offline,
+            Some(place) if is_kept && connections[place as usize].is_out_of_credit() => Load::Offline,
             Some(_) if options.qos.is_acknowledged() => Load::Pending(session.queue.messages()),
             Some(place) => {
                 let connection = &connections[place as usize];

@@ -5,7 +5,7 @@ use postroad_base::{DeliveryTimes, Outcome, WallMillis};
 use crate::api::Counted;
 
 /// Number of variants of [`Counted`].
-pub const COUNTED: usize = 28;
+pub const COUNTED: usize = 29;
 
 impl Counted {
     /// Every variant, in the order of declaration.
@@ -38,6 +38,7 @@ impl Counted {
         Self::KeyLimit,
         Self::ScheduledLimit,
         Self::ScheduledDelay,
+        Self::BadPull,
     ];
 
     /// The value of the metric label.
@@ -71,6 +72,7 @@ impl Counted {
             Self::KeyLimit => "key_limit",
             Self::ScheduledLimit => "scheduled_limit",
             Self::ScheduledDelay => "scheduled_delay",
+            Self::BadPull => "bad_pull",
         }
     }
 }
@@ -169,6 +171,8 @@ pub struct Stats {
     pub resent_live: u64,
     /// Deliveries that were sent again after a reconnect, or after a crash.
     pub resent_reconnect: u64,
+    /// Times that a client asked for deliveries (`$pull/<n>`), or for none any more.
+    pub pulls: u64,
     /// Messages taken in from clients.
     pub received: u64,
     /// Messages handed to connections.

@@ -19,6 +19,7 @@ pub fn connect(number: u64, expiry: SessionExpiry) -> Event {
         clean_start: false,
         expiry,
         receive_maximum: 100,
+        delivery: None,
         will: None,
         hears_refusals: true,
         resend: Resend::Reconnect,

@@ -11,6 +11,7 @@ mod mesh;
 mod overdue;
 mod poison;
 mod priorities;
+mod pull;
 mod receipts;
 mod registrations;
 mod resend;

@@ -1,7 +1,7 @@
 //! Text in, text out: a few shards, driven line by line, and what they did in words.
 //!
 //! ```text
-//! connect 1 anna expiry=60 max=10 clean will=t/w:gone v3  connection 1, client "anna", MQTT 3
+//! connect 1 anna expiry=60 max=10 clean will=t/w:gone v3 [pull|push]  connection 1, client "anna", MQTT 3
 //! sub 1 5 a/+:1,rap,id=7 b:2                               tag 5
 //! pub 2 a/b hello qos=1 tag=9 retain dup expires=500
 //! ack|rec|comp|rel 1 9 [reason=128]
@@ -49,7 +49,7 @@ use postroad_broker::api::{
     Retirement, Road, StateKey, Subscribe,
 };
 use postroad_broker::clients::{ClientState, ClientsCursor, QueueState};
-use postroad_broker::{Broker, Config, Limits, Push, Resend, RestartDelivery, RetryPolicy, Stats};
+use postroad_broker::{Broker, Config, DeliveryMode, Limits, Push, Resend, RestartDelivery, RetryPolicy, Stats};
 
 /// The log and the old generation of one shard, as a model.
 #[derive(Default)]
@@ -182,6 +182,11 @@ impl World {
         self.set_rules("deny");
     }
 
+    /// Everybody may connect and subscribe, and publish nothing.
+    pub fn listen_only(&mut self) {
+        self.set_access("[[rule]]\nprincipal = \"*\"\naction = [\"connect\", \"subscribe\"]\neffect = \"allow\"\n");
+    }
+
     fn set_rules(&mut self, effect: &str) {
         let rules = ["connect", "publish", "subscribe"]
             .map(|action| format!("[[rule]]\nprincipal = \"*\"\naction = \"{action}\"\neffect = \"{effect}\"\n"));
@@ -218,7 +223,11 @@ impl World {
         let queue = |queue: QueueState| format!("{}+{} ({} B)", queue.waiting, queue.in_flight, queue.bytes);
         let session = state.session.map(|s| format!(" session {} subscriptions {}", s.subscriptions, queue(s.queue)));
         let known = state.registration.map(|known| format!(" {:?} {}", known.by, queue(known.queue)));
-        let here = if state.connection.is_some() { " here" } else { "" };
+        let here = match (state.connection, state.credit) {
+            (None, _) => String::new(),
+            (Some(_), None) => " here".to_owned(),
+            (Some(_), Some(credit)) => format!(" here, pulls, credit {credit}"),
+        };
         let (user, client) = (state.user.as_deref().unwrap_or("-"), state.client.as_str());
         let line = format!("{client} {user}{here}{}{}", session.unwrap_or_default(), known.unwrap_or_default());
         writeln!(self.out, "    {line}").unwrap();
@@ -463,6 +472,11 @@ impl World {
             clean_start: arguments.has("clean"),
             expiry: SessionExpiry(arguments.option("expiry").unwrap_or(0)),
             receive_maximum: arguments.option("max").unwrap_or(100),
+            delivery: match (arguments.has("pull"), arguments.has("push")) {
+                (true, _) => Some(DeliveryMode::Pull),
+                (_, true) => Some(DeliveryMode::Push),
+                _ => None,
+            },
             will: arguments.text("will").map(|will| Box::new(will_of(will, arguments))),
             hears_refusals: !arguments.has("v3"),
             resend: if arguments.has("v3") { Resend::Live } else { Resend::Reconnect },

@@ -145,6 +145,7 @@ impl Shard {
             clean_start: true,
             expiry: SessionExpiry(0),
             receive_maximum: RECEIVE_MAXIMUM,
+            delivery: None,
             will: None,
             hears_refusals: true,
             resend: Resend::Reconnect,

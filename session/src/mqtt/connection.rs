@@ -112,6 +112,7 @@ impl Connection {
             clean_start: request.clean_start,
             expiry: request.expiry,
             receive_maximum: request.receive_maximum,
+            delivery: request.delivery,
             will: request.will,
             hears_refusals: connection.version.is_v5(),
             // [MQTT-4.4.0-1] of MQTT 5; MQTT 3 leaves it open (3.1.1, section 4.4).

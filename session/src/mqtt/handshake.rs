@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 use postroad_base::{ClientId, ReasonCode, SessionExpiry, TopicName, Will};
+use postroad_broker::DeliveryMode;
 use postroad_protocol::mqtt::{
     ConnAck, Connect, DecodeError, Decoded, PACKET_SIZE_MAX, Packet, Version, WillPacket, connect_version, decode,
 };
@@ -65,6 +66,8 @@ pub struct ConnectRequest {
     pub expiry_was_cut: bool,
     /// Unacknowledged deliveries that it takes.
     pub receive_maximum: u16,
+    /// Whether it wants to be pushed what comes, or pulls it; `None`: it does not say.
+    pub delivery: Option<DeliveryMode>,
     /// Largest packet that it takes, in bytes.
     pub packet_bytes_max: u32,
     /// Highest topic alias that it takes.
@@ -193,6 +196,8 @@ impl ConnectRequest {
             expiry,
             expiry_was_cut: expiry != asked,
             receive_maximum: connect.properties.receive_maximum.map_or(u16::MAX, |most| most.get()),
+            delivery: asked_delivery(connect)
+                .map_err(|detail| refuse(ReasonCode::ImplementationSpecificError, detail))?,
             packet_bytes_max: size_max,
             topic_alias_maximum: connect.properties.topic_alias_maximum,
             will: connect
@@ -227,6 +232,16 @@ fn asked_expiry(connect: &Connect<'_>, limits: &Limits) -> SessionExpiry {
         (_, true) => SessionExpiry(0),
         (_, false) => limits.session_expiry_max,
     }
+}
+
+/// User property by which a client chooses between push and pull.
+const DELIVERY_PROPERTY: &str = "postroad-delivery";
+
+/// Whether it wants push or pull, if it says so; the last word counts.
+fn asked_delivery(connect: &Connect<'_>) -> Result<Option<DeliveryMode>, &'static str> {
+    let said = connect.properties.user_properties.iter().filter(|(name, _)| *name == DELIVERY_PROPERTY);
+    said.map(|(_, value)| DeliveryMode::from_name(value).ok_or("postroad-delivery must be push or pull"))
+        .try_fold(None, |_, mode| mode.map(Some))
 }
 
 fn own_will(will: &WillPacket<'_>) -> Result<Box<Will>, ()> {

@@ -563,3 +563,38 @@ fn a_large_connect() {
     "#]],
     );
 }
+
+/// [REL-1] A client of MQTT 5 chooses between push and pull; the last word counts, and one that means nothing is refused.
+#[test]
+fn push_or_pull() {
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( 26 'postroad-delivery' 'pull' ) 'c' ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( 26 'postroad-delivery' 'pull' ) 'c' ]
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, delivery: Some(Pull), will: None }
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( 26 'postroad-delivery' 'pull' 26 'k' 'v' 26 'postroad-delivery' 'push' ) 'c' ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( 26 'postroad-delivery' 'pull' 26 'k' 'v' 26 'postroad-delivery' 'push' ) 'c' ]
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, delivery: Some(Push), will: None }
+        "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( 26 'postroad-delivery' 'Pull' ) 'c' ]",
+        expect![[r#"
+        > 10 [ 'MQTT' 05 02 00 00 ( 26 'postroad-delivery' 'Pull' ) 'c' ]
+            refused: postroad-delivery must be push or pull (implementation_specific_error)
+            < 20 2c 00 83 29 1f 00 26 70 6f 73 74 72 6f 61 64 2d 64 65 6c 69 76 65 72 79 20 6d 75 73 74 20 62 65 20 70 75 73 68 20 6f 72 20 70 75 6c 6c
+    "#]],
+    );
+    check(
+        "> 10 [ 'MQTT' 05 02 00 00 ( 17 00 26 'postroad-delivery' 'no' 26 'postroad-delivery' 'pull' ) 'c' ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 02 00 00 ( 17 00 26 'postroad-delivery' 'no' 26 'postroad-delivery' 'pull' ) 'c' ]
+                refused: postroad-delivery must be push or pull (implementation_specific_error)
+                < 20 03 00 83 00
+        "#]],
+    );
+}

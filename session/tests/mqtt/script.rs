@@ -153,6 +153,7 @@ impl Player<'_> {
                 self.session = Some(session);
                 let connect = format!("{connect:?}")
                     .replace("connection: ConnectionId(7), ", "")
+                    .replace(", delivery: None", "")
                     .replace(", hears_refusals: true, resend: Reconnect", ""); // as MQTT 5 has it
                 self.say(&connect.replace(", principal: Principal { user: None, groups: [] }", ""));
             }

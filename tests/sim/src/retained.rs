@@ -330,6 +330,7 @@ impl World {
             clean_start: true,
             expiry,
             receive_maximum: 2,
+            delivery: None,
             will: None,
             hears_refusals: true,
             resend: Resend::Reconnect,

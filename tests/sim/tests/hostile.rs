@@ -197,6 +197,7 @@ impl World {
             clean_start: self.random.chance(300),
             expiry: SessionExpiry(self.random.below(3) as u32),
             receive_maximum: self.random.below(4) as u16,
+            delivery: None,
             will: self.random.chance(500).then(|| Box::new(will)),
             hears_refusals: self.random.chance(500),
             resend: if self.random.chance(700) { Resend::Live } else { Resend::Reconnect },

@@ -19,6 +19,8 @@ pub struct ClientReport {
     pub groups: Vec<String>,
     /// Whether it has a connection.
     pub connected: bool,
+    /// How it gets what waits for it, while it has.
+    pub delivery: Option<DeliveryReport>,
     /// Its address, while it has.
     pub address: Option<String>,
     /// Deliveries that it has not acknowledged, of both queues.
@@ -40,6 +42,15 @@ pub struct RoadReport {
     pub ack_timeout_ms: Option<u64>,
     /// Deliveries that are late and wait to be sent again on this connection.
     pub overdue: usize,
+}
+
+/// How a connected client gets what waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DeliveryReport {
+    /// `push` or `pull`.
+    pub mode: &'static str,
+    /// Deliveries that it has asked for and not been sent; `None`: it does not have to ask.
+    pub credit: Option<u16>,
 }
 
 /// A client's session.

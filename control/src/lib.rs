@@ -39,7 +39,7 @@ mod watching;
 pub use admin::{Order, Reloaded};
 pub use clients::{
     ClientAction, ClientChange, ClientChanged, ClientOrder, ClientReport, ClientsFilter, ClientsPage, ClientsQuery,
-    Place, QueueReport, RegistrationReport, RoadReport, SessionReport,
+    DeliveryReport, Place, QueueReport, RegistrationReport, RoadReport, SessionReport,
 };
 pub use history::Recorder;
 pub use letters::{

@@ -245,6 +245,7 @@ const SHARD_ROWS: &[Row] = &[
     (gauge("postroad_queued_messages", "Deliveries that wait or are in flight."), |s| s.queued_messages as f64),
     (gauge("postroad_in_flight_messages", "Deliveries that are sent and not acknowledged."), |s| s.in_flight as f64),
     (counter("postroad_messages_published_total", "Messages taken in."), |s| s.published as f64),
+    (counter("postroad_pulls_total", "Times that a client asked for deliveries ($pull/<n>)."), |s| s.pulls as f64),
     (counter("postroad_messages_delivered_total", "Messages sent to receivers."), |s| s.delivered as f64),
     (counter("postroad_messages_acknowledged_total", "Deliveries acknowledged."), |s| s.acknowledged as f64),
     (counter("postroad_messages_forwarded_total", "Messages sent to other shards."), |s| s.forwarded as f64),

@@ -89,6 +89,8 @@ pub struct ShardReport {
     pub lanes: LanesReport,
     /// Clients that came back and have not been sent all that had waited.
     pub drains: DrainsReport,
+    /// Times that clients asked for deliveries.
+    pub pulls: u64,
     /// Messages taken in from publishers.
     pub published: u64,
     /// Messages sent to receivers.
@@ -151,6 +153,7 @@ impl ShardReport {
             in_flight: 0,
             lanes: LanesReport::default(),
             drains: DrainsReport::default(),
+            pulls: 0,
             published: 0,
             delivered: 0,
             acknowledged: 0,

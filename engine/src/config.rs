@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use postroad_base::TopicFilter;
+pub use postroad_broker::DeliveryMode;
 use postroad_broker::RetryPolicy;
 
 /// How many shards there are.
@@ -393,6 +394,8 @@ pub struct Config {
     pub restart: Restart,
     /// Live. The offline drain.
     pub drain: Drain,
+    /// Live. Who says when a delivery leaves, where neither the client nor its entry in `auth.file` does.
+    pub delivery_mode: DeliveryMode,
     /// Whether deliveries leave. Live.
     pub push: Push,
     /// Live. Of so many in a million messages each step is kept, asked for or not.
@@ -508,6 +511,7 @@ impl Default for Config {
             stall_max: Duration::from_secs(1),
             restart: Restart::default(),
             drain: Drain::default(),
+            delivery_mode: DeliveryMode::default(),
             push: Push::default(),
             trace_sample: 0,
         }

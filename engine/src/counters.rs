@@ -163,6 +163,7 @@ impl Counters {
             in_flight: stats.inflight as u64,
             lanes: lanes_of(stats, now, started),
             drains: DrainsReport { awaiting: stats.drains_awaiting as u64, begun: stats.drains_begun as u64 },
+            pulls: stats.pulls,
             published: stats.received,
             delivered: stats.sent,
             acknowledged: stats.ended(Outcome::Acknowledged),

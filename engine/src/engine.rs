@@ -504,6 +504,7 @@ fn broker_limits(config: &Config, shards: usize) -> postroad_broker::Limits {
             config::Push::On => Push::On,
             config::Push::Off => Push::Off,
         },
+        delivery_mode: config.delivery_mode,
         drained_per_second: config.drain.rate_of_shard(shards),
         drain_jitter_ms: u64::try_from(config.drain.jitter.as_millis()).unwrap_or(u64::MAX),
         restart_delivery: match config.restart.delivery {

@@ -9,8 +9,8 @@ use tonic::{Request, Response, Status};
 use super::{Call, page_begin};
 use crate::checks::page_limit;
 use crate::clients::{
-    ClientAction, ClientChange, ClientReport, ClientsCursor, ClientsFilter, QueueReport, RegistrationReport,
-    RoadReport, SessionReport,
+    ClientAction, ClientChange, ClientReport, ClientsCursor, ClientsFilter, DeliveryReport, QueueReport,
+    RegistrationReport, RoadReport, SessionReport,
 };
 use crate::problem::{Kind, Problem};
 use crate::shared::Server;
@@ -104,7 +104,8 @@ fn told(reports: Vec<ClientReport>) -> Vec<v1::Client> {
 
 impl From<ClientReport> for v1::Client {
     fn from(report: ClientReport) -> Self {
-        let ClientReport { client, user, groups, connected, address, backlog, session, registration, road } = report;
+        let ClientReport { client, user, groups, connected, delivery, address, backlog, session, registration, road } =
+            report;
         Self {
             client,
             user,
@@ -115,7 +116,15 @@ impl From<ClientReport> for v1::Client {
             session: session.map(Into::into),
             registration: registration.map(Into::into),
             road: road.map(Into::into),
+            delivery: delivery.map(Into::into),
         }
+    }
+}
+
+impl From<DeliveryReport> for v1::Delivery {
+    fn from(report: DeliveryReport) -> Self {
+        let DeliveryReport { mode, credit } = report;
+        Self { mode: mode.to_owned(), credit: credit.map(u32::from) }
     }
 }
 

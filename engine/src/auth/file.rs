@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use postroad_base::{ClientId, is_level_name, is_user_name};
+use postroad_broker::DeliveryMode;
 use serde::Deserialize;
 
 use super::password::{StoredPassword, StoredToken};
@@ -29,6 +30,7 @@ struct UserEntry {
     tokens: Vec<String>,
     #[serde(default)]
     groups: Vec<String>,
+    delivery: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -38,6 +40,7 @@ struct ClientEntry {
     user: Option<String>,
     #[serde(default)]
     groups: Vec<String>,
+    delivery: Option<String>,
 }
 
 pub(super) fn parse(text: &str, anonymous: Anonymous) -> Result<Auth, AuthError> {
@@ -62,11 +65,12 @@ fn insert_user(users: &mut HashMap<ByteString, User>, entry: UserEntry) -> Resul
     let tokens: Result<Vec<_>, _> = entry.tokens.iter().map(|text| StoredToken::parse(text)).collect();
     let tokens = tokens.map_err(&problem)?;
     let groups = groups(&entry.groups).map_err(&problem)?;
+    let delivery = delivery(entry.delivery.as_deref()).map_err(&problem)?;
     let name = ByteString::from(entry.name.as_str());
     match users.entry(name.clone()) {
         Entry::Occupied(_) => Err(problem("is there twice; give each user one entry")),
         Entry::Vacant(vacant) => {
-            vacant.insert(User { name, password, tokens, groups });
+            vacant.insert(User { name, password, tokens, groups, delivery });
             Ok(())
         }
     }
@@ -90,8 +94,9 @@ fn insert_client(
             Some(user) => merged(&user.groups, &own),
         },
     };
+    let delivery = delivery(entry.delivery.as_deref()).map_err(&problem)?;
     let id = ByteString::from(entry.id.as_str());
-    let registration = Registration { client: ClientId(id.clone()), user, groups };
+    let registration = Registration { client: ClientId(id.clone()), user, groups, delivery };
     if registrations.insert(id, registration).is_some() {
         return Err(problem("is there twice; give each client one entry"));
     }
@@ -101,6 +106,10 @@ fn insert_client(
 const NO_LEVEL: &str = "the name must be 1 to 1,024 bytes without '/', '+', '#' and control characters";
 
 const NO_NAME: &str = "names of users and groups must be 1 to 1,024 bytes without '/', '+', '#' and control characters, and not begin with '$'";
+
+fn delivery(word: Option<&str>) -> Result<Option<DeliveryMode>, &'static str> {
+    word.map(|word| DeliveryMode::from_name(word).ok_or("delivery must be \"push\" or \"pull\"")).transpose()
+}
 
 fn groups(names: &[String]) -> Result<Arc<[ByteString]>, &'static str> {
     if !names.iter().all(|name| is_user_name(name)) {
@@ -142,6 +151,8 @@ mod tests {
             ("[[client]]\nid = 'c'\nuser = 'ghost'", "its user is not in this file"),
             ("[[client]]\nid = 'c'\n[[client]]\nid = 'c'", "twice"),
             ("[[client]]\nid = ''", "client \"\""),
+            ("[[user]]\nname = 'a'\ndelivery = 'fetch'", "push"),
+            ("[[client]]\nid = 'c'\ndelivery = 'Pull'", "client \"c\": delivery must be"),
             ("nonsense", "auth.file"),
         ] {
             let message = error(text);

@@ -5,7 +5,7 @@
 //! name = "alice"                    id = "truck-7"
 //! password = "$argon2id$v=19$…"     user = "alice"
 //! tokens = ["sha256:…"]             groups = ["trucks"]
-//! groups = ["drivers"]
+//! groups = ["drivers"]              delivery = "pull"
 //! ```
 //!
 //! - [`Auth::begin`] decides at once what costs nothing: a token (128 random bits need no slow hash), a
@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use postroad_base::{ClientId, ReasonCode};
+use postroad_broker::DeliveryMode;
 use postroad_broker::api::Principal;
 
 pub use password::{TOKEN_PREFIX, Token, hash_password, is_token};
@@ -95,6 +96,8 @@ pub struct Registration {
     pub user: Option<ByteString>,
     /// Its groups: its own and its user's.
     pub groups: Arc<[ByteString]>,
+    /// Whether it is pushed what comes, or pulls it, if that is said of it.
+    pub delivery: Option<DeliveryMode>,
 }
 
 /// All that is known about users and clients. Immutable; share it by `Arc`.
@@ -113,6 +116,7 @@ struct User {
     password: Option<StoredPassword>,
     tokens: Vec<StoredToken>,
     groups: Arc<[ByteString]>,
+    delivery: Option<DeliveryMode>,
 }
 
 /// One password to hash, and what follows from the result.
@@ -165,6 +169,13 @@ impl Auth {
     /// Clients to register, whether they ever connected or not. `None` without a file: then nothing is said of them.
     pub fn registrations(&self) -> Option<impl Iterator<Item = &Registration>> {
         (!self.open).then(|| self.registrations.values())
+    }
+
+    /// Whether a client that proved to be this user is to be pushed what comes, or pulls it, if the file says so: its own entry
+    /// before its user's.
+    pub fn delivery_of(&self, client: &str, user: Option<&str>) -> Option<DeliveryMode> {
+        let own = self.registrations.get(client).and_then(|registration| registration.delivery);
+        own.or_else(|| self.users.get(user?)?.delivery)
     }
 
     /// Decides what can be decided at once.
@@ -332,6 +343,19 @@ mod tests {
         assert_eq!(open.check(&show("alice", "x", "c")), Ok(Principal::default()));
         let closed = Auth::without_file(Anonymous::Deny);
         assert_eq!(closed.check(&show("alice", "x", "c")), Err(ReasonCode::NotAuthorized));
+    }
+
+    #[test]
+    fn a_client_says_before_its_user_whether_it_pulls() {
+        let text = "[[user]]\nname = 'a'\ndelivery = 'pull'\n[[user]]\nname = 'b'\n\
+            [[client]]\nid = 'own'\ndelivery = 'push'\n[[client]]\nid = 'kiosk'\ndelivery = 'pull'\n";
+        let auth = Auth::parse(text, Anonymous::Deny).expect("valid");
+        assert_eq!(auth.delivery_of("c", Some("a")), Some(DeliveryMode::Pull));
+        assert_eq!(auth.delivery_of("own", Some("a")), Some(DeliveryMode::Push));
+        assert_eq!(auth.delivery_of("kiosk", Some("b")), Some(DeliveryMode::Pull));
+        assert_eq!(auth.delivery_of("kiosk", None), Some(DeliveryMode::Pull));
+        assert_eq!(auth.delivery_of("c", Some("b")), None);
+        assert_eq!(auth.delivery_of("c", None), None);
     }
 
     #[test]

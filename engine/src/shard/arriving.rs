@@ -213,7 +213,10 @@ impl Shard {
 
     fn begin_session(&mut self, id: ConnectionId, request: ConnectRequest, client: ClientId, principal: Principal) {
         let (limits, now) = (&self.live.limits, self.now);
-        let (session, connect) = mqtt::Connection::new(id, request, client, principal, limits, now);
+        let (session, mut connect) = mqtt::Connection::new(id, request, client, principal, limits, now);
+        // The client's own word first: what it says of itself, then its entry, then its user's; the broker has the option.
+        let (client, user) = (&connect.client, connect.principal.user.as_deref());
+        connect.delivery = connect.delivery.or_else(|| self.live.auth.delivery_of(client.as_str(), user));
         let probed = session.deadline().is_none() && !self.live.config.stall_timeout.is_zero();
         let shard = self.id.0;
         let Some(connection) = self.connection(id) else { return };

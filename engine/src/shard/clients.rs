@@ -4,11 +4,12 @@ use std::os::fd::AsFd;
 
 use bytestring::ByteString;
 use postroad_base::{ClientId, ConnectionId, RegisteredBy};
+use postroad_broker::DeliveryMode;
 use postroad_broker::api::{ClientAnswer, Event, Principal};
 use postroad_broker::clients::{ClientState, ClientsCursor, QueueState, RegistrationState, RoadState, SessionState};
 use postroad_control::{
     ClientAction, ClientChange, ClientChanged, ClientOrder, ClientReport, ClientsFilter, ClientsPage, ClientsQuery,
-    Place, QueueReport, RegistrationReport, RoadReport, SessionReport,
+    DeliveryReport, Place, QueueReport, RegistrationReport, RoadReport, SessionReport,
 };
 
 use super::Shard;
@@ -47,7 +48,7 @@ impl Shard {
             self.drain_effects();
         }
         // A session that does not outlive its connection is gone now: then it is told as it was.
-        let gone = before.map(|state| ClientState { connection: None, session: None, ..state });
+        let gone = before.map(|state| ClientState { connection: None, credit: None, session: None, ..state });
         let state = self.broker.client_state(client).or(gone);
         let _gone = answer.try_send(state.map(|state| self.client_report(state)));
     }
@@ -79,12 +80,13 @@ impl Shard {
 
     fn client_report(&self, state: ClientState) -> ClientReport {
         let backlog = state.backlog();
-        let ClientState { client, user, groups, connection, session, registration, road } = state;
+        let ClientState { client, user, groups, connection, credit, session, registration, road } = state;
         ClientReport {
             client: client.as_str().to_owned(),
             user: user.map(|user| user.to_string()),
             groups: groups.iter().map(ToString::to_string).collect(),
             connected: connection.is_some(),
+            delivery: connection.map(|_| delivery_report(credit)),
             address: connection.and_then(|connection| self.address_of(connection)),
             backlog,
             session: session.map(session_report),
@@ -113,6 +115,11 @@ fn fits(filter: &ClientsFilter, state: &ClientState) -> bool {
 fn road_report(road: RoadState) -> RoadReport {
     let RoadState { round_trip_ms, ack_timeout_ms, overdue } = road;
     RoadReport { round_trip_ms, ack_timeout_ms, overdue }
+}
+
+fn delivery_report(credit: Option<u16>) -> DeliveryReport {
+    let mode = if credit.is_some() { DeliveryMode::Pull } else { DeliveryMode::Push };
+    DeliveryReport { mode: mode.name(), credit }
 }
 
 fn session_report(session: SessionState) -> SessionReport {

@@ -8,7 +8,9 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use postroad_engine::config::{Durability, Push, QueuePolicy, Resend, RestartDelivery, Shards, UnknownClient};
+use postroad_engine::config::{
+    DeliveryMode, Durability, Push, QueuePolicy, Resend, RestartDelivery, Shards, UnknownClient,
+};
 
 use super::kind::{Kind, Value};
 use super::{Anonymous, Effect, LogFormat, Settings};
@@ -664,6 +666,8 @@ pub const ROWS: &[Row] = &[
         engine.restart.accept_per_second,
         u32
     ),
+    choice!("delivery.mode", Live, "Who says when a delivery of QoS 1 or 2 leaves. push: the server, as soon as its client takes it. pull: the client, by publishing to $pull/<n> for so many more. A client can choose for itself (user property postroad-delivery of its CONNECT), and so can its entry in auth.file; a connection that publishes to $pull/<n> pulls from then on. Holds for connections made after a change.", engine.delivery_mode,
+        ["push" => DeliveryMode::Push, "pull" => DeliveryMode::Pull]),
     choice!("restart.delivery", Live, "What a client gets of its backlog when it comes back for the first time after a start. scheduled: nothing until the scheduler has come by, which takes restart.sessions_per_second, in order of return. pull: all of it as soon as it connects. drain.per_second and drain.jitter hold for both.", engine.restart.delivery,
         ["scheduled" => RestartDelivery::Scheduled, "pull" => RestartDelivery::Pull]),
     count!(
@@ -923,6 +927,7 @@ mod tests {
             stall_max: _,
             restart,
             drain,
+            delivery_mode: _,
             push: _,         // debug.push
             trace_sample: _, // trace.sample
         } = Config::default();

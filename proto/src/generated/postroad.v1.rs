@@ -374,6 +374,9 @@ pub struct Client {
     /// How it acknowledges, while it has a connection.
     #[prost(message, optional, tag = "9")]
     pub road: ::core::option::Option<Road>,
+    /// How it gets what waits for it, while it has a connection.
+    #[prost(message, optional, tag = "10")]
+    pub delivery: ::core::option::Option<Delivery>,
 }
 /// How a connected client acknowledges.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -387,6 +390,15 @@ pub struct Road {
     /// Deliveries that are late and wait to be sent again on this connection.
     #[prost(uint64, tag = "3")]
     pub overdue: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Delivery {
+    /// `push` or `pull`.
+    #[prost(string, tag = "1")]
+    pub mode: ::prost::alloc::string::String,
+    /// In mode `pull`: deliveries that it has asked for and not been sent.
+    #[prost(uint32, optional, tag = "2")]
+    pub credit: ::core::option::Option<u32>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Session {

@@ -252,6 +252,9 @@ pub enum Record {
     Transfer { queue: QueueId, sequence: Sequence, outcome: Outcome, message: Arc<Message>, recipients: Vec<Recipient> },
     /// The delivery has been sent so often, for the last time then. Only from the second time on.
     Attempt { queue: QueueId, sequence: Sequence, attempts: u32, first: WallMillis, last: WallMillis },
+    /// The queue has overflowed into the delivery at `sequence`, which stands for all that waits from `from` on up to it: that is over.
+    /// So many deliveries it stands for, the first of which was dropped at `since`.
+    FullSync { queue: QueueId, sequence: Sequence, from: Sequence, dropped: u64, since: WallMillis },
     /// The dead letter is for a human, with this note; without one: no more.
     Park { queue: QueueId, sequence: Sequence, at: WallMillis, note: Option<ByteString> },
     /// A publish under an idempotency key, before anything of it leaves the shard; again once it is known what its publisher

@@ -16,12 +16,19 @@ pub enum QueuePolicy {
     DropNew,
     /// As `DropOldest`, but what makes room becomes a dead letter.
     DeadLetterOldest,
+    /// All that is not in flight is dropped, the new message too, and one message tells the device to fetch its state anew.
+    FullSync,
 }
 
 impl QueuePolicy {
     /// The oldest make room.
     pub(crate) fn is_oldest_first(self) -> bool {
         matches!(self, Self::DropOldest | Self::DeadLetterOldest)
+    }
+
+    /// A full queue makes room by itself: who publishes, and who chooses a member of a share group, need not look.
+    pub(crate) fn makes_room(self) -> bool {
+        matches!(self, Self::DropOldest | Self::DeadLetterOldest | Self::FullSync)
     }
 }
 
@@ -189,7 +196,8 @@ pub struct Config {
     pub backlog_messages_max: usize,
     /// Bytes of one such portion.
     pub backlog_bytes_max: usize,
-    /// Pieces of state and deliveries that one step of a retirement puts together.
+    /// Pieces of state and deliveries that one step of a retirement puts together; deliveries that one step drops of a queue that
+    /// has overflowed.
     pub retired_per_step: usize,
     /// Deliveries that have waited which leave between two ticks by themselves, and again as many by steps, beside as many as
     /// have come to wait meanwhile: more wait for the ticks that follow.

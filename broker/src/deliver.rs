@@ -251,6 +251,7 @@ impl Broker {
         if let Some(slot) = session.queue.window.get_mut(tag) {
             slot.counts = true;
         }
+        session.queue.note_leaving(tag, logged);
         connection.unacknowledged += 1;
         let (connection, held) = (connection.id, connection.held);
         self.take_credit(place);
@@ -473,6 +474,7 @@ impl Broker {
         if !session.logged {
             return;
         }
+        session.queue.forget_full_sync(sequence);
         if stored {
             self.retiring.settled.push((session.id, sequence));
             if session.role == Role::Scheduled {

@@ -12,6 +12,7 @@
 //! | deliveries on their way out: what waits, by priority and collapse key | `queue`, `waiting`, `collapse`, `deliver` |
 //! | what had waited for a client that comes back: rate, jitter, turns after a start | `drain` |
 //! | clients that ask for what they get | `pull` |
+//! | queues that overflow into one message | `full_sync` |
 //! | subscriptions, retained messages, wills | `subscribe`, `interests`, `filters`, `retained`, `will` |
 //! | share groups, and what a member that ends gives back | `share`, `give_back` |
 //! | what nobody acknowledges: when it is late, sent again, given up | `overdue`, `resend`, `retry`, `round_trip` |
@@ -37,6 +38,7 @@ mod drain;
 mod fence;
 mod filters;
 mod followed;
+mod full_sync;
 mod gate;
 mod give_back;
 mod giving;

@@ -31,6 +31,7 @@ use postroad_base as base;
 use smallvec::SmallVec;
 
 use crate::config::Config;
+use crate::full_sync::FullSync;
 use crate::waiting::Waiting;
 
 /// One delivery that waits or is in flight.
@@ -385,6 +386,8 @@ pub(crate) struct Backlog {
     pub unread_bytes: usize,
     /// When the oldest of them was published, or a newer one that is not read yet; `None`: before the start of the server.
     pub oldest_at: Option<WallMillis>,
+    /// Of those that are stored and unread, so many are believed to be over (see `full_sync`); they are not counted above.
+    pub overflown: usize,
     /// The oldest are being read to be dropped, to make room.
     pub trimming: bool,
     /// Recovery: of each priority, by its number, so many of the next may have been sent before.
@@ -473,11 +476,17 @@ struct Rare {
     /// Stored deliveries that ended while older ones, of a lower priority, waited in memory; with the retirement by which the old
     /// generation will know at the earliest. A read for those older ones may still find them.
     ahead: BTreeMap<Sequence, u32>,
+    /// The message into which the queue has overflowed, until it is over.
+    full_sync: Option<FullSync>,
 }
 
 impl Rare {
     fn is_empty(&self) -> bool {
-        self.resent.is_empty() && self.unanswered.is_empty() && self.collapsible.is_empty() && self.ahead.is_empty()
+        self.resent.is_empty()
+            && self.unanswered.is_empty()
+            && self.collapsible.is_empty()
+            && self.ahead.is_empty()
+            && self.full_sync.is_none()
     }
 }
 
@@ -570,6 +579,21 @@ impl Queue {
 
     pub fn attempts(&self) -> impl Iterator<Item = (Sequence, Attempts)> {
         self.rare.iter().flat_map(|rare| rare.resent.iter().map(|(sequence, attempts)| (*sequence, *attempts)))
+    }
+
+    #[inline]
+    pub fn full_sync(&self) -> Option<&FullSync> {
+        self.rare.as_ref()?.full_sync.as_ref()
+    }
+
+    #[inline]
+    pub fn full_sync_mut(&mut self) -> Option<&mut FullSync> {
+        self.rare.as_mut()?.full_sync.as_mut()
+    }
+
+    pub fn set_full_sync(&mut self, sync: Option<FullSync>) {
+        self.rare.get_or_insert_default().full_sync = sync;
+        self.drop_rare();
     }
 
     /// A stored delivery has ended, with this retirement under way or done; the batch of `stored` is stored.

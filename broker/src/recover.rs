@@ -12,6 +12,7 @@ use postroad_base as base;
 
 use crate::api::{Counted, Principal, StateKey};
 use crate::broker::Broker;
+use crate::full_sync::FullSync;
 use crate::queue::{Attempts, Backlog, Entry, Queue, Slot, State, Window};
 use crate::session::{InboundState, Progress, Role, Session, SessionIndex};
 use crate::timers::Timer;
@@ -53,6 +54,7 @@ impl Broker {
             | Record::InboundBegin { queue, .. }
             | Record::InboundEnd { queue, .. }
             | Record::Attempt { queue, .. }
+            | Record::FullSync { queue, .. }
             | Record::Park { queue, .. }
             | Record::Noted { queue, .. }
             | Record::Watermark { queue, .. } => *queue,
@@ -111,6 +113,11 @@ impl Broker {
             Record::Watermark { upto, .. } => replay_watermark(session, upto),
             Record::Attempt { sequence, attempts, first, last, .. } => {
                 session.queue.set_attempts(sequence, Attempts { count: attempts, first, last });
+            }
+            Record::FullSync { sequence, from, dropped, since, .. } => {
+                let over = Default::default();
+                let sync = FullSync { sequence, from, dropped, since, waits: true, is_settled: false, over };
+                session.queue.set_full_sync(Some(sync));
             }
             Record::Park { sequence, at, note, .. } => {
                 self.letters.set_parked(LetterId { queue, sequence }, note.map(|note| Parked { at, note }));
@@ -230,6 +237,7 @@ impl Broker {
         self.poison.replay_settle(queue, sequence);
         self.letters.forget(LetterId { queue, sequence });
         self.sessions[index as usize].queue.forget_attempts(sequence);
+        self.sessions[index as usize].queue.forget_full_sync(sequence);
         let session = &mut self.sessions[index as usize];
         let tag = tag_at(&session.queue.window, sequence);
         if let Some(slot) = tag.and_then(|tag| session.queue.window.remove(tag))
@@ -315,6 +323,7 @@ impl Broker {
         ending.into_iter().for_each(|index| self.resume_ending(index));
         places.retain(|&index| !self.sessions[index as usize].role.is_read_out_of_turn());
         for &index in &places {
+            self.full_sync_recovered(index);
             self.mark_maybe_sent(index);
             self.collapse_replayed(index);
             self.give_due(index);

@@ -424,10 +424,10 @@ impl Broker {
         // The others are in memory still: they become backlog with `Ingested`.
         entries.truncate(entries.iter().take_while(|item| item.sequence <= backlog.until).count());
         let end = end || entries.len() < read;
-        let poisoned = self.take_portion(index, &mut backlog, entries, ReadFor::Turn);
+        let Unwanted { poisoned, overflown } = self.take_portion(index, &mut backlog, entries, ReadFor::Turn);
         backlog.ended = end && !std::mem::take(&mut backlog.extended);
         if backlog.ended {
-            (backlog.unread, backlog.unread_bytes) = (0, 0);
+            (backlog.unread, backlog.unread_bytes, backlog.overflown) = (0, 0, 0);
             backlog.high.clear();
         }
         let is_for_room = std::mem::take(&mut backlog.trimming);
@@ -435,6 +435,7 @@ impl Broker {
             self.sessions[index as usize].queue.backlog = Some(backlog);
         }
         self.set_stored_aside(index, poisoned);
+        self.drop_stored_overflown(index, &overflown);
         if is_for_room {
             self.trim(index);
         }
@@ -456,30 +457,33 @@ impl Broker {
         if let Some(looked) = looked {
             backlog.high = backlog.high.split_off(&looked.next());
         }
-        let poisoned = self.take_portion(index, &mut backlog, entries, ReadFor::HighPriority);
+        let Unwanted { poisoned, overflown } = self.take_portion(index, &mut backlog, entries, ReadFor::HighPriority);
         let is_for_room = std::mem::take(&mut backlog.trimming);
         self.sessions[index as usize].queue.backlog = Some(backlog);
         self.set_stored_aside(index, poisoned);
+        self.drop_stored_overflown(index, &overflown);
         if is_for_room {
             self.trim(index);
         }
         self.pump(index);
     }
 
-    /// Each delivery that was read goes where it belongs. What is poison is given back.
+    /// Each delivery that was read goes where it belongs, but for those that are not to be delivered.
     fn take_portion(
         &mut self,
         index: SessionIndex,
         backlog: &mut Backlog,
         entries: Vec<BacklogEntry>,
         read_for: ReadFor,
-    ) -> Vec<(Arc<Message>, Sequence)> {
+    ) -> Unwanted {
         let queue = &mut self.sessions[index as usize].queue;
         let in_window: AHashMap<Sequence, base::Tag> = queue.window.iter().map(|(tag, s)| (s.sequence, tag)).collect();
-        let mut poisoned = Vec::new();
+        let mut unwanted = Unwanted::default();
         for item in entries {
+            let is_covered = queue.full_sync().is_some_and(|sync| sync.covers(item.sequence));
+            let is_overflown = is_covered && !in_window.contains_key(&item.sequence);
             let waits = match read_for {
-                ReadFor::Turn => backlog.note_read(&item),
+                ReadFor::Turn => backlog.note_read(&item, is_overflown),
                 ReadFor::HighPriority => backlog.note_read_out_of_turn(&item),
             };
             if !waits {
@@ -489,7 +493,11 @@ impl Broker {
                 if let Some(key) = item.message.collapse_key() {
                     queue.forget_collapsible(item.sequence, key);
                 }
-                poisoned.push((item.message, item.sequence));
+                unwanted.poisoned.push((item.message, item.sequence));
+                continue;
+            }
+            if is_overflown {
+                unwanted.overflown.push(entry_of(item));
                 continue;
             }
             let mut entry = entry_of(item);
@@ -499,7 +507,7 @@ impl Broker {
                 Some(tag) => give_body(queue, *tag, entry),
             }
         }
-        poisoned
+        unwanted
     }
 }
 
@@ -510,6 +518,13 @@ enum ReadFor {
     Turn,
     /// They go before others.
     HighPriority,
+}
+
+/// What a portion held and nobody is to get.
+#[derive(Debug, Default)]
+struct Unwanted {
+    poisoned: Vec<(Arc<Message>, Sequence)>,
+    overflown: Vec<Entry>,
 }
 
 impl Backlog {
@@ -524,15 +539,19 @@ impl Backlog {
     }
 
     /// One more has been read. Whether it still waits.
-    fn note_read(&mut self, item: &BacklogEntry) -> bool {
+    fn note_read(&mut self, item: &BacklogEntry, is_overflown: bool) -> bool {
         self.after = self.after.max(item.sequence);
         self.high.remove(&item.sequence);
         if self.passed.remove(&item.sequence).is_some() {
             self.skip.remove(&item.sequence);
             return false;
         }
-        self.unread = self.unread.saturating_sub(1);
-        self.unread_bytes = self.unread_bytes.saturating_sub(item.message.size());
+        if is_overflown && self.overflown > 0 {
+            self.overflown -= 1;
+        } else {
+            self.unread = self.unread.saturating_sub(1);
+            self.unread_bytes = self.unread_bytes.saturating_sub(item.message.size());
+        }
         self.oldest_at = Some(item.message.id.published_at());
         !self.skip.remove(&item.sequence)
     }
@@ -630,6 +649,7 @@ fn session_records(session: &Session) -> Vec<Record> {
         first,
         last,
     }));
+    records.extend(session.queue.full_sync().map(|sync| sync.record(queue)));
     let window = &session.queue.window;
     for (tag, slot) in window.in_order().into_iter().filter_map(|tag| Some((tag, window.get(tag)?))) {
         if slot.qos != base::Qos::ExactlyOnce {

@@ -149,7 +149,7 @@ impl Broker {
     /// Whether a recipient's queue is full and the policy is to tell the publisher. Who pushes to many is not told: one
     /// client that stays away would make it fail for all.
     pub(crate) fn must_reject(&mut self, message: &Message) -> bool {
-        if !message.qos.is_acknowledged() || self.config.queue_policy.is_oldest_first() {
+        if !message.qos.is_acknowledged() || self.config.queue_policy.makes_room() {
             return false;
         }
         let (size, key) = (message.size(), message.collapse_key());
@@ -275,8 +275,7 @@ impl Broker {
             return self.deliver_qos0(index, entry);
         }
         if !self.make_room(index, &entry) {
-            self.count(Counted::QueueOverflow);
-            self.end_undelivered(index, &entry, base::Outcome::Overflow, 0);
+            self.overflow(index, &entry);
             return false;
         }
         let session = &mut self.sessions[index as usize];
@@ -287,6 +286,15 @@ impl Broker {
         }
         self.arrive(index, entry);
         true
+    }
+
+    /// There is no room for it.
+    fn overflow(&mut self, index: SessionIndex, entry: &Entry) {
+        if self.config.queue_policy == QueuePolicy::FullSync {
+            return self.ask_for_full_sync(index, entry);
+        }
+        self.count(Counted::QueueOverflow);
+        self.end_undelivered(index, entry, base::Outcome::Overflow, 0);
     }
 
     fn deliver_qos0(&mut self, index: SessionIndex, entry: Entry) -> bool {

@@ -35,6 +35,8 @@ pub(crate) enum Step {
     Deliver(Portion),
     /// Judge the subscriptions of the next sessions by the access rules.
     Judge,
+    /// Drop more of what this queue has overflowed with.
+    Drop(SessionIndex, QueueId),
 }
 
 impl Broker {
@@ -80,6 +82,7 @@ impl Broker {
                 Step::Answer(question) => self.answer_question(question),
                 Step::Deliver(portion) => self.give_portion(portion),
                 Step::Judge => self.judge_some(),
+                Step::Drop(session, queue) => self.drop_some_overflown(session, queue),
             }
         }
         self.drain_some();

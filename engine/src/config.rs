@@ -76,6 +76,8 @@ pub enum QueuePolicy {
     RejectNew,
     /// As `DropOldest`, but it becomes a dead letter.
     DeadLetterOldest,
+    /// All that is not in flight is dropped, the new one too, and one message tells the device to fetch its state anew.
+    FullSync,
 }
 
 /// Whether deliveries leave.

@@ -467,6 +467,7 @@ fn broker_limits(config: &Config, shards: usize) -> postroad_broker::Limits {
             config::QueuePolicy::DropOldest => QueuePolicy::DropOldest,
             config::QueuePolicy::RejectNew => QueuePolicy::DropNew,
             config::QueuePolicy::DeadLetterOldest => QueuePolicy::DeadLetterOldest,
+            config::QueuePolicy::FullSync => QueuePolicy::FullSync,
         },
         inflight_max: config.mqtt.in_flight_max.get(),
         retained_max: config.retained_max.div_ceil(shards),

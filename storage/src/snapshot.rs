@@ -50,6 +50,8 @@ struct Queue {
     received: BTreeSet<Sequence>,
     /// The last `Attempt` of each delivery that was sent more than once.
     attempts: BTreeMap<Sequence, Record>,
+    /// The last `FullSync`, until its own delivery is over.
+    full_sync: Option<(Sequence, Record)>,
     /// The `Park` of each dead letter that is parked.
     parked: BTreeMap<Sequence, Record>,
     /// The `Noted` of each delivery that has one and is not over.
@@ -121,6 +123,7 @@ impl State {
             | Record::Watermark { .. }
             | Record::OrdinalsUsed { .. }
             | Record::Attempt { .. }
+            | Record::FullSync { .. } // what it says is over is dropped by who owns the queue
             | Record::Park { .. }
             | Record::Noted { .. }
             | Record::Key { .. } => {}
@@ -183,9 +186,11 @@ impl State {
                     q.attempts.remove(&sequence);
                     q.parked.remove(&sequence);
                     q.noted.remove(&sequence);
+                    q.full_sync.take_if(|(of, _)| *of == sequence);
                 });
             }
             Record::Attempt { queue, sequence, .. } => self.change(queue, |q| _ = q.attempts.insert(sequence, record)),
+            Record::FullSync { queue, sequence, .. } => self.change(queue, |q| q.full_sync = Some((sequence, record))),
             Record::Park { queue, sequence, note: Some(_), .. } => {
                 self.change(queue, |q| _ = q.parked.insert(sequence, record));
             }
@@ -310,6 +315,7 @@ impl Queue {
         records.extend(self.tagged.iter().map(|(&sequence, &tag)| Record::Tagged { queue: id, sequence, tag }));
         records.extend(self.received.iter().map(|&sequence| Record::Received { queue: id, sequence }));
         records.extend(self.attempts.values().chain(self.parked.values()).chain(self.noted.values()).cloned());
+        records.extend(self.full_sync.iter().map(|(_, record)| record.clone()));
         for (&tag, &Inbound { id: message, routed }) in &self.inbound {
             let times = if routed { 2 } else { 1 };
             records.extend((0..times).map(|_| Record::InboundBegin { queue: id, tag, id: message }));

@@ -380,5 +380,6 @@ pub(crate) fn is_announcement(topic: &TopicName) -> bool {
 
 /// What the server itself says ends without a letter: else one would follow from another.
 pub(crate) fn is_of_server(topic: &TopicName) -> bool {
-    topic.is_reserved() && ["$dead/", "$receipt/", "$SYS/"].iter().any(|root| topic.as_str().starts_with(root))
+    topic.is_reserved()
+        && ["$dead/", "$receipt/", "$sync/", "$SYS/"].iter().any(|root| topic.as_str().starts_with(root))
 }

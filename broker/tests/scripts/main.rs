@@ -5,6 +5,7 @@
 mod access;
 mod drain;
 mod durable;
+mod full_sync;
 mod keys;
 mod letters;
 mod mesh;

@@ -18,6 +18,7 @@
 //! store / stored     a retirement's batch is stored, and nobody is told / shard 0 is told
 //! reading / read     what is read of the old generation stays on its way / comes, to shard 0
 //! drain rate=100 jitter=50 sessions=10 delivery=pull       limits of the drain lane, as by a reload
+//! policy full_sync                                         what happens to a full queue, as by a reload
 //! due                                                      how long until the next tick is due
 //! road 1 90 of 100 [unread]                                the answer to a probe: so many bytes of so many have arrived
 //! retry a/# attempts=3 age=9000 immediate=0 backoff=1000   a policy by topic, beside those before; without one: none
@@ -49,7 +50,9 @@ use postroad_broker::api::{
     Retirement, Road, StateKey, Subscribe,
 };
 use postroad_broker::clients::{ClientState, ClientsCursor, QueueState};
-use postroad_broker::{Broker, Config, DeliveryMode, Limits, Push, Resend, RestartDelivery, RetryPolicy, Stats};
+use postroad_broker::{
+    Broker, Config, DeliveryMode, Limits, Push, QueuePolicy, Resend, RestartDelivery, RetryPolicy, Stats,
+};
 
 /// The log and the old generation of one shard, as a model.
 #[derive(Default)]
@@ -239,6 +242,16 @@ impl World {
         self.config.push = push;
     }
 
+    fn set_policy(&mut self, word: &str) {
+        self.config.queue_policy = match word {
+            "drop_oldest" => QueuePolicy::DropOldest,
+            "full_sync" => QueuePolicy::FullSync,
+            other => panic!("unknown policy {other}"),
+        };
+        let limits = Limits::of(&self.config);
+        self.shards.iter_mut().for_each(|shard| shard.broker.set_limits(limits));
+    }
+
     fn set_drain(&mut self, arguments: &Arguments<'_>) {
         let mut limits = Limits::of(&self.config);
         let or = |key: &str, before: u32| arguments.option(key).unwrap_or(before);
@@ -415,6 +428,7 @@ impl World {
                 self.shards.iter_mut().for_each(|shard| shard.broker.set_watched(verb == "watch"));
             }
             "push" => self.set_push(arguments.0[0]),
+            "policy" => self.set_policy(arguments.0[0]),
             "drain" => self.set_drain(&arguments),
             "due" => self.print_due(),
             "retry" => self.set_retry_topics(&arguments),
@@ -1078,6 +1092,9 @@ fn record_words(record: &Record) -> String {
     match record {
         Record::Publish { recipients, .. } => format!("{name} to {}", recipients.len()),
         Record::Transfer { sequence, outcome, .. } => format!("{name} {} {outcome:?}", sequence.0),
+        Record::FullSync { sequence, from, dropped, .. } => {
+            format!("{name} {} from {} dropped {dropped}", sequence.0, from.0)
+        }
         Record::Park { sequence, note, .. } => format!("{name} {} {note:?}", sequence.0),
         Record::Attempt { sequence, attempts, .. } => format!("{name} {} {attempts}", sequence.0),
         Record::Settle { sequence, outcome, .. } => format!("{name} {} {outcome:?}", sequence.0),

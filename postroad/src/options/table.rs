@@ -436,8 +436,8 @@ pub const ROWS: &[Row] = &[
         engine.queue.bytes_max,
         usize
     ),
-    choice!("queue.policy", Live, "What happens to a message for a full queue. reject_publisher: the publisher is told (reason 0x97), nothing acknowledged is lost. drop_oldest: the oldest one that is not in flight makes room. reject_new: the new one does not enter. Both are counted as overflow. dead_letter_oldest: as drop_oldest, but the oldest one becomes a dead letter.", engine.queue.policy,
-        ["reject_publisher" => QueuePolicy::RejectPublisher, "drop_oldest" => QueuePolicy::DropOldest, "reject_new" => QueuePolicy::RejectNew, "dead_letter_oldest" => QueuePolicy::DeadLetterOldest]),
+    choice!("queue.policy", Live, "What happens to a message for a full queue. reject_publisher: the publisher is told (reason 0x97), nothing acknowledged is lost. drop_oldest: the oldest one that is not in flight makes room. reject_new: the new one does not enter. Both are counted as overflow. dead_letter_oldest: as drop_oldest, but the oldest one becomes a dead letter. full_sync: all that is not in flight is dropped with the new one, and a message on $sync/overflow tells the device to fetch its state anew.", engine.queue.policy,
+        ["reject_publisher" => QueuePolicy::RejectPublisher, "drop_oldest" => QueuePolicy::DropOldest, "reject_new" => QueuePolicy::RejectNew, "dead_letter_oldest" => QueuePolicy::DeadLetterOldest, "full_sync" => QueuePolicy::FullSync]),
     count!(
         "retained.max",
         Live,

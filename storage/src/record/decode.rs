@@ -96,6 +96,13 @@ fn record(r: &mut Reader<'_>) -> Result<Record, RecordError> {
             collapse_key: option(r, |r| r.text())?,
         },
         kind::KEY => Record::Key { publish: Box::new(keyed(r)?) },
+        kind::FULL_SYNC => Record::FullSync {
+            queue: r.queue()?,
+            sequence: r.sequence()?,
+            from: r.sequence()?,
+            dropped: r.varint()?,
+            since: r.time()?,
+        },
         other => return Err(RecordError::UnknownKind(other)),
     })
 }

@@ -107,6 +107,12 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             put_varint(out, first.0);
             put_varint(out, last.0);
         }
+        Record::FullSync { queue, sequence, from, dropped, since } => {
+            delivery(out, kind::FULL_SYNC, *queue, *sequence);
+            put_varint(out, from.0);
+            put_varint(out, *dropped);
+            put_varint(out, since.0);
+        }
         Record::Park { queue, sequence, at, note } => {
             delivery(out, kind::PARK, *queue, *sequence);
             put_varint(out, at.0);

@@ -42,6 +42,7 @@ mod kind {
     pub const PARK: u8 = 24;
     pub const KEY: u8 = 25;
     pub const NOTED: u8 = 26;
+    pub const FULL_SYNC: u8 = 27;
 }
 
 /// First byte of each field of a message's extras.

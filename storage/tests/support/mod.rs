@@ -299,6 +299,9 @@ fn any_delivery_record() -> impl Strategy<Value = Record> {
         (any_queue(), any_sequence(), any::<u32>(), any_time(), any_time()).prop_map(
             |(queue, sequence, attempts, first, last)| Record::Attempt { queue, sequence, attempts, first, last }
         ),
+        (any_queue(), any_sequence(), any_sequence(), any::<u64>(), any_time()).prop_map(
+            |(queue, sequence, from, dropped, since)| Record::FullSync { queue, sequence, from, dropped, since }
+        ),
         (any_queue(), any_sequence(), any_time(), option::of(any_text()))
             .prop_map(|(queue, sequence, at, note)| Record::Park { queue, sequence, at, note }),
         (any_queue(), any_sequence(), any::<u32>(), any::<bool>(), option::of(any_text())).prop_map(

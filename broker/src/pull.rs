@@ -18,7 +18,7 @@
 //! Without credit nothing is read from the old generation, and what comes waits as for a client that is away: within the
 //! queue's bounds, and in memory until it is retired.
 
-use base::{Qos, ReasonCode, Sequence, TopicName};
+use base::{MessageId, Qos, ReasonCode, Sequence, TopicName};
 use postroad_base as base;
 
 use crate::api::{Counted, Inbound};
@@ -34,6 +34,9 @@ pub(crate) enum Pull {
     /// It is no number from 0 to 65,535.
     Malformed,
 }
+
+/// Stands for the message under a tag by which a client has pulled at QoS 2. Nothing of it is stored: after a crash the tag is free.
+pub(crate) const NO_MESSAGE: MessageId = MessageId(0);
 
 impl Pull {
     /// `None`: the topic is another one.
@@ -94,8 +97,7 @@ impl Broker {
         let (reason, need) = (ReasonCode::Success, Sequence(0));
         let index = self.session_of(place);
         if inbound.message.qos == Qos::ExactlyOnce && self.sessions[index as usize].inbound_mut(tag).is_none() {
-            let id = self.ids.next(self.now.wall);
-            let state = InboundState { id, progress: Progress::Routed { reason, need }, told: false };
+            let state = InboundState { id: NO_MESSAGE, progress: Progress::Routed { reason, need }, told: false };
             self.sessions[index as usize].inbound.push((tag, state));
         }
         self.answer(place, tag, AnswerKind::Published, reason, need, false);

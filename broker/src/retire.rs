@@ -20,6 +20,7 @@ use postroad_base as base;
 use crate::api::{BacklogEntry, Counted, Effect, Retirement, StateKey};
 use crate::broker::Broker;
 use crate::gate::Waiter;
+use crate::pull::NO_MESSAGE;
 use crate::queue::{Attempts, Backlog, Entry, NOT_OVER, Queue, State};
 use crate::session::{Progress, Role, Session, SessionIndex};
 
@@ -635,7 +636,7 @@ fn session_records(session: &Session) -> Vec<Record> {
         records.push(Record::Watermark { queue, upto: Sequence(oldest.0 - 1) });
     }
     records.push(Record::Watermark { queue, upto: session.watermark });
-    for (tag, state) in &session.inbound {
+    for (tag, state) in session.inbound.iter().filter(|(_, state)| state.id != NO_MESSAGE) {
         // Twice: routed, and confirmed by all shards (see `recover`).
         let times = if matches!(state.progress, Progress::Routed { .. }) { 2 } else { 1 };
         records.extend((0..times).map(|_| Record::InboundBegin { queue, tag: *tag, id: state.id }));

@@ -181,6 +181,14 @@ pub struct Subscriber {
     pub taken: usize,
     /// What it has refused on this connection and the server has not read yet.
     refusing: BTreeMap<Tag, Refused>,
+    /// It asks for what it gets.
+    pub pulls: bool,
+    /// It has asked on this connection for more than there is.
+    pub has_pulled_all: bool,
+    /// Deliveries that it has asked for, ever, and those that came for the first time.
+    pulled: usize,
+    fresh: usize,
+    pull_tag_last: u16,
 }
 
 /// A subscriber that takes something.
@@ -194,6 +202,11 @@ pub struct At {
 }
 
 impl Subscriber {
+    /// Whether it has asked for more than there is, if it has to ask.
+    pub fn has_what_it_wants(&self) -> bool {
+        !self.pulls || self.has_pulled_all
+    }
+
     pub fn is_changing(&self) -> bool {
         !self.requests.is_empty()
     }
@@ -216,6 +229,28 @@ impl Subscriber {
         });
     }
 
+    /// Asks for so many deliveries more, 0: for none any more.
+    pub fn pull(&mut self, count: u16, qos: u8) {
+        let Some(connection) = self.link.connection else { return };
+        self.pulled += usize::from(count);
+        self.pull_tag_last = self.pull_tag_last % 1000 + 1;
+        let qos = Qos::from_number(qos).expect("0 to 2");
+        let message = Message {
+            id: MessageId(0),
+            topic: TopicName::new(format!("$pull/{count}")).expect("a topic"),
+            payload: Default::default(),
+            properties: Default::default(),
+            qos,
+            retain: false,
+            expires_at: None,
+            publisher: QueueId::NONE,
+            extras: None,
+        };
+        let tag = Tag::new(self.pull_tag_last).filter(|_| qos.is_acknowledged());
+        let message = Inbound { message: message.into(), tag, dup: false, flaw: None };
+        self.link.to_server.push_back(Event::Publish { connection, message });
+    }
+
     /// It begins anew, without its half of the session.
     pub fn forget(&mut self) {
         self.received.clear();
@@ -228,6 +263,7 @@ impl Subscriber {
         self.requests.clear();
         self.due.clear();
         self.refusing.clear();
+        self.has_pulled_all = false;
     }
 
     /// The server has begun a new session. (A client whose CONNACK is lost can't know; that is not what is judged here.)
@@ -289,6 +325,11 @@ impl Subscriber {
                 self.received.remove(&tag);
                 self.due.push_back(Event::Complete { connection, tag });
             }
+            Effect::Published { tag, reason: ReasonCode::Success, .. } if self.pulls => {
+                // Of QoS 1 the server knows no such tag, and says so.
+                self.link.to_server.push_back(Event::Release { connection, tag });
+            }
+            Effect::Completed { .. } if self.pulls => {}
             other => return Err(format!("a subscriber got {other:?}")),
         }
         Ok(())
@@ -301,9 +342,18 @@ impl Subscriber {
         delivery: &Delivery,
         oracle: &mut Oracle,
     ) -> Result<(), String> {
-        let name = Name::parse(&delivery.message.payload).ok_or("strange payload")?;
         let tag = delivery.tag.ok_or("a delivery without tag")?;
         self.taken += 1;
+        self.fresh += usize::from(!delivery.dup);
+        if self.pulls && self.fresh > self.pulled {
+            return Err(format!("{} deliveries came, {} were asked for", self.fresh, self.pulled));
+        }
+        if let Some(dropped) = overflow_of(&delivery.message) {
+            oracle.overflowed(at.number, delivery.message.id, dropped);
+            self.due.push_back(Event::Acknowledge { connection, tag, reason: ReasonCode::Success });
+            return Ok(());
+        }
+        let name = Name::parse(&delivery.message.payload).ok_or("strange payload")?;
         if delivery.qos == Qos::ExactlyOnce && self.received.contains(&tag) {
             // It has it, so it can't refuse it any more.
             self.due.push_back(Event::Receive { connection, tag, reason: ReasonCode::Success });
@@ -326,6 +376,12 @@ impl Subscriber {
         }
         Ok(())
     }
+}
+
+/// How many deliveries were dropped, if it tells of that.
+pub fn overflow_of(message: &Message) -> Option<usize> {
+    let text = std::str::from_utf8(&message.payload).ok().filter(|_| message.topic.as_str() == "$sync/overflow")?;
+    text.strip_prefix("{\"dropped\":")?.split(',').next()?.parse().ok()
 }
 
 /// Something new, or something that may come again; what is refused of it. Share groups' messages are not refused: a letter

@@ -75,6 +75,10 @@ pub enum Canary {
     DueUntold,
     /// What is put off is published a little too early.
     DueEarly,
+    /// Who wants to pull is pushed to.
+    PushesToAll,
+    /// A crash forgets for how many deliveries the message stands into which a queue has overflowed.
+    OverflowForgotten,
 }
 
 /// What a run saw, so that a test can assert that it was not idle.
@@ -122,4 +126,8 @@ pub struct Report {
     pub repeated: usize,
     /// Messages that were put off.
     pub put_off: usize,
+    /// Times that a subscriber asked for deliveries.
+    pub pulls: usize,
+    /// Messages that told a subscriber that its queue has overflowed, duplicates included.
+    pub full_syncs: usize,
 }

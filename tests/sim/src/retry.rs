@@ -460,6 +460,7 @@ impl World {
             clean_start: client == PUBLISHER,
             expiry: SessionExpiry(if client == PUBLISHER { 0 } else { u32::MAX }),
             receive_maximum: 100,
+            delivery: None,
             will: None,
             hears_refusals: client >= NEW,
             resend: if is_live { Resend::Live } else { Resend::Reconnect },

@@ -14,9 +14,9 @@ use postroad_broker::api::{
     BacklogEntry, ClientName, Connect, Delivery, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal,
     StateKey, Subscribe,
 };
-use postroad_broker::{Broker, Config, Limits, Resend, RestartDelivery, UnknownClient};
+use postroad_broker::{Broker, Config, DeliveryMode, Limits, QueuePolicy, Resend, RestartDelivery, UnknownClient};
 
-use crate::client::{At, Link, Publisher, Subscriber, topic_name};
+use crate::client::{At, Link, Publisher, Subscriber, overflow_of, topic_name};
 use crate::letters::{LifeId, REFUSAL, REQUEUES_MAX, Refused};
 use crate::operator::{Operator, Page, Question};
 use crate::oracle::{FILTERS, GROUPS, Name, Oracle, PUSH_TOPIC, SHARED_TOPIC};
@@ -48,6 +48,10 @@ pub struct Options {
     pub wishes: bool,
     /// In how many of a thousand steps something is published under a key, or for later.
     pub wishers: usize,
+    /// Whether half of the subscribers ask for what they get.
+    pub pulls: bool,
+    /// Whether a full queue overflows into one message, instead of refusing.
+    pub full_sync: bool,
     /// Whether there is a log. Without one nothing crashes.
     pub durable: bool,
     /// The bug that is planted.
@@ -58,7 +62,7 @@ pub struct Options {
 
 impl Options {
     /// Three shards, a single credit: the narrowest road. Half of the seeds have dead letters, a quarter of them from the
-    /// beginning.
+    /// beginning; a third has subscribers that pull.
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
@@ -71,6 +75,8 @@ impl Options {
             brings: seed / 16 % 4 == 3,
             wishes: seed / 4 % 2 == 1,
             wishers: [0, 0, 60][seed as usize % 3],
+            pulls: seed / 32 % 3 == 1,
+            full_sync: false,
             durable: true,
             canary: None,
             trace: false,
@@ -171,6 +177,9 @@ impl World {
         world.oracle.letters.queues_are_narrow = options.queue_max.is_some();
         world.oracle.overtaking = options.queue_max.is_some();
         world.oracle.wishes = options.wishes;
+        for (number, subscriber) in world.subscribers.iter_mut().enumerate() {
+            subscriber.pulls = options.pulls && (number + options.seed as usize).is_multiple_of(2);
+        }
         for shard in 0..options.shards {
             let mut broker = Broker::new(world.config(shard), Sequence(1));
             broker.set_access(everybody_everything());
@@ -206,6 +215,9 @@ impl World {
         config.requeues_max = REQUEUES_MAX;
         config.unknown_client = UnknownClient::Queue;
         config.queue_messages_max = self.options.queue_max.unwrap_or(config.queue_messages_max);
+        if self.options.full_sync {
+            config.queue_policy = QueuePolicy::FullSync;
+        }
         config
     }
 
@@ -262,6 +274,10 @@ impl World {
         }
         if self.has_letters() && self.random.chance(40) {
             self.operator_step();
+            return Ok(());
+        }
+        if self.options.pulls && self.random.chance(60) {
+            self.pull_step();
             return Ok(());
         }
         match self.random.below(1000) {
@@ -419,6 +435,9 @@ impl World {
                 if self.scheduled.contains(&queue) && self.options.canary == Some(Canary::DueUntold) =>
             {
                 nothing()
+            }
+            Record::FullSync { queue, .. } if self.options.canary == Some(Canary::OverflowForgotten) => {
+                Record::WillSet { queue, will: None }
             }
             record => record,
         };
@@ -665,12 +684,38 @@ impl World {
             clean_start: is_device,
             expiry: if is_device { SessionExpiry(0) } else { SessionExpiry::NEVER },
             receive_maximum: 3,
-            delivery: None,
+            delivery: self.delivery_of(client),
             will: None,
             hears_refusals: !is_publisher || self.options.canary == Some(Canary::RefusalTold),
             resend: Resend::Reconnect,
         };
         self.handle(self.home(client), Event::Connect(Box::new(connect)));
+    }
+
+    // ---- subscribers that pull ----
+
+    fn delivery_of(&self, client: usize) -> Option<DeliveryMode> {
+        let pulls = client.checked_sub(PUBLISHERS).is_some_and(|number| self.subscribers[number].pulls);
+        let is_pushed_to = self.options.canary == Some(Canary::PushesToAll);
+        (pulls && !is_pushed_to).then_some(DeliveryMode::Pull)
+    }
+
+    fn pull_step(&mut self) {
+        let subscriber = &mut self.subscribers[self.random.below(SUBSCRIBERS + MEMBERS)];
+        if subscriber.pulls && subscriber.link.open {
+            let (count, qos) = (self.random.below(4) as u16, self.random.below(3) as u8);
+            subscriber.pull(count, qos);
+            self.report.pulls += 1;
+        }
+    }
+
+    /// Whoever pulls asks for more than there is.
+    fn pull_all(&mut self) {
+        for subscriber in &mut self.subscribers[..SUBSCRIBERS] {
+            if subscriber.pulls && subscriber.link.open && !std::mem::replace(&mut subscriber.has_pulled_all, true) {
+                subscriber.pull(u16::MAX, 0);
+            }
+        }
     }
 
     // ---- members of share groups that come, go and end ----
@@ -721,7 +766,7 @@ impl World {
             clean_start,
             expiry,
             receive_maximum: 1 + self.random.below(3) as u16,
-            delivery: None,
+            delivery: self.delivery_of(PUBLISHERS + member),
             will: None,
             hears_refusals: true,
             resend: Resend::Reconnect,
@@ -815,6 +860,7 @@ impl World {
             clean_start: true,
             expiry: SessionExpiry(0),
             receive_maximum: 3,
+            delivery: None,
             will: None,
             hears_refusals: true,
             resend: Resend::Reconnect,
@@ -969,6 +1015,9 @@ impl World {
             Some(number) => {
                 let is_delivery = matches!(effect, Effect::Deliver { .. });
                 self.report.received += usize::from(is_delivery);
+                let tells = |delivery: &Delivery| overflow_of(&delivery.message).is_some();
+                let is_full_sync = matches!(&effect, Effect::Deliver { delivery, .. } if tells(delivery));
+                self.report.full_syncs += usize::from(is_full_sync);
                 let refusals = self.options.refusals;
                 let refuses = is_delivery && refusals > 0 && self.random.chance(refusals);
                 let at = At { number, shard: self.home(client), refuses };
@@ -1272,6 +1321,7 @@ impl World {
     }
 
     fn flow_step(&mut self) -> Result<(), String> {
+        self.pull_all();
         self.take_steps();
         self.mesh_step();
         self.commit_step();
@@ -1293,9 +1343,9 @@ impl World {
             && self.wishes_are_at_rest()
             && self.shards.iter().all(Shard::is_at_rest)
             && self.publishers.iter().all(|publisher| quiet(&publisher.link) && publisher.is_idle())
-            && self.subscribers[..SUBSCRIBERS]
-                .iter()
-                .all(|subscriber| quiet(&subscriber.link) && subscriber.due.is_empty())
+            && self.subscribers[..SUBSCRIBERS].iter().all(|subscriber| {
+                quiet(&subscriber.link) && subscriber.due.is_empty() && subscriber.has_what_it_wants()
+            })
     }
 }
 

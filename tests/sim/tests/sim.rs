@@ -25,6 +25,8 @@ fn sum(total: Report, report: Report) -> Report {
         collapsed: total.collapsed + report.collapsed,
         repeated: total.repeated + report.repeated,
         put_off: total.put_off + report.put_off,
+        pulls: total.pulls + report.pulls,
+        full_syncs: total.full_syncs + report.full_syncs,
     }
 }
 
@@ -44,6 +46,22 @@ fn check(seeds: std::ops::Range<u64>, options: impl Fn(u64) -> Options) -> Repor
 fn promises_hold_on_three_shards_with_a_single_credit() {
     let total = check(0..150, Options::new);
     assert!(total.missed > 10 && total.moved > 100, "members of share groups were too loyal: {total:?}");
+}
+
+/// [REL-1] Subscribers that pull get no more than they ask for, and all of it once they ask for enough.
+#[test]
+fn promises_hold_where_subscribers_pull() {
+    let total = check(9_000..9_100, |seed| Options { pulls: true, ..Options::new(seed) });
+    assert!(total.pulls > 4_000, "{total:?}");
+}
+
+/// What a queue drops when it overflows into one message is told to its client, whatever crashes, retires and overflows again.
+#[test]
+fn what_an_overflow_drops_is_told() {
+    let options =
+        |seed| Options { queue_max: Some(4), full_sync: true, refusals: 0, brings: false, ..Options::new(seed) };
+    let total = check(8_000..8_150, options);
+    assert!(total.full_syncs > 300 && total.refused == 0, "{total:?}");
 }
 
 /// A refused publish of MQTT 3 is sent again, and no shard that had taken it takes it twice.
@@ -128,9 +146,13 @@ fn every_canary_is_found() {
         Canary::DueAgain,
         Canary::DueUntold,
         Canary::DueEarly,
+        Canary::PushesToAll,
+        Canary::OverflowForgotten,
     ];
     for canary in all {
-        let queue_max = (canary == Canary::RefusalTold).then_some(6);
+        let full_sync = canary == Canary::OverflowForgotten;
+        let queue_max = (full_sync || canary == Canary::RefusalTold).then_some(if full_sync { 4 } else { 6 });
+        let pulls = canary == Canary::PushesToAll;
         // It takes a slow shard and a crash at the right moment: one seed in some six hundred has both.
         let rare = canary == Canary::NobodyTold;
         let (seeds, credits, slow) = if rare { (0..6_000, 8, 20) } else { (0..200, 1, 0) };
@@ -143,6 +165,8 @@ fn every_canary_is_found() {
         let canaried = Options {
             canary: Some(canary),
             queue_max,
+            full_sync,
+            pulls,
             credits,
             slow,
             refusals,

@@ -253,7 +253,7 @@ pub enum Record {
     /// The delivery has been sent so often, for the last time then. Only from the second time on.
     Attempt { queue: QueueId, sequence: Sequence, attempts: u32, first: WallMillis, last: WallMillis },
     /// The queue has overflowed into the delivery at `sequence`, which stands for all that waits from `from` on up to it: that is over.
-    /// So many deliveries it stands for, the first of which was dropped at `since`.
+    /// So many have been dropped since such a delivery was acknowledged, the first of them at `since`.
     FullSync { queue: QueueId, sequence: Sequence, from: Sequence, dropped: u64, since: WallMillis },
     /// The dead letter is for a human, with this note; without one: no more.
     Park { queue: QueueId, sequence: Sequence, at: WallMillis, note: Option<ByteString> },

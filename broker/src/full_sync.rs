@@ -6,8 +6,8 @@
 //!                                                  a b c d e … f: over, Overflow
 //! ```
 //! What is in flight stays. The newcomer for which there is no room goes with what waits: its record is older than that of the
-//! message that stands for it. If the queue overflows again before that message has left, a new one takes its place, and tells
-//! of all that was dropped since; if it has left, the new one begins from nothing.
+//! message that stands for it. If the queue overflows again before that message has left, a new one takes its place. Each tells
+//! of all that was dropped since one was acknowledged: what was sent may not have come, and after a crash it waits again.
 //!
 //! One record, the newcomer's `Transfer`, ends a delivery and makes that message; `FullSync` says which deliveries in front of it
 //! are over: so however many those are, they are over at once, and leave memory, log and old generation in steps. Those in the
@@ -43,11 +43,11 @@ pub(crate) struct FullSync {
     pub sequence: Sequence,
     /// What waits from here on up to it is over. Of the log's sequences: for a session that the log does not know, `over` is all.
     pub from: Sequence,
-    /// How many deliveries it stands for.
+    /// How many were dropped since such a message was acknowledged.
     pub dropped: u64,
-    /// When the first of them was dropped.
+    /// When the first of them was.
     pub since: WallMillis,
-    /// It has not been put in flight: what is dropped meanwhile is added to it.
+    /// It has not been put in flight: another one would take its place.
     pub waits: bool,
     /// It is over itself, or no crash can put it back.
     pub is_settled: bool,
@@ -148,14 +148,15 @@ impl Broker {
         let now = self.now.wall;
         let queue = &mut self.sessions[index as usize].queue;
         let is_under_way = queue.has_stored_overflown();
-        let earlier = queue.full_sync().map(|sync| (sync.waits, sync.from, sync.dropped, sync.since));
-        let waiting = earlier.filter(|(waits, ..)| *waits);
-        let first = earlier.filter(|(waits, ..)| *waits || is_under_way).map(|(_, from, ..)| from);
+        let earlier = queue.full_sync();
+        let waits = earlier.is_some_and(|sync| sync.waits);
+        let untold = earlier.filter(|sync| !sync.is_settled).map(|sync| (sync.dropped, sync.since));
+        let first = earlier.filter(|sync| sync.waits || is_under_way).map(|sync| sync.from);
         let from = first.or(queue.first_waiting()).unwrap_or(newcomer.sequence);
         let (over, stored) = queue.take_all_waiting();
         // The message that stood for what was dropped before is none of those that were published.
-        let dropped = (over.len() + stored + 1 - usize::from(waiting.is_some())) as u64;
-        let (before, since) = waiting.map_or((0, now), |(_, _, dropped, since)| (dropped, since));
+        let dropped = (over.len() + stored + 1 - usize::from(waits)) as u64;
+        let (before, since) = untold.unwrap_or((0, now));
         let message = self.full_sync_message(before + dropped, since);
         let sequence = self.log_overflow(index, newcomer, &message);
         let sync = FullSync { sequence, from, dropped: before + dropped, since, waits: true, is_settled: false, over };

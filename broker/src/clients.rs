@@ -22,7 +22,7 @@ pub struct ClientState {
     /// Its connection, if it is here.
     pub connection: Option<ConnectionId>,
     /// Deliveries that it has asked for and not been sent; `None`: it is away, or is pushed what comes.
-    pub credit: Option<u16>,
+    pub allowance: Option<u16>,
     /// Its session, if it has one.
     pub session: Option<SessionState>,
     /// Its registration, if it has one.
@@ -163,7 +163,7 @@ impl Broker {
             user: session.principal.user.clone(),
             groups: Arc::clone(&session.principal.groups),
             connection: connection.map(|connection| connection.id),
-            credit: connection.and_then(|connection| connection.credit),
+            allowance: connection.and_then(|connection| connection.allowance),
             session: Some(SessionState {
                 since: session.since,
                 expiry: session.expiry,
@@ -194,7 +194,7 @@ impl Broker {
             user: known.principal.user.clone(),
             groups: Arc::clone(&known.principal.groups),
             connection: None,
-            credit: None,
+            allowance: None,
             session: None,
             registration: Some(RegistrationState { by: known.by(), queue: self.queue_of(known.queue) }),
             road: None,

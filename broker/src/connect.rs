@@ -48,7 +48,7 @@ impl Broker {
                 (_, false) => Peer::DeafClient,
             },
             resend: connect.resend,
-            credit: Connection::credit_of(connect.delivery.unwrap_or(self.config.delivery_mode)),
+            allowance: Connection::allowance_of(connect.delivery.unwrap_or(self.config.delivery_mode)),
             ..Connection::new(connection, index, window_max)
         };
         let place = u32::try_from(self.connections.insert(made)).expect("fewer connections than 2^32");

@@ -43,7 +43,7 @@ impl Broker {
         session.queue.push(entry);
         self.mark_dirty(index);
         if waits {
-            let takes_more = |place: &ConnectionIndex| !self.connections[*place as usize].is_out_of_credit();
+            let takes_more = |place: &ConnectionIndex| !self.connections[*place as usize].has_no_allowance();
             match connection.filter(takes_more).map(|place| self.drain.stage(place)) {
                 None => {}
                 Some(None) => self.arrived_behind += 1,
@@ -235,7 +235,7 @@ impl Broker {
         }
         let session = &mut self.sessions[index as usize];
         let connection = &mut self.connections[place as usize];
-        if connection.unacknowledged >= connection.window_max || connection.is_out_of_credit() {
+        if connection.unacknowledged >= connection.window_max || connection.has_no_allowance() {
             return false;
         }
         let Some(entry) = session.queue.pop() else { return false };
@@ -254,7 +254,7 @@ impl Broker {
         session.queue.note_leaving(tag, logged);
         connection.unacknowledged += 1;
         let (connection, held) = (connection.id, connection.held);
-        self.take_credit(place);
+        self.spend_allowance(place);
         self.count_by_lane(place);
         if logged && qos == Qos::ExactlyOnce {
             self.append(Record::Tagged { queue, sequence, tag });

@@ -3,19 +3,19 @@
 //! ```text
 //! CONNECT ─► push ──────── $pull/<n> ───────┐      another $pull/<m>: + m, at most 65,535
 //!    │  what comes leaves                   ▼      each delivery that leaves: − 1
-//!    └───────────────────────────► pull, credit n  $pull/0: none any more
+//!    └───────────────────────────► pull, allowance n  $pull/0: none any more
 //! ```
 //! MQTT has no packet for it, and the receive maximum is fixed at CONNECT and no pull: acknowledging would ask for more. So it
 //! is a publish to `$pull/<n>`, which goes to nobody, is stored nowhere, and needs no access rule: a client asks for what is
 //! its own. A connection is in pull mode from its CONNECT on (a property, its entry in `auth.file`, or the option
 //! `delivery.mode` says so), or from its first pull on.
 //!
-//! What takes credit is each delivery of QoS 1 and 2 as it is put in flight for the first time on any connection of the client.
+//! What takes allowance is each delivery of QoS 1 and 2 as it is put in flight for the first time on any connection of the client.
 //! What takes none: QoS 0, which does not wait; what was in flight when the last connection ended, which is sent again at once
 //! `[MQTT-4.4.0-1]`; what expires on the way. After a crash nobody knows what of QoS 1 had been sent: it stands in its queue and
-//! takes credit.
+//! takes allowance.
 //!
-//! Without credit nothing is read from the old generation, and what comes waits as for a client that is away: within the
+//! Without allowance nothing is read from the old generation, and what comes waits as for a client that is away: within the
 //! queue's bounds, and in memory until it is retired.
 
 use base::{MessageId, Qos, ReasonCode, Sequence, TopicName};
@@ -54,7 +54,7 @@ impl Pull {
 
 impl Connection {
     /// Deliveries that a connection may be sent to begin with; `None`: all.
-    pub fn credit_of(mode: DeliveryMode) -> Option<u16> {
+    pub fn allowance_of(mode: DeliveryMode) -> Option<u16> {
         match mode {
             DeliveryMode::Push => None,
             DeliveryMode::Pull => Some(0),
@@ -63,8 +63,8 @@ impl Connection {
 
     /// It is in pull mode, and has been sent all that it asked for.
     #[inline]
-    pub fn is_out_of_credit(&self) -> bool {
-        self.credit == Some(0)
+    pub fn has_no_allowance(&self) -> bool {
+        self.allowance == Some(0)
     }
 }
 
@@ -76,12 +76,12 @@ impl Broker {
             Pull::Of(count) if !connection.is_caller() => count,
             _ => return self.refuse(place, inbound, ReasonCode::TopicNameInvalid, Counted::BadPull),
         };
-        let was_out_of_credit = connection.is_out_of_credit();
-        connection.credit = Some(match count {
+        let had_no_allowance = connection.has_no_allowance();
+        connection.allowance = Some(match count {
             0 => 0,
-            count => connection.credit.unwrap_or(0).saturating_add(count),
+            count => connection.allowance.unwrap_or(0).saturating_add(count),
         });
-        let changes = connection.is_out_of_credit() != was_out_of_credit;
+        let changes = connection.has_no_allowance() != had_no_allowance;
         self.stats.pulls += 1;
         self.answer_pull(place, inbound);
         if changes {
@@ -91,7 +91,7 @@ impl Broker {
     }
 
     /// Nothing is stored for it, so there is nothing to wait for. At QoS 2 the tag is taken until it is released. A client that
-    /// repeats a pull on its next connection has lost the credit with the old one: so it counts.
+    /// repeats a pull on its next connection has lost the allowance with the old one: so it counts.
     fn answer_pull(&mut self, place: ConnectionIndex, inbound: &Inbound) {
         let Some(tag) = inbound.tag else { return };
         let (reason, need) = (ReasonCode::Success, Sequence(0));
@@ -105,11 +105,11 @@ impl Broker {
 
     /// A delivery has been put in flight on this connection for the first time.
     #[inline]
-    pub(crate) fn take_credit(&mut self, place: ConnectionIndex) {
+    pub(crate) fn spend_allowance(&mut self, place: ConnectionIndex) {
         let connection = &mut self.connections[place as usize];
-        if let Some(credit) = &mut connection.credit {
-            *credit -= 1;
-            if *credit == 0 {
+        if let Some(allowance) = &mut connection.allowance {
+            *allowance -= 1;
+            if *allowance == 0 {
                 self.share_presence(self.session_of(place));
             }
         }
@@ -118,7 +118,7 @@ impl Broker {
     /// The session's connection, if it takes a delivery that has not been sent before.
     #[inline]
     pub(crate) fn ready_for_next(&self, index: SessionIndex) -> Option<ConnectionIndex> {
-        self.ready_for_queued(index).filter(|place| !self.connections[*place as usize].is_out_of_credit())
+        self.ready_for_queued(index).filter(|place| !self.connections[*place as usize].has_no_allowance())
     }
 }
 

@@ -284,7 +284,7 @@ pub(crate) struct Connection {
     /// Deliveries whose PUBLISH waits for a commit: later ones must not overtake.
     pub held: u16,
     /// Deliveries that it has asked for and not been sent; `None`: it is pushed what comes (see `pull`).
-    pub credit: Option<u16>,
+    pub allowance: Option<u16>,
     /// Answers to publishes, in the order of receipt `[MQTT-4.6.0-2]`, `[MQTT-4.6.0-3]`.
     pub answers: VecDeque<Answer>,
     /// Number of the first of `answers`, counted from the beginning of the connection.
@@ -355,7 +355,7 @@ impl Connection {
             answers_first: 0,
             allowed: None,
             parked: Parked::default(),
-            credit: None,
+            allowance: None,
             waits_for_answers: false,
             peer: Peer::Client,
             resend: Resend::Reconnect,

@@ -481,7 +481,7 @@ impl Broker {
         let takes_part = |(session, options): &&Member| {
             let connection = self.sessions[*session as usize].connection;
             let would_wait =
-                |place: u32| options.qos.is_acknowledged() && self.connections[place as usize].is_out_of_credit();
+                |place: u32| options.qos.is_acknowledged() && self.connections[place as usize].has_no_allowance();
             connection.is_some_and(|place| !would_wait(place))
         };
         let connected = u32::try_from(members.iter().filter(takes_part).count()).unwrap_or(u32::MAX);
@@ -534,7 +534,7 @@ impl<'a> Offer<'a> {
         match session.connection {
             None if self.message.qos.is_acknowledged() && !is_kept => Load::Lost,
             None => Load::Offline,
-            Some(place) if is_kept && connections[place as usize].is_out_of_credit() => Load::Offline,
+            Some(place) if is_kept && connections[place as usize].has_no_allowance() => Load::Offline,
             Some(_) if options.qos.is_acknowledged() => Load::Pending(session.queue.messages()),
             Some(place) => {
                 let connection = &connections[place as usize];

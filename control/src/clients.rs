@@ -50,7 +50,7 @@ pub struct DeliveryReport {
     /// `push` or `pull`.
     pub mode: &'static str,
     /// Deliveries that it has asked for and not been sent; `None`: it does not have to ask.
-    pub credit: Option<u16>,
+    pub allowance: Option<u16>,
 }
 
 /// A client's session.

@@ -9,7 +9,7 @@ fn check(mut world: World, script: &str, expected: Expect) {
     expected.assert_eq(&world.run(script));
 }
 
-/// Nothing of QoS 1 and 2 leaves without credit; credit adds up, counts down with each delivery, and holds for what comes later.
+/// Nothing of QoS 1 and 2 leaves without allowance; allowance adds up, counts down with each delivery, and holds for what comes later.
 /// QoS 0 does not wait, and takes none.
 #[test]
 fn a_client_gets_what_it_asks_for() {
@@ -47,12 +47,12 @@ fn a_client_gets_what_it_asks_for() {
             pub 1 $pull/1
                 1: deliver a/b "one" qos=1 tag=1
             clients 10
-                anna - here, pulls, credit 0 session 1 subscriptions 1+1 (12 B)
+                anna - here, pulls, allowance 0 session 1 subscriptions 1+1 (12 B)
                 pub - here session 0 subscriptions 0+0 (0 B)
             pub 1 $pull/2
                 1: deliver a/b "two" qos=2 tag=2
             clients 10
-                anna - here, pulls, credit 1 session 1 subscriptions 0+2 (12 B)
+                anna - here, pulls, allowance 1 session 1 subscriptions 0+2 (12 B)
                 pub - here session 0 subscriptions 0+0 (0 B)
             pub 9 a/b zero
                 1: deliver a/b "zero" qos=0
@@ -63,7 +63,7 @@ fn a_client_gets_what_it_asks_for() {
                 9: published 4 success
             ack 1 1
             clients 10
-                anna - here, pulls, credit 0 session 1 subscriptions 1+2 (21 B)
+                anna - here, pulls, allowance 0 session 1 subscriptions 1+2 (21 B)
                 pub - here session 0 subscriptions 0+0 (0 B)
             pub 1 $pull/1
                 1: deliver a/b "four" qos=1 tag=4
@@ -121,7 +121,7 @@ fn a_pull_is_answered_and_goes_to_nobody() {
                 count not_authorized 1
                 1: published 5 not_authorized
             clients 10
-                anna - here, pulls, credit 3 session 0 subscriptions 0+0 (0 B)
+                anna - here, pulls, allowance 3 session 0 subscriptions 0+0 (0 B)
                 spy - here session 2 subscriptions 0+0 (0 B)
             stats
                 sessions=2 registrations=0 connections=2 subscriptions=2 retained=0 queued=0 bytes=0 inflight=0 log=0
@@ -154,7 +154,7 @@ fn who_gets_nothing_pulls_nothing() {
 
 /// `$pull/0` takes back what has not left; more than 65,535 is as much.
 #[test]
-fn credit_is_taken_back_and_has_an_end() {
+fn allowance_is_taken_back_and_has_an_end() {
     check(
         memory(),
         "connect 1 anna pull
@@ -175,10 +175,10 @@ fn credit_is_taken_back_and_has_an_end() {
             pub 1 $pull/65535
             pub 1 $pull/10
             clients 10
-                anna - here, pulls, credit 65535 session 1 subscriptions 0+0 (0 B)
+                anna - here, pulls, allowance 65535 session 1 subscriptions 0+0 (0 B)
             pub 1 $pull/0
             clients 10
-                anna - here, pulls, credit 0 session 1 subscriptions 0+0 (0 B)
+                anna - here, pulls, allowance 0 session 1 subscriptions 0+0 (0 B)
             connect 9 pub
                 9: connected present=false
             pub 9 a one qos=1 tag=1
@@ -189,7 +189,7 @@ fn credit_is_taken_back_and_has_an_end() {
     );
 }
 
-/// The receive maximum holds beside the credit.
+/// The receive maximum holds beside the allowance.
 #[test]
 fn the_window_holds_too() {
     check(
@@ -223,7 +223,7 @@ fn the_window_holds_too() {
                 1: deliver a "two" qos=1 tag=2
             ack 1 2
             clients 10
-                anna - here, pulls, credit 0 session 1 subscriptions 1+0 (6 B)
+                anna - here, pulls, allowance 0 session 1 subscriptions 1+0 (6 B)
                 pub - here session 0 subscriptions 0+0 (0 B)
         "#]],
     );
@@ -264,17 +264,17 @@ fn the_mode_is_chosen_by_option_by_connection_or_by_the_first_pull() {
             pub 2 $pull/1
                 2: deliver a "two" qos=1 tag=2
             clients 10
-                anna - here, pulls, credit 0 session 1 subscriptions 2+0 (8 B)
-                berta - here, pulls, credit 0 session 1 subscriptions 0+2 (8 B)
-                pub - here, pulls, credit 0 session 0 subscriptions 0+0 (0 B)
+                anna - here, pulls, allowance 0 session 1 subscriptions 2+0 (8 B)
+                berta - here, pulls, allowance 0 session 1 subscriptions 0+2 (8 B)
+                pub - here, pulls, allowance 0 session 0 subscriptions 0+0 (0 B)
         "#]],
     );
 }
 
-/// [MQTT-4.4.0-1] What was in flight when the connection ended is sent again at once, without credit; the rest is pulled, and what
-/// was left of the credit is gone.
+/// [MQTT-4.4.0-1] What was in flight when the connection ended is sent again at once, without allowance; the rest is pulled, and what
+/// was left of the allowance is gone.
 #[test]
-fn after_a_reconnect_what_was_in_flight_comes_without_credit() {
+fn after_a_reconnect_what_was_in_flight_comes_without_allowance() {
     check(
         durable(),
         "connect 1 anna expiry=600 pull
@@ -324,7 +324,7 @@ fn after_a_reconnect_what_was_in_flight_comes_without_credit() {
                 2: release 2 success
                 2: deliver a "three" qos=2 tag=3 dup
             clients 10
-                anna - here, pulls, credit 0 session 1 subscriptions 1+3 (15 B)
+                anna - here, pulls, allowance 0 session 1 subscriptions 1+3 (15 B)
                 pub - here session 0 subscriptions 0+0 (0 B)
             pub 2 $pull/1
                 2: deliver a "four" qos=1 tag=4
@@ -335,13 +335,13 @@ fn after_a_reconnect_what_was_in_flight_comes_without_credit() {
             comp 2 3
             ack 2 4
             clients 10
-                anna - here, pulls, credit 0 session 1 subscriptions 0+0 (0 B)
+                anna - here, pulls, allowance 0 session 1 subscriptions 0+0 (0 B)
                 pub - here session 0 subscriptions 0+0 (0 B)
         "#]],
     );
 }
 
-/// A pull of QoS 2 that is repeated on the next connection counts there: the credit went with the old one.
+/// A pull of QoS 2 that is repeated on the next connection counts there: the allowance went with the old one.
 #[test]
 fn a_repeated_pull_counts_on_the_new_connection() {
     check(
@@ -378,7 +378,7 @@ fn a_repeated_pull_counts_on_the_new_connection() {
     );
 }
 
-/// After a crash: of QoS 1 nobody knows what had been sent, so it takes credit; what QoS 2 has in flight waits behind what is older.
+/// After a crash: of QoS 1 nobody knows what had been sent, so it takes allowance; what QoS 2 has in flight waits behind what is older.
 #[test]
 fn after_a_crash_what_may_have_been_sent_is_pulled() {
     check(
@@ -430,9 +430,9 @@ fn after_a_crash_what_may_have_been_sent_is_pulled() {
     );
 }
 
-/// Both queues of a client share its credit, the older delivery first.
+/// Both queues of a client share its allowance, the older delivery first.
 #[test]
-fn both_queues_share_the_credit() {
+fn both_queues_share_the_allowance() {
     check(
         durable().open(),
         "connect 1 anna user=anna expiry=600 pull
@@ -461,13 +461,13 @@ fn both_queues_share_the_credit() {
             pub 9 a three qos=1 tag=3
                 9: published 3 success
             clients 10
-                anna anna here, pulls, credit 0 session 1 subscriptions 2+0 (10 B) Connection 1+0 (19 B)
+                anna anna here, pulls, allowance 0 session 1 subscriptions 2+0 (10 B) Connection 1+0 (19 B)
                 pub - here session 0 subscriptions 0+0 (0 B)
             pub 1 $pull/2
                 1: deliver a "one" qos=1 tag=1
                 1: deliver cmd "two" qos=1 tag=32768
             clients 10
-                anna anna here, pulls, credit 0 session 1 subscriptions 1+1 (10 B) Connection 0+1 (19 B)
+                anna anna here, pulls, allowance 0 session 1 subscriptions 1+1 (10 B) Connection 0+1 (19 B)
                 pub - here session 0 subscriptions 0+0 (0 B)
             pub 1 $pull/5
                 1: deliver a "three" qos=1 tag=2
@@ -475,7 +475,7 @@ fn both_queues_share_the_credit() {
                 1: deliver cmd "four" qos=1 tag=32769
                 9: published 4 success
             clients 10
-                anna anna here, pulls, credit 3 session 1 subscriptions 0+2 (10 B) Connection 0+2 (39 B)
+                anna anna here, pulls, allowance 3 session 1 subscriptions 0+2 (10 B) Connection 0+2 (39 B)
                 pub - here session 0 subscriptions 0+0 (0 B)
         "#]],
     );
@@ -483,7 +483,7 @@ fn both_queues_share_the_credit() {
 
 /// What is retired waits in the old generation: nothing is read before it is asked for.
 #[test]
-fn nothing_is_read_without_credit() {
+fn nothing_is_read_without_allowance() {
     check(
         durable(),
         "connect 1 anna expiry=600 pull
@@ -524,15 +524,15 @@ fn nothing_is_read_without_credit() {
             ack 1 2
             ack 1 3
             clients 10
-                anna - here, pulls, credit 3 session 1 subscriptions 0+0 (0 B)
+                anna - here, pulls, allowance 3 session 1 subscriptions 0+0 (0 B)
                 pub - here session 0 subscriptions 0+0 (0 B)
         "#]],
     );
 }
 
-/// What expires while nobody asks for it takes no credit.
+/// What expires while nobody asks for it takes no allowance.
 #[test]
-fn what_expires_takes_no_credit() {
+fn what_expires_takes_no_allowance() {
     check(
         memory(),
         "connect 1 anna pull
@@ -559,7 +559,7 @@ fn what_expires_takes_no_credit() {
                 count expired 1
                 1: deliver a "new" qos=1 tag=1
             clients 10
-                anna - here, pulls, credit 0 session 1 subscriptions 0+1 (4 B)
+                anna - here, pulls, allowance 0 session 1 subscriptions 0+1 (4 B)
                 pub - here session 0 subscriptions 0+0 (0 B)
         "#]],
     );
@@ -682,7 +682,7 @@ fn a_pull_waits_for_the_jitter() {
 
 /// A member that has asked for nothing keeps nothing from the others; when all wait, each has its turn; QoS 0 is pushed.
 #[test]
-fn a_member_without_credit_keeps_nothing_from_the_others() {
+fn a_member_without_allowance_keeps_nothing_from_the_others() {
     check(
         memory(),
         "connect 1 anna pull
@@ -743,14 +743,14 @@ fn a_member_without_credit_keeps_nothing_from_the_others() {
             pub 9 a 8 qos=1 tag=8
                 9: published 8 success
             clients 10
-                anna - here, pulls, credit 0 session 1 subscriptions 1+1 (4 B)
-                berta - here, pulls, credit 0 session 1 subscriptions 1+5 (12 B)
+                anna - here, pulls, allowance 0 session 1 subscriptions 1+1 (4 B)
+                berta - here, pulls, allowance 0 session 1 subscriptions 1+5 (12 B)
                 pub - here session 0 subscriptions 0+0 (0 B)
         "#]],
     );
 }
 
-/// Other shards know who has asked for more: one without credit is chosen only where all would wait.
+/// Other shards know who has asked for more: one without allowance is chosen only where all would wait.
 #[test]
 fn other_shards_know_who_pulls() {
     let mut world = World::new(2, false, |_| {});

@@ -226,10 +226,10 @@ impl World {
         let queue = |queue: QueueState| format!("{}+{} ({} B)", queue.waiting, queue.in_flight, queue.bytes);
         let session = state.session.map(|s| format!(" session {} subscriptions {}", s.subscriptions, queue(s.queue)));
         let known = state.registration.map(|known| format!(" {:?} {}", known.by, queue(known.queue)));
-        let here = match (state.connection, state.credit) {
+        let here = match (state.connection, state.allowance) {
             (None, _) => String::new(),
             (Some(_), None) => " here".to_owned(),
-            (Some(_), Some(credit)) => format!(" here, pulls, credit {credit}"),
+            (Some(_), Some(allowance)) => format!(" here, pulls, allowance {allowance}"),
         };
         let (user, client) = (state.user.as_deref().unwrap_or("-"), state.client.as_str());
         let line = format!("{client} {user}{here}{}{}", session.unwrap_or_default(), known.unwrap_or_default());

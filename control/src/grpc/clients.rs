@@ -123,8 +123,8 @@ impl From<ClientReport> for v1::Client {
 
 impl From<DeliveryReport> for v1::Delivery {
     fn from(report: DeliveryReport) -> Self {
-        let DeliveryReport { mode, credit } = report;
-        Self { mode: mode.to_owned(), credit: credit.map(u32::from) }
+        let DeliveryReport { mode, allowance } = report;
+        Self { mode: mode.to_owned(), allowance: allowance.map(u32::from) }
     }
 }
 

@@ -48,7 +48,7 @@ impl Shard {
             self.drain_effects();
         }
         // A session that does not outlive its connection is gone now: then it is told as it was.
-        let gone = before.map(|state| ClientState { connection: None, credit: None, session: None, ..state });
+        let gone = before.map(|state| ClientState { connection: None, allowance: None, session: None, ..state });
         let state = self.broker.client_state(client).or(gone);
         let _gone = answer.try_send(state.map(|state| self.client_report(state)));
     }
@@ -80,13 +80,13 @@ impl Shard {
 
     fn client_report(&self, state: ClientState) -> ClientReport {
         let backlog = state.backlog();
-        let ClientState { client, user, groups, connection, credit, session, registration, road } = state;
+        let ClientState { client, user, groups, connection, allowance, session, registration, road } = state;
         ClientReport {
             client: client.as_str().to_owned(),
             user: user.map(|user| user.to_string()),
             groups: groups.iter().map(ToString::to_string).collect(),
             connected: connection.is_some(),
-            delivery: connection.map(|_| delivery_report(credit)),
+            delivery: connection.map(|_| delivery_report(allowance)),
             address: connection.and_then(|connection| self.address_of(connection)),
             backlog,
             session: session.map(session_report),
@@ -117,9 +117,9 @@ fn road_report(road: RoadState) -> RoadReport {
     RoadReport { round_trip_ms, ack_timeout_ms, overdue }
 }
 
-fn delivery_report(credit: Option<u16>) -> DeliveryReport {
-    let mode = if credit.is_some() { DeliveryMode::Pull } else { DeliveryMode::Push };
-    DeliveryReport { mode: mode.name(), credit }
+fn delivery_report(allowance: Option<u16>) -> DeliveryReport {
+    let mode = if allowance.is_some() { DeliveryMode::Pull } else { DeliveryMode::Push };
+    DeliveryReport { mode: mode.name(), allowance }
 }
 
 fn session_report(session: SessionState) -> SessionReport {

@@ -398,7 +398,7 @@ pub struct Delivery {
     pub mode: ::prost::alloc::string::String,
     /// In mode `pull`: deliveries that it has asked for and not been sent.
     #[prost(uint32, optional, tag = "2")]
-    pub credit: ::core::option::Option<u32>,
+    pub allowance: ::core::option::Option<u32>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Session {

@@ -109,7 +109,7 @@ def a_client_of_mqtt_5_pulls():
     for message in rest:
         device.acknowledge(message)
     back_end.publish("t/a", "live")
-    assert payloads(device.take(1)) == ["live"], "credit holds for what comes later"
+    assert payloads(device.take(1)) == ["live"], "allowance holds for what comes later"
     device.publish("$pull/0")
     back_end.publish("t/a", "waits")
     assert until(device, back_end, "none") == []

@@ -9,7 +9,7 @@ use std::process::Command;
 use postroad_e2e::daemon::{Daemon, binary, wait_until};
 use postroad_e2e::tools::{Subscriber, mosquitto_pub, mosquitto_pub_lines, mosquitto_sub, python};
 
-/// paho-mqtt, MQTT 5 and 3.1.1: credit, what is in flight after a reconnect, what is refused.
+/// paho-mqtt, MQTT 5 and 3.1.1: allowance, what is in flight after a reconnect, what is refused.
 #[test]
 fn paho_pulls() {
     let daemon = Daemon::start();
@@ -30,7 +30,7 @@ fn mosquitto_is_not_pushed_to_where_all_pull() {
     mosquitto_pub_lines(daemon.mqtt(), &["-q", "1", "-t", "news/a"], "one\ntwo\n");
     let report = daemon.http("/v1/clients/sleeper").1;
     assert!(
-        report.contains(r#""delivery":{"mode":"pull","credit":0}"#) && report.contains(r#""backlog":2"#),
+        report.contains(r#""delivery":{"mode":"pull","allowance":0}"#) && report.contains(r#""backlog":2"#),
         "{report}"
     );
     mosquitto_pub(daemon.mqtt(), &["-q", "0", "-t", "news/a", "-m", "zero"]);

@@ -9,6 +9,7 @@ mod known;
 mod letter;
 mod message;
 mod partition;
+mod pending;
 mod qos;
 mod reason;
 mod record;
@@ -26,6 +27,7 @@ pub use letter::{
 };
 pub use message::{ClientId, Death, Extras, Message, Will};
 pub use partition::{PartitionId, Placement};
+pub use pending::{Pending, PendingAnswer, PendingId, PendingIdError, PendingPage};
 pub use qos::Qos;
 pub use reason::ReasonCode;
 pub use record::{

@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use base::{
     ClientId, ConnectionId, KeyName, Letter, LetterAction, LetterAnswer, LetterId, LetterQuery, Message, MessageId,
-    Moved, QueueId, ReasonCode, Recipient, Record, Sequence, SessionExpiry, ShardId, SubscriptionIdentifier,
-    SubscriptionOptions, Tag, TopicFilter, Will,
+    Moved, PendingAnswer, PendingId, PendingPage, QueueId, ReasonCode, Recipient, Record, Sequence, SessionExpiry,
+    ShardId, SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, Will,
 };
 use bytestring::ByteString;
 use postroad_base as base;
@@ -76,6 +76,10 @@ pub enum Event {
     Letter { token: u64, id: LetterId, action: Box<LetterAction> },
     /// Keep this dead letter from elsewhere, for a human if there is a note; `Effect::LetterKept` names it.
     ImportLetter { token: u64, message: Arc<Message>, note: Option<ByteString> },
+    /// Somebody wants to see what waits for this client, behind this delivery, at most so many: answered by `Effect::Peeked`.
+    Peek { token: u64, client: ClientId, after: Option<PendingId>, limit: usize },
+    /// Somebody acknowledges these in the place of their client, which is not connected: answered by `Effect::PendingEnded`.
+    EndPending { token: u64, client: ClientId, ids: Vec<PendingId> },
     /// Stored bytes are near the limit of the disk (or have fallen below it): refuse publishes with 0x97.
     DiskFull { full: bool },
     /// Sending this delivery has made our own code panic again and again: take it out.
@@ -138,6 +142,10 @@ pub enum Effect {
     LettersFound { token: u64, letters: Vec<Letter>, next: Option<LetterId>, ends: Vec<LetterId> },
     /// A letter from elsewhere is kept under this name; `None`: it is not.
     LetterKept { token: u64, id: Option<LetterId> },
+    /// Some of what waits for a client; `None`: nothing is known of it.
+    Peeked { token: u64, page: Option<Box<PendingPage>> },
+    /// What became of deliveries that were acknowledged in the place of their client.
+    PendingEnded { token: u64, answer: PendingAnswer },
     /// What became of an action.
     LetterDone { token: u64, answer: LetterAnswer },
     /// Something has happened to a message that somebody follows.

@@ -20,6 +20,7 @@ use crate::keys::Keys;
 use crate::letters::Letters;
 use crate::mesh::Mesh;
 use crate::overdue::Overdue;
+use crate::peek::Peeks;
 use crate::places::Places;
 use crate::poison::Poison;
 use crate::registration::Registrations;
@@ -71,6 +72,7 @@ pub struct Broker {
     pub(crate) resends: Resends,
     /// Which messages are retried by other rules.
     pub(crate) topic_policies: TopicPolicies,
+    pub(crate) peeks: Peeks,
     pub(crate) operations: AHashMap<u64, Operation>,
     pub(crate) mesh: Mesh,
     pub(crate) repeats: Repeats,
@@ -131,6 +133,7 @@ impl Broker {
             overdue: Overdue::default(),
             resends: Resends::new(&config),
             topic_policies: TopicPolicies::default(),
+            peeks: Peeks::default(),
             operations: AHashMap::new(),
             mesh: Mesh::new(&config),
             repeats: Repeats::new(&config),
@@ -177,6 +180,8 @@ impl Broker {
             Event::Registrations { clients } => self.registrations_of_file(clients),
             Event::FindLetters { token, query } => self.find_letters(token, *query),
             Event::Letter { token, id, action } => self.act_on_letter(token, id, *action),
+            Event::Peek { token, client, after, limit } => self.peek(token, client, after, limit),
+            Event::EndPending { token, client, ids } => self.end_pending(token, client, ids),
             Event::ImportLetter { token, message, note } => self.import_letter(token, message, note),
             Event::DiskFull { full } => self.disk_full = full,
             Event::SetAside { connection, tag } => self.set_aside(connection, tag),

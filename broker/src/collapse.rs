@@ -74,7 +74,7 @@ impl Broker {
 impl Queue {
     /// A stored delivery is over that nobody has read; `retirement` says with which one the old generation will know at the
     /// earliest.
-    fn pass_unread(&mut self, sequence: Sequence, size: usize, retirement: u32) {
+    pub fn pass_unread(&mut self, sequence: Sequence, size: usize, retirement: u32) {
         if let Some(backlog) = &mut self.backlog {
             backlog.high.remove(&sequence);
             backlog.one_less(Some(size));

@@ -22,7 +22,7 @@
 //! | retained messages for new subscribers, access rules applied to what exists, work of many turns | `giving`, `fence`, `judge`, `turns` |
 //! | what is found by a key, in little memory | `places`, `table` |
 //! | the log, read and given back | `recover`, `retire` |
-//! | what operators see | `clients`, `stats` |
+//! | what operators see | `clients`, `stats`, `peek` |
 
 pub mod access;
 pub mod api;
@@ -49,6 +49,7 @@ mod keys;
 mod letters;
 mod mesh;
 mod overdue;
+mod peek;
 mod places;
 mod poison;
 mod publish;

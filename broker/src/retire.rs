@@ -389,7 +389,7 @@ impl Broker {
     }
 
     /// What was read to be dropped.
-    fn trim(&mut self, index: SessionIndex) {
+    pub(crate) fn trim(&mut self, index: SessionIndex) {
         let mut dropped = 0;
         loop {
             let queue = &mut self.sessions[index as usize].queue;
@@ -410,13 +410,18 @@ impl Broker {
 
     /// A portion has come.
     pub(crate) fn backlog(&mut self, queue: QueueId, mut entries: Vec<BacklogEntry>, end: bool) {
-        let Some(index) = self.session_of_queue(queue) else { return };
+        if self.peeked(queue, &entries, end) {
+            return self.peeks_go_on(queue);
+        }
+        let Some(index) = self.session_of_queue(queue) else { return self.peeks_go_on(queue) };
         match self.sessions[index as usize].role {
             Role::Letters => return self.letters_read(index, &entries, end),
             Role::Scheduled => return self.scheduled_read(index, entries, end),
             Role::Session | Role::Registration => {}
         }
-        let Some(mut backlog) = self.sessions[index as usize].queue.backlog.take() else { return };
+        let Some(mut backlog) = self.sessions[index as usize].queue.backlog.take() else {
+            return self.peeks_go_on(queue);
+        };
         backlog.reading = false;
         if let Some(asked) = backlog.out_of_turn.take() {
             return self.read_out_of_turn(index, backlog, entries, if end { Some(asked) } else { None });
@@ -440,6 +445,7 @@ impl Broker {
         if is_for_room {
             self.trim(index);
         }
+        self.peeks_go_on(self.sessions[index as usize].id);
         self.pump(index);
     }
 
@@ -466,6 +472,7 @@ impl Broker {
         if is_for_room {
             self.trim(index);
         }
+        self.peeks_go_on(self.sessions[index as usize].id);
         self.pump(index);
     }
 

@@ -126,6 +126,12 @@ impl Waiting {
         })
     }
 
+    /// Those behind this one, of each line so many.
+    pub fn behind(&self, after: Sequence, limit: usize) -> impl Iterator<Item = &Entry> {
+        let lines = Self::IN_ORDER.into_iter().filter_map(|priority| self.line(priority));
+        lines.flat_map(move |line| line.range(line.partition_point(|entry| entry.sequence <= after)..).take(limit))
+    }
+
     pub fn get_mut(&mut self, sequence: Sequence) -> Option<&mut Entry> {
         let (priority, place) = self.place_of(sequence, |_| true)?;
         self.line_mut(priority).get_mut(place)

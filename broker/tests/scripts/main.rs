@@ -10,6 +10,7 @@ mod keys;
 mod letters;
 mod mesh;
 mod overdue;
+mod peek;
 mod poison;
 mod priorities;
 mod pull;

@@ -19,6 +19,8 @@
 //! reading / read     what is read of the old generation stays on its way / comes, to shard 0
 //! drain rate=100 jitter=50 sessions=10 delivery=pull       limits of the drain lane, as by a reload
 //! policy full_sync                                         what happens to a full queue, as by a reload
+//! peek anna [after=0-0-9] [limit=2]                        what waits for her; and these are acknowledged in her place:
+//! end anna 0-0-9 0-0-10
 //! due                                                      how long until the next tick is due
 //! road 1 90 of 100 [unread]                                the answer to a probe: so many bytes of so many have arrived
 //! retry a/# attempts=3 age=9000 immediate=0 backoff=1000   a policy by topic, beside those before; without one: none
@@ -39,9 +41,9 @@ use std::sync::Arc;
 
 use base::{
     ClientId, ConnectionId, Extras, FormerShard, KeyHolder, KeyName, KnownIds, Letter, LetterAction, LetterAnswer,
-    LetterFilter, LetterId, LetterQuery, Message, MessageId, MonoMillis, Moved, Now, Outcome, Placement, Priority,
-    Published, Qos, QueueId, ReasonCode, ReceiptLevel, Record, Requeue, RetainHandling, Sequence, SessionExpiry,
-    ShardId, Step, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will, Wishes,
+    LetterFilter, LetterId, LetterQuery, Message, MessageId, MonoMillis, Moved, Now, Outcome, Pending, PendingAnswer,
+    Placement, Priority, Published, Qos, QueueId, ReasonCode, ReceiptLevel, Record, Requeue, RetainHandling, Sequence,
+    SessionExpiry, ShardId, Step, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will, Wishes,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
@@ -426,6 +428,17 @@ impl World {
             }
             "watch" | "unwatch" => {
                 self.shards.iter_mut().for_each(|shard| shard.broker.set_watched(verb == "watch"));
+            }
+            "peek" => {
+                let client = words[0];
+                let (after, limit) = (arguments.text("after").map(|id| id.parse().unwrap()), arguments.option("limit"));
+                let event = Event::Peek { token: 3, client: client.into(), after, limit: limit.unwrap_or(100) };
+                self.handle(self.home(client), event);
+            }
+            "end" => {
+                let client = words[0];
+                let ids = words[1..].iter().map(|id| id.parse().unwrap()).collect();
+                self.handle(self.home(client), Event::EndPending { token: 4, client: client.into(), ids });
             }
             "push" => self.set_push(arguments.0[0]),
             "policy" => self.set_policy(arguments.0[0]),
@@ -1016,6 +1029,19 @@ fn words_of(effect: &Effect) -> Option<String> {
         }
         Effect::ClientDone { answer, .. } => format!("client {answer:?}"),
         Effect::LetterKept { id, .. } => format!("kept {}", id.map_or("none".to_owned(), |id| id.to_string())),
+        Effect::Peeked { page: None, .. } => "nobody".to_owned(),
+        Effect::Peeked { page: Some(page), .. } => {
+            let mut lines: Vec<String> = page.deliveries.iter().map(pending_words).collect();
+            lines.push(page.next.map_or("that was all".to_owned(), |next| format!("more behind {next}")));
+            lines.join("\n    ")
+        }
+        Effect::PendingEnded { answer, .. } => match answer {
+            PendingAnswer::Ended(ids) => {
+                let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+                format!("ended [{}]", ids.join(" "))
+            }
+            other => format!("{other:?}"),
+        },
         Effect::LetterDone { answer, .. } => match answer {
             LetterAnswer::Done(id) => format!("done{}", id.map_or("", |_| ", as a new message")),
             LetterAnswer::Letter(letter) => letter_words(letter),
@@ -1062,6 +1088,14 @@ fn step_words(moved: &Moved) -> String {
 
 fn reason(moved: &Moved) -> &'static str {
     moved.step.reason().unwrap_or("-")
+}
+
+fn pending_words(pending: &Pending) -> String {
+    let Pending { id, is_push, is_in_flight, message, topic, qos, .. } = pending;
+    let payload = String::from_utf8_lossy(&message.payload);
+    let of = if *is_push { " push" } else { "" };
+    let state = if *is_in_flight { " in flight" } else { "" };
+    format!("pending {id} {topic} {payload:?} qos={}{of}{state}", qos.number())
 }
 
 fn letter_words(letter: &Letter) -> String {

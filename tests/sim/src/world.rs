@@ -354,6 +354,7 @@ impl World {
             Effect::LettersFound { token, letters, next, .. } => self.letters_found(shard, token, letters, next),
             Effect::LetterDone { token, answer } => self.letter_done(token, answer),
             Effect::ClientDone { .. } => unreachable!("no caller registers clients here"),
+            Effect::Peeked { .. } | Effect::PendingEnded { .. } => unreachable!("nobody looks"),
             Effect::LetterKept { .. } => unreachable!("no letter comes from elsewhere here"),
             Effect::SetAside { .. } => unreachable!("nothing is named as poison here"),
             Effect::Probe { .. } => unreachable!("nobody here is sent anything again on the same connection"),

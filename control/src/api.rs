@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use postroad_base::{LetterAction, LetterFilter, LetterId, LetterQuery, ShardId, TopicFilter};
+use postroad_base::{
+    LetterAction, LetterFilter, LetterId, LetterQuery, PendingAnswer, PendingId, ShardId, TopicFilter,
+};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -17,6 +19,7 @@ use crate::letters::{
     ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersCursor, LettersPage, LettersQuestion,
 };
 use crate::line::{Line, Shards};
+use crate::pending::{PendingOrder, PendingQuestion, PendingReports};
 use crate::publication::{Batch, Caller, Outcome, Publication, Turn};
 use crate::report::Request;
 use crate::server::{Phase, Settings, Status};
@@ -239,6 +242,27 @@ impl Api {
             };
         }
         Ok((found, cursor))
+    }
+
+    /// What waits for a client or is in flight to it, behind this delivery, at most so many; `None`: nothing is known of it.
+    pub async fn pending(
+        &self,
+        client: &str,
+        after: Option<PendingId>,
+        limit: usize,
+    ) -> Result<Option<PendingReports>, NoAnswer> {
+        let (answer, answered) = flume::bounded(1);
+        let home = self.shards.borrow().home_of_client(client);
+        let question = PendingQuestion { client: client.into(), after, limit, answer };
+        self.ask(home, Request::Pending(Box::new(question)), answered).await
+    }
+
+    /// These are acknowledged in the place of their client.
+    pub async fn end_pending(&self, client: &str, ids: Vec<PendingId>) -> Result<PendingAnswer, NoAnswer> {
+        let (answer, answered) = flume::bounded(1);
+        let home = self.shards.borrow().home_of_client(client);
+        let order = PendingOrder { client: client.into(), ids, answer };
+        self.ask(home, Request::EndPending(Box::new(order)), answered).await
     }
 
     /// Looks for letters on one shard after the other, from there on, until it has found so many. `lease_ms`: they are leased for so

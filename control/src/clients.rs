@@ -217,7 +217,7 @@ impl Server {
     }
 }
 
-fn unknown_client() -> Problem {
+pub(crate) fn unknown_client() -> Problem {
     Problem::new(Kind::UnknownClient, "nothing is known of this client")
 }
 

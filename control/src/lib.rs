@@ -23,6 +23,7 @@ mod letters;
 mod line;
 mod listener;
 mod metrics;
+mod pending;
 mod problem;
 mod process;
 mod publication;
@@ -46,6 +47,7 @@ pub use letters::{
     ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersBell, LettersPage, LettersQuestion,
 };
 pub use line::{Line, Shards};
+pub use pending::{PendingOrder, PendingQuestion, PendingReport, PendingReports};
 pub use publication::{Batch, Caller, Outcome, Properties, Publication, Turn};
 pub use report::{
     DrainsReport, Histogram, InterfaceReport, LanesReport, LogReport, Request, ScheduledReport, ShardReport,

@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     Timeout,
     TooLarge,
     UnknownClient,
+    /// Nobody acknowledges in the place of a client that is here.
+    ClientConnected,
     /// There is no such dead letter (any more).
     Gone,
     /// A dead letter's client is nobody any more.
@@ -85,6 +87,7 @@ impl Problem {
             Kind::Timeout => "timeout",
             Kind::TooLarge => "too_large",
             Kind::UnknownClient => "unknown_client",
+            Kind::ClientConnected => "client_connected",
             Kind::Gone => "gone",
             Kind::NoClient => "no_client",
             Kind::ReloadRefused => "reload_refused",

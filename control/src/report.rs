@@ -11,6 +11,7 @@ use postroad_base::{DeliveryTimes, ShardId};
 
 use crate::clients::{ClientAction, ClientOrder, ClientReport, ClientsQuery};
 use crate::letters::{LetterImport, LetterOrder, LettersQuestion};
+use crate::pending::{PendingOrder, PendingQuestion};
 use crate::publication::Batch;
 use crate::topics::{RetainedQuery, SubscriptionsQuery};
 use crate::watching::Watch;
@@ -36,6 +37,10 @@ pub enum Request {
     Subscriptions(Box<SubscriptionsQuery>),
     /// Find retained messages.
     Retained(Box<RetainedQuery>),
+    /// Show what waits for a client.
+    Pending(Box<PendingQuestion>),
+    /// Acknowledge some of it in its place.
+    EndPending(Box<PendingOrder>),
     /// Find clients.
     Clients(Box<ClientsQuery>),
     /// Tell of one client, after something was done to it; `None`: nothing is known of it.

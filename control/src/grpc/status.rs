@@ -30,9 +30,11 @@ impl Kind {
             Self::TooLarge | Self::Busy | Self::NoStorage | Self::Refused(ReasonCode::QuotaExceeded) => {
                 Code::ResourceExhausted
             }
-            Self::NoClient | Self::NamedByFile | Self::ReloadRefused | Self::Refused(ReasonCode::UnspecifiedError) => {
-                Code::FailedPrecondition
-            }
+            Self::NoClient
+            | Self::ClientConnected
+            | Self::NamedByFile
+            | Self::ReloadRefused
+            | Self::Refused(ReasonCode::UnspecifiedError) => Code::FailedPrecondition,
             Self::Refused(_) => Code::Internal,
             Self::NotServing | Self::ConnectionAge => Code::Unavailable,
             Self::Timeout | Self::Unknown => Code::DeadlineExceeded,

@@ -8,6 +8,7 @@ mod events;
 mod letters;
 mod messages;
 mod pages;
+mod pending;
 mod problem;
 mod topics;
 mod trace;
@@ -95,6 +96,8 @@ fn router(server: &Arc<Server>) -> Router {
         .route("/v1/clients/{client}", get(clients::show).put(clients::register).delete(clients::unregister))
         .route("/v1/clients/{client}/drain", post(clients::drain))
         .route("/v1/clients/{client}/disconnect", post(clients::disconnect))
+        .route("/v1/clients/{client}/messages", get(pending::list))
+        .route("/v1/clients/{client}/messages/acknowledge", post(pending::acknowledge))
         .route("/v1/dead-letters", get(letters::list).post(letters::import))
         .route("/v1/dead-letters/lease", post(letters::lease))
         .route("/v1/dead-letters/{letter}", get(letters::show))

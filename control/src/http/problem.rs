@@ -17,6 +17,7 @@ impl Kind {
             Self::Forbidden | Self::Refused(ReasonCode::NotAuthorized) => StatusCode::FORBIDDEN,
             Self::NotFound | Self::UnknownClient | Self::Gone => StatusCode::NOT_FOUND,
             Self::NoClient
+            | Self::ClientConnected
             | Self::NamedByFile
             | Self::ReloadRefused
             | Self::Refused(ReasonCode::PacketIdentifierInUse) => StatusCode::CONFLICT,

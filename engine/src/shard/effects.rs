@@ -82,6 +82,8 @@ impl Shard {
             Effect::Ingest { batch } => self.ingest(batch),
             Effect::LettersFound { token, letters, next, ends } => self.letters_found(token, letters, next, ends),
             Effect::ClientDone { token, answer } => self.client_done(token, answer),
+            Effect::Peeked { token, page } => self.peeked(token, page.map(|page| *page)),
+            Effect::PendingEnded { token, answer } => self.pending_ended(token, answer),
             Effect::LetterKept { token, id } => self.letter_kept(token, id),
             Effect::LetterDone { token, answer } => self.letter_done(token, answer),
             Effect::Moved(moved) => self.moved(moved),

@@ -134,7 +134,7 @@ fn report(letter: Letter) -> LetterReport {
 }
 
 /// What `calling::encoded` made, or a client.
-fn properties_of(stored: &[u8]) -> Properties {
+pub(super) fn properties_of(stored: &[u8]) -> Properties {
     let forwarded = Forwarded::from_stored(stored);
     Properties {
         is_text: forwarded.payload_is_text(),

@@ -19,6 +19,7 @@ mod effects;
 mod jams;
 mod leaving;
 mod letters;
+mod pending;
 mod reading;
 mod road;
 mod sys;
@@ -246,6 +247,7 @@ pub(crate) struct Shard {
     asking: letters::Asking,
     /// Who watches what happens here.
     watchers: Vec<watching::Watcher>,
+    looking: pending::Looking,
     /// Callers of the API that have published here.
     callers: Callers,
     opened: Option<flume::Sender<ShardId>>,
@@ -331,6 +333,7 @@ impl Shard {
             requests,
             asking: letters::Asking::default(),
             watchers: Vec::new(),
+            looking: pending::Looking::default(),
             callers: Callers::default(),
             opened: Some(opened),
             failure: None,
@@ -383,6 +386,8 @@ impl Shard {
             Request::Watch(watch) => self.watch(*watch),
             Request::Subscriptions(query) => self.find_subscriptions(*query),
             Request::Retained(query) => self.find_retained(*query),
+            Request::Pending(question) => self.show_pending(*question),
+            Request::EndPending(order) => self.end_pending(*order),
             Request::Clients(query) => self.find_clients(*query),
             Request::Client { client, action, answer } => self.tell_of_client(&client, action, &answer),
             Request::ChangeClient(order) => self.change_client(*order),

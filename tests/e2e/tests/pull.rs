@@ -7,6 +7,7 @@ use std::fs;
 use std::process::Command;
 
 use postroad_e2e::daemon::{Daemon, binary, wait_until};
+use postroad_e2e::http;
 use postroad_e2e::tools::{Subscriber, mosquitto_pub, mosquitto_pub_lines, mosquitto_sub, python};
 
 /// paho-mqtt, MQTT 5 and 3.1.1: allowance, what is in flight after a reconnect, what is refused.
@@ -103,4 +104,54 @@ fn a_device_is_told_to_fetch_its_state_anew() {
     assert_eq!(received[1..], rest, "what was not dropped, all of it and in order");
     assert!(dropped > 80, "the second overflow is added to the first: {dropped}");
     wait_until("all of it is acknowledged", || backlog(&daemon) == 0);
+}
+
+/// What waits for a device is shown by HTTP, through a retirement and a kill -9, and over once it is acknowledged there.
+#[test]
+fn a_device_takes_its_messages_by_http() {
+    let mut daemon = Daemon::start_with(&["log.young_age=1s", "shards=1"]);
+    let session = ["-V", "mqttv311", "-i", "car", "-c", "-q", "1", "-t", "state/#"];
+    mosquitto_sub(daemon.mqtt(), &[&session[..], &["-E"]].concat());
+    mosquitto_pub_lines(daemon.mqtt(), &["-q", "1", "-t", "state/a"], "one\ntwo\nthree\n");
+    let bytes_before = daemon.metric("postroad_log_old_bytes", "");
+    wait_until("a retirement has stored what waits", || daemon.metric("postroad_log_old_bytes", "") > bytes_before);
+    daemon.kill();
+    daemon.restart();
+    mosquitto_pub_lines(daemon.mqtt(), &["-q", "1", "-t", "state/a"], "four\n");
+    let (mut deliveries, mut after) = (Vec::new(), String::new());
+    loop {
+        let (code, page) = daemon.http(&format!("/v1/clients/car/messages?limit=2{after}"));
+        assert_eq!(code, 200, "{page}");
+        let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let found = page["deliveries"].as_array().unwrap().iter();
+        deliveries.extend(found.map(|delivery| (text(&delivery["id"]), text(&delivery["payload"]))));
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    let payloads: Vec<&str> = deliveries.iter().map(|(_, payload)| payload.as_str()).collect();
+    assert_eq!(payloads, ["one", "two", "three", "four"]);
+    let acknowledge = |daemon: &Daemon, ids: &[&str]| {
+        let body = serde_json::json!({ "deliveries": ids }).to_string();
+        let path = "POST /v1/clients/car/messages/acknowledge";
+        let json = [("Content-Type", "application/json")];
+        let answer = http::request(daemon.http_address(), path, &json, body.as_bytes()).unwrap();
+        (answer.code, answer.body)
+    };
+    let (first, last) = (deliveries[0].0.as_str(), deliveries[3].0.as_str());
+    let (code, body) = acknowledge(&daemon, &[first, last, "0-0-987654"]);
+    assert_eq!((code, body.contains(r#""gone":["0-0-987654"]"#)), (200, true), "{body}");
+    assert_eq!(acknowledge(&daemon, &["nonsense"]).0, 400);
+    daemon.kill();
+    daemon.restart();
+    let (code, body) = acknowledge(&daemon, &[first]);
+    assert!(code == 200 && body.contains(r#""acknowledged":[]"#), "what is acknowledged stays so: {body}");
+    let received = mosquitto_sub(daemon.mqtt(), &[&session[..], &["-C", "2"]].concat());
+    assert_eq!(received.lines().collect::<Vec<_>>(), ["two", "three"]);
+    let watcher = Subscriber::start(daemon.mqtt(), &["-i", "car", "-c", "-q", "1", "-t", "state/#"]);
+    let (code, body) = acknowledge(&daemon, &[first]);
+    assert!(code == 409 && body.contains("client_connected"), "{body}");
+    drop(watcher);
 }

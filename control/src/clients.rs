@@ -141,7 +141,7 @@ pub struct ClientOrder {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientChanged {
     /// Done; what is known now.
-    Done(Option<ClientReport>),
+    Done(Option<Box<ClientReport>>),
     /// `auth.file` names it, and has the last word.
     OfFile,
     /// As many are registered as may be.
@@ -186,7 +186,7 @@ impl Server {
         }
         let client = checked("client", client).map_err(Problem::bad)?;
         match self.api.change_client(client, change).await? {
-            ClientChanged::Done(report) => Ok(report),
+            ClientChanged::Done(report) => Ok(report.map(|report| *report)),
             ClientChanged::OfFile => Err(Problem::new(
                 Kind::NamedByFile,
                 "auth.file names this client, and has the last word: change it there",

@@ -599,6 +599,8 @@ fn answer_clients(stage: &Stage, bytes: usize) -> Arc<AtomicUsize> {
                 backlog: 0,
                 session: None,
                 registration: None,
+                delivery: None,
+                road: None,
             };
             let _nobody_waits = query.answer.try_send(ClientsPage { clients: vec![client], next: None });
         }

@@ -70,7 +70,7 @@ impl Shard {
         let Some((client, asker)) = self.asking.changed(token) else { return };
         let known = || self.broker.client_state(client.as_str()).map(|state| self.client_report(state));
         let _gone = asker.try_send(match answer {
-            ClientAnswer::Done => ClientChanged::Done(known()),
+            ClientAnswer::Done => ClientChanged::Done(known().map(Box::new)),
             ClientAnswer::OfFile => ClientChanged::OfFile,
             ClientAnswer::Full => ClientChanged::Full,
             ClientAnswer::DiskFull => ClientChanged::DiskFull,

@@ -3,6 +3,7 @@
 //!
 //! Nothing here does I/O, reads a clock, or knows a wire format.
 
+mod group;
 mod ids;
 mod key;
 mod known;
@@ -19,6 +20,7 @@ mod times;
 mod topic;
 mod wishes;
 
+pub use group::{DeliveryId, DeliveryIdError, GroupAnswer, GroupOrder, GroupRefusal, Leased, Take, Verdict};
 pub use ids::{ConnectionId, MessageId, MessageIdGenerator, QueueId, Sequence, ShardId, Tag};
 pub use key::{Digest, KeyHolder, KeyName, KeyedPublish};
 pub use known::{FormerShard, KnownIds, Takers};

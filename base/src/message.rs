@@ -84,6 +84,8 @@ pub struct Death {
     pub client: ClientId,
     /// Whether it had been pushed to the client, and waited for its registration, not for its session.
     pub is_push: bool,
+    /// Whether `client` is the name of a consumer group, not of a client.
+    pub is_group: bool,
     /// Why it did not.
     pub outcome: Outcome,
     /// The receiver's reason code, or 0.
@@ -94,6 +96,8 @@ pub struct Death {
     pub sent: Option<(WallMillis, WallMillis)>,
     /// When it ended.
     pub at: WallMillis,
+    /// What its receiver had against it, in words, if it said so.
+    pub error: Option<ByteString>,
 }
 
 impl Message {

@@ -73,6 +73,8 @@ pub enum QueueOwner {
     Dead,
     /// The messages of a shard that are not due yet: one queue, as for the dead letters.
     Scheduled,
+    /// A consumer group: its subscriptions are those of the queue.
+    Group(ByteString),
 }
 
 /// What made a registration.

@@ -17,9 +17,9 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, KeyName, Letter, LetterAction, LetterAnswer, LetterId, LetterQuery, Message, MessageId,
-    Moved, PendingAnswer, PendingId, PendingPage, QueueId, ReasonCode, Recipient, Record, Sequence, SessionExpiry,
-    ShardId, SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, Will,
+    ClientId, ConnectionId, GroupAnswer, GroupOrder, KeyName, Letter, LetterAction, LetterAnswer, LetterId,
+    LetterQuery, Message, MessageId, Moved, PendingAnswer, PendingId, PendingPage, QueueId, ReasonCode, Recipient,
+    Record, Sequence, SessionExpiry, ShardId, SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, Will,
 };
 use bytestring::ByteString;
 use postroad_base as base;
@@ -80,6 +80,8 @@ pub enum Event {
     Peek { token: u64, client: ClientId, after: Option<PendingId>, limit: usize },
     /// Somebody acknowledges these in the place of their client, which is not connected: answered by `Effect::PendingEnded`.
     EndPending { token: u64, client: ClientId, ids: Vec<PendingId> },
+    /// Do this with the consumer group of this name, which lives here, for this caller; `Effect::GroupDone` tells what became of it.
+    Group { token: u64, name: ByteString, caller: Principal, order: Box<GroupOrder> },
     /// Stored bytes are near the limit of the disk (or have fallen below it): refuse publishes with 0x97.
     DiskFull { full: bool },
     /// Sending this delivery has made our own code panic again and again: take it out.
@@ -152,6 +154,8 @@ pub enum Effect {
     Moved(Box<Moved>),
     /// What became of a registration by the API, or its end.
     ClientDone { token: u64, answer: ClientAnswer },
+    /// What became of an order for a consumer group.
+    GroupDone { token: u64, answer: Box<GroupAnswer> },
     /// Something was dropped or refused: count it, and log it at debug level.
     Count { what: Counted, by: u64 },
 }
@@ -517,6 +521,10 @@ pub enum Counted {
     ScheduledDelay,
     /// A publish to `$pull/…` refused: it asks for no number of deliveries, or comes from nobody who gets any.
     BadPull,
+    /// Dropped with the consumer group that somebody deleted.
+    GroupDeleted,
+    /// A lease of a group's delivery that was over before its consumer said anything.
+    LeaseOver,
 }
 
 const _: () = assert!(size_of::<Effect>() <= 112, "each is moved some times");

@@ -12,6 +12,7 @@ use slab::Slab;
 use crate::access::Acl;
 use crate::api::{Counted, Effect, Event};
 use crate::config::{Config, Limits, Push};
+use crate::consumers::Consumers;
 use crate::drain::Drain;
 use crate::fence::Fences;
 use crate::gate::Gate;
@@ -67,6 +68,7 @@ pub struct Broker {
     pub(crate) letters: Letters,
     pub(crate) keys: Keys,
     pub(crate) scheduled: Scheduled,
+    pub(crate) consumers: Consumers,
     pub(crate) overdue: Overdue,
     /// The lane of what is sent again while its connection lives.
     pub(crate) resends: Resends,
@@ -130,6 +132,7 @@ impl Broker {
             letters: Letters::default(),
             keys: Keys::default(),
             scheduled: Scheduled::new(&config),
+            consumers: Consumers::default(),
             overdue: Overdue::default(),
             resends: Resends::new(&config),
             topic_policies: TopicPolicies::default(),
@@ -183,6 +186,7 @@ impl Broker {
             Event::Peek { token, client, after, limit } => self.peek(token, client, after, limit),
             Event::EndPending { token, client, ids } => self.end_pending(token, client, ids),
             Event::ImportLetter { token, message, note } => self.import_letter(token, message, note),
+            Event::Group { token, name, caller, order } => self.group_order(token, &name, &caller, *order),
             Event::DiskFull { full } => self.disk_full = full,
             Event::SetAside { connection, tag } => self.set_aside(connection, tag),
             Event::CutOff { client } => {
@@ -235,6 +239,7 @@ impl Broker {
         stats.connections = self.connections.len() - callers;
         (stats.drains_awaiting, stats.drains_begun) = self.drain.sessions();
         stats.overdue = self.resends.overdue();
+        (stats.groups, stats.group_leased) = (self.consumers.len(), self.consumers.leased());
         stats.retained = self.retained.len();
         stats.keys = self.keys.len();
         stats.retained_bytes = self.retained_bytes;
@@ -254,6 +259,11 @@ impl Broker {
             stats.inflight += session.queue.window.len();
             let waiting = session.queue.messages() - session.queue.window.len();
             stats.queued_messages += waiting;
+            stats.queued_bytes += session.queue.bytes;
+            if session.role == Role::Group {
+                stats.group_messages += session.queue.messages();
+                continue;
+            }
             let standing = self.drain.standing_of(session.connection);
             *stats.lanes.of(standing) += waiting;
             if waiting > 0
@@ -262,7 +272,6 @@ impl Broker {
                 let known = &mut stats.oldest[standing as usize];
                 *known = Some(known.map_or(oldest, |known| known.min(oldest)));
             }
-            stats.queued_bytes += session.queue.bytes;
         }
         stats
     }
@@ -321,6 +330,7 @@ impl Broker {
                 Timer::Subscribe(operation) => self.subscribe_timeout(operation),
                 Timer::Letters => self.letters_aged(),
                 Timer::Keys => self.keys_aged(),
+                Timer::Group(session, id) => self.group_due(session, id),
             }
         }
         self.check_overdue();

@@ -76,7 +76,7 @@ pub struct QueueState {
 }
 
 impl QueueState {
-    fn of(queue: &Queue) -> Self {
+    pub(crate) fn of(queue: &Queue) -> Self {
         let in_flight = queue.window.len();
         Self { waiting: queue.messages() - in_flight, in_flight, bytes: queue.bytes_pending() }
     }

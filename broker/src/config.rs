@@ -179,6 +179,16 @@ pub struct Config {
     pub scheduled_delay_max_ms: u64,
     /// Messages that were put off and are published per second; 0: no limit.
     pub scheduled_per_second: u32,
+    /// Consumer groups on this shard.
+    pub groups_max: usize,
+    /// Deliveries of one group that are leased, or were and are to be given again; at most 32,767.
+    pub groups_leases_max: usize,
+    /// Consumers that wait for deliveries of one group.
+    pub groups_waiting_max: usize,
+    /// Milliseconds before a refused delivery is given again; twice as many each further time.
+    pub groups_delay_ms: u64,
+    /// At most so many.
+    pub groups_delay_max_ms: u64,
     /// Whether deliveries leave.
     pub push: Push,
     /// Who says when, where neither the client nor its entry in `auth.file` chooses.
@@ -274,6 +284,16 @@ pub struct Limits {
     pub scheduled_delay_max_ms: u64,
     /// As [`Config::scheduled_per_second`].
     pub scheduled_per_second: u32,
+    /// As [`Config::groups_max`].
+    pub groups_max: usize,
+    /// As [`Config::groups_leases_max`].
+    pub groups_leases_max: usize,
+    /// As [`Config::groups_waiting_max`].
+    pub groups_waiting_max: usize,
+    /// As [`Config::groups_delay_ms`].
+    pub groups_delay_ms: u64,
+    /// As [`Config::groups_delay_max_ms`].
+    pub groups_delay_max_ms: u64,
     /// As [`Config::push`].
     pub push: Push,
     /// As [`Config::delivery_mode`]: an open connection keeps its own.
@@ -321,6 +341,11 @@ impl Limits {
             scheduled_bytes_max: config.scheduled_bytes_max,
             scheduled_delay_max_ms: config.scheduled_delay_max_ms,
             scheduled_per_second: config.scheduled_per_second,
+            groups_max: config.groups_max,
+            groups_leases_max: config.groups_leases_max,
+            groups_waiting_max: config.groups_waiting_max,
+            groups_delay_ms: config.groups_delay_ms,
+            groups_delay_max_ms: config.groups_delay_max_ms,
             push: config.push,
             delivery_mode: config.delivery_mode,
             drained_per_second: config.drained_per_second,
@@ -362,6 +387,11 @@ impl Limits {
             scheduled_bytes_max,
             scheduled_delay_max_ms,
             scheduled_per_second,
+            groups_max,
+            groups_leases_max,
+            groups_waiting_max,
+            groups_delay_ms,
+            groups_delay_max_ms,
             push,
             delivery_mode,
             drained_per_second,
@@ -398,6 +428,11 @@ impl Limits {
         config.scheduled_bytes_max = scheduled_bytes_max;
         config.scheduled_delay_max_ms = scheduled_delay_max_ms;
         config.scheduled_per_second = scheduled_per_second;
+        config.groups_max = groups_max;
+        config.groups_leases_max = groups_leases_max;
+        config.groups_waiting_max = groups_waiting_max;
+        config.groups_delay_ms = groups_delay_ms;
+        config.groups_delay_max_ms = groups_delay_max_ms;
         config.push = push;
         config.delivery_mode = delivery_mode;
         config.drained_per_second = drained_per_second;
@@ -453,6 +488,11 @@ impl Config {
             scheduled_bytes_max: 1 << 30,
             scheduled_delay_max_ms: 365 * 86_400_000,
             scheduled_per_second: 0,
+            groups_max: 1_000,
+            groups_leases_max: 10_000,
+            groups_waiting_max: 1_000,
+            groups_delay_ms: 1_000,
+            groups_delay_max_ms: 300_000,
             push: Push::default(),
             delivery_mode: DeliveryMode::default(),
             mesh_credits: 1024,

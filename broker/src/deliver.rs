@@ -25,6 +25,9 @@ impl Broker {
         if session.ending {
             return self.give_back(index);
         }
+        if session.role == Role::Group {
+            return self.serve_group(index);
+        }
         match session.connection {
             Some(place) => self.pump_connection(place),
             None => {
@@ -37,7 +40,7 @@ impl Broker {
     /// Puts a delivery into a queue. It leaves at once if nothing waits in front of it.
     pub(crate) fn arrive(&mut self, index: SessionIndex, entry: Entry) {
         let session = &mut self.sessions[index as usize];
-        let waits = session.ending || !session.queue.is_empty();
+        let waits = session.ending || session.role == Role::Group || !session.queue.is_empty();
         let connection = session.connection;
         let is_draining = connection.is_some_and(|place| self.connections[place as usize].is_draining);
         session.queue.push(entry);
@@ -269,7 +272,7 @@ impl Broker {
     }
 
     /// The next one is over before it could be sent (again).
-    fn drop_next(&mut self, index: SessionIndex, outcome: Outcome) {
+    pub(crate) fn drop_next(&mut self, index: SessionIndex, outcome: Outcome) {
         let queue = &mut self.sessions[index as usize].queue;
         let Some(entry) = queue.pop() else { return };
         queue.bytes -= entry.size().min(queue.bytes);

@@ -149,12 +149,13 @@ impl Broker {
         let (root, rest) = split(topic.as_str())?;
         let Session { role, client, principal, .. } = &self.sessions[index as usize];
         let addressed = *role == Role::Registration
-            || match root {
-                Root::Client(name) => client.as_str() == name,
-                Root::User(name) => principal.user.as_deref() == Some(name),
-                Root::Group(name) => principal.groups.iter().any(|group| *group == name),
-                Root::All => true,
-            };
+            || *role == Role::Session
+                && match root {
+                    Root::Client(name) => client.as_str() == name,
+                    Root::User(name) => principal.user.as_deref() == Some(name),
+                    Root::Group(name) => principal.groups.iter().any(|group| *group == name),
+                    Root::All => true,
+                };
         addressed.then(|| TopicName::new(topic.as_byte_string().slice_ref(rest)).ok())?
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::access::{Acl, Action};
 use crate::api::{Counted, Principal};
 use crate::broker::Broker;
-use crate::session::SessionIndex;
+use crate::session::{Role, SessionIndex};
 use crate::turns::Step;
 
 /// Subscriptions (and places of sessions) that one step judges. A session is judged whole, so it may be more by
@@ -41,7 +41,9 @@ impl Broker {
         let mut work = 0;
         while place < self.sessions.capacity() && work < JUDGED_PER_STEP {
             work += 1;
-            if let Some(session) = self.sessions.get(place) {
+            // Of groups those are judged who consume, not who made them (`consumers`).
+            let session = self.sessions.get(place).filter(|session| session.role != Role::Group);
+            if let Some(session) = session {
                 work += session.subscriptions.len();
                 // `auth.file` may have put a client into other groups while it was away.
                 let registered = self.registrations.get(session.client.as_str());

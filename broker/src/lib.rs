@@ -18,6 +18,7 @@
 //! | what nobody acknowledges: when it is late, sent again, given up | `overdue`, `resend`, `retry`, `round_trip` |
 //! | what nobody got | `letters` |
 //! | what becomes of messages that somebody follows, and receipts | `followed` |
+//! | what applications consume under leases | `consumers` |
 //! | directed pushes and who can be pushed to | `directed`, `registration` |
 //! | retained messages for new subscribers, access rules applied to what exists, work of many turns | `giving`, `fence`, `judge`, `turns` |
 //! | what is found by a key, in little memory | `places`, `table` |
@@ -32,6 +33,7 @@ mod collapse;
 mod config;
 mod confirmed;
 mod connect;
+pub mod consumers;
 mod deliver;
 mod directed;
 mod drain;

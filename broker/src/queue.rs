@@ -827,12 +827,23 @@ impl Queue {
 
     /// Takes it out.
     pub fn take_waiting(&mut self, sequence: Sequence, key: &ByteString) -> Option<Entry> {
-        let fits = |entry: &Entry| entry.collapse_key() == Some(key);
+        self.take_that(sequence, |entry| entry.collapse_key() == Some(key))
+    }
+
+    /// The same, of a queue in which each has a sequence of its own.
+    pub fn take_sequence(&mut self, sequence: Sequence) -> Option<Entry> {
+        self.take_that(sequence, |_| true)
+    }
+
+    fn take_that(&mut self, sequence: Sequence, fits: impl Fn(&Entry) -> bool) -> Option<Entry> {
+        let fits = &fits;
         let read = self.backlog.as_mut().and_then(|backlog| backlog.portion.take_that(sequence, fits));
         let entry = read.or_else(|| self.young.take_that(sequence, fits))?;
         self.backlog.take_if(|backlog| backlog.ended && backlog.portion.is_empty());
         self.bytes -= entry.size().min(self.bytes);
-        self.forget_collapsible(sequence, key);
+        if let Some(key) = entry.collapse_key() {
+            self.forget_collapsible(sequence, key);
+        }
         Some(entry)
     }
 

@@ -20,6 +20,9 @@ use crate::timers::Timer;
 /// Wills of a former run wait at least this long: until the other shards have told what they want.
 const WILL_DELAY_MIN_MS: u64 = 2_000;
 
+/// What consumers of a group may have had at most, whatever its bound was in the former run: as many as a window has tags.
+const WINDOW_OF_GROUP: usize = 32_767;
+
 impl Broker {
     /// A record of the log. Snapshot records come first, with sequence 0; then the young ones in order.
     /// `as_of` is that of the snapshot (0 if there is none).
@@ -181,6 +184,11 @@ impl Broker {
             QueueOwner::Registration(client) => self.add_queue(Session::of_registration(client, queue, true)),
             QueueOwner::Dead => self.add_letters_queue(Session::of_letters(queue, true)),
             QueueOwner::Scheduled => self.add_scheduled_queue(Session::of_scheduled(queue, true)),
+            QueueOwner::Group(name) => {
+                let mut session = Session::of_group(name, queue, true);
+                session.since = at;
+                self.add_group_queue(session)
+            }
             QueueOwner::Share(..) => return,
         };
         if !is_snapshot {
@@ -190,6 +198,7 @@ impl Broker {
 
     fn replay_end(&mut self, index: SessionIndex) {
         self.clients.remove(&self.sessions, index);
+        self.consumers.forget(index);
         let session = self.remove_session(index);
         self.retiring.ended.push(session.id);
     }
@@ -344,8 +353,12 @@ impl Broker {
 
     /// What may have been sent before the crash is sent with DUP `[MQTT-3.3.1-1]`; QoS 2 only with its tag.
     fn mark_maybe_sent(&mut self, index: SessionIndex) {
-        let window = usize::from(self.config.inflight_max);
-        let queue = &mut self.sessions[index as usize].queue;
+        let session = &mut self.sessions[index as usize];
+        let window = match session.role {
+            Role::Group => WINDOW_OF_GROUP,
+            _ => usize::from(self.config.inflight_max),
+        };
+        let queue = &mut session.queue;
         if let Some(backlog) = &mut queue.backlog {
             backlog.maybe_sent = [window; Priority::ALL.len()];
         }

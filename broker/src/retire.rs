@@ -348,7 +348,10 @@ impl Broker {
 
     /// Asks for the next portion of a connected (or ending) session's stored deliveries, in time.
     pub(crate) fn read_backlog(&mut self, index: SessionIndex) {
-        let is_wanted = self.sessions[index as usize].ending || self.ready_for_next(index).is_some();
+        let is_wanted = match &self.sessions[index as usize] {
+            Session { role: Role::Group, .. } => self.is_group_waited_for(index),
+            session => session.ending || self.ready_for_next(index).is_some(),
+        };
         let session = &mut self.sessions[index as usize];
         let is_restoring = session.queue.backlog.is_some() && session.queue.is_restoring();
         let Some(backlog) = &mut session.queue.backlog else { return };
@@ -417,7 +420,7 @@ impl Broker {
         match self.sessions[index as usize].role {
             Role::Letters => return self.letters_read(index, &entries, end),
             Role::Scheduled => return self.scheduled_read(index, entries, end),
-            Role::Session | Role::Registration => {}
+            Role::Session | Role::Registration | Role::Group => {}
         }
         let Some(mut backlog) = self.sessions[index as usize].queue.backlog.take() else {
             return self.peeks_go_on(queue);
@@ -631,6 +634,10 @@ fn session_records(session: &Session) -> Vec<Record> {
         }
         Role::Letters => records.push(Record::QueueBegin { queue, owner: QueueOwner::Dead, expiry, at }),
         Role::Scheduled => records.push(Record::QueueBegin { queue, owner: QueueOwner::Scheduled, expiry, at }),
+        Role::Group => {
+            let owner = QueueOwner::Group(session.client.0.clone());
+            records.push(Record::QueueBegin { queue, owner, expiry, at });
+        }
     }
     if session.will.is_some() {
         records.push(Record::WillSet { queue, will: session.will.clone() });

@@ -17,7 +17,7 @@ use crate::config::QueuePolicy;
 use crate::directed::is_to_many;
 use crate::followed::is_receipt;
 use crate::queue::Entry;
-use crate::session::{Session, SessionIndex};
+use crate::session::{Role, Session, SessionIndex};
 use crate::share::GroupIndex;
 
 /// Marks a key of the index that stands for a shard.
@@ -96,7 +96,7 @@ impl Scratch {
 impl Broker {
     /// Walks the index once: fills `scratch.matches` and `scratch.shards`.
     pub(crate) fn collect(&mut self, message: &Message, origin: Origin) {
-        let Self { scratch, sessions, subscriptions, .. } = self;
+        let Self { scratch, sessions, subscriptions, disk_full, config, .. } = self;
         scratch.clear();
         let is_receipt = is_receipt(&message.topic);
         subscriptions.matches(message.topic.as_str(), &mut |key, options: &Interested| {
@@ -116,6 +116,13 @@ impl Broker {
                 return;
             }
             merge(scratch, key, session, message, options);
+            if message.qos == Qos::AtMostOnce && session.role == Role::Group && !*disk_full {
+                // It is kept from here on; nobody could be told that there is no room.
+                let kept = &mut scratch.matches[session.mark as usize];
+                kept.qos = options.qos;
+                kept.full = !config.queue_policy.is_oldest_first()
+                    && session.queue.is_full_behind(0, message.size(), message.collapse_key(), config);
+            }
         });
         if is_receipt {
             self.leave_receipt_to(message.publisher);

@@ -74,6 +74,8 @@ pub(crate) enum Role {
     Registration,
     /// The dead letters of the shard: of no client (see `letters`).
     Letters,
+    /// What a consumer group is to get; `client` is the name of the group (see `consumers`).
+    Group,
     /// The messages of the shard that are to be published later: of no client (see `scheduled`).
     Scheduled,
 }
@@ -230,6 +232,11 @@ impl Session {
     /// A queue of messages that are to be published later.
     pub fn of_scheduled(id: QueueId, logged: bool) -> Self {
         Self { role: Role::Scheduled, ..Self::of_letters(id, logged) }
+    }
+
+    /// The queue of a consumer group.
+    pub fn of_group(name: bytestring::ByteString, id: QueueId, logged: bool) -> Self {
+        Self { role: Role::Group, ..Self::new(ClientId(name), id, logged, SessionExpiry::NEVER) }
     }
 
     pub fn inbound_mut(&mut self, tag: Tag) -> Option<&mut InboundState> {

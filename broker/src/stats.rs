@@ -5,7 +5,7 @@ use postroad_base::{DeliveryTimes, Outcome, WallMillis};
 use crate::api::Counted;
 
 /// Number of variants of [`Counted`].
-pub const COUNTED: usize = 29;
+pub const COUNTED: usize = 31;
 
 impl Counted {
     /// Every variant, in the order of declaration.
@@ -39,6 +39,8 @@ impl Counted {
         Self::ScheduledLimit,
         Self::ScheduledDelay,
         Self::BadPull,
+        Self::GroupDeleted,
+        Self::LeaseOver,
     ];
 
     /// The value of the metric label.
@@ -73,6 +75,8 @@ impl Counted {
             Self::ScheduledLimit => "scheduled_limit",
             Self::ScheduledDelay => "scheduled_delay",
             Self::BadPull => "bad_pull",
+            Self::GroupDeleted => "group_deleted",
+            Self::LeaseOver => "lease_over",
         }
     }
 }
@@ -150,7 +154,13 @@ pub struct Stats {
     pub scheduled_bytes: usize,
     /// Those of them that are on their way to other shards.
     pub scheduled_under_way: usize,
-    /// By lane, those that wait.
+    /// Consumer groups.
+    pub groups: usize,
+    /// Deliveries in their queues.
+    pub group_messages: usize,
+    /// Of them, those that a consumer has.
+    pub group_leased: usize,
+    /// By lane, those that wait for clients.
     pub lanes: LaneDepths,
     /// In flight, and not acknowledged in time: to be sent again on the connection that they were sent on.
     pub overdue: usize,
@@ -173,6 +183,8 @@ pub struct Stats {
     pub resent_reconnect: u64,
     /// Times that a client asked for deliveries (`$pull/<n>`), or for none any more.
     pub pulls: u64,
+    /// Deliveries given to consumers of groups, each time.
+    pub leased: u64,
     /// Messages taken in from clients.
     pub received: u64,
     /// Messages handed to connections.

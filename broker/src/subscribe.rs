@@ -16,13 +16,21 @@ use crate::interests::Asker;
 use crate::session::{ConnectionIndex, SessionIndex};
 use crate::timers::{Timer, TimerKey};
 
+/// Who is answered once a subscription works.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asked {
+    /// A client, by SUBACK.
+    Client { connection: ConnectionId, tag: Tag },
+    /// A caller, for a consumer group.
+    Group { token: u64, is_new: bool },
+}
+
 /// A SUBSCRIBE that is not answered yet.
 #[derive(Debug)]
 pub(crate) struct Operation {
-    connection: ConnectionId,
+    asked: Asked,
     session: SessionIndex,
     queue: QueueId,
-    tag: Tag,
     reasons: SmallVec<[ReasonCode; 1]>,
     /// What was granted, with its place in `reasons`.
     granted: Vec<Granted>,
@@ -59,18 +67,7 @@ impl Broker {
         let Some(place) = self.place_of(connection) else { return };
         let session = self.session_of(place);
         let name = self.mesh.next_token();
-        let mut operation = Operation {
-            connection,
-            session,
-            queue: self.sessions[session as usize].id,
-            tag,
-            reasons: SmallVec::new(),
-            granted: Vec::new(),
-            watches: false,
-            missing: 0,
-            committed: false,
-            timer: None,
-        };
+        let mut operation = self.operation(session, Asked::Client { connection, tag });
         for (place_of_line, line) in filters.into_iter().enumerate() {
             let reason = self.subscribe_one(place, name, place_of_line, line, &mut operation);
             operation.reasons.push(reason);
@@ -80,12 +77,48 @@ impl Broker {
             let wanted = operation.granted.iter().filter(|granted| granted.wants_retained());
             self.begin_watch(session, wanted.map(|granted| &granted.filter));
         }
+        let is_opening = self.connections[place as usize].opening;
+        self.begin_operation(name, operation, is_opening);
+    }
+
+    /// The session of a consumer group subscribes to these, which have been judged. `asked` hears when each shard knows.
+    pub(crate) fn subscribe_to(
+        &mut self,
+        session: SessionIndex,
+        asked: Asked,
+        filters: Vec<(TopicFilter, SubscriptionOptions)>,
+    ) {
+        let name = self.mesh.next_token();
+        let mut operation = self.operation(session, asked);
+        for (place, (filter, options)) in filters.into_iter().enumerate() {
+            let reason = self.grant(name, place, filter, options, &mut operation);
+            operation.reasons.push(reason);
+        }
+        self.begin_operation(name, operation, false);
+    }
+
+    fn operation(&self, session: SessionIndex, asked: Asked) -> Operation {
+        Operation {
+            asked,
+            session,
+            queue: self.sessions[session as usize].id,
+            reasons: SmallVec::new(),
+            granted: Vec::new(),
+            watches: false,
+            missing: 0,
+            committed: false,
+            timer: None,
+        }
+    }
+
+    fn begin_operation(&mut self, name: u64, mut operation: Operation, is_opening: bool) {
+        let session = operation.session;
         if operation.missing > 0 {
             let at = self.now.mono.after(self.config.subscribe_timeout_ms);
             operation.timer = Some(self.timers.set(at, Timer::Subscribe(name)));
         }
         self.operations.insert(name, operation);
-        if self.sessions[session as usize].logged || self.connections[place as usize].opening {
+        if self.sessions[session as usize].logged || is_opening {
             self.after_commit(Waiter::Subscribe(name));
         } else {
             self.subscribe_committed(name);
@@ -104,11 +137,22 @@ impl Broker {
             Ok(filter) => filter,
             Err(reason) => return reason,
         };
-        let (index, options) = (operation.session, line.options);
         if let Some((reason, why)) = self.subscription_refusal(place, &filter) {
             self.count(why);
             return reason;
         }
+        self.grant(name, place_of_line, filter, line.options, operation)
+    }
+
+    fn grant(
+        &mut self,
+        name: u64,
+        place: usize,
+        filter: TopicFilter,
+        options: SubscriptionOptions,
+        operation: &mut Operation,
+    ) -> ReasonCode {
+        let index = operation.session;
         let is_new = self.sessions[index as usize].subscriptions.insert(&filter, options).is_none();
         let asker = Asker { operation: name, session: index };
         let waits = if is_new { self.want(&filter, Some(asker)) } else { self.want_still(&filter, asker) };
@@ -119,7 +163,7 @@ impl Broker {
             self.append(Record::Subscribe { queue: session.id, filter: filter.clone(), options });
             self.mark_dirty(index);
         }
-        operation.granted.push(Granted { place: place_of_line, filter, options, is_new });
+        operation.granted.push(Granted { place, filter, options, is_new });
         granted(options.qos)
     }
 
@@ -182,9 +226,13 @@ impl Broker {
         }
         let Some(operation) = self.operations.remove(&name) else { return };
         self.timers.cancel(operation.timer);
-        let Operation { connection, tag, reasons, session, queue, granted, watches, .. } = operation;
-        if self.place_of(connection).is_some() {
-            self.effects.push_back(Effect::Subscribed { connection, tag, reasons });
+        let Operation { asked, reasons, session, queue, granted, watches, .. } = operation;
+        match asked {
+            Asked::Client { connection, tag } if self.place_of(connection).is_some() => {
+                self.effects.push_back(Effect::Subscribed { connection, tag, reasons });
+            }
+            Asked::Client { .. } => {}
+            Asked::Group { token, is_new } => self.group_set(token, is_new, &reasons),
         }
         if watches {
             let wanted = granted.into_iter().filter(Granted::wants_retained).map(|granted| granted.filter);

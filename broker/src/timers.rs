@@ -26,6 +26,8 @@ pub(crate) enum Timer {
     Letters,
     /// Idempotency keys may be over.
     Keys,
+    /// A lease of a consumer group is over, or somebody has waited for long enough.
+    Group(SessionIndex, QueueId),
     /// A SUBSCRIBE has waited long enough for the other shards.
     Subscribe(u64),
 }

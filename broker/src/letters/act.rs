@@ -149,6 +149,9 @@ impl Broker {
     /// Where the client of a letter gets it again: where it was, or else in its other queue.
     fn queue_to_requeue(&mut self, death: &Death) -> Option<SessionIndex> {
         let ClientId(name) = &death.client;
+        if death.is_group {
+            return self.consumers.find(name);
+        }
         let session = self.session_of_client(name);
         let registration = self.registrations.find(name);
         match (session, registration) {

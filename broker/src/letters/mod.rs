@@ -217,11 +217,13 @@ impl Broker {
         let death = Death {
             client: session.client.clone(),
             is_push: session.role == Role::Registration,
+            is_group: session.role == Role::Group,
             outcome,
             reason_code,
             attempts: attempts.map_or(u32::from(was_sent), |attempts| attempts.count),
             sent: attempts.map(|Attempts { first, last, .. }| (first, last)),
             at: self.now.wall,
+            error: self.consumers.error_of(index, entry.sequence),
         };
         let known = entry.message.extras.as_deref().cloned().unwrap_or_default();
         let extras = Extras { death: Some(Box::new(death)), ..known };

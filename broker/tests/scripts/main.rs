@@ -6,6 +6,7 @@ mod access;
 mod drain;
 mod durable;
 mod full_sync;
+mod groups;
 mod keys;
 mod letters;
 mod mesh;

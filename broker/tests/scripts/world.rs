@@ -32,6 +32,11 @@
 //! letters [shard=1] [after=0-0-9] [client=a] [topic=t/#] [outcome=refused] [limit=2] [lease=5000] [free] [parked]
 //! bring 3            the next crash finds a second queue of letters, of another shard
 //! letter 0-0-9 show|drop|park|unpark|release|requeue [payload=x] [ttl=60] [note=x]
+//! group orders set t/# u [as=ann] | delete              a consumer group, for this user
+//! group orders take [limit=10] [lease=30000] [wait=0]
+//! group orders ack|refuse|bury|extend|back 0-0-9-1 … [after=500] [why=x] [lease=5000]
+//! groups                                                   what is known of them
+//! disk full / disk free
 //! aside 1 9          sending tag 9 to connection 1 has panicked too often
 //! ```
 
@@ -40,10 +45,11 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, Extras, FormerShard, KeyHolder, KeyName, KnownIds, Letter, LetterAction, LetterAnswer,
-    LetterFilter, LetterId, LetterQuery, Message, MessageId, MonoMillis, Moved, Now, Outcome, Pending, PendingAnswer,
-    Placement, Priority, Published, Qos, QueueId, ReasonCode, ReceiptLevel, Record, Requeue, RetainHandling, Sequence,
-    SessionExpiry, ShardId, Step, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will, Wishes,
+    ClientId, ConnectionId, DeliveryId, Extras, FormerShard, GroupAnswer, GroupOrder, KeyHolder, KeyName, KnownIds,
+    Leased, Letter, LetterAction, LetterAnswer, LetterFilter, LetterId, LetterQuery, Message, MessageId, MonoMillis,
+    Moved, Now, Outcome, Pending, PendingAnswer, Placement, Priority, Published, Qos, QueueId, ReasonCode,
+    ReceiptLevel, Record, Requeue, RetainHandling, Sequence, SessionExpiry, ShardId, Step, SubscriptionOptions, Tag,
+    Take, TopicFilter, TopicName, Verdict, WallMillis, Will, Wishes,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
@@ -52,6 +58,7 @@ use postroad_broker::api::{
     Retirement, Road, StateKey, Subscribe,
 };
 use postroad_broker::clients::{ClientState, ClientsCursor, QueueState};
+use postroad_broker::consumers::GroupState;
 use postroad_broker::{
     Broker, Config, DeliveryMode, Limits, Push, QueuePolicy, Resend, RestartDelivery, RetryPolicy, Stats,
 };
@@ -129,6 +136,8 @@ pub struct World {
     /// What `auth.file` says, once it was read.
     file: Option<Vec<(ClientId, Principal)>>,
     poison: Vec<MessageId>,
+    /// Orders for groups so far: names the next one.
+    orders: u64,
 }
 
 /// One shard, with a log.
@@ -167,6 +176,7 @@ impl World {
             topics: Vec::new(),
             file: None,
             poison: Vec::new(),
+            orders: 0,
         };
         for number in 0..shards {
             let broker = Broker::new(world.config_of(number), Sequence(1));
@@ -440,6 +450,12 @@ impl World {
                 let ids = words[1..].iter().map(|id| id.parse().unwrap()).collect();
                 self.handle(self.home(client), Event::EndPending { token: 4, client: client.into(), ids });
             }
+            "group" => self.group(&arguments),
+            "groups" => self.print_groups(),
+            "disk" => {
+                let full = arguments.has("full");
+                (0..self.shards.len()).for_each(|shard| self.handle(shard, Event::DiskFull { full }));
+            }
             "push" => self.set_push(arguments.0[0]),
             "policy" => self.set_policy(arguments.0[0]),
             "drain" => self.set_drain(&arguments),
@@ -509,6 +525,35 @@ impl World {
             resend: if arguments.has("v3") { Resend::Live } else { Resend::Reconnect },
         };
         self.handle(shard, Event::Connect(Box::new(connect)));
+    }
+
+    fn group(&mut self, arguments: &Arguments<'_>) {
+        let name = arguments.0[0];
+        self.orders += 1;
+        let user = arguments.text("as").unwrap_or("app").into();
+        let event = Event::Group {
+            token: self.orders,
+            name: name.into(),
+            caller: Principal { user: Some(user), ..Principal::default() },
+            order: Box::new(arguments.group_order()),
+        };
+        self.handle(self.home(name), event);
+    }
+
+    fn print_groups(&mut self) {
+        for shard in &self.shards {
+            for state in shard.broker.group_states(None) {
+                let GroupState { name, filters, queue, waiting_consumers, oldest } = state;
+                let filters: Vec<&str> = filters.iter().map(TopicFilter::as_str).collect();
+                let oldest = oldest.map_or("-".to_owned(), |at| at.0.to_string());
+                let QueueState { waiting, in_flight, bytes } = queue;
+                writeln!(
+                    self.out,
+                    "    {name} {filters:?}: {waiting}+{in_flight} ({bytes} B), oldest {oldest}, {waiting_consumers} wait"
+                )
+                .unwrap();
+            }
+        }
     }
 
     fn read_file(&mut self) {
@@ -666,11 +711,13 @@ impl World {
             let death = base::Death {
                 client: "gone".into(),
                 is_push: false,
+                is_group: false,
                 outcome: Outcome::Refused,
                 reason_code: 131,
                 attempts: 1,
                 sent: None,
                 at,
+                error: None,
             };
             let message = Message {
                 id: MessageId(number.into()),
@@ -861,6 +908,28 @@ impl Arguments<'_> {
         }
     }
 
+    fn group_order(&self) -> GroupOrder {
+        let rest = || self.0[2..].iter().filter(|word| !word.contains('='));
+        let deliveries = || rest().map(|id| id.parse::<DeliveryId>().unwrap()).collect();
+        let answer = |verdict| GroupOrder::Answer { deliveries: deliveries(), verdict };
+        let reason = self.text("why").map(Into::into);
+        match self.0[1] {
+            "set" => GroupOrder::Set { filters: rest().map(|filter| TopicFilter::new(*filter).unwrap()).collect() },
+            "delete" => GroupOrder::Delete,
+            "take" => GroupOrder::Take(Take {
+                limit: self.option("limit").unwrap_or(10),
+                lease_ms: self.option("lease").unwrap_or(30_000),
+                wait_ms: self.option("wait").unwrap_or(0),
+            }),
+            "ack" => answer(Verdict::Acknowledge),
+            "refuse" => answer(Verdict::Refuse { after_ms: self.option("after"), reason }),
+            "bury" => answer(Verdict::Bury { reason }),
+            "extend" => answer(Verdict::Extend { lease_ms: self.option("lease").unwrap() }),
+            "back" => answer(Verdict::GiveBack),
+            other => panic!("unknown order {other}"),
+        }
+    }
+
     fn letter_query(&self) -> LetterQuery {
         let filter = LetterFilter {
             client: self.text("client").map(Into::into),
@@ -1048,6 +1117,20 @@ fn words_of(effect: &Effect) -> Option<String> {
             other => format!("{other:?}"),
         },
         Effect::Moved(moved) => step_words(moved),
+        Effect::GroupDone { token, answer } => match &**answer {
+            GroupAnswer::Taken(leased) => {
+                let lines = leased.iter().map(|Leased { id, message, may_repeat }| {
+                    let again = if *may_repeat { " maybe again" } else { "" };
+                    format!("{id} {} {:?}{again}", message.topic, String::from_utf8_lossy(&message.payload))
+                });
+                [format!("group {token}: {} leased", leased.len())]
+                    .into_iter()
+                    .chain(lines)
+                    .collect::<Vec<_>>()
+                    .join("\n        ")
+            }
+            other => format!("group {token}: {other:?}"),
+        },
         Effect::Count { what, by } => format!("count {} {by}", what.name()),
         Effect::Append { .. } | Effect::Mesh { .. } | Effect::ReadBacklog { .. } | Effect::Ingest { .. } => {
             return None;
@@ -1113,6 +1196,9 @@ fn letter_words(letter: &Letter) -> String {
         message.requeues(),
         death.at.0,
     );
+    if let Some(error) = &death.error {
+        write!(line, " error={:?}", &**error).unwrap();
+    }
     if let Some(parked) = parked {
         write!(line, " parked {:?}", &*parked.note).unwrap();
     }

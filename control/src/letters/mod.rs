@@ -173,9 +173,15 @@ pub(crate) struct LetterJson {
     client: String,
     #[serde(default)]
     is_push: bool,
+    /// `client` is the name of a consumer group.
+    #[serde(default)]
+    is_group: bool,
     reason: String,
     #[serde(default)]
     reason_code: u8,
+    /// What the receiver had against it, in words.
+    #[serde(default)]
+    error: Option<String>,
     #[serde(default)]
     attempts: u32,
     #[serde(default)]
@@ -221,8 +227,10 @@ impl LetterJson {
             published_unix_ms: message.id.published_at().0,
             client: death.client.as_str().to_owned(),
             is_push: death.is_push,
+            is_group: death.is_group,
             reason: death.outcome.name().to_owned(),
             reason_code: death.reason_code,
+            error: death.error.as_ref().map(ToString::to_string),
             attempts: death.attempts,
             first_sent_unix_ms: death.sent.map(|(first, _)| first.0),
             last_sent_unix_ms: death.sent.map(|(_, last)| last.0),
@@ -311,11 +319,13 @@ impl GivenLetter {
             death: Death {
                 client: ClientId(checked("client", self.client)?),
                 is_push: self.is_push,
+                is_group: self.is_group,
                 outcome,
                 reason_code: self.reason_code,
                 attempts: self.attempts,
                 sent: self.sent_unix_ms.map(|(first, last)| (WallMillis(first), WallMillis(last))),
                 at: WallMillis(self.died_unix_ms),
+                error: self.error.map(|error| checked("error", error)).transpose()?,
             },
             parked: self.note,
         })

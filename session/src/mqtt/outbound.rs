@@ -199,12 +199,14 @@ fn properties_of(message: &Message) -> Cow<'_, [u8]> {
     let texts = [
         ("postroad-letter", letter.to_string()),
         ("postroad-message", message.original().to_string()),
-        ("postroad-client", death.client.as_str().to_owned()),
+        (if death.is_group { "postroad-group" } else { "postroad-client" }, death.client.as_str().to_owned()),
         ("postroad-reason", death.outcome.name().to_owned()),
         ("postroad-reason-code", death.reason_code.to_string()),
         ("postroad-attempts", death.attempts.to_string()),
         ("postroad-died-unix-ms", death.at.0.to_string()),
     ];
+    let error = death.error.iter().map(|error| ("postroad-error", error.to_string()));
+    let texts: Vec<(&str, String)> = texts.into_iter().chain(error).collect();
     let pairs: Vec<(&str, &str)> = texts.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let user_properties = UserProperties::from_pairs(&pairs);
     let parts = ForwardedParts { user_properties, ..ForwardedParts::default() };

@@ -13,7 +13,7 @@ use postroad_base as base;
 use smallvec::SmallVec;
 
 use super::wire::Reader;
-use super::{extra, flag, kind};
+use super::{death_flag, extra, flag, kind};
 
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -125,6 +125,7 @@ fn owner(r: &mut Reader<'_>) -> Result<QueueOwner, RecordError> {
         2 => Ok(QueueOwner::Share(r.text()?, r.text()?)),
         3 => Ok(QueueOwner::Dead),
         4 => Ok(QueueOwner::Scheduled),
+        5 => Ok(QueueOwner::Group(r.text()?)),
         _ => Err(RecordError::Invalid("unknown owner of a queue")),
     }
 }
@@ -271,14 +272,18 @@ fn priority(r: &mut Reader<'_>) -> Result<Priority, RecordError> {
 }
 
 fn death(r: &mut Reader<'_>) -> Result<Death, RecordError> {
+    let client = ClientId(r.text()?);
+    let flags = check_flags(r.u8()?, death_flag::PUSH | death_flag::GROUP | death_flag::ERROR)?;
     Ok(Death {
-        client: ClientId(r.text()?),
-        is_push: flag_byte(r)?,
+        client,
+        is_push: flags & death_flag::PUSH != 0,
+        is_group: flags & death_flag::GROUP != 0,
         outcome: outcome(r)?,
         reason_code: r.u8()?,
         attempts: r.varint_u32()?,
         sent: option(r, |r| Ok((r.time()?, r.time()?)))?,
         at: r.time()?,
+        error: if flags & death_flag::ERROR == 0 { None } else { Some(r.text()?) },
     })
 }
 

@@ -7,7 +7,7 @@ use base::{
 use postroad_base as base;
 
 use super::wire::{put_bytes, put_queue, put_varint};
-use super::{extra, flag, kind};
+use super::{death_flag, extra, flag, kind};
 
 /// Appends the record to `out`.
 pub fn encode(record: &Record, out: &mut Vec<u8>) {
@@ -181,6 +181,10 @@ fn put_owner(out: &mut Vec<u8>, owner: &QueueOwner) {
         }
         QueueOwner::Dead => out.push(3),
         QueueOwner::Scheduled => out.push(4),
+        QueueOwner::Group(name) => {
+            out.push(5);
+            put_bytes(out, name.as_bytes());
+        }
     }
 }
 
@@ -282,15 +286,21 @@ fn put_wishes(fields: &mut Vec<u8>, wishes: &Wishes) {
 }
 
 fn put_death(out: &mut Vec<u8>, death: &Death) {
-    let Death { client, is_push, outcome, reason_code, attempts, sent, at } = death;
+    let Death { client, is_push, is_group, outcome, reason_code, attempts, sent, at, error } = death;
+    let flags = flag_if(*is_push, death_flag::PUSH)
+        | flag_if(*is_group, death_flag::GROUP)
+        | flag_if(error.is_some(), death_flag::ERROR);
     put_bytes(out, client.as_str().as_bytes());
-    out.extend_from_slice(&[u8::from(*is_push), *outcome as u8, *reason_code]);
+    out.extend_from_slice(&[flags, *outcome as u8, *reason_code]);
     put_varint(out, u64::from(*attempts));
     put_option(out, sent.as_ref(), |out, (first, last)| {
         put_varint(out, first.0);
         put_varint(out, last.0);
     });
     put_varint(out, at.0);
+    if let Some(error) = error {
+        put_bytes(out, error.as_bytes());
+    }
 }
 
 fn put_will(out: &mut Vec<u8>, will: &Will) {

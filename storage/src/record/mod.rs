@@ -60,6 +60,13 @@ mod extra {
     pub const AGE_MAX: u8 = 11;
 }
 
+/// Flag bits of how a delivery ended.
+mod death_flag {
+    pub const PUSH: u8 = 1;
+    pub const GROUP: u8 = 1 << 1;
+    pub const ERROR: u8 = 1 << 2;
+}
+
 /// Flag bits of a message, a will, a recipient and the options of a subscription.
 mod flag {
     pub const QOS: u8 = 0b11;

@@ -165,17 +165,21 @@ fn any_wishes() -> impl Strategy<Value = Wishes> {
 }
 
 fn any_death() -> impl Strategy<Value = Death> {
-    let first = (any_client(), any::<bool>(), any_outcome(), any::<u8>(), any::<u32>());
+    let first = (any_client(), any::<bool>(), any::<bool>(), any_outcome(), any::<u8>(), any::<u32>());
     let sent = option::of((any_time(), any_time()));
-    (first, sent, any_time()).prop_map(|((client, is_push, outcome, reason_code, attempts), sent, at)| Death {
-        client,
-        is_push,
-        outcome,
-        reason_code,
-        attempts,
-        sent,
-        at,
-    })
+    (first, sent, any_time(), option::of(any_text())).prop_map(
+        |((client, is_push, is_group, outcome, reason_code, attempts), sent, at, error)| Death {
+            client,
+            is_push,
+            is_group,
+            outcome,
+            reason_code,
+            attempts,
+            sent,
+            at,
+            error,
+        },
+    )
 }
 
 fn any_will() -> impl Strategy<Value = Will> {
@@ -212,6 +216,7 @@ fn any_owner() -> impl Strategy<Value = QueueOwner> {
         (any_text(), any_text()).prop_map(|(name, filter)| QueueOwner::Share(name, filter)),
         Just(QueueOwner::Dead),
         Just(QueueOwner::Scheduled),
+        any_text().prop_map(QueueOwner::Group),
     ]
 }
 

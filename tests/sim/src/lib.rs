@@ -13,6 +13,7 @@
 
 mod client;
 mod disk;
+mod groups;
 mod letters;
 mod operator;
 mod oracle;
@@ -59,6 +60,10 @@ pub enum Canary {
     DropForgotten,
     /// A crash forgets that a letter was requeued, but not the new message.
     RequeueKeepsLetter,
+    /// A crash forgets that a consumer of a group has acknowledged.
+    DoneForgotten,
+    /// A consumer group's queue begins without a record.
+    NoGroupQueue,
     /// A message that replaces an older one is taken for the older one by whoever reads the log.
     NewestIsOver,
     /// The road is said to be clear while copies are still on it.
@@ -120,6 +125,10 @@ pub struct Report {
     pub requeued: usize,
     /// Actions on letters that were over.
     pub gone: usize,
+    /// Takes from the consumer group.
+    pub takes: usize,
+    /// Deliveries that it gave and that somebody may have had before.
+    pub again: usize,
     /// Deliveries that a newer one has replaced.
     pub collapsed: usize,
     /// Publishes under a key that was used before.

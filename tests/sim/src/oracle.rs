@@ -141,6 +141,11 @@ impl Oracle {
         newest.is_some_and(|newest| *newest > name.number || (self.overtaking && name.number > 1))
     }
 
+    /// Whether whoever was to get it has to, by now.
+    pub fn is_owed(&self, name: Name) -> bool {
+        self.acknowledged.contains(&name) && !self.may_be_collapsed(name)
+    }
+
     pub fn acknowledged(&mut self, name: Name) {
         self.acknowledged.insert(name);
     }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, Death, Extras, Letter, LetterAnswer, LetterId, LetterQuery, Message, MessageId, MonoMillis,
-    Now, Outcome, PartitionId, Placement, Qos, QueueId, QueueOwner, Record, Sequence, SessionExpiry, ShardId,
-    SubscriptionOptions, Tag, TopicFilter, WallMillis,
+    ClientId, ConnectionId, Death, Extras, GroupOrder, Letter, LetterAnswer, LetterId, LetterQuery, Message, MessageId,
+    MonoMillis, Now, Outcome, PartitionId, Placement, Qos, QueueId, QueueOwner, Record, Sequence, SessionExpiry,
+    ShardId, SubscriptionOptions, Tag, TopicFilter, WallMillis,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
@@ -14,9 +14,11 @@ use postroad_broker::api::{
     BacklogEntry, ClientName, Connect, Delivery, DisconnectCause, Effect, Event, Forwarded, MeshMessage, Principal,
     StateKey, Subscribe,
 };
+use postroad_broker::consumers::GroupState;
 use postroad_broker::{Broker, Config, DeliveryMode, Limits, QueuePolicy, Resend, RestartDelivery, UnknownClient};
 
 use crate::client::{At, Link, Publisher, Subscriber, overflow_of, topic_name};
+use crate::groups::{Consumers, GROUP};
 use crate::letters::{LifeId, REFUSAL, REQUEUES_MAX, Refused};
 use crate::operator::{Operator, Page, Question};
 use crate::oracle::{FILTERS, GROUPS, Name, Oracle, PUSH_TOPIC, SHARED_TOPIC};
@@ -52,6 +54,8 @@ pub struct Options {
     pub pulls: bool,
     /// Whether a full queue overflows into one message, instead of refusing.
     pub full_sync: bool,
+    /// Whether there is a consumer group, too.
+    pub consumers: bool,
     /// Whether there is a log. Without one nothing crashes.
     pub durable: bool,
     /// The bug that is planted.
@@ -77,6 +81,7 @@ impl Options {
             wishers: [0, 0, 60][seed as usize % 3],
             pulls: seed / 32 % 3 == 1,
             full_sync: false,
+            consumers: false,
             durable: true,
             canary: None,
             trace: false,
@@ -140,6 +145,9 @@ struct World {
     wish_ids: WishIds,
     /// Queues of what is put off.
     scheduled: BTreeSet<QueueId>,
+    consumers: Consumers,
+    /// The queue of the consumer group.
+    group_queue: Option<QueueId>,
     /// What the last look has found that is no page of the operator's.
     page: Option<Page>,
     /// A promise was broken by an effect.
@@ -170,6 +178,8 @@ impl World {
             wish_list: WishList::default(),
             wish_ids: WishIds::default(),
             scheduled: BTreeSet::new(),
+            consumers: Consumers::default(),
+            group_queue: None,
             page: None,
             broken: None,
             report: Report::default(),
@@ -213,6 +223,9 @@ impl World {
         config.trace_sample = [0, 300_000, 1_000_000][self.options.seed as usize / 2 % 3]; // telling of it changes nothing
         config.keys_window_ms = 1 << 50; // nobody is to be told that it was forgotten
         config.requeues_max = REQUEUES_MAX;
+        if self.options.consumers {
+            config.retry.attempts_max = 0; // nobody waits for letters here
+        }
         config.unknown_client = UnknownClient::Queue;
         config.queue_messages_max = self.options.queue_max.unwrap_or(config.queue_messages_max);
         if self.options.full_sync {
@@ -271,6 +284,10 @@ impl World {
         }
         if self.options.wishers > 0 && self.random.chance(self.options.wishers) {
             return self.wish_step();
+        }
+        if self.options.consumers && self.random.chance(120) {
+            self.consumer_step();
+            return Ok(());
         }
         if self.has_letters() && self.random.chance(40) {
             self.operator_step();
@@ -355,6 +372,10 @@ impl World {
             Effect::LetterDone { token, answer } => self.letter_done(token, answer),
             Effect::ClientDone { .. } => unreachable!("no caller registers clients here"),
             Effect::Peeked { .. } | Effect::PendingEnded { .. } => unreachable!("nobody looks"),
+            Effect::GroupDone { token, answer } => {
+                let outcome = self.consumers.answered(token, *answer);
+                self.complain(outcome);
+            }
             Effect::LetterKept { .. } => unreachable!("no letter comes from elsewhere here"),
             Effect::SetAside { .. } => unreachable!("nothing is named as poison here"),
             Effect::Probe { .. } => unreachable!("nobody here is sent anything again on the same connection"),
@@ -420,6 +441,16 @@ impl World {
             {
                 Record::Publish { message, recipients }
             }
+            Record::Settle { queue, outcome: Outcome::Acknowledged, .. }
+                if self.options.canary == Some(Canary::DoneForgotten) && self.group_queue == Some(queue) =>
+            {
+                Record::WillSet { queue, will: None }
+            }
+            Record::QueueBegin { queue, owner: QueueOwner::Group(_), .. }
+                if self.options.canary == Some(Canary::NoGroupQueue) =>
+            {
+                Record::WillSet { queue, will: None }
+            }
             Record::Settle { queue, outcome: outcome @ Outcome::Collapsed, .. }
                 if self.options.canary == Some(Canary::NewestIsOver) =>
             {
@@ -444,6 +475,9 @@ impl World {
         };
         if let Record::QueueBegin { queue, owner: QueueOwner::Scheduled, .. } = record {
             self.scheduled.insert(queue);
+        }
+        if let Record::QueueBegin { queue, owner: QueueOwner::Group(_), .. } = &record {
+            self.group_queue = Some(*queue);
         }
         self.report.collapsed += usize::from(matches!(record, Record::Settle { outcome: Outcome::Collapsed, .. }));
         if let Record::QueueBegin { owner: QueueOwner::Session(client), .. } = &record
@@ -601,6 +635,7 @@ impl World {
             self.shards[number].recover(broker, now);
         }
         self.letters_crash();
+        self.consumers.crash();
         for number in 0..self.shards.len() {
             self.poll(number);
         }
@@ -1094,6 +1129,7 @@ impl World {
         let qos = if topic == PUSH_TOPIC + DEVICE { 1 } else { 1 + self.random.below(2) as u8 };
         let name = self.publishers[publisher].publish(publisher, topic, qos);
         self.oracle.published(name, SUBSCRIBERS);
+        self.consumers.published(name);
         self.report.published += 1;
     }
 
@@ -1114,6 +1150,56 @@ impl World {
             self.oracle.unsubscribing(number, topic);
             subscriber.request(topic, false);
         }
+    }
+
+    // ---- the consumer group ----
+
+    fn consumer_step(&mut self) {
+        if self.random.chance(100) {
+            return self.leases_end(100);
+        }
+        if let Some((token, order)) = self.consumers.act(&mut self.random) {
+            self.order_of_group(token, order);
+        }
+    }
+
+    fn group_home(&self) -> usize {
+        usize::from(self.placement().home(GROUP.as_bytes()).0)
+    }
+
+    fn order_of_group(&mut self, token: u64, order: GroupOrder) {
+        let (name, caller, order) = (GROUP.into(), Principal::default(), Box::new(order));
+        self.handle(self.group_home(), Event::Group { token, name, caller, order });
+    }
+
+    /// So much time passes on the group's shard.
+    fn leases_end(&mut self, millis: u64) {
+        self.clock += millis;
+        let shard = self.group_home();
+        if self.shards[shard].broker.next_deadline().is_some_and(|due| due.0 <= self.clock) {
+            self.handle(shard, Event::Tick);
+        }
+    }
+
+    /// Consumers take and acknowledge until nothing is left.
+    fn consumers_drain(&mut self) {
+        if !self.options.consumers {
+            return;
+        }
+        if let Some((token, order)) = self.consumers.drain(&mut self.random) {
+            self.order_of_group(token, order);
+        }
+        let state = self.shards[self.group_home()].broker.group_state(GROUP);
+        let has_any = state.is_some_and(|state| state.queue.waiting + state.queue.in_flight > 0);
+        if has_any || self.consumers.waits() {
+            self.leases_end(100); // what somebody died with comes back, and who waits in vain hears it
+        }
+    }
+
+    fn are_consumers_at_rest(&self) -> bool {
+        let is_empty = |state: GroupState| state.queue.waiting + state.queue.in_flight == 0;
+        let state = self.shards[self.group_home()].broker.group_state(GROUP);
+        !self.options.consumers || (self.consumers.is_at_rest() && state.is_some_and(is_empty))
     }
 
     // ---- dead letters ----
@@ -1264,6 +1350,8 @@ impl World {
 
     fn judge(&mut self) -> Result<(), String> {
         self.oracle.settle()?;
+        self.consumers.settle(&self.oracle)?;
+        (self.report.takes, self.report.again) = (self.consumers.takes, self.consumers.again);
         self.check_letters()?;
         self.keys_end()?;
         self.check_space()?;
@@ -1334,6 +1422,7 @@ impl World {
         if self.options.wishers > 0 {
             self.wishes_flow()?;
         }
+        self.consumers_drain();
         self.broken.take().map_or(Ok(()), Err)
     }
 
@@ -1342,6 +1431,7 @@ impl World {
         self.mesh.values().all(VecDeque::is_empty)
             && !self.operator.waits()
             && self.wishes_are_at_rest()
+            && self.are_consumers_at_rest()
             && self.shards.iter().all(Shard::is_at_rest)
             && self.publishers.iter().all(|publisher| quiet(&publisher.link) && publisher.is_idle())
             && self.subscribers[..SUBSCRIBERS].iter().all(|subscriber| {
@@ -1373,7 +1463,17 @@ fn principal_of(client: usize) -> Principal {
 fn former_letter(name: Name, id: MessageId) -> Arc<Message> {
     let client = ClientId::from(client_of_subscriber(name.topic - PUSH_TOPIC).as_str());
     let (outcome, reason_code, at) = (Outcome::Refused, REFUSAL as u8, WallMillis(1));
-    let death = Death { client, is_push: true, outcome, reason_code, attempts: 1, sent: None, at };
+    let death = Death {
+        client,
+        is_push: true,
+        is_group: false,
+        outcome,
+        reason_code,
+        attempts: 1,
+        sent: None,
+        at,
+        error: None,
+    };
     let extras = Extras { death: Some(Box::new(death)), ..Extras::default() };
     Arc::new(Message {
         id,

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use base::{
-    ConnectionId, LetterAction, LetterId, LetterQuery, Message, MessageId, MonoMillis, Now, PartitionId, Placement,
-    Qos, QueueId, ReasonCode, Requeue, RetainHandling, Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag,
-    TopicFilter, TopicName, WallMillis, Will,
+    ConnectionId, DeliveryId, GroupAnswer, GroupOrder, LetterAction, LetterId, LetterQuery, Message, MessageId,
+    MonoMillis, Now, PartitionId, Placement, Qos, QueueId, ReasonCode, Requeue, RetainHandling, Sequence,
+    SessionExpiry, ShardId, SubscriptionOptions, Tag, Take, TopicFilter, TopicName, Verdict, WallMillis, Will,
 };
 use postroad_base as base;
 use postroad_broker::api::{
@@ -17,6 +17,8 @@ use postroad_sim::Random;
 const SHARDS: u16 = 2;
 const QUEUE_MAX: usize = 5;
 const LETTERS_MAX: usize = 3;
+const GROUPS_MAX: usize = 2;
+const LEASES_MAX: usize = 3;
 
 struct World {
     random: Random,
@@ -32,6 +34,8 @@ struct World {
     probed: ConnectionId,
     /// Letters that were found last; some are gone.
     letters: Vec<LetterId>,
+    /// Deliveries that a group gave last.
+    deliveries: Vec<DeliveryId>,
 }
 
 impl World {
@@ -60,6 +64,10 @@ impl World {
             config.letters_max = LETTERS_MAX;
             (config.ack_timeout_min_ms, config.resent_per_tick) = (500, 2);
             config.retry = RetryPolicy { attempts_max: 3, age_max_ms: 9_000, backoff_min_ms: 500, ..config.retry };
+            config.groups_max = GROUPS_MAX;
+            config.groups_leases_max = LEASES_MAX;
+            config.groups_waiting_max = 2;
+            config.groups_delay_ms = 50;
             Broker::new(config, Sequence(1))
         };
         let brokers = (0..SHARDS).map(broker).collect();
@@ -74,6 +82,7 @@ impl World {
             connection_last: 0,
             probed: ConnectionId(0),
             letters: Vec::new(),
+            deliveries: Vec::new(),
         }
     }
 
@@ -91,6 +100,13 @@ impl World {
                     self.letters = letters.into_iter().map(|letter| letter.id).collect();
                 }
                 Effect::Probe { connection } => self.probed = connection,
+                Effect::GroupDone { answer, .. } => {
+                    if let GroupAnswer::Taken(leased) = *answer {
+                        self.deliveries.extend(leased.into_iter().map(|leased| leased.id));
+                        let old = self.deliveries.len().saturating_sub(20);
+                        self.deliveries.drain(..old);
+                    }
+                }
                 Effect::Deliver { delivery, .. } => {
                     assert_eq!(delivery.tag.is_some(), delivery.qos.is_acknowledged());
                 }
@@ -127,8 +143,8 @@ impl World {
         let connection = self.connections[newest];
         let tag = Tag::new(1 + self.random.below(5) as u16).expect("not 0");
         let reason = if self.random.chance(200) { ReasonCode::UnspecifiedError } else { ReasonCode::Success };
-        match self.random.below(20) {
-            18..=19 => {
+        match self.random.below(23) {
+            20..=21 => {
                 let connection = if self.random.chance(700) { self.probed } else { connection };
                 let (sent, arrived) = (self.random.below(3) as u64, self.random.below(3) as u64);
                 Event::Road { connection, road: Road { sent, arrived, has_unread: self.random.chance(200) } }
@@ -145,8 +161,51 @@ impl World {
             14 => Event::Writable { connection },
             15 => self.look(),
             16 => self.act(),
+            17..=19 => self.order(),
             _ => self.disconnect(connection),
         }
+    }
+
+    /// For a consumer group that is there, or not, in good order or not.
+    fn order(&mut self) -> Event {
+        let millis = |random: &mut Random| random.below(3_000) as u64;
+        let order = match self.random.below(8) {
+            0 => GroupOrder::Set {
+                filters: vec![self.subscribe(), self.subscribe()]
+                    .into_iter()
+                    .filter_map(|line| line.filter.ok())
+                    .collect(),
+            },
+            1 if self.random.chance(100) => GroupOrder::Delete,
+            1..=3 => GroupOrder::Take(Take {
+                limit: self.random.below(3),
+                lease_ms: millis(&mut self.random),
+                wait_ms: millis(&mut self.random),
+            }),
+            _ => {
+                let verdict = match self.random.below(6) {
+                    0..=1 => Verdict::Acknowledge,
+                    2 => {
+                        Verdict::Refuse { after_ms: self.random.chance(500).then_some(100), reason: Some("why".into()) }
+                    }
+                    3 => Verdict::Bury { reason: None },
+                    4 => Verdict::Extend { lease_ms: millis(&mut self.random) },
+                    _ => Verdict::GiveBack,
+                };
+                let deliveries = (0..self.random.below(4)).map(|_| self.delivery()).collect();
+                GroupOrder::Answer { deliveries, verdict }
+            }
+        };
+        let name = ["g", "h", "i"][self.random.below(3)].into();
+        Event::Group { token: 3, name, caller: Principal::default(), order: Box::new(order) }
+    }
+
+    /// One that was given, maybe long ago, or none.
+    fn delivery(&mut self) -> DeliveryId {
+        let number = self.random.below(self.deliveries.len() + 2);
+        let queue = QueueId::new(PartitionId(0), 0);
+        let none = DeliveryId { queue, sequence: Sequence(number as u64), attempt: 1 };
+        self.deliveries.get(number).copied().unwrap_or(none)
     }
 
     fn look(&mut self) -> Event {
@@ -258,7 +317,7 @@ impl World {
 
 #[test]
 fn nonsense_neither_panics_nor_grows() {
-    let (mut sessions, mut letters, mut resent) = (0, 0, 0);
+    let (mut sessions, mut letters, mut resent, mut groups) = (0, 0, 0, 0);
     for seed in 0..200 {
         let mut world = World::new(seed);
         for _ in 0..1_000 {
@@ -268,13 +327,20 @@ fn nonsense_neither_panics_nor_grows() {
             let stats = broker.stats();
             sessions += stats.sessions;
             letters += stats.letters;
-            assert!(stats.sessions <= 4 && stats.retained <= 2 && stats.subscriptions <= 12, "{stats:?}");
+            groups += stats.groups;
+            let queues = stats.sessions + stats.groups;
+            assert!(
+                stats.groups <= GROUPS_MAX && stats.group_leased <= LEASES_MAX * stats.groups,
+                "seed {seed}: {stats:?}"
+            );
+            assert!(stats.sessions <= 4 && stats.retained <= 2 && stats.subscriptions <= 3 * queues, "{stats:?}");
             assert!(stats.letters <= LETTERS_MAX, "seed {seed}: {stats:?}");
-            assert!(stats.queued_messages + stats.inflight <= stats.sessions * QUEUE_MAX, "seed {seed}: {stats:?}");
+            assert!(stats.queued_messages + stats.inflight <= queues * QUEUE_MAX, "seed {seed}: {stats:?}");
             assert!(stats.overdue <= stats.inflight, "seed {seed}: {stats:?}");
             resent += stats.resent_live;
         }
     }
     assert!(resent > 100, "only {resent} deliveries were sent again");
     assert!(sessions > 100 && letters > 100, "only {sessions} sessions and {letters} letters were left: too idle");
+    assert!(groups > 100, "only {groups} groups were left");
 }

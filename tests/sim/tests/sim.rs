@@ -27,6 +27,8 @@ fn sum(total: Report, report: Report) -> Report {
         put_off: total.put_off + report.put_off,
         pulls: total.pulls + report.pulls,
         full_syncs: total.full_syncs + report.full_syncs,
+        takes: total.takes + report.takes,
+        again: total.again + report.again,
     }
 }
 
@@ -103,6 +105,15 @@ fn the_newest_of_each_collapse_key_comes() {
     assert!(total.collapsed > 70, "{total:?}");
 }
 
+/// [PER-6] What was published is given to some consumer, whatever crashes and retires; what a consumer was told is done is done.
+#[test]
+fn a_consumer_group_gets_all_and_nothing_after_its_acknowledgement() {
+    let total = check(8_000..8_150, |seed| Options { consumers: true, ..Options::new(seed) });
+    assert!(total.takes > 10_000 && total.again > 400, "{total:?}");
+    check(8_200..8_240, |seed| Options { consumers: true, queue_max: Some(6), ..Options::new(seed) });
+    check(8_300..8_340, |seed| Options { consumers: true, shards: 1, ..Options::new(seed) });
+}
+
 #[test]
 fn letters_of_a_server_in_memory_are_found_as_long_as_it_runs() {
     let options = |seed| Options { refusals: 400, durable: false, ..Options::new(seed) };
@@ -148,6 +159,8 @@ fn every_canary_is_found() {
         Canary::DueEarly,
         Canary::PushesToAll,
         Canary::OverflowForgotten,
+        Canary::DoneForgotten,
+        Canary::NoGroupQueue,
     ];
     for canary in all {
         let full_sync = canary == Canary::OverflowForgotten;
@@ -158,6 +171,7 @@ fn every_canary_is_found() {
         let (seeds, credits, slow) = if rare { (0..6_000, 8, 20) } else { (0..200, 1, 0) };
         let is_of_letters = matches!(canary, Canary::LetterLost | Canary::DropForgotten | Canary::RequeueKeepsLetter);
         let wishes = canary == Canary::NewestIsOver;
+        let consumers = matches!(canary, Canary::DoneForgotten | Canary::NoGroupQueue);
         let refusals = if is_of_letters { 400 } else { 0 };
         let is_of_wishers =
             matches!(canary, Canary::KeyForgotten | Canary::DueAgain | Canary::DueUntold | Canary::DueEarly);
@@ -173,6 +187,7 @@ fn every_canary_is_found() {
             brings: false,
             wishes,
             wishers,
+            consumers,
             ..Options::new(0)
         };
         let options = |seed| Options { seed, ..canaried };
@@ -182,7 +197,7 @@ fn every_canary_is_found() {
     }
 }
 
-/// `SEED=7 SHARDS=3 QUEUE=6 cargo test -p postroad-sim one_seed -- --nocapture` shows a run; without a seed, seed 0.
+/// `SEED=7 SHARDS=3 QUEUE=6 CONSUMERS=1 cargo test -p postroad-sim one_seed -- --nocapture` shows a run; without a seed, seed 0.
 #[test]
 fn one_seed() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
@@ -191,5 +206,7 @@ fn one_seed() {
     let credits = number("CREDITS").map_or(1, |credits| credits as u32);
     let queue_max = number("QUEUE").map(|queue| queue as usize);
     let trace = number("SEED").is_some();
-    run(Options { shards, credits, queue_max, trace, ..Options::new(seed) }).unwrap_or_else(|what| panic!("{what}"));
+    let consumers = number("CONSUMERS").is_some();
+    run(Options { shards, credits, queue_max, consumers, trace, ..Options::new(seed) })
+        .unwrap_or_else(|what| panic!("{what}"));
 }

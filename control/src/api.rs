@@ -331,7 +331,27 @@ impl Api {
         if self.is_serving() { Ok(Arc::clone(&self.shards.borrow())) } else { Err(NoAnswer::NotServing) }
     }
 
-    async fn ask<T>(&self, shard: ShardId, request: Request, answered: flume::Receiver<T>) -> Result<T, NoAnswer> {
+    pub fn shard_count(&self) -> usize {
+        self.shards.borrow().lines.len()
+    }
+
+    /// The shard on which this name lives, and the way to it.
+    pub fn home_line(&self, name: &str) -> Result<(ShardId, Line), NoAnswer> {
+        if !self.is_serving() {
+            return Err(NoAnswer::NotServing);
+        }
+        let shards = Arc::clone(&self.shards.borrow());
+        let home = shards.home_of_client(name);
+        let line = shards.lines.get(usize::from(home.0)).ok_or(NoAnswer::NotServing)?;
+        Ok((home, line.clone()))
+    }
+
+    /// For how long a question waits whose answer needs a commit and no more.
+    pub fn answer_timeout(&self) -> Duration {
+        self.publish_timeout
+    }
+
+    pub async fn ask<T>(&self, shard: ShardId, request: Request, answered: flume::Receiver<T>) -> Result<T, NoAnswer> {
         if !self.is_serving() {
             return Err(NoAnswer::NotServing);
         }

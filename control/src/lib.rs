@@ -16,6 +16,7 @@ mod api;
 mod caller;
 mod checks;
 mod clients;
+mod groups;
 mod grpc;
 mod history;
 mod http;
@@ -42,6 +43,7 @@ pub use clients::{
     ClientAction, ClientChange, ClientChanged, ClientOrder, ClientReport, ClientsFilter, ClientsPage, ClientsQuery,
     DeliveryReport, Place, QueueReport, RegistrationReport, RoadReport, SessionReport,
 };
+pub use groups::{GroupQuestion, GroupReport, GroupResult, GroupsQuestion, LeasedReport};
 pub use history::Recorder;
 pub use letters::{
     ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersBell, LettersPage, LettersQuestion,
@@ -50,7 +52,8 @@ pub use line::{Line, Shards};
 pub use pending::{PendingOrder, PendingQuestion, PendingReport, PendingReports};
 pub use publication::{Batch, Caller, Outcome, Properties, Publication, Turn};
 pub use report::{
-    DrainsReport, Histogram, InterfaceReport, LanesReport, LogReport, Request, ScheduledReport, ShardReport,
+    DrainsReport, GroupsReport, Histogram, InterfaceReport, LanesReport, LogReport, Request, ScheduledReport,
+    ShardReport,
 };
 pub use server::{BuildInfo, Control, Handle, Listeners, Note, Phase, Settings, Status};
 pub use tokens::{Holder, Right, Tokens, TokensError};

@@ -54,6 +54,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     commits(&mut out, snapshot.shards);
     deliveries(&mut out, snapshot.shards);
     lanes(&mut out, snapshot.shards);
+    groups(&mut out, snapshot.shards);
     counted(&mut out, snapshot.shards);
     interfaces(&mut out, snapshot.shards);
     out.0
@@ -242,6 +243,10 @@ const SHARD_ROWS: &[Row] = &[
     (gauge("postroad_scheduled_bytes", "Bytes of those messages: topics, properties, payloads."), |s| {
         s.scheduled.bytes as f64
     }),
+    (gauge("postroad_groups", "Consumer groups."), |s| s.groups.count as f64),
+    (counter("postroad_group_deliveries_total", "Deliveries given to consumers of groups, each time."), |s| {
+        s.groups.given as f64
+    }),
     (gauge("postroad_queued_messages", "Deliveries that wait or are in flight."), |s| s.queued_messages as f64),
     (gauge("postroad_in_flight_messages", "Deliveries that are sent and not acknowledged."), |s| s.in_flight as f64),
     (counter("postroad_messages_published_total", "Messages taken in."), |s| s.published as f64),
@@ -356,6 +361,26 @@ fn lanes(out: &mut Page, shards: &[ShardReport]) {
     }
 }
 
+/// The names of groups are labels, since there are few; a shard tells of its largest ones.
+fn groups(out: &mut Page, shards: &[ShardReport]) {
+    let metric = gauge("postroad_groups_messages", "Deliveries of all consumer groups, by state.");
+    out.family(metric);
+    for shard in shards {
+        for (state, count) in [("waiting", shard.groups.waiting), ("leased", shard.groups.leased)] {
+            out.sample(metric.name, &[("shard", &shard.shard.0.to_string()), ("state", state)], count);
+        }
+    }
+    let metric = gauge("postroad_group_messages", "Deliveries of the consumer groups with most of them, by state.");
+    out.family(metric);
+    for shard in shards {
+        for (group, waiting, leased) in &shard.groups.largest {
+            for (state, count) in [("waiting", waiting), ("leased", leased)] {
+                out.sample(metric.name, &[("group", group), ("state", state)], count);
+            }
+        }
+    }
+}
+
 /// One histogram as the format wants it: each bucket counts what the ones before it count, too.
 fn histogram(
     out: &mut Page,
@@ -451,6 +476,8 @@ mod tests {
         (shard.lanes.retried, shard.lanes.overdue, shard.lanes.resent_live, shard.lanes.resent_reconnect) =
             (9, 2, 8, 7);
         shard.drains.awaiting = 3;
+        shard.groups.largest.push(("orders".into(), 8, 2));
+        shard.groups.leased = 2;
         let mut interface = InterfaceReport::new("mqtt".into());
         interface.sent_bytes = 99;
         interface.errors.push(("malformed_packet", 3));
@@ -475,6 +502,8 @@ mod tests {
             "postroad_drain_sessions{shard=\"1\",state=\"awaiting\"} 3",
             "postroad_trace_steps_total{outcome=\"dropped\"} 2",
             "postroad_trace_bytes 600",
+            "postroad_group_messages{group=\"orders\",state=\"waiting\"} 8",
+            "postroad_groups_messages{shard=\"1\",state=\"leased\"} 2",
             "process_threads 4",
             "postroad_shards 2",
             "postroad_shards_answering 1",

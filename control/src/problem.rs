@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     UnknownClient,
     /// Nobody acknowledges in the place of a client that is here.
     ClientConnected,
+    /// There is no such consumer group.
+    UnknownGroup,
     /// There is no such dead letter (any more).
     Gone,
     /// A dead letter's client is nobody any more.
@@ -88,6 +90,7 @@ impl Problem {
             Kind::TooLarge => "too_large",
             Kind::UnknownClient => "unknown_client",
             Kind::ClientConnected => "client_connected",
+            Kind::UnknownGroup => "unknown_group",
             Kind::Gone => "gone",
             Kind::NoClient => "no_client",
             Kind::ReloadRefused => "reload_refused",

@@ -10,6 +10,7 @@ use bytestring::ByteString;
 use postroad_base::{DeliveryTimes, ShardId};
 
 use crate::clients::{ClientAction, ClientOrder, ClientReport, ClientsQuery};
+use crate::groups::{GroupQuestion, GroupReport, GroupsQuestion};
 use crate::letters::{LetterImport, LetterOrder, LettersQuestion};
 use crate::pending::{PendingOrder, PendingQuestion};
 use crate::publication::Batch;
@@ -33,6 +34,12 @@ pub enum Request {
     ImportLetter(Box<LetterImport>),
     /// Tell what happens, line by line, for as long as somebody listens.
     Watch(Box<Watch>),
+    /// Do something with a consumer group that lives there.
+    Group(Box<GroupQuestion>),
+    /// Tell of consumer groups.
+    Groups(Box<GroupsQuestion>),
+    /// Tell of one; `None`: there is none of this name.
+    GroupState { name: ByteString, answer: flume::Sender<Option<GroupReport>> },
     /// Find subscriptions.
     Subscriptions(Box<SubscriptionsQuery>),
     /// Find retained messages.
@@ -86,6 +93,8 @@ pub struct ShardReport {
     pub idempotency_keys: u64,
     /// Messages that are to be published later.
     pub scheduled: ScheduledReport,
+    /// Consumer groups.
+    pub groups: GroupsReport,
     /// Deliveries that wait or are in flight.
     pub queued_messages: u64,
     /// Of them, those in flight.
@@ -154,6 +163,7 @@ impl ShardReport {
             dead_letters_bytes: 0,
             idempotency_keys: 0,
             scheduled: ScheduledReport::default(),
+            groups: GroupsReport::default(),
             queued_messages: 0,
             in_flight: 0,
             lanes: LanesReport::default(),
@@ -200,6 +210,21 @@ pub struct LanesReport {
     pub resent_reconnect: u64,
     /// For how long the oldest of those four has waited since it was published, in milliseconds, in that order; 0 if none does.
     pub oldest_ms: [u64; 4],
+}
+
+/// The consumer groups of a shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupsReport {
+    /// How many.
+    pub count: u64,
+    /// Deliveries of all of them that nobody has.
+    pub waiting: u64,
+    /// Deliveries of all of them that a consumer has.
+    pub leased: u64,
+    /// Deliveries given to consumers, each time.
+    pub given: u64,
+    /// The groups with most deliveries: name, waiting, leased.
+    pub largest: Vec<(ByteString, u64, u64)>,
 }
 
 /// Clients that came back and have not been sent all that had waited.

@@ -84,6 +84,16 @@ impl Server {
         }
     }
 
+    /// Waits for it only for as long as clients are served: what waits long must not hold up the server's end.
+    pub async fn until_it_stops<T>(&self, what: impl Future<Output = T>) -> Result<T, Problem> {
+        let mut status = self.status.clone();
+        let stops = pin!(status.wait_for(|status| status.phase != Phase::Serving));
+        match select(stops, pin!(what)).await {
+            Either::Left(_) => Err(not_serving()),
+            Either::Right((done, _)) => Ok(done),
+        }
+    }
+
     pub fn count_unanswered(&self, questions: usize) {
         self.unanswered.fetch_add(questions as u64, Ordering::Relaxed);
     }

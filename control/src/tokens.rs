@@ -60,11 +60,14 @@ pub enum Right {
     Trace,
     /// To have the configuration read anew, and to stop the server.
     Admin,
+    /// To make and delete consumer groups, and to take from them, as far as the access rules allow to subscribe.
+    Consume,
 }
 
 impl Right {
     /// Every one.
-    pub const ALL: [Self; 5] = [Self::Publish, Self::Clients, Self::DeadLetters, Self::Trace, Self::Admin];
+    pub const ALL: [Self; 6] =
+        [Self::Publish, Self::Clients, Self::DeadLetters, Self::Trace, Self::Admin, Self::Consume];
 
     /// Its word in the file.
     pub fn name(self) -> &'static str {
@@ -74,6 +77,7 @@ impl Right {
             Self::DeadLetters => "dead_letters",
             Self::Trace => "trace",
             Self::Admin => "admin",
+            Self::Consume => "consume",
         }
     }
 }
@@ -156,7 +160,7 @@ fn rights(words: Option<&[String]>) -> Option<Vec<Right>> {
     words.map_or(Some(vec![Right::Publish]), |words| words.iter().map(right).collect())
 }
 
-const RIGHTS: &str = "rights are publish, clients, dead_letters, trace and admin";
+const RIGHTS: &str = "rights are publish, clients, dead_letters, trace, admin and consume";
 const NO_NAME: &str =
     "a name must be 1 to 1,024 bytes without '/', '+', '#' and control characters, and not begin with '$'";
 
@@ -202,7 +206,10 @@ mod tests {
             (entry("a", &signs), "hash must be sha256:"),
             (entry("a", "plain"), "hash must be sha256:"),
             (entry("a", ABC) + &entry("b", ABC), "token \"b\": its hash is there twice"),
-            (entry("a", ABC) + "rights = [\"all\"]\n", "rights are publish, clients, dead_letters, trace and admin"),
+            (
+                entry("a", ABC) + "rights = [\"all\"]\n",
+                "rights are publish, clients, dead_letters, trace, admin and consume",
+            ),
             (entry("a", ABC) + "group = [\"x\"]\n", "unknown field `group`"),
             (entry("a", ABC) + "groups = [\"$api\"]\n", "a name must be"),
         ];

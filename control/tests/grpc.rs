@@ -17,14 +17,17 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use postroad_base::{
-    MessageId, Moved, Placement, Published, Qos, ReasonCode, ReceiptLevel, ShardId, Step, TopicName, WallMillis,
+    DeliveryId, GroupAnswer, GroupOrder, Leased, Message, MessageId, Moved, Placement, Published, Qos, QueueId,
+    ReasonCode, ReceiptLevel, Sequence, ShardId, Step, TopicName, Verdict, WallMillis,
 };
 use postroad_control::{
-    Batch, BuildInfo, ClientReport, ClientsPage, Control, Line, Listeners, Outcome, Phase, Request, Settings, Shards,
+    Batch, BuildInfo, ClientReport, ClientsPage, Control, GroupQuestion, GroupResult, LeasedReport, Line, Listeners,
+    Outcome, Phase, Request, Settings, Shards,
 };
 use postroad_proto::v1;
 use postroad_proto::v1::admin_client::AdminClient;
 use postroad_proto::v1::clients_client::ClientsClient;
+use postroad_proto::v1::consumer_client::ConsumerClient;
 use postroad_proto::v1::messages_client::MessagesClient;
 use postroad_proto::v1::receipts_client::ReceiptsClient;
 use tonic::body::Body;
@@ -807,4 +810,183 @@ fn a_broken_connection_gives_its_place_back_at_once() {
     });
     drop(broken);
     stage.control.stop();
+}
+
+// ---- consumer groups ----
+
+type GroupConsumer = ConsumerClient<Connection>;
+
+/// A stream, and what is said on it.
+struct Consuming {
+    says: tokio::sync::mpsc::UnboundedSender<v1::ConsumeRequest>,
+    answers: tonic::Streaming<v1::ConsumeResponse>,
+}
+
+impl Consuming {
+    async fn begin(stage: &Stage, begin: v1::Begin) -> Self {
+        let origin = hyper::Uri::from_static("http://localhost");
+        let mut client = GroupConsumer::with_origin(Connection::open(stage.address).await, origin);
+        let (says, mut said) = tokio::sync::mpsc::unbounded_channel();
+        let requests = stream::poll_fn(move |context| said.poll_recv(context));
+        let consuming = |answers: tonic::Response<_>| Self { says, answers: answers.into_inner() };
+        let answered = soon(client.consume(requests)).await.map(consuming).expect("it begins");
+        answered.say(0, v1::consume_request::Request::Begin(begin));
+        answered
+    }
+
+    fn say(&self, number: u64, request: v1::consume_request::Request) {
+        self.says.send(v1::ConsumeRequest { number, request: Some(request) }).expect("it is open");
+    }
+
+    fn acknowledge(&self, number: u64, deliveries: &[&str]) {
+        let deliveries = deliveries.iter().map(ToString::to_string).collect();
+        let said = v1::Acknowledge { group: String::new(), deliveries };
+        self.say(number, v1::consume_request::Request::Acknowledge(said));
+    }
+
+    async fn next(&mut self) -> v1::consume_response::Response {
+        let answer = soon(self.answers.message()).await.expect("no error").expect("no end");
+        answer.response.expect("an answer says something")
+    }
+
+    async fn deliveries(&mut self) -> Vec<String> {
+        match self.next().await {
+            v1::consume_response::Response::Deliveries(all) => {
+                all.deliveries.into_iter().map(|delivery| delivery.delivery).collect()
+            }
+            other => panic!("no deliveries: {other:?}"),
+        }
+    }
+
+    async fn answered(&mut self) -> v1::Answered {
+        match self.next().await {
+            v1::consume_response::Response::Answered(answered) => answered,
+            other => panic!("no answer: {other:?}"),
+        }
+    }
+}
+
+fn begin(prefetch: u32, lease_seconds: u64) -> v1::Begin {
+    v1::Begin { group: "work".into(), prefetch, lease_seconds: Some(lease_seconds) }
+}
+
+/// The next order that the shard is given for a group.
+async fn order(stage: &Stage) -> GroupQuestion {
+    loop {
+        if let Request::Group(question) = soon(stage.asked.recv_async()).await.expect("the control plane asks") {
+            return *question;
+        }
+    }
+}
+
+/// The next one that is no take, with what it says of which deliveries.
+async fn said(stage: &Stage) -> (GroupQuestion, Vec<String>, Verdict) {
+    loop {
+        let question = order(stage).await;
+        if let GroupOrder::Answer { deliveries, verdict } = question.order.clone() {
+            return (question, deliveries.iter().map(ToString::to_string).collect(), verdict);
+        }
+    }
+}
+
+fn leased(numbers: std::ops::Range<u64>) -> GroupResult {
+    let message = Message {
+        id: MessageId(1),
+        topic: TopicName::new("work/1").expect("a topic"),
+        payload: "x".into(),
+        properties: Default::default(),
+        qos: postroad_base::Qos::AtLeastOnce,
+        retain: false,
+        expires_at: None,
+        publisher: QueueId::NONE,
+        extras: None,
+    };
+    let message = Arc::new(message);
+    let report = |number| {
+        let id = DeliveryId { queue: QueueId(0), sequence: Sequence(number), attempt: 1 };
+        let leased = Leased { id, message: Arc::clone(&message), may_repeat: false };
+        LeasedReport { leased, properties: Arc::default() }
+    };
+    GroupResult::Taken(numbers.map(report).collect())
+}
+
+fn give(question: &GroupQuestion, result: GroupResult) {
+    question.answer.try_send(result).expect("somebody waits");
+}
+
+/// What comes while an acknowledgement is being stored waits, and goes to the shard together if it has come by then; each request has
+/// its own answer, in order.
+#[test]
+fn acknowledgements_that_wait_are_answered_one_by_one() {
+    run(async {
+        let stage = Stage::new(Settings::default());
+        let mut consuming = Consuming::begin(&stage, begin(4, 30)).await;
+        let take = order(&stage).await;
+        let GroupOrder::Take(wanted) = &take.order else { panic!("no take: {take:?}") };
+        assert_eq!((wanted.limit, wanted.lease_ms), (4, 30_000));
+        give(&take, leased(1..5));
+        assert_eq!(consuming.deliveries().await, ["0-0-1-1", "0-0-2-1", "0-0-3-1", "0-0-4-1"]);
+        consuming.acknowledge(1, &["0-0-1-1"]);
+        let (first, deliveries, _) = said(&stage).await;
+        assert_eq!(deliveries, ["0-0-1-1"]);
+        consuming.acknowledge(2, &["0-0-2-1", "0-0-3-1"]);
+        consuming.acknowledge(3, &["0-0-4-1"]);
+        give(&first, GroupResult::Other(GroupAnswer::Answered(vec![true])));
+        assert_eq!(consuming.answered().await, v1::Answered { number: 1, done: 1, gone: Vec::new() });
+        let (second, mut deliveries, verdict) = said(&stage).await;
+        assert_eq!(verdict, Verdict::Acknowledge);
+        if deliveries.len() == 3 {
+            give(&second, GroupResult::Other(GroupAnswer::Answered(vec![true, false, true])));
+        } else {
+            // The network has kept them apart.
+            give(&second, GroupResult::Other(GroupAnswer::Answered(vec![true, false])));
+            let (third, more, _) = said(&stage).await;
+            deliveries.extend(more);
+            give(&third, GroupResult::Other(GroupAnswer::Answered(vec![true])));
+        }
+        assert_eq!(deliveries, ["0-0-2-1", "0-0-3-1", "0-0-4-1"]);
+        assert_eq!(consuming.answered().await, v1::Answered { number: 2, done: 1, gone: vec!["0-0-3-1".into()] });
+        assert_eq!(consuming.answered().await, v1::Answered { number: 3, done: 1, gone: Vec::new() });
+        stage.control.stop();
+    });
+}
+
+/// What its consumer has, and has not said anything of, is given back when the stream breaks; a take that is under way finds
+/// nobody.
+#[test]
+fn a_stream_that_breaks_gives_back() {
+    run(async {
+        let stage = Stage::new(Settings::default());
+        let mut consuming = Consuming::begin(&stage, begin(3, 30)).await;
+        give(&order(&stage).await, leased(1..3));
+        assert_eq!(consuming.deliveries().await.len(), 2);
+        let under_way = order(&stage).await;
+        consuming.acknowledge(1, &["0-0-1-1"]);
+        let (question, ..) = said(&stage).await;
+        give(&question, GroupResult::Other(GroupAnswer::Answered(vec![true])));
+        assert_eq!(consuming.answered().await.done, 1);
+        drop(consuming);
+        let (_, deliveries, verdict) = said(&stage).await;
+        assert_eq!((&deliveries[..], verdict), (&["0-0-2-1".to_owned()][..], Verdict::GiveBack));
+        while !under_way.answer.is_disconnected() {
+            tokio::task::yield_now().await;
+        }
+        stage.control.stop();
+    });
+}
+
+/// A consumer that never answers is not stuck with what is not its own any more.
+#[test]
+fn a_lease_that_is_over_takes_no_credit() {
+    run(async {
+        let stage = Stage::new(Settings::default());
+        let mut consuming = Consuming::begin(&stage, begin(1, 1)).await;
+        give(&order(&stage).await, leased(1..2));
+        assert_eq!(consuming.deliveries().await, ["0-0-1-1"]);
+        let next = order(&stage).await;
+        assert!(matches!(next.order, GroupOrder::Take(_)), "{next:?}");
+        give(&next, leased(2..3));
+        assert_eq!(consuming.deliveries().await, ["0-0-2-1"]);
+        stage.control.stop();
+    });
 }

@@ -317,6 +317,33 @@ impl Scheduled {
     }
 }
 
+/// Consumer groups: what applications take through the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// Groups that live on one shard at most.
+    pub max: usize,
+    /// Deliveries of one group that are leased, or were and are to be given again, at most; no more than 32,767.
+    pub leases_max: u16,
+    /// Consumers that wait for deliveries of one group at most.
+    pub waiting_max: usize,
+    /// Time before a refused delivery is given again; twice as long each further time.
+    pub delay: Duration,
+    /// It is never longer than this.
+    pub delay_max: Duration,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Self {
+            max: 1_000,
+            leases_max: 10_000,
+            waiting_max: 1_000,
+            delay: Duration::from_secs(1),
+            delay_max: Duration::from_secs(300),
+        }
+    }
+}
+
 /// The young generation of the log (DESIGN 4). All restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -374,6 +401,8 @@ pub struct Config {
     pub idempotency: Idempotency,
     /// Live. Messages that are to be published later.
     pub scheduled: Scheduled,
+    /// Live. Consumer groups.
+    pub groups: Groups,
     /// Restart.
     pub log: Log,
     /// Live. Free bytes of the data directory's disk below which publishes are refused.
@@ -502,6 +531,7 @@ impl Default for Config {
                 delay_max: Duration::from_secs(365 * 86_400),
                 per_second: 0,
             },
+            groups: Groups::default(),
             log: Log::default(),
             storage_free_bytes_min: 256 << 20,
             sys_interval: Duration::from_secs(10),

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use postroad_base::{Now, Outcome, ReasonCode, ShardId, WallMillis};
 use postroad_broker::api::Counted;
+use postroad_broker::consumers::GroupState;
 use postroad_broker::{LaneDepths, Stats};
-use postroad_control::{DrainsReport, InterfaceReport, LanesReport, LogReport, ScheduledReport, ShardReport};
+use postroad_control::{
+    DrainsReport, GroupsReport, InterfaceReport, LanesReport, LogReport, ScheduledReport, ShardReport,
+};
 
 use crate::config::Config;
 
@@ -138,6 +141,7 @@ impl Counters {
         shard: ShardId,
         stats: &Stats,
         log: LogReport,
+        largest: Vec<GroupState>,
         [now, started]: [WallMillis; 2],
     ) -> ShardReport {
         ShardReport {
@@ -159,6 +163,7 @@ impl Counters {
                 under_way: stats.scheduled_under_way as u64,
                 bytes: stats.scheduled_bytes as u64,
             },
+            groups: groups_of(stats, largest),
             queued_messages: (stats.queued_messages + stats.inflight) as u64,
             in_flight: stats.inflight as u64,
             lanes: lanes_of(stats, now, started),
@@ -229,6 +234,17 @@ fn lanes_of(stats: &Stats, now: WallMillis, started: WallMillis) -> LanesReport 
         resent_live: stats.resent_live,
         resent_reconnect: stats.resent_reconnect,
         oldest_ms: stats.oldest.map(age),
+    }
+}
+
+fn groups_of(stats: &Stats, largest: Vec<GroupState>) -> GroupsReport {
+    let figures = |state: GroupState| (state.name, state.queue.waiting as u64, state.queue.in_flight as u64);
+    GroupsReport {
+        count: stats.groups as u64,
+        waiting: (stats.group_messages - stats.group_leased) as u64,
+        leased: stats.group_leased as u64,
+        given: stats.leased,
+        largest: largest.into_iter().map(figures).collect(),
     }
 }
 

@@ -501,6 +501,11 @@ fn broker_limits(config: &Config, shards: usize) -> postroad_broker::Limits {
         scheduled_bytes_max: config.scheduled.bytes_max.div_ceil(shards),
         scheduled_delay_max_ms: u64::try_from(config.scheduled.delay_max.as_millis()).unwrap_or(u64::MAX),
         scheduled_per_second: config.scheduled.rate_of_shard(shards),
+        groups_max: config.groups.max,
+        groups_leases_max: usize::from(config.groups.leases_max),
+        groups_waiting_max: config.groups.waiting_max,
+        groups_delay_ms: u64::try_from(config.groups.delay.as_millis()).unwrap_or(u64::MAX),
+        groups_delay_max_ms: u64::try_from(config.groups.delay_max.as_millis()).unwrap_or(u64::MAX),
         push: match config.push {
             config::Push::On => Push::On,
             config::Push::Off => Push::Off,

@@ -37,6 +37,8 @@ pub enum Command {
     Admin(AdminArgs),
     /// See dead letters, and say what becomes of them, through the API.
     Dlq(DlqArgs),
+    /// Make, look at and empty consumer groups.
+    Group(GroupArgs),
     /// Show the life of a message, or watch packets, writes and steps of messages as they happen, through the API.
     Trace(TraceArgs),
     /// Show or follow what becomes of messages whose publishers asked for receipts, through the API.
@@ -112,12 +114,12 @@ pub struct TokenArgs {
     /// Put the caller into this group. Can be given many times.
     #[arg(long, value_name = "GROUP", conflicts_with = "delete")]
     pub group: Vec<String>,
-    /// What the token is good for: publish (the default), clients, dead_letters, trace, admin. Can be given many times.
+    /// What the token is good for: publish (the default), clients, dead_letters, trace, admin, consume. Can be given many times.
     #[arg(
         long,
         value_name = "RIGHT",
         conflicts_with = "delete",
-        value_parser = ["publish", "clients", "dead_letters", "trace", "admin"],
+        value_parser = ["publish", "clients", "dead_letters", "trace", "admin", "consume"],
     )]
     pub right: Vec<String>,
     /// Remove all tokens of this name.
@@ -455,6 +457,99 @@ pub struct ReceiptsArgs {
     /// End after so many.
     #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub struct GroupArgs {
+    #[command(subcommand)]
+    pub action: GroupAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum GroupAction {
+    /// List consumer groups.
+    List {
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Make a group, or change what it subscribes to.
+    Create {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Its name.
+        group: String,
+        /// All that it subscribes to; without any it takes nothing more in.
+        #[arg(value_name = "FILTER")]
+        filters: Vec<String>,
+    },
+    /// Show all that is known of a group.
+    Show {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Its name.
+        group: String,
+    },
+    /// Delete a group, with all that waits in it.
+    Delete {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Its name.
+        group: String,
+    },
+    /// Lease deliveries and print them. They come back when their time is over, unless they are acknowledged.
+    Take(TakeArgs),
+    /// Say that deliveries are done.
+    Ack {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        deliveries: DeliveryArgs,
+    },
+    /// Say that deliveries could not be done.
+    Refuse {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        deliveries: DeliveryArgs,
+        /// Seconds before they are given again.
+        #[arg(long, value_name = "SECONDS", conflicts_with = "dead")]
+        after: Option<u64>,
+        /// They become dead letters at once.
+        #[arg(long)]
+        dead: bool,
+        /// What was wrong.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct TakeArgs {
+    #[command(flatten)]
+    pub api: ApiArgs,
+    /// Name of the group.
+    pub group: String,
+    /// So many at most.
+    #[arg(long, short = 'n', default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub limit: u64,
+    /// For so many seconds nobody else gets them.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub lease: u64,
+    /// If there are none, wait for the first one for so many seconds.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=50))]
+    pub wait: u64,
+    /// Acknowledge them once they are printed.
+    #[arg(long)]
+    pub ack: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct DeliveryArgs {
+    /// Name of the group.
+    pub group: String,
+    /// Names of deliveries, such as 0-3-1017-1.
+    #[arg(required = true, value_name = "DELIVERY")]
+    pub deliveries: Vec<String>,
 }
 
 #[derive(Args, Debug)]

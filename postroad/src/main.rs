@@ -57,6 +57,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Dlq(args) => api::dlq(&args.action)?,
         Command::Trace(args) => api::trace(&args)?,
         Command::Receipts(args) => api::receipts(&args)?,
+        Command::Group(args) => return api::group(&args.action),
         Command::Top(args) => api::top(&args)?,
         Command::Pub(args) => mqtt::publish(&args)?,
         Command::Sub(mut args) => match mqtt::subscribe(&mut args)? {

@@ -39,6 +39,9 @@ const fn field(number: u64, fields: &'static [Field]) -> Field {
 const MESSAGE: &[Field] = &[field(10, &[])];
 const LETTER: &[Field] = &[field(13, &[])];
 
+/// What is said of deliveries.
+const DELIVERIES: &[Field] = &[field(2, &[])];
+
 impl Lists for v1::PublishRequest {
     const FIELDS: &'static [Field] = &[field(1, MESSAGE)];
 }
@@ -57,6 +60,26 @@ impl Lists for v1::RegisterClientRequest {
 
 impl Lists for v1::ImportLetterRequest {
     const FIELDS: &'static [Field] = &[field(1, LETTER)];
+}
+
+impl Lists for v1::SetGroupRequest {
+    const FIELDS: &'static [Field] = &[field(2, &[])];
+}
+
+impl Lists for v1::Acknowledge {
+    const FIELDS: &'static [Field] = DELIVERIES;
+}
+
+impl Lists for v1::Refuse {
+    const FIELDS: &'static [Field] = DELIVERIES;
+}
+
+impl Lists for v1::Extend {
+    const FIELDS: &'static [Field] = DELIVERIES;
+}
+
+impl Lists for v1::ConsumeRequest {
+    const FIELDS: &'static [Field] = &[field(3, DELIVERIES), field(4, DELIVERIES), field(5, DELIVERIES)];
 }
 
 // Without lists, or what the server says.
@@ -103,6 +126,17 @@ impl Lists for v1::ReloadRequest {}
 impl Lists for v1::ReloadResponse {}
 impl Lists for v1::DrainRequest {}
 impl Lists for v1::DrainResponse {}
+impl Lists for v1::SetGroupResponse {}
+impl Lists for v1::ListGroupsRequest {}
+impl Lists for v1::ListGroupsResponse {}
+impl Lists for v1::GetGroupRequest {}
+impl Lists for v1::DeleteGroupRequest {}
+impl Lists for v1::DeleteGroupResponse {}
+impl Lists for v1::Group {}
+impl Lists for v1::ConsumeResponse {}
+impl Lists for v1::TakeRequest {}
+impl Lists for v1::Deliveries {}
+impl Lists for v1::Answered {}
 impl Lists for v1::GetStatusRequest {}
 impl Lists for v1::Status {}
 impl Lists for v1::FollowReceiptsRequest {}

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use postroad_proto::v1;
 use postroad_proto::v1::admin_server::AdminServer;
 use postroad_proto::v1::clients_server::ClientsServer;
+use postroad_proto::v1::consumer_server::ConsumerServer;
 use postroad_proto::v1::dead_letters_server::DeadLettersServer;
+use postroad_proto::v1::groups_server::GroupsServer;
 use postroad_proto::v1::messages_server::MessagesServer;
 use postroad_proto::v1::receipts_server::ReceiptsServer;
 use postroad_proto::v1::topics_server::TopicsServer;
@@ -16,7 +18,7 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
-use super::{Call, clients, letters, messages, receipts, topics};
+use super::{Call, clients, consumer, groups, letters, messages, receipts, topics};
 use crate::admin::Reloaded;
 use crate::server::{self, Phase};
 use crate::shared::Server;
@@ -88,6 +90,8 @@ async fn report(reporter: &HealthReporter, status: &watch::Receiver<server::Stat
     let services = [
         "",
         MessagesServer::<messages::Service>::NAME,
+        GroupsServer::<groups::Service>::NAME,
+        ConsumerServer::<consumer::Service>::NAME,
         ClientsServer::<clients::Service>::NAME,
         ReceiptsServer::<receipts::Service>::NAME,
         TopicsServer::<topics::Service>::NAME,

@@ -121,7 +121,7 @@ impl From<ClientReport> for v1::Client {
     }
 }
 
-impl From<DeliveryReport> for v1::Delivery {
+impl From<DeliveryReport> for v1::DeliveryMode {
     fn from(report: DeliveryReport) -> Self {
         let DeliveryReport { mode, allowance } = report;
         Self { mode: mode.to_owned(), allowance: allowance.map(u32::from) }

@@ -268,6 +268,8 @@ impl From<LetterReport> for v1::DeadLetter {
         if let Some(death) = message.death() {
             told.client = death.client.as_str().to_owned();
             told.is_push = death.is_push;
+            told.is_group = death.is_group;
+            told.error = death.error.as_ref().map(ToString::to_string);
             told.reason = death.outcome.name().to_owned();
             told.reason_code = death.reason_code.into();
             told.attempts = death.attempts;
@@ -304,8 +306,10 @@ fn given(letter: v1::DeadLetter) -> Result<GivenLetter, String> {
         },
         client: letter.client,
         is_push: letter.is_push,
+        is_group: letter.is_group,
         reason: letter.reason,
         reason_code: small("reason_code", letter.reason_code)?,
+        error: letter.error,
         attempts: letter.attempts,
         sent_unix_ms: letter.first_sent_unix_ms.zip(letter.last_sent_unix_ms),
         died_unix_ms: letter.died_unix_ms,

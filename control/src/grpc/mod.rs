@@ -1,7 +1,7 @@
 //! gRPC: its limits, and who may call what.
 //!
 //! ```text
-//! connection ─ preface in time ─► HTTP/2 ─ call: right, deadline, a place ─► tonic ─► messages, clients, letters, … ─► api
+//! connection ─ preface in time ─► HTTP/2 ─ call: right, deadline, a place ─► tonic ─► messages, consumer, letters, … ─► api
 //!                                                                              └────► health, reflection
 //! ```
 //!
@@ -11,8 +11,10 @@
 
 mod admin;
 mod clients;
+mod consumer;
 mod deadline;
 mod ending;
+mod groups;
 mod lent;
 mod letters;
 mod messages;
@@ -29,7 +31,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use postroad_proto::v1::admin_server::AdminServer;
 use postroad_proto::v1::clients_server::ClientsServer;
+use postroad_proto::v1::consumer_server::ConsumerServer;
 use postroad_proto::v1::dead_letters_server::DeadLettersServer;
+use postroad_proto::v1::groups_server::GroupsServer;
 use postroad_proto::v1::messages_server::MessagesServer;
 use postroad_proto::v1::receipts_server::ReceiptsServer;
 use postroad_proto::v1::topics_server::TopicsServer;
@@ -120,6 +124,9 @@ impl Shape {
                 Self::Stream(Right::DeadLetters)
             }
             DeadLettersServer::<letters::Service>::NAME => Self::Unary(Some(Right::DeadLetters)),
+            GroupsServer::<groups::Service>::NAME => Self::Unary(Some(Right::Consume)),
+            ConsumerServer::<consumer::Service>::NAME if method == "Consume" => Self::Stream(Right::Consume),
+            ConsumerServer::<consumer::Service>::NAME => Self::Unary(Some(Right::Consume)),
             AdminServer::<admin::Service>::NAME if matches!(method, "GetStatus" | "GetMetrics") => Self::Unary(None),
             AdminServer::<admin::Service>::NAME => Self::Unary(Some(Right::Admin)),
             "grpc.health.v1.Health"
@@ -144,7 +151,9 @@ impl Grpc {
         let Settings { body_bytes_max, connections_max, .. } = server.settings;
         let streams = Arc::new(Semaphore::new(connections_max));
         let messages = MessagesServer::new(messages::Service::new(Arc::clone(server), Arc::clone(&streams)));
-        let letters = DeadLettersServer::new(letters::Service::new(Arc::clone(server), streams));
+        let letters = DeadLettersServer::new(letters::Service::new(Arc::clone(server), Arc::clone(&streams)));
+        let groups = GroupsServer::new(groups::Service(Arc::clone(server)));
+        let consumer = ConsumerServer::new(consumer::Service::new(Arc::clone(server), streams));
         let clients = ClientsServer::new(clients::Service(Arc::clone(server)));
         let receipts = ReceiptsServer::new(receipts::Service(Arc::clone(server)));
         let topics = TopicsServer::new(topics::Service(Arc::clone(server)));
@@ -159,6 +168,8 @@ impl Grpc {
         let v1alpha = reflected().build_v1alpha().expect("the generated definition is sound");
         let router = Router::new()
             .route_service(&path_of(&messages), messages.max_decoding_message_size(body_bytes_max))
+            .route_service(&path_of(&groups), groups.max_decoding_message_size(body_bytes_max))
+            .route_service(&path_of(&consumer), consumer.max_decoding_message_size(body_bytes_max))
             .route_service(&path_of(&clients), clients.max_decoding_message_size(body_bytes_max))
             .route_service(&path_of(&receipts), receipts.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
             .route_service(&path_of(&topics), topics.max_decoding_message_size(body_bytes_max))
@@ -283,7 +294,7 @@ fn refused(problem: Problem) -> Response {
 fn unknown_method() -> Response {
     refused(Problem::new(
         Kind::NotFound,
-        "there are postroad.v1.Messages, Clients, Topics, Receipts, DeadLetters and Admin, health and reflection",
+        "there are postroad.v1.Messages, Groups, Consumer, Clients, Topics, Receipts, DeadLetters and Admin, health and reflection",
     ))
 }
 

@@ -26,7 +26,7 @@ impl Kind {
             Self::Unauthorized => Code::Unauthenticated,
             Self::Forbidden | Self::Refused(ReasonCode::NotAuthorized) => Code::PermissionDenied,
             Self::NotFound | Self::MethodNotAllowed | Self::UnsupportedMediaType => Code::Unimplemented,
-            Self::UnknownClient | Self::Gone => Code::NotFound,
+            Self::UnknownClient | Self::UnknownGroup | Self::Gone => Code::NotFound,
             Self::TooLarge | Self::Busy | Self::NoStorage | Self::Refused(ReasonCode::QuotaExceeded) => {
                 Code::ResourceExhausted
             }

@@ -5,6 +5,7 @@
 mod admin;
 mod clients;
 mod events;
+mod groups;
 mod letters;
 mod messages;
 mod pages;
@@ -106,6 +107,12 @@ fn router(server: &Arc<Server>) -> Router {
         .route("/v1/dead-letters/{letter}/park", post(letters::park))
         .route("/v1/dead-letters/{letter}/unpark", post(letters::unpark))
         .route("/v1/dead-letters/{letter}/release", post(letters::release))
+        .route("/v1/groups", get(groups::list))
+        .route("/v1/groups/{group}", get(groups::show).put(groups::set).delete(groups::delete))
+        .route("/v1/groups/{group}/take", post(groups::take))
+        .route("/v1/groups/{group}/acknowledge", post(groups::acknowledge))
+        .route("/v1/groups/{group}/refuse", post(groups::refuse))
+        .route("/v1/groups/{group}/extend", post(groups::extend))
         .route("/v1/subscriptions", get(topics::subscriptions))
         .route("/v1/topics", get(topics::topics))
         .route("/v1/admin/status", get(admin::status))

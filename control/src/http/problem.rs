@@ -15,7 +15,7 @@ impl Kind {
             Self::Bad => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::Refused(ReasonCode::NotAuthorized) => StatusCode::FORBIDDEN,
-            Self::NotFound | Self::UnknownClient | Self::Gone => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::UnknownClient | Self::UnknownGroup | Self::Gone => StatusCode::NOT_FOUND,
             Self::NoClient
             | Self::ClientConnected
             | Self::NamedByFile

@@ -87,6 +87,7 @@ impl Shard {
             Effect::LetterKept { token, id } => self.letter_kept(token, id),
             Effect::LetterDone { token, answer } => self.letter_done(token, answer),
             Effect::Moved(moved) => self.moved(moved),
+            Effect::GroupDone { token, answer } => self.group_done(token, *answer),
             Effect::SetAside { message, clients } => self.keep_aside(&message, &clients),
             Effect::Count { what, by } => tracing::debug!(shard = self.id.0, what = what.name(), by, "counted"),
         }

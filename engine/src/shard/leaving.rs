@@ -146,8 +146,8 @@ impl Shard {
             self.remove_all();
             self.settle(); // what that brings about is in the log before it is asked whether it is idle
         }
-        let has_left =
-            self.connections.is_empty() && (is_late || !(self.broker.is_giving_back() || self.callers_are_owed()));
+        let has_left = self.connections.is_empty()
+            && (is_late || !(self.broker.is_giving_back() || self.callers_are_owed() || self.consumers_are_owed()));
         let log_is_idle = self.log_is_idle();
         if self.phase == (Phase::Draining { gone: false }) && has_left && log_is_idle {
             self.phase = Phase::Draining { gone: true };

@@ -16,6 +16,7 @@ mod calling;
 mod clients;
 mod dying;
 mod effects;
+mod groups;
 mod jams;
 mod leaving;
 mod letters;
@@ -117,6 +118,8 @@ pub(crate) struct Inbox {
 
 /// Connections that may wait for their home shard's next turn.
 const ARRIVALS_MAX: usize = 4096;
+/// Consumer groups that metrics tell of by name, the largest ones.
+const GROUPS_REPORTED_MAX: usize = 16;
 
 impl Inbox {
     pub(crate) fn new() -> io::Result<Self> {
@@ -245,6 +248,7 @@ pub(crate) struct Shard {
     /// Questions of the control plane.
     requests: flume::Receiver<Request>,
     asking: letters::Asking,
+    consuming: groups::Consuming,
     /// Who watches what happens here.
     watchers: Vec<watching::Watcher>,
     looking: pending::Looking,
@@ -332,6 +336,7 @@ impl Shard {
             panics_by_message: AHashMap::new(),
             requests,
             asking: letters::Asking::default(),
+            consuming: groups::Consuming::default(),
             watchers: Vec::new(),
             looking: pending::Looking::default(),
             callers: Callers::default(),
@@ -376,7 +381,9 @@ impl Shard {
                 let log = self.log.as_ref().map(ShardLog::report).unwrap_or_default();
                 let up = self.now.mono.since(self.started);
                 let started = WallMillis(self.now.wall.0.saturating_sub(up));
-                let report = self.counters.report(self.id, &self.broker.stats(), log, [self.now.wall, started]);
+                let largest = self.broker.largest_groups(GROUPS_REPORTED_MAX);
+                let times = [self.now.wall, started];
+                let report = self.counters.report(self.id, &self.broker.stats(), log, largest, times);
                 let _gone = back.try_send(report);
             }
             Request::Publish(batch) => self.called(*batch),
@@ -384,6 +391,9 @@ impl Shard {
             Request::ImportLetter(import) => self.import_letter(*import),
             Request::Letter(order) => self.act_on_letter(*order),
             Request::Watch(watch) => self.watch(*watch),
+            Request::Group(question) => self.order_of_group(*question),
+            Request::Groups(question) => self.find_groups(*question),
+            Request::GroupState { name, answer } => self.tell_of_group(&name, &answer),
             Request::Subscriptions(query) => self.find_subscriptions(*query),
             Request::Retained(query) => self.find_retained(*query),
             Request::Pending(question) => self.show_pending(*question),

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::Api;
+use super::{Api, escaped};
 use crate::cli::{ApiArgs, ClientAction, ClientFilter};
 
 /// Runs the command.
@@ -54,16 +54,8 @@ fn clients(page: &Value) -> Result<&Vec<Value>> {
     page["clients"].as_array().context("the answer has no clients")
 }
 
-/// The path of a client, whose identifier may hold any character.
 fn path(client: &str) -> String {
-    let mut path = "/v1/clients/".to_owned();
-    for byte in client.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => path.push(char::from(byte)),
-            _ => path += &format!("%{byte:02X}"),
-        }
-    }
-    path
+    format!("/v1/clients/{}", escaped(client))
 }
 
 /// A thing, as JSON: in one line, or for people.

@@ -3,6 +3,7 @@
 mod admin;
 mod client;
 mod dlq;
+mod group;
 mod publish;
 mod samples;
 mod top;
@@ -20,6 +21,7 @@ use crate::cli::ApiArgs;
 pub use admin::admin;
 pub use client::client;
 pub use dlq::dlq;
+pub use group::group;
 pub use publish::publish;
 pub use top::top;
 pub use topics::{subscription, topic};
@@ -129,6 +131,18 @@ impl<'a> Api<'a> {
             None => request,
         }
     }
+}
+
+/// A part of a path, which may hold any character.
+fn escaped(name: &str) -> String {
+    let mut escaped = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => escaped.push(char::from(byte)),
+            _ => escaped += &format!("%{byte:02X}"),
+        }
+    }
+    escaped
 }
 
 fn read(url: &str, mut answer: Response<ureq::Body>) -> Result<serde_json::Value> {

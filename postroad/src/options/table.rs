@@ -559,6 +559,45 @@ pub const ROWS: &[Row] = &[
         engine.dead_letters.requeues_max,
         u32
     ),
+    count!(
+        "groups.max",
+        Live,
+        0,
+        1_000_000,
+        "groups",
+        "Consumer groups that live on one shard (a group lives where its name says). Beyond it none is made.",
+        engine.groups.max,
+        usize
+    ),
+    count!(
+        "groups.leases_max",
+        Live,
+        1,
+        32_767,
+        "deliveries",
+        "Deliveries of one consumer group that consumers have, or had and are to be given again. Beyond it none is given until one of them is over.",
+        engine.groups.leases_max,
+        u16
+    ),
+    count!(
+        "groups.waiting_max",
+        Live,
+        1,
+        1_000_000,
+        "consumers",
+        "Consumers that wait for deliveries of one group at once. Beyond it one is told to try again.",
+        engine.groups.waiting_max,
+        usize
+    ),
+    time!(
+        "groups.delay",
+        Live,
+        0,
+        DAY,
+        "How long a delivery that its consumer refused waits before it is given again, if the consumer does not say how long; twice as long each further time. What a consumer let go otherwise (its lease was over, or its connection) waits from the second time on.",
+        engine.groups.delay
+    ),
+    time!("groups.delay_max", Live, 0, DAY, "The longest that it waits.", engine.groups.delay_max),
     time!(
         "idempotency.window",
         Live,
@@ -893,7 +932,7 @@ mod tests {
     #[test]
     fn every_bound_of_the_engine_has_a_row() {
         use postroad_engine::config::{
-            Config, DeadLetters, Drain, Idempotency, Log, Mqtt, Queue, Registrations, Restart, Retry, Scheduled,
+            Config, DeadLetters, Drain, Groups, Idempotency, Log, Mqtt, Queue, Registrations, Restart, Retry, Scheduled,
         };
         let Config {
             shards: _,
@@ -916,6 +955,7 @@ mod tests {
             dead_letters,
             idempotency,
             scheduled,
+            groups,
             log,
             storage_free_bytes_min: _,
             sys_interval: _,
@@ -959,6 +999,7 @@ mod tests {
         let DeadLetters { max: _, bytes_max: _, age_max: _, requeues_max: _ } = dead_letters;
         let Idempotency { window: _, keys_max: _, total_max: _ } = idempotency;
         let Scheduled { max: _, bytes_max: _, delay_max: _, per_second: _ } = scheduled;
+        let Groups { max: _, leases_max: _, waiting_max: _, delay: _, delay_max: _ } = groups;
         let Log { young_bytes: _, young_age: _, segment_bytes: _ } = log;
         let Restart { accept_per_second: _, delivery: _, sessions_per_second: _ } = restart;
         let Drain { per_second: _, shard_per_second: _, jitter: _ } = drain;
@@ -970,6 +1011,7 @@ mod tests {
             ("dead_letters.", 4),
             ("idempotency.", 3),
             ("scheduled.", 4),
+            ("groups.", 5),
             ("restart.", 3),
             ("drain.", 3),
             ("trace.", 6), // of the control plane, but for trace.sample

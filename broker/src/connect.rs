@@ -246,6 +246,10 @@ impl Broker {
         let publisher = session.id;
         // QoS 0 has no second chance; what expects an answer is sent again by the client.
         for inbound in connection.parked.into_iter().filter(|inbound| inbound.message.qos == Qos::AtMostOnce) {
+            if let Some(why) = self.orphan_refusal(index, &inbound) {
+                self.count(why);
+                continue;
+            }
             let mut message = inbound.message;
             Arc::make_mut(&mut message).publisher = publisher;
             match self.key_of(index, &message) {

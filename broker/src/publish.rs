@@ -19,7 +19,7 @@ use crate::mesh::{Lack, Pending, Token};
 use crate::pull::Pull;
 use crate::repeats::Holder;
 use crate::route::{Origin, reason_for};
-use crate::session::{Answer, AnswerKind, ConnectionIndex, InboundName, InboundState, Progress, SessionIndex};
+use crate::session::{Answer, AnswerKind, ConnectionIndex, InboundName, InboundState, Progress, Session, SessionIndex};
 use crate::share::{Cause, Placing};
 
 /// Longer topics are judged each time.
@@ -219,6 +219,25 @@ impl Broker {
             return Some((ReasonCode::NotAuthorized, Counted::NotAuthorized));
         }
         self.lacks_room(message)
+    }
+
+    /// Why what waited to be taken in can't be, now that its connection is gone: nobody has judged it.
+    pub(crate) fn orphan_refusal(&self, index: SessionIndex, inbound: &Inbound) -> Option<Counted> {
+        let Session { principal, client, .. } = &self.sessions[index as usize];
+        let topic = inbound.message.topic.as_str();
+        if Pull::of_topic(&inbound.message.topic).is_some() {
+            return Some(Counted::BadPull); // nobody is there to get anything
+        }
+        if inbound.flaw.is_some() {
+            return Some(Counted::BadWish);
+        }
+        if self.has_too_many_levels(topic) {
+            return Some(Counted::TopicLevels);
+        }
+        if !self.acl.decide(principal, client, Action::Publish, topic) {
+            return Some(Counted::NotAuthorized);
+        }
+        self.lacks_room(&inbound.message).map(|(_, why)| why)
     }
 
     /// Why there is no room for it, if so; whoever publishes it.

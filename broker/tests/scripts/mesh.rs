@@ -203,6 +203,70 @@ fn credit_parks_a_publisher() {
     );
 }
 
+/// What was parked behind others when its publisher went was published without having been judged, whatever the rules say.
+#[test]
+fn what_is_published_for_one_that_is_gone_is_judged() {
+    let world = World::new(2, false, |config| {
+        config.mesh_credits = 1;
+        config.topic_levels_max = 3;
+    });
+    check(
+        world,
+        "
+        connect 1 a
+        connect 2 b
+        connect 5 e
+        sub 1 1 #:1
+        sub 2 1 #:1
+        stop 0
+        stop 1
+        pub 5 t 1
+        pub 5 t 2
+        pub 5 $all/x evil
+        pub 5 a/b/c/d deep
+        pub 5 t wish flawed
+        pub 5 $pull/5 -
+        pub 5 t 3
+        disc 5 lost
+        go
+        ",
+        expect![[r#"
+            connect 1 a
+                1: connected present=false
+            connect 2 b
+                2: connected present=false
+            connect 5 e
+                5: connected present=false
+            sub 1 1 #:1
+                1: subscribed 1 granted_qos_1
+            sub 2 1 #:1
+                2: subscribed 1 granted_qos_1
+            stop 0
+            stop 1
+            pub 5 t 1
+                2: deliver t "1" qos=0
+            pub 5 t 2
+                5: park
+            pub 5 $all/x evil
+            pub 5 a/b/c/d deep
+            pub 5 t wish flawed
+            pub 5 $pull/5 -
+            pub 5 t 3
+            disc 5 lost
+                count not_authorized 1
+                count topic_levels 1
+                count bad_wish 1
+                count bad_pull 1
+            go
+                1: deliver t "1" qos=0
+                2: deliver t "2" qos=0
+                1: deliver t "2" qos=0
+                2: deliver t "3" qos=0
+                1: deliver t "3" qos=0
+        "#]],
+    );
+}
+
 #[test]
 fn retained_messages_live_on_their_topics_shard() {
     check(

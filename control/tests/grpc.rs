@@ -879,13 +879,15 @@ async fn order(stage: &Stage) -> GroupQuestion {
     }
 }
 
-/// The next one that is no take, with what it says of which deliveries.
-async fn said(stage: &Stage) -> (GroupQuestion, Vec<String>, Verdict) {
+/// The next one that is no take, with what it says of which deliveries. Takes wait on, among `waiting`: one that nobody has any more
+/// ends its stream.
+async fn said(stage: &Stage, waiting: &mut Vec<GroupQuestion>) -> (GroupQuestion, Vec<String>, Verdict) {
     loop {
         let question = order(stage).await;
         if let GroupOrder::Answer { deliveries, verdict } = question.order.clone() {
             return (question, deliveries.iter().map(ToString::to_string).collect(), verdict);
         }
+        waiting.push(question);
     }
 }
 
@@ -920,6 +922,7 @@ fn give(question: &GroupQuestion, result: GroupResult) {
 fn acknowledgements_that_wait_are_answered_one_by_one() {
     run(async {
         let stage = Stage::new(Settings::default());
+        let mut waiting = Vec::new();
         let mut consuming = Consuming::begin(&stage, begin(4, 30)).await;
         let take = order(&stage).await;
         let GroupOrder::Take(wanted) = &take.order else { panic!("no take: {take:?}") };
@@ -927,20 +930,20 @@ fn acknowledgements_that_wait_are_answered_one_by_one() {
         give(&take, leased(1..5));
         assert_eq!(consuming.deliveries().await, ["0-0-1-1", "0-0-2-1", "0-0-3-1", "0-0-4-1"]);
         consuming.acknowledge(1, &["0-0-1-1"]);
-        let (first, deliveries, _) = said(&stage).await;
+        let (first, deliveries, _) = said(&stage, &mut waiting).await;
         assert_eq!(deliveries, ["0-0-1-1"]);
         consuming.acknowledge(2, &["0-0-2-1", "0-0-3-1"]);
         consuming.acknowledge(3, &["0-0-4-1"]);
         give(&first, GroupResult::Other(GroupAnswer::Answered(vec![true])));
         assert_eq!(consuming.answered().await, v1::Answered { number: 1, done: 1, gone: Vec::new() });
-        let (second, mut deliveries, verdict) = said(&stage).await;
+        let (second, mut deliveries, verdict) = said(&stage, &mut waiting).await;
         assert_eq!(verdict, Verdict::Acknowledge);
         if deliveries.len() == 3 {
             give(&second, GroupResult::Other(GroupAnswer::Answered(vec![true, false, true])));
         } else {
             // The network has kept them apart.
             give(&second, GroupResult::Other(GroupAnswer::Answered(vec![true, false])));
-            let (third, more, _) = said(&stage).await;
+            let (third, more, _) = said(&stage, &mut waiting).await;
             deliveries.extend(more);
             give(&third, GroupResult::Other(GroupAnswer::Answered(vec![true])));
         }
@@ -957,16 +960,17 @@ fn acknowledgements_that_wait_are_answered_one_by_one() {
 fn a_stream_that_breaks_gives_back() {
     run(async {
         let stage = Stage::new(Settings::default());
+        let mut waiting = Vec::new();
         let mut consuming = Consuming::begin(&stage, begin(3, 30)).await;
         give(&order(&stage).await, leased(1..3));
         assert_eq!(consuming.deliveries().await.len(), 2);
         let under_way = order(&stage).await;
         consuming.acknowledge(1, &["0-0-1-1"]);
-        let (question, ..) = said(&stage).await;
+        let (question, ..) = said(&stage, &mut waiting).await;
         give(&question, GroupResult::Other(GroupAnswer::Answered(vec![true])));
         assert_eq!(consuming.answered().await.done, 1);
         drop(consuming);
-        let (_, deliveries, verdict) = said(&stage).await;
+        let (_, deliveries, verdict) = said(&stage, &mut waiting).await;
         assert_eq!((&deliveries[..], verdict), (&["0-0-2-1".to_owned()][..], Verdict::GiveBack));
         while !under_way.answer.is_disconnected() {
             tokio::task::yield_now().await;

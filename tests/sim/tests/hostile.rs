@@ -318,7 +318,7 @@ impl World {
 #[test]
 fn nonsense_neither_panics_nor_grows() {
     let (mut sessions, mut letters, mut resent, mut groups) = (0, 0, 0, 0);
-    for seed in 0..200 {
+    for seed in 0..300 {
         let mut world = World::new(seed);
         for _ in 0..1_000 {
             world.step();

@@ -14,7 +14,9 @@
 
 use std::sync::Arc;
 
-use base::{ClientId, Ended, Message, Moved, Outcome, Published, Qos, QueueId, ReasonCode, Sequence, Step, TopicName};
+use base::{
+    ClientId, Ended, KeyHolder, Message, Moved, Outcome, Published, Qos, QueueId, ReasonCode, Sequence, Step, TopicName,
+};
 use postroad_base as base;
 
 use crate::api::Effect;
@@ -103,18 +105,32 @@ impl Broker {
         attempts.map_or(u32::from(was_sent), |attempts| attempts.count)
     }
 
-    /// A followed message was taken in.
+    /// A followed message was taken in: now, also if it is to be published later.
     pub(crate) fn tell_published(&mut self, message: &Arc<Message>) {
-        let publisher = self.session_of_queue(message.publisher).map(|index| &self.sessions[index as usize]);
+        let holder = self.scratch.publisher.take();
+        let publisher = self.session_of_queue(message.publisher).filter(|_| self.is_known_publisher(message));
+        let publisher = publisher.map(|index| &self.sessions[index as usize]);
         let is_client = |session: &&Session| !session.client.as_str().starts_with('\0');
+        let by = publisher.filter(is_client).map(|session| session.client.clone());
+        let user = publisher.and_then(|session| session.principal.user.clone());
+        let (holders_client, holders_user) = match holder {
+            Some(KeyHolder::User(user)) => (None, Some(user)),
+            Some(KeyHolder::Client(client)) => (Some(client), None),
+            None => (None, None),
+        };
         let published = Published {
-            by: publisher.filter(is_client).map(|session| session.client.clone()),
-            user: publisher.and_then(|session| session.principal.user.clone()),
+            by: by.or(holders_client),
+            user: user.or(holders_user),
             qos: message.qos,
             bytes: message.payload.len(),
             original: message.extras.as_ref().and_then(|extras| extras.original),
         };
         self.tell(message, None, Step::Published(Box::new(published)));
+    }
+
+    /// Whether its publication was told when it was put off.
+    pub(crate) fn was_told_before(message: &Message) -> bool {
+        message.wishes().is_some_and(|wishes| wishes.is_for_later(message.id.published_at()))
     }
 
     /// All shards have answered for a followed message.

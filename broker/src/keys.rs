@@ -467,6 +467,9 @@ impl Broker {
         let (before, id) = (self.gate.appended(), message.id);
         self.keys.keys[place as usize].progress = KeyProgress::Routing;
         let is_for_later = self.is_for_later(message);
+        if self.is_followed(message) {
+            self.scratch.publisher = Some(self.keys.keys[place as usize].name.holder.clone());
+        }
         if is_new && (is_for_later || self.leaves_traces(message)) {
             self.log_key(place);
         }

@@ -301,7 +301,7 @@ impl Broker {
     pub(crate) fn route(&mut self, message: Arc<Message>, outlives_crash: bool) -> Routed {
         let before = self.gate.appended();
         let followed = self.is_followed(&message).then(|| Arc::clone(&message));
-        if let Some(message) = &followed {
+        if let Some(message) = followed.as_ref().filter(|message| !Self::was_told_before(message)) {
             self.tell_published(message);
         }
         let shards = std::mem::take(&mut self.scratch.shards);

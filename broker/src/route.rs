@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use base::{
-    Ended, Message, MessageId, Qos, ReasonCode, Recipient, Record, ShardId, Step, SubscriptionIdentifier, TopicFilter,
+    Ended, KeyHolder, Message, MessageId, Qos, ReasonCode, Recipient, Record, ShardId, Step, SubscriptionIdentifier,
+    TopicFilter,
 };
 use postroad_base as base;
 use smallvec::SmallVec;
@@ -63,6 +64,8 @@ pub(crate) struct Scratch {
     pub refusal: Option<(Counted, Forwarded)>,
     /// A repeat: somebody who wants it has it already.
     pub known: bool,
+    /// Whose key it is published under: its publisher's session may be another shard's.
+    pub publisher: Option<KeyHolder>,
     /// QoS 2 from another shard: its publisher may repeat it.
     pub may_be_repeated: bool,
     walk: u64,
@@ -88,6 +91,7 @@ impl Scratch {
         self.absent = 0;
         self.refusal = None;
         self.known = false;
+        self.publisher = None;
         self.may_be_repeated = false;
         self.walk += 1;
     }

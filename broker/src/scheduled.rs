@@ -24,8 +24,8 @@ use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
 use base::{
-    Message, MessageId, MonoMillis, Now, Outcome, PartitionId, QueueId, QueueOwner, ReasonCode, Recipient, Record,
-    Sequence, SessionExpiry, ShardId, Tag, WallMillis,
+    Ended, Message, MessageId, MonoMillis, Now, Outcome, PartitionId, QueueId, QueueOwner, ReasonCode, Recipient,
+    Record, Sequence, SessionExpiry, ShardId, Step, Tag, WallMillis,
 };
 use postroad_base as base;
 use smallvec::SmallVec;
@@ -208,6 +208,9 @@ impl Broker {
     /// Puts a message into the queue. Its id is given, and there is room.
     pub(crate) fn schedule(&mut self, message: Arc<Message>) {
         let Some(at) = message.wishes().and_then(|wishes| wishes.deliver_at) else { return };
+        if self.is_followed(&message) {
+            self.tell_published(&message);
+        }
         let index = self.scheduled_queue();
         let queue = self.sessions[index as usize].id;
         let (qos, retain, identifiers) = (message.qos, message.retain, SmallVec::new());
@@ -422,6 +425,10 @@ impl Broker {
         self.scheduled.no_longer_waits(&due);
         self.end_scheduled(index, entry.sequence, entry.size(), outcome);
         self.free_due(index, entry.message.id);
+        if outcome != Outcome::Moved && self.is_followed(&entry.message) {
+            let how = Ended::With(outcome);
+            self.tell(&entry.message, None, Step::Over { how, reason_code: 0, attempts: 0 });
+        }
     }
 
     /// It was due before a crash, and is over now.

@@ -710,3 +710,48 @@ fn each_send_is_counted() {
         "#]],
     );
 }
+
+/// Published when it is put off, once; if it ends without having been routed, that is told, too.
+#[test]
+fn what_is_put_off_is_told_of_when_it_is_taken_in_and_when_it_ends() {
+    check(
+        begun(durable().open()),
+        "
+        pub 9 t/1 later qos=1 tag=1 receipt=stored deliver=5000
+        pub 9 t/1 never qos=1 tag=2 receipt=dead deliver=5000 expires=4000
+        at 7000
+        ",
+        expect![[r#"
+            pub 9 t/1 later qos=1 tag=1 receipt=stored deliver=5000
+                step 0 - published by pub - to t/1 qos=1 5 B
+                9: published 1 success
+            pub 9 t/1 never qos=1 tag=2 receipt=dead deliver=5000 expires=4000
+                step 0 - published by pub - to t/1 qos=1 5 B
+                9: published 2 success
+            at 7000
+                count expired 1
+                step 0 a queued
+                step 0 a sent 1 qos=1
+                1: deliver t/1 "later" qos=1 tag=1
+                step 0 - stored matched=true, told
+                step 0 - over expired 0 after 0 sends, told
+                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1007000,\"attempts\":null,\"client\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
+                9: deliver $receipt/0000000f462800000001000000000007/dead/- "{\"at_unix_ms\":1007000,\"attempts\":0,\"client\":null,\"level\":\"dead\",\"message\":\"0000000f462800000001000000000007\",\"original\":null,\"reason\":\"expired\",\"topic\":\"t/1\"}" qos=1 tag=2
+        "#]],
+    );
+}
+
+/// The key's shard is not that of its publisher: the key says whose message it is.
+#[test]
+fn who_publishes_under_a_key_is_known_on_another_shard() {
+    let mut world = World::new(2, true, |_| {}).open();
+    let keys = (0..20).map(|n| format!("key-{n}"));
+    let pubs: String =
+        keys.enumerate().map(|(n, key)| format!("pub 9 t k qos=1 tag={} key={key} receipt=stored\n", n + 1)).collect();
+    let told = world.run(&format!("connect 9 pub user=ann\n{pubs}"));
+    let published: Vec<&str> = told.lines().filter(|line| line.contains("published by")).collect();
+    assert_eq!(published.len(), 20, "{told}");
+    assert!(published.iter().any(|line| line.trim_start().starts_with("step 0")), "{told}");
+    assert!(published.iter().any(|line| line.trim_start().starts_with("step 1")), "{told}");
+    assert!(published.iter().all(|line| line.contains("ann")), "{told}");
+}

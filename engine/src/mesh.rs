@@ -4,7 +4,8 @@
 //! shard 0 ──outbox──► [ queue 0→1, bounded ] ──► shard 1          room: data credits + control
 //! ```
 //! One queue for data and control, so that the order of a pair is the order of its effects. Data can't
-//! fill it: the broker takes a credit for each `Forward`, of another kind for each `Keyed`, and there are fewer credits than places. What
+//! fill it: the broker takes a credit for each `Forward`, of another kind for each `Keyed`, and there are fewer credits than
+//! places. What
 //! control messages do not find room for waits in the sender's outbox, in order, and goes on when the
 //! receiver has made room: the receiver always drains, so it moves.
 
@@ -134,6 +135,8 @@ mod tests {
 
     const A: ShardId = ShardId(0);
     const B: ShardId = ShardId(1);
+    /// With one credit of each kind.
+    const PLACES: u64 = CONTROL_PLACES as u64 + 2;
 
     fn pair() -> (Mesh, Mesh) {
         let doorbells = [Doorbell::new().expect("eventfd"), Doorbell::new().expect("eventfd")];
@@ -151,7 +154,7 @@ mod tests {
     #[test]
     fn order_holds_beyond_the_room_of_the_queue() {
         let (mut a, mut b) = pair();
-        let total = 3 * (CONTROL_PLACES as u64 + 1);
+        let total = 3 * PLACES;
         for number in 0..total {
             a.send(B, MeshMessage::InterestSet { token: number });
         }
@@ -173,11 +176,11 @@ mod tests {
     #[test]
     fn the_last_message_of_a_full_queue_rings_the_sender() {
         let (mut a, mut b) = pair();
-        for number in 0..=(CONTROL_PLACES as u64 + 1) {
+        for number in 0..=PLACES {
             a.send(B, MeshMessage::InterestSet { token: number });
         }
         a.flush();
-        for _ in 0..CONTROL_PLACES {
+        for _ in 1..PLACES {
             assert!(b.receive(A).is_some());
             assert!(b.peers[0].incoming.sender_waits.load(Ordering::SeqCst));
         }
@@ -188,7 +191,7 @@ mod tests {
     #[test]
     fn a_receiver_that_made_room_rings_the_sender() {
         let (mut a, mut b) = pair();
-        for number in 0..=(CONTROL_PLACES as u64 + 1) {
+        for number in 0..=PLACES {
             a.send(B, MeshMessage::InterestSet { token: number });
         }
         a.flush();
@@ -196,6 +199,6 @@ mod tests {
         while b.receive(A).is_some() {}
         assert!(a.has_work(), "the outbox can go on");
         a.flush();
-        assert_eq!(b.receive(A).as_ref().map(token), Some(CONTROL_PLACES as u64 + 1));
+        assert_eq!(b.receive(A).as_ref().map(token), Some(PLACES));
     }
 }

@@ -22,6 +22,7 @@ impl Broker {
         }
     }
 
+    #[cold]
     fn collapse_by_key(&mut self, index: SessionIndex, entry: &Entry) {
         let Some(key) = entry.collapse_key() else { return };
         let queue = &self.sessions[index as usize].queue;

@@ -50,6 +50,7 @@ impl Broker {
             || ((self.config.trace_sample > 0 || self.is_watched) && self.is_sampled_or_watched(message))
     }
 
+    #[cold]
     fn is_sampled_or_watched(&self, message: &Message) -> bool {
         self.is_watched || self.is_sampled(message)
     }
@@ -60,6 +61,7 @@ impl Broker {
     }
 
     /// Something has happened to a followed message.
+    #[cold]
     pub(crate) fn tell(&mut self, message: &Arc<Message>, client: Option<ClientId>, step: Step) {
         let receipt = message.wishes().and_then(|wishes| wishes.receipt);
         let is_kept = receipt.is_some() || self.is_sampled(message);
@@ -73,6 +75,7 @@ impl Broker {
     }
 
     /// The same, on its way to the client of this queue.
+    #[cold]
     pub(crate) fn tell_of(&mut self, index: SessionIndex, message: &Arc<Message>, step: Step) {
         let client = self.sessions[index as usize].client.clone();
         self.tell(message, Some(client), step);
@@ -87,6 +90,7 @@ impl Broker {
     }
 
     /// The same for an end without a record, or behind it.
+    #[cold]
     pub(crate) fn tell_over(&mut self, index: SessionIndex, entry: &Entry, how: Ended, reason_code: u8) {
         let step = self.over(index, entry, how, reason_code);
         self.tell_step(index, entry, step);
@@ -106,6 +110,7 @@ impl Broker {
     }
 
     /// A followed message was taken in: now, also if it is to be published later.
+    #[cold]
     pub(crate) fn tell_published(&mut self, message: &Arc<Message>) {
         let holder = self.scratch.publisher.take();
         let publisher = self.session_of_queue(message.publisher).filter(|_| self.is_known_publisher(message));
@@ -143,6 +148,7 @@ impl Broker {
     }
 
     /// It leaves for its recipient.
+    #[cold]
     pub(crate) fn tell_sent(&mut self, index: SessionIndex, entry: &Entry) {
         let attempt = self.sends(index, entry.sequence);
         self.tell_of(index, &entry.message, Step::Sent { attempt, qos: entry.qos });

@@ -689,6 +689,7 @@ impl Queue {
 
     /// As `is_full`, when `more` of the same size are about to come before it. What is replaced by one of this collapse key makes
     /// room.
+    #[inline]
     pub fn is_full_behind(&self, more: usize, size: usize, key: Option<&ByteString>, config: &Config) -> bool {
         let replaced = key.and_then(|key| self.collapsible(key));
         let (less, bytes_less) = replaced.map_or((0, 0), |(_, bytes)| (1, bytes));
@@ -732,12 +733,19 @@ impl Queue {
         read.or_else(young)
     }
 
+    #[inline]
     fn next_place(&self) -> Option<Place> {
         if !self.resend.is_empty() && self.is_restoring() {
             return self.oldest_place();
         }
-        let Some(backlog) = &self.backlog else { return self.young.first().map(Place::Young) };
-        let Backlog { portion, high, ended, .. } = &**backlog;
+        match &self.backlog {
+            None => self.young.first().map(Place::Young),
+            Some(backlog) => self.next_place_of(backlog),
+        }
+    }
+
+    fn next_place_of(&self, backlog: &Backlog) -> Option<Place> {
+        let Backlog { portion, high, ended, .. } = backlog;
         let (first, first_young) = (portion.first(), self.young.first());
         match (first, first_young) {
             (Some(Priority::High), _) => Some(Place::Portion(Priority::High)),

@@ -86,6 +86,7 @@ impl Waiting {
     }
 
     /// The priority of the one that goes first.
+    #[inline]
     pub fn first(&self) -> Option<Priority> {
         if self.others.is_none() {
             return (!self.normal.is_empty()).then_some(Priority::Normal);

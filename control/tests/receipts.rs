@@ -271,3 +271,59 @@ fn who_watches_gets_what_the_shards_tell_until_it_leaves() {
     }
     stage.control.stop();
 }
+
+fn letter(sequence: u64) -> postroad_control::LetterReport {
+    let death = postroad_base::Death {
+        client: postroad_base::ClientId("a".into()),
+        is_push: false,
+        is_group: false,
+        outcome: Outcome::Refused,
+        reason_code: 131,
+        attempts: 1,
+        sent: None,
+        at: WallMillis(1),
+        error: None,
+    };
+    let extras = postroad_base::Extras { death: Some(Box::new(death)), ..Default::default() };
+    let message = postroad_base::Message {
+        id: MessageId(u128::from(sequence)),
+        topic: TopicName::new("t/1").expect("a topic"),
+        payload: "x".into(),
+        properties: Default::default(),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        expires_at: None,
+        publisher: postroad_base::QueueId::NONE,
+        extras: Some(Box::new(extras)),
+    };
+    let id = format!("0-0-{sequence}").parse().expect("a name");
+    let letter =
+        postroad_base::Letter { id, message: message.into(), qos: Qos::AtLeastOnce, parked: None, is_leased: false };
+    postroad_control::LetterReport { letter, properties: Default::default() }
+}
+
+/// The ends of all queues were seen as soon as the last page had come: the first letter of such a page came with an id behind the
+/// others, and who broke off there never got them.
+#[test]
+fn a_letter_comes_with_a_place_before_the_rest_of_its_page() {
+    let stage = Stage::new(Settings::default());
+    let mut events = stage.open("/v1/dead-letters?from=oldest", "Accept: text/event-stream\r\n");
+    let question = loop {
+        match stage.asked.recv().expect("the control plane asks") {
+            Request::Letters(question) => break question,
+            _ => continue,
+        }
+    };
+    let ends = vec!["0-0-9".parse().expect("a name"), "1-0-3".parse().expect("a name")];
+    let page = postroad_control::LettersPage { letters: vec![letter(7), letter(8)], next: None, ends };
+    question.answer.send(page).expect("somebody waits");
+    let mut ids = Vec::new();
+    while ids.len() < 3 {
+        let mut line = String::new();
+        assert_ne!(events.read_line(&mut line).expect("an event"), 0, "it goes on");
+        ids.extend(line.strip_prefix("id: ").map(|id| id.trim_end().to_owned()));
+    }
+    assert_eq!(ids, ["-", "0-0-7", "0-0-9,1-0-3"]);
+    drop(events);
+    stage.control.stop();
+}

@@ -113,6 +113,9 @@ pub(crate) struct Follower {
     /// Of the shard at hand, and until when it may be told.
     page: VecDeque<LetterReport>,
     page_until: Option<Instant>,
+    /// Where the queues of that shard ended, if the page is its last: seen once the page is told, not before. A reader that breaks
+    /// off within the page would never get the rest of it.
+    ends: Vec<LetterId>,
     round: Option<Round>,
     /// A shard could not be asked in the last round: the next one begins then, if not before.
     again_at: Option<Instant>,
@@ -148,14 +151,15 @@ impl Follower {
         end: impl Future<Output = Problem> + Send + 'static,
     ) -> Result<Self, Problem> {
         let news = server.shards.borrow().letters.0.subscribe();
-        let begun = match begin {
+        let seen = match begin {
             Begin::Now => ends(&server).await?,
             Begin::Oldest => Seen::default(),
-            Begin::Behind(seen) => seen,
+            Begin::Behind(ref seen) => seen.clone(),
         };
-        let (seen, round, end) = (begun.clone(), Some(Round::of(ShardId(0))), Box::pin(end));
-        let (page, page_until, again_at, anew_at) = (VecDeque::new(), None, None, None);
-        Ok(Self { server, news, filter, lease, begun, seen, page, page_until, round, again_at, anew_at, end })
+        let begun = begun(lease.is_some(), &begin, &seen);
+        let (round, end) = (Some(Round::of(ShardId(0))), Box::pin(end));
+        let (page, page_until, ends, again_at, anew_at) = (VecDeque::new(), None, Vec::new(), None, None);
+        Ok(Self { server, news, filter, lease, begun, seen, page, page_until, ends, round, again_at, anew_at, end })
     }
 
     /// What it has seen, as text.
@@ -178,9 +182,12 @@ impl Follower {
         loop {
             if self.page_until.is_some_and(|until| until <= Instant::now()) {
                 self.page.clear(); // somebody else may have them by now
+                self.ends.clear(); // what was not told was not seen
+                self.page_until = None;
             }
             if let Some(report) = self.page.pop_front() {
                 self.seen.add(report.letter.id);
+                self.see_ends();
                 return Heard::Letter(Box::new(report), self.seen.text());
             }
             match self.round.take() {
@@ -208,10 +215,11 @@ impl Follower {
             Ok(found) => {
                 let ends = round.ends.get_or_insert(found.ends);
                 if found.next.is_none() {
-                    ends.drain(..).for_each(|end| self.seen.add(end));
+                    self.ends = std::mem::take(ends);
                 }
                 self.page = found.letters.into();
                 self.page_until = self.lease.map(|lease| asked + lease);
+                self.see_ends();
                 found.next
             }
             Err(NoAnswer::NotServing) => return Err(NoAnswer::NotServing.into()),
@@ -229,6 +237,12 @@ impl Follower {
         }
         self.round_is_over(round.is_incomplete);
         Ok(None)
+    }
+
+    fn see_ends(&mut self) {
+        if self.page.is_empty() {
+            self.ends.drain(..).for_each(|end| self.seen.add(end));
+        }
     }
 
     fn round_is_over(&mut self, is_incomplete: bool) {
@@ -256,6 +270,15 @@ impl Follower {
     }
 }
 
+/// From where on what is leased may come again. Who goes on behind a place may have leased what stands before it, and have ended
+/// without acting on it: that comes again once its lease has ended, so it is looked for from the beginning.
+fn begun(is_leasing: bool, begin: &Begin, seen: &Seen) -> Seen {
+    match begin {
+        Begin::Behind(_) if is_leasing => Seen::default(),
+        _ => seen.clone(),
+    }
+}
+
 /// The last letter of each queue there is.
 async fn ends(server: &Server) -> Result<Seen, Problem> {
     let count = server.shards.borrow().lines.len();
@@ -270,6 +293,14 @@ async fn ends(server: &Server) -> Result<Seen, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_leases_and_goes_on_gets_again_what_stands_before() {
+        let seen = Seen::parse("0-0-16").expect("a place");
+        let behind = Begin::Behind(seen.clone());
+        assert_eq!(begun(true, &behind, &seen), Seen::default());
+        assert_eq!((begun(false, &behind, &seen), begun(true, &Begin::Now, &seen)), (seen.clone(), seen));
+    }
 
     #[test]
     fn what_was_seen_is_read_back() {

@@ -1,6 +1,6 @@
 //! How much a caller may ask for at once, and how surely it is published, whatever the transport.
 
-use postroad_base::Qos;
+use postroad_base::{Qos, Wishes};
 pub(crate) use postroad_proto::MESSAGES_MAX;
 
 use crate::problem::{Kind, Problem};
@@ -38,4 +38,14 @@ pub(crate) fn qos_of(number: Option<u32>) -> Result<Qos, String> {
     let number = number.unwrap_or(1);
     let qos = u8::try_from(number).ok().and_then(Qos::from_number);
     qos.ok_or_else(|| format!("qos must be 0, 1 or 2, not {number}"))
+}
+
+/// A key names one message: for a second topic it would be another one under the same key, a conflict each time.
+pub(crate) fn check_key(wishes: &Wishes, topics: usize) -> Result<(), String> {
+    match wishes.idempotency_key {
+        Some(_) if topics > 1 => {
+            Err("an idempotency key is of one topic: publish to each under a key of its own".into())
+        }
+        _ => Ok(()),
+    }
 }

@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Call, status};
 use crate::api::Pending;
-use crate::checks::{check_spread, qos_of};
+use crate::checks::{check_key, check_spread, qos_of};
 use crate::problem::{Kind, Problem};
 use crate::publication::{Caller, GivenProperties, GivenWishes, Outcome, Publication, topic_of, wall_now};
 use crate::shared::Server;
@@ -140,6 +140,7 @@ fn many(request: v1::PublishManyRequest) -> Result<Portion, Problem> {
     let [message] = message.ok_or_else(wrong)?;
     // Checked under a topic that can be, then sent to each: payload and properties are there once.
     let model = publication(v1::Message { topic: "t".into(), ..message })?;
+    check_key(&model.wishes, topics.len()).map_err(Problem::bad)?;
     for topic in topics {
         match topic_of(&topic) {
             Ok(topic) => {

@@ -26,7 +26,7 @@ use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use super::json_page;
-use crate::checks::{MESSAGES_MAX, check_spread, qos_of};
+use crate::checks::{MESSAGES_MAX, check_key, check_spread, qos_of};
 use crate::problem::{Kind, Problem};
 use crate::publication::{
     Caller, GivenProperties, GivenWishes, Outcome, Properties, Publication, base64_of, checked, topic_of, wall_now,
@@ -379,6 +379,7 @@ fn publications(message: Message<'_>) -> Result<Vec<Publication>, String> {
         (None, Some(Few(topics))) if !topics.is_empty() => topics,
         _ => return Err("give either topic, or topics that are not none".into()),
     };
+    check_key(&wishes, topics.len())?;
     let (retain, ttl_seconds) = (message.retain, message.ttl_seconds);
     let publication = |topic: String| {
         let (payload, properties, wishes) = (payload.clone(), Arc::clone(&properties), Arc::clone(&wishes));
@@ -406,6 +407,14 @@ mod tests {
 
     fn parse(text: &str) -> Result<Vec<Publication>, String> {
         serde_json::from_str(text).map_err(|error| error.to_string()).and_then(publications)
+    }
+
+    /// All topics shared the key: the second one was always another message under it, a conflict.
+    #[test]
+    fn a_key_is_of_one_topic() {
+        let keyed = |topics: &str| parse(&format!(r#"{{"topics": [{topics}], "wishes": {{"idempotency_key": "k"}}}}"#));
+        assert_eq!(keyed(r#""a""#).map(|messages| messages.len()), Ok(1));
+        assert!(keyed(r#""a", "b""#).is_err_and(|why| why.contains("one topic")));
     }
 
     #[test]

@@ -107,6 +107,16 @@ pub(crate) struct Answered {
     pub gone: Vec<String>,
 }
 
+impl Answered {
+    /// Of these deliveries, those that were done and those that were not.
+    pub fn of(deliveries: &[DeliveryId], done: Vec<bool>) -> Self {
+        Self {
+            done: done.iter().filter(|done| **done).count(),
+            gone: deliveries.iter().zip(done).filter(|(_, done)| !done).map(|(id, _)| id.to_string()).collect(),
+        }
+    }
+}
+
 /// An answer that is waited for.
 struct Awaited {
     answered: flume::Receiver<GroupResult>,
@@ -191,12 +201,22 @@ impl Api {
         deliveries: Vec<DeliveryId>,
         verdict: Verdict,
     ) -> Result<Answered, Problem> {
-        let order = GroupOrder::Answer { deliveries: deliveries.clone(), verdict };
+        let done = self.each_answer(caller, name, deliveries.clone(), verdict).await?;
+        Ok(Answered::of(&deliveries, done))
+    }
+
+    /// For each delivery, in their order, whether it was done.
+    pub async fn each_answer(
+        &self,
+        caller: &Caller,
+        name: &ByteString,
+        deliveries: Vec<DeliveryId>,
+        verdict: Verdict,
+    ) -> Result<Vec<bool>, Problem> {
+        let count = deliveries.len();
+        let order = GroupOrder::Answer { deliveries, verdict };
         match self.order(caller, name, order, self.answer_timeout()).await? {
-            GroupResult::Other(GroupAnswer::Answered(done)) => Ok(Answered {
-                done: done.iter().filter(|done| **done).count(),
-                gone: deliveries.iter().zip(done).filter(|(_, done)| !done).map(|(id, _)| id.to_string()).collect(),
-            }),
+            GroupResult::Other(GroupAnswer::Answered(done)) if done.len() == count => Ok(done),
             _ => Err(unexpected()),
         }
     }

@@ -954,6 +954,36 @@ fn acknowledgements_that_wait_are_answered_one_by_one() {
     });
 }
 
+/// The answers of one order were told apart by name: a delivery in two requests was gone in the first one, which had ended it.
+#[test]
+fn a_delivery_in_two_requests_is_gone_in_the_second() {
+    run(async {
+        let stage = Stage::new(Settings::default());
+        let mut waiting = Vec::new();
+        let mut consuming = Consuming::begin(&stage, begin(4, 30)).await;
+        give(&order(&stage).await, leased(1..3));
+        assert_eq!(consuming.deliveries().await.len(), 2);
+        // While this one is stored the two behind it come, and go together.
+        consuming.acknowledge(1, &["0-0-2-1"]);
+        let (first, ..) = said(&stage, &mut waiting).await;
+        consuming.acknowledge(2, &["0-0-1-1"]);
+        consuming.acknowledge(3, &["0-0-1-1"]);
+        give(&first, GroupResult::Other(GroupAnswer::Answered(vec![true])));
+        assert_eq!(consuming.answered().await.done, 1);
+        let (second, deliveries, _) = said(&stage, &mut waiting).await;
+        let is_together = deliveries.len() == 2; // unless the network has kept them apart
+        let done = if is_together { vec![true, false] } else { vec![true] };
+        give(&second, GroupResult::Other(GroupAnswer::Answered(done)));
+        if !is_together {
+            let (third, ..) = said(&stage, &mut waiting).await;
+            give(&third, GroupResult::Other(GroupAnswer::Answered(vec![false])));
+        }
+        assert_eq!(consuming.answered().await, v1::Answered { number: 2, done: 1, gone: Vec::new() });
+        assert_eq!(consuming.answered().await, v1::Answered { number: 3, done: 0, gone: vec!["0-0-1-1".into()] });
+        stage.control.stop();
+    });
+}
+
 /// What its consumer has, and has not said anything of, is given back when the stream breaks; a take that is under way finds
 /// nobody.
 #[test]

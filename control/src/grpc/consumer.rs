@@ -355,7 +355,8 @@ impl Consumer {
                 count += order.deliveries.len();
                 acknowledged.push((number, order.deliveries));
             } else {
-                let answered = self.order(order).await?;
+                let deliveries = order.deliveries.clone();
+                let answered = Answered::of(&deliveries, self.order(order).await?);
                 self.tell(Told::Answered(told(number, answered))).await?;
             }
         }
@@ -367,31 +368,25 @@ impl Consumer {
             return Ok(());
         }
         let all = requests.iter().flat_map(|(_, deliveries)| deliveries).copied().collect();
-        let Answered { gone, .. } = self.order(Order { deliveries: all, verdict: Verdict::Acknowledge }).await?;
-        let mut gone = gone.into_iter().peekable(); // in the order of the deliveries
+        // By place, not by name: the same delivery may stand in two requests, and only the first of them ends it.
+        let mut done = self.order(Order { deliveries: all, verdict: Verdict::Acknowledge }).await?.into_iter();
         for (number, deliveries) in requests {
-            let mut answered = Answered { done: 0, gone: Vec::new() };
-            for id in deliveries {
-                match gone.next_if(|name| *name == id.to_string()) {
-                    Some(name) => answered.gone.push(name),
-                    None => answered.done += 1,
-                }
-            }
-            self.tell(Told::Answered(told(number, answered))).await?;
+            let done = done.by_ref().take(deliveries.len()).collect();
+            self.tell(Told::Answered(told(number, Answered::of(&deliveries, done)))).await?;
         }
         Ok(())
     }
 
     /// What is over, or another's, takes no credit any more.
-    async fn order(&mut self, order: Order) -> Result<Answered, Status> {
+    async fn order(&mut self, order: Order) -> Result<Vec<bool>, Status> {
         let Order { deliveries, verdict } = order;
         let extended = match verdict {
             Verdict::Extend { lease_ms } => Some(Instant::now() + Duration::from_millis(lease_ms)),
             _ => None,
         };
-        let answered = self.server.api.answer(&self.caller, &self.group, deliveries.clone(), verdict).await?;
-        for id in deliveries {
-            match (extended.filter(|_| !answered.gone.contains(&id.to_string())), self.held.get_mut(&id)) {
+        let answered = self.server.api.each_answer(&self.caller, &self.group, deliveries.clone(), verdict).await?;
+        for (id, done) in deliveries.into_iter().zip(answered.iter().copied()) {
+            match (extended.filter(|_| done), self.held.get_mut(&id)) {
                 (Some(until), Some(known)) => *known = until,
                 (None, Some(_)) => drop(self.held.remove(&id)),
                 (_, None) => {}

@@ -45,6 +45,8 @@ pub(crate) struct Api {
 pub(crate) enum NoAnswer {
     /// The server does not serve now.
     NotServing,
+    /// A cursor names a shard that is not there: it is no cursor of this server.
+    NoShard,
     /// A shard took no question: nothing was done.
     NotTaken,
     /// A shard did not answer in time: what was asked may have been done, or be later.
@@ -356,7 +358,7 @@ impl Api {
             return Err(NoAnswer::NotServing);
         }
         let shards = Arc::clone(&self.shards.borrow());
-        let line = shards.lines.get(usize::from(shard.0)).ok_or(NoAnswer::NotServing)?;
+        let line = shards.lines.get(usize::from(shard.0)).ok_or(NoAnswer::NoShard)?;
         if !line.ask(request) {
             return Err(NoAnswer::NotTaken);
         }

@@ -127,6 +127,7 @@ impl From<NoAnswer> for Problem {
     fn from(why: NoAnswer) -> Self {
         match why {
             NoAnswer::NotServing => Self::new(Kind::NotServing, "the server is starting or stopping"),
+            NoAnswer::NoShard => Self::bad("after: no cursor of this server; begin without"),
             NoAnswer::NotTaken => Self::new(Kind::Busy, "a shard has more to do than it can; nothing was done"),
             NoAnswer::Late => {
                 Self::new(Kind::Unknown, "a shard did not answer in time: what was asked may have been done")

@@ -327,3 +327,14 @@ fn a_letter_comes_with_a_place_before_the_rest_of_its_page() {
     drop(events);
     stage.control.stop();
 }
+
+/// It was 503, which a caller tries again for ever.
+#[test]
+fn a_cursor_of_a_shard_that_is_not_there_is_wrong() {
+    let stage = Stage::new(Settings::default());
+    for path in ["/v1/dead-letters?after=9", "/v1/topics?filter=%23&after=9", "/v1/subscriptions?after=9.0"] {
+        let answer = stage.get(path);
+        assert!(answer.starts_with("HTTP/1.0 400 "), "{path}: {answer}");
+    }
+    stage.control.stop();
+}

@@ -222,7 +222,7 @@ impl Follower {
                 self.see_ends();
                 found.next
             }
-            Err(NoAnswer::NotServing) => return Err(NoAnswer::NotServing.into()),
+            Err(why @ (NoAnswer::NotServing | NoAnswer::NoShard)) => return Err(why.into()),
             Err(NoAnswer::NotTaken | NoAnswer::Late) => {
                 round.is_incomplete = true;
                 None

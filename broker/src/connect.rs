@@ -10,6 +10,7 @@ use postroad_base as base;
 use crate::access::Action;
 use crate::api::{ClientName, Connect, Counted, DisconnectCause, Effect, Principal};
 use crate::broker::Broker;
+use crate::directed::is_directed;
 use crate::gate::Waiter;
 use crate::pull::Pull;
 use crate::session::{Connection, ConnectionIndex, Peer, Session, SessionIndex};
@@ -251,7 +252,9 @@ impl Broker {
                 continue;
             }
             let mut message = inbound.message;
-            Arc::make_mut(&mut message).publisher = publisher;
+            let owned = Arc::make_mut(&mut message);
+            owned.publisher = publisher;
+            owned.retain &= !is_directed(&owned.topic);
             match self.key_of(index, &message) {
                 Some(name) => self.publish_keyed_orphan(name, message),
                 None => self.publish_orphan(message),
@@ -313,7 +316,9 @@ impl Broker {
         self.registration_left(&client);
         self.begin_ending(index);
         for (_, state) in inbound.iter().filter(|(_, state)| state.told) {
-            self.forget_everywhere(state.id);
+            if !self.is_due_under(state.id) {
+                self.forget_everywhere(state.id); // else it is forgotten when it has come to everybody
+            }
         }
     }
 }

@@ -9,7 +9,9 @@
 //! it. A page is of one queue, from one read at most.
 
 use ahash::AHashMap;
-use base::{ClientId, Outcome, Pending, PendingAnswer, PendingId, PendingPage, QueueId, Sequence, Step};
+use base::{
+    ClientId, Outcome, Pending, PendingAnswer, PendingId, PendingPage, Qos, QueueId, Record, Sequence, Step, Tag,
+};
 use postroad_base as base;
 
 use crate::api::{BacklogEntry, Effect};
@@ -138,14 +140,16 @@ impl Broker {
     /// A portion has come. Whether it is for a look: then the queue's own reading goes on.
     pub(crate) fn peeked(&mut self, queue: QueueId, entries: &[BacklogEntry], end: bool) -> bool {
         let Some(job) = self.peeks.reading.remove(&queue) else { return false };
-        let mut is_for_room = false;
+        let (mut is_for_room, mut is_extended) = (false, false);
         if let Some(backlog) =
             self.session_of_queue(queue).and_then(|i| self.sessions[i as usize].queue.backlog.as_mut())
         {
             backlog.reading = false;
+            is_extended = std::mem::take(&mut backlog.extended);
             is_for_room = std::mem::take(&mut backlog.trimming);
         }
-        let upto = entries.last().map(|entry| entry.sequence).filter(|_| !end);
+        // What has left memory meanwhile lies behind what was read.
+        let upto = entries.last().map(|entry| entry.sequence).filter(|_| !end || is_extended);
         self.do_peek(job, Some(Found { entries: entries.to_vec(), upto }));
         if let Some(index) = self.session_of_queue(queue) {
             self.drop_stored_overflown(index, &[]);
@@ -294,7 +298,10 @@ impl Broker {
     fn end_if_pending(&mut self, index: SessionIndex, sequence: Sequence, found: Option<&Found>) -> Option<bool> {
         let queue = &mut self.sessions[index as usize].queue;
         let in_flight = queue.window.iter().find(|(_, slot)| slot.sequence == sequence && !slot.dead);
-        if let Some((tag, _)) = in_flight {
+        if let Some((tag, slot)) = in_flight {
+            if slot.qos == Qos::ExactlyOnce {
+                return Some(self.end_received(index, tag));
+            }
             let slot = queue.window.remove(tag)?;
             let size = slot.entry.as_ref().map_or(0, Entry::size);
             queue.bytes -= size.min(queue.bytes);
@@ -321,6 +328,30 @@ impl Broker {
         let entry = entry_of(item.clone());
         self.end_acknowledged(index, sequence, true, Some(&entry));
         Some(true)
+    }
+
+    /// At QoS 2 the client may have it, and knows its tag: as if it had said so, only the release is left. Whether it was not
+    /// over before.
+    fn end_received(&mut self, index: SessionIndex, tag: Tag) -> bool {
+        let session = &mut self.sessions[index as usize];
+        let (queue, logged) = (session.id, session.logged);
+        let Some(slot) = session.queue.window.get_mut(tag) else { return false };
+        if matches!(slot.state, State::ReleaseHeld | State::Released) {
+            return false;
+        }
+        (slot.state, slot.restored) = (State::Released, false);
+        let (sequence, entry) = (slot.sequence, slot.entry.take());
+        if logged {
+            self.append(Record::Received { queue, sequence });
+            self.mark_dirty(index);
+        }
+        if let Some(entry) = entry {
+            let queue = &mut self.sessions[index as usize].queue;
+            queue.bytes -= entry.size().min(queue.bytes);
+            self.stats.times.observe(entry.age(self.now.wall));
+            self.tell_acknowledged(index, &entry);
+        }
+        true
     }
 
     /// Without an entry: its receiver has had it before, and that was told.

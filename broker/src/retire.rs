@@ -681,6 +681,9 @@ fn session_records(session: &Session) -> Vec<Record> {
 
 /// What has to be known of stored deliveries before they are read.
 fn noted(session: &Session) -> Vec<Record> {
+    if session.role.is_read_out_of_turn() {
+        return Vec::new(); // its order is another one, and nothing in it is replaced
+    }
     let Session { id: queue, queue: Queue { window, young, backlog, .. }, .. } = session;
     let in_flight = window.iter().filter_map(|(_, slot)| slot.entry.as_ref());
     let read = backlog.iter().flat_map(|backlog| backlog.portion.iter());

@@ -124,7 +124,7 @@ impl Broker {
                 // It is kept from here on; nobody could be told that there is no room.
                 let kept = &mut scratch.matches[session.mark as usize];
                 kept.qos = options.qos;
-                kept.full = !config.queue_policy.is_oldest_first()
+                kept.full = !config.queue_policy.makes_room()
                     && session.queue.is_full_behind(0, message.size(), message.collapse_key(), config);
             }
         });

@@ -47,6 +47,9 @@ use crate::session::{AnswerKind, ConnectionIndex, InboundName, InboundState, Pro
 const DUE_PER_TICK: usize = 64;
 /// Messages of one queue that other shards have not all answered for: each has a tag.
 const UNDER_WAY_MAX: usize = 256;
+/// Tags of one queue that are taken: those that some shard has refused keep theirs until it takes them. With so many, what has none
+/// waits, so that the search for one stays short.
+const TAGS_MAX: usize = 4 * UNDER_WAY_MAX;
 /// A message that found no room somewhere is published again so much later.
 const PUT_OFF_MILLIS: u64 = 10_000;
 /// The wall clock may step: nothing sleeps for longer than that.
@@ -309,6 +312,10 @@ impl Broker {
             self.end_waiting(index, due, &entry, Outcome::Expired);
             return true;
         }
+        if self.lacks_room(&message).is_some() || self.lacks_tags(index, message.id) {
+            self.wait_longer(due); // its publisher was told that it is safe
+            return true;
+        }
         self.collect(&message, Origin::Here);
         match self.scratch.refusal {
             Some((why @ Counted::UnknownClient, _)) => {
@@ -367,6 +374,12 @@ impl Broker {
         let is_retained_elsewhere =
             || message.retain && self.config.placement.home(message.topic.as_str().as_bytes()) != self.config.shard;
         !self.scratch.shards.is_empty() || !self.scratch.share_forwards.is_empty() || is_retained_elsewhere()
+    }
+
+    /// Whether it has no tag, and very many others have one.
+    fn lacks_tags(&self, index: SessionIndex, id: MessageId) -> bool {
+        let inbound = &self.sessions[index as usize].inbound;
+        inbound.len() >= TAGS_MAX && inbound.iter().all(|(_, state)| state.id != id)
     }
 
     /// The tag that holds its id; a new one unless it was due before, and has not come to everybody.

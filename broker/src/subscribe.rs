@@ -17,12 +17,12 @@ use crate::session::{ConnectionIndex, SessionIndex};
 use crate::timers::{Timer, TimerKey};
 
 /// Who is answered once a subscription works.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Asked {
     /// A client, by SUBACK.
     Client { connection: ConnectionId, tag: Tag },
     /// A caller, for a consumer group.
-    Group { token: u64, is_new: bool },
+    Group { token: u64, is_new: bool, unwanted: Vec<TopicFilter> },
 }
 
 /// A SUBSCRIBE that is not answered yet.
@@ -232,7 +232,7 @@ impl Broker {
                 self.effects.push_back(Effect::Subscribed { connection, tag, reasons });
             }
             Asked::Client { .. } => {}
-            Asked::Group { token, is_new } => self.group_set(token, is_new, &reasons),
+            Asked::Group { token, is_new, unwanted } => self.group_set(session, token, is_new, &unwanted, &reasons),
         }
         if watches {
             let wanted = granted.into_iter().filter(Granted::wants_retained).map(|granted| granted.filter);

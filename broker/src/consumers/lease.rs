@@ -289,6 +289,8 @@ impl Broker {
         if let Some(slot) = session.queue.window.get_mut(tag) {
             slot.note_sent(self.now);
         }
+        let logged = session.logged;
+        session.queue.note_leaving(tag, logged);
         if before > 0 {
             self.note_attempt(index, tag);
         }

@@ -175,26 +175,33 @@ impl Broker {
         let wanted: AHashSet<&TopicFilter> = filters.iter().collect();
         let present = self.sessions[index as usize].subscriptions.iter().map(|(filter, _)| filter);
         let unwanted: Vec<TopicFilter> = present.filter(|filter| !wanted.contains(filter)).cloned().collect();
-        for filter in &unwanted {
-            self.drop_subscription(index, filter);
-        }
         if let Some(group) = self.consumers.groups.get_mut(&index) {
             group.allowed.clear();
         }
         let present = &self.sessions[index as usize].subscriptions;
         let works = |filter: &TopicFilter| present.get(filter).is_some() && !self.is_unconfirmed(filter);
         let missing = filters.into_iter().filter(|filter| !works(filter)).map(|filter| (filter, OPTIONS)).collect();
-        let asked = Asked::Group { token, is_new: known.is_none() };
+        // They go once the new ones hold: else a shard that is slow would leave the group without any.
+        let asked = Asked::Group { token, is_new: known.is_none(), unwanted };
         self.subscribe_to(index, asked, missing);
     }
 
     /// Every shard has answered for its filters, or has not in time.
-    pub(crate) fn group_set(&mut self, token: u64, is_new: bool, reasons: &[ReasonCode]) {
-        let answer = match reasons.iter().any(|reason| reason.is_error()) {
-            true => GroupAnswer::Refused(GroupRefusal::Unconfirmed),
-            false => GroupAnswer::Set { is_new },
-        };
-        self.group_done(token, answer);
+    pub(crate) fn group_set(
+        &mut self,
+        index: SessionIndex,
+        token: u64,
+        is_new: bool,
+        unwanted: &[TopicFilter],
+        reasons: &[ReasonCode],
+    ) {
+        if reasons.iter().any(|reason| reason.is_error()) {
+            return self.group_done(token, GroupAnswer::Refused(GroupRefusal::Unconfirmed));
+        }
+        for filter in unwanted {
+            self.drop_subscription(index, filter);
+        }
+        self.group_done(token, GroupAnswer::Set { is_new });
     }
 
     fn group_refusal(&mut self, name: &str, caller: &Principal, filters: &[TopicFilter]) -> Option<GroupRefusal> {

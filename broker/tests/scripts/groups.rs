@@ -728,9 +728,9 @@ fn filters_are_replaced() {
                 log 3 Publish to 1
                 9: published 1 success
             group orders set u v/+
-                log 4 Unsubscribe
+                log 4 Subscribe
                 log 5 Subscribe
-                log 6 Subscribe
+                log 6 Unsubscribe
                 group 2: Set { is_new: false }
             group orders set u v/+
                 group 3: Set { is_new: false }
@@ -1011,7 +1011,7 @@ fn other_shards_send_what_a_group_wants() {
                 group 4: Refused(Unconfirmed)
             go
             groups
-                orders []: 0+4 (16 B), oldest 1001000, 0 wait
+                orders ["t/#"]: 0+4 (16 B), oldest 1001000, 0 wait
         "#]],
     );
 }

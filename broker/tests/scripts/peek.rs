@@ -176,3 +176,27 @@ fn only_what_is_the_clients_own_and_only_while_it_is_away() {
     world.run("connect 2 anna user=anna expiry=600");
     assert!(world.run(&format!("end anna {id}")).contains("Connected"));
 }
+
+/// At QoS 2 the client may have it and knows its tag: only the release is left, now and after a crash, and nothing else goes under
+/// that tag before.
+#[test]
+fn at_qos_2_the_release_is_left() {
+    for crash in ["", "crash"] {
+        let mut world = durable().open();
+        world.run(
+            "connect 1 anna user=anna expiry=600
+             sub 1 1 a:2
+             connect 9 pub
+             pub 9 a 1 qos=2 tag=1
+             disc 1 lost",
+        );
+        let shown = world.run("peek anna");
+        let id = shown.split_whitespace().skip_while(|word| *word != "pending").nth(1).unwrap().to_owned();
+        let ended = world.run(&format!("end anna {id}"));
+        assert!(ended.contains(&format!("ended [{id}]")), "{ended}");
+        assert!(!world.run(&format!("end anna {id}")).contains(&format!("ended [{id}]")), "it is over");
+        let returned = world.run(&format!("{crash}\nconnect 2 anna user=anna expiry=600"));
+        assert!(returned.contains("2: release 1 success") && !returned.contains("deliver"), "{returned}");
+        assert!(!world.run("comp 2 1").contains("unknown_tag"));
+    }
+}

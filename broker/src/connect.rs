@@ -181,6 +181,16 @@ impl Broker {
         index
     }
 
+    /// A queue that is no session's, and that nothing but a record ends, begins in the log.
+    pub(crate) fn log_queue_begin(&mut self, index: SessionIndex, owner: QueueOwner) {
+        let Session { id: queue, logged, .. } = self.sessions[index as usize];
+        if logged {
+            let (expiry, at) = (SessionExpiry::NEVER, self.now.wall);
+            self.append(Record::QueueBegin { queue, owner, expiry, at });
+            self.mark_dirty(index);
+        }
+    }
+
     /// It leaves the slab, after its client.
     pub(crate) fn remove_session(&mut self, index: SessionIndex) -> Session {
         let client = self.sessions[index as usize].client.as_str();

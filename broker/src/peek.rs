@@ -309,7 +309,7 @@ impl Broker {
             self.end_acknowledged(index, sequence, slot.stored, slot.entry.as_ref());
             return Some(true);
         }
-        if let Some(entry) = queue.take_that_waits(sequence) {
+        if let Some(entry) = queue.take_sequence(sequence) {
             self.end_acknowledged(index, sequence, entry.stored, Some(&entry));
             return Some(true);
         }

@@ -855,18 +855,6 @@ impl Queue {
         Some(entry)
     }
 
-    /// Takes out one that waits in memory, whatever its key.
-    pub fn take_that_waits(&mut self, sequence: Sequence) -> Option<Entry> {
-        let read = self.backlog.as_mut().and_then(|backlog| backlog.portion.take(sequence));
-        let entry = read.or_else(|| self.young.take(sequence))?;
-        self.backlog.take_if(|backlog| backlog.ended && backlog.portion.is_empty());
-        self.bytes -= entry.size().min(self.bytes);
-        if let Some(key) = entry.collapse_key() {
-            self.forget_collapsible(sequence, key);
-        }
-        Some(entry)
-    }
-
     /// Puts the one that was taken last back.
     pub fn unpop(&mut self, entry: Entry) {
         if let Some(key) = entry.collapse_key() {

@@ -18,7 +18,7 @@
 use std::collections::BTreeSet;
 
 use ahash::{AHashMap, AHashSet};
-use base::{ClientId, Ended, QueueOwner, ReasonCode, Record, RegisteredBy, SessionExpiry, WallMillis};
+use base::{ClientId, Ended, QueueOwner, ReasonCode, Record, RegisteredBy, WallMillis};
 use bytestring::ByteString;
 use postroad_base as base;
 use slab::Slab;
@@ -381,11 +381,7 @@ impl Broker {
         let logged = self.config.durable;
         let id = self.new_queue_id(&client, logged);
         let queue = self.add_queue(Session::of_registration(client.clone(), id, logged));
-        if logged {
-            let (owner, at) = (QueueOwner::Registration(client.clone()), self.now.wall);
-            self.append(Record::QueueBegin { queue: id, owner, expiry: SessionExpiry::NEVER, at });
-            self.mark_dirty(queue);
-        }
+        self.log_queue_begin(queue, QueueOwner::Registration(client.clone()));
         self.registrations.entry_mut(index).queue = Some(queue);
         let session = self.session_of_client(client.as_str());
         if let Some(place) = session.and_then(|session| self.sessions[session as usize].connection) {

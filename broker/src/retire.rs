@@ -433,7 +433,7 @@ impl Broker {
         // The others are in memory still: they become backlog with `Ingested`.
         entries.truncate(entries.iter().take_while(|item| item.sequence <= backlog.until).count());
         let end = end || entries.len() < read;
-        let Unwanted { poisoned, overflown } = self.take_portion(index, &mut backlog, entries, ReadFor::Turn);
+        let unwanted = self.take_portion(index, &mut backlog, entries, ReadFor::Turn);
         backlog.ended = end && !std::mem::take(&mut backlog.extended);
         if backlog.ended {
             (backlog.unread, backlog.unread_bytes, backlog.overflown) = (0, 0, 0);
@@ -443,6 +443,12 @@ impl Broker {
         if !backlog.ended || !backlog.portion.is_empty() {
             self.sessions[index as usize].queue.backlog = Some(backlog);
         }
+        self.portion_taken(index, unwanted, is_for_room);
+    }
+
+    /// A portion is where it belongs: what is over of it ends, and what waited for it goes on.
+    fn portion_taken(&mut self, index: SessionIndex, unwanted: Unwanted, is_for_room: bool) {
+        let Unwanted { poisoned, overflown } = unwanted;
         self.set_stored_aside(index, poisoned);
         self.drop_stored_overflown(index, &overflown);
         if is_for_room {
@@ -467,16 +473,10 @@ impl Broker {
         if let Some(looked) = looked {
             backlog.high = backlog.high.split_off(&looked.next());
         }
-        let Unwanted { poisoned, overflown } = self.take_portion(index, &mut backlog, entries, ReadFor::HighPriority);
+        let unwanted = self.take_portion(index, &mut backlog, entries, ReadFor::HighPriority);
         let is_for_room = std::mem::take(&mut backlog.trimming);
         self.sessions[index as usize].queue.backlog = Some(backlog);
-        self.set_stored_aside(index, poisoned);
-        self.drop_stored_overflown(index, &overflown);
-        if is_for_room {
-            self.trim(index);
-        }
-        self.peeks_go_on(self.sessions[index as usize].id);
-        self.pump(index);
+        self.portion_taken(index, unwanted, is_for_room);
     }
 
     /// Each delivery that was read goes where it belongs, but for those that are not to be delivered.

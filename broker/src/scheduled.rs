@@ -25,7 +25,7 @@ use std::sync::Arc;
 use ahash::{AHashMap, AHashSet};
 use base::{
     Ended, Message, MessageId, MonoMillis, Now, Outcome, PartitionId, QueueId, QueueOwner, ReasonCode, Recipient,
-    Record, Sequence, SessionExpiry, ShardId, Step, Tag, WallMillis,
+    Record, Sequence, ShardId, Step, Tag, WallMillis,
 };
 use postroad_base as base;
 use smallvec::SmallVec;
@@ -238,11 +238,7 @@ impl Broker {
         }
         let id = self.new_queue_id_in(PartitionId(self.config.shard.0), self.config.durable);
         let index = self.add_scheduled_queue(Session::of_scheduled(id, self.config.durable));
-        if self.config.durable {
-            let (expiry, at) = (SessionExpiry::NEVER, self.now.wall);
-            self.append(Record::QueueBegin { queue: id, owner: QueueOwner::Scheduled, expiry, at });
-            self.mark_dirty(index);
-        }
+        self.log_queue_begin(index, QueueOwner::Scheduled);
         index
     }
 

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use ahash::{AHashMap, AHashSet};
 use base::{
     Ended, GroupAnswer, GroupOrder, GroupRefusal, Qos, QueueId, QueueOwner, ReasonCode, Record, RetainHandling,
-    Sequence, SessionExpiry, SubscriptionOptions, TopicFilter, WallMillis,
+    Sequence, SubscriptionOptions, TopicFilter, WallMillis,
 };
 use bytestring::ByteString;
 use postroad_base as base;
@@ -230,11 +230,7 @@ impl Broker {
         let partition = self.config.placement.partition_of(name.as_bytes());
         let id = self.new_queue_id_in(partition, logged);
         let index = self.add_group_queue(Session::of_group(name.clone(), id, logged));
-        if logged {
-            let (owner, at) = (QueueOwner::Group(name), self.now.wall);
-            self.append(Record::QueueBegin { queue: id, owner, expiry: SessionExpiry::NEVER, at });
-            self.mark_dirty(index);
-        }
+        self.log_queue_begin(index, QueueOwner::Group(name));
         index
     }
 

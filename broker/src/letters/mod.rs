@@ -24,7 +24,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use base::{
     Death, Ended, Extras, LetterId, Message, MessageId, MonoMillis, Outcome, Parked, PartitionId, Qos, QueueId,
-    QueueOwner, Recipient, Record, Sequence, SessionExpiry, Step, TopicName, WallMillis, Wishes,
+    QueueOwner, Recipient, Record, Sequence, Step, TopicName, WallMillis, Wishes,
 };
 use postroad_base as base;
 use smallvec::SmallVec;
@@ -237,11 +237,7 @@ impl Broker {
         }
         let id = self.new_queue_id_in(PartitionId(self.config.shard.0), self.config.durable);
         let index = self.add_letters_queue(Session::of_letters(id, self.config.durable));
-        if self.config.durable {
-            let (expiry, at) = (SessionExpiry::NEVER, self.now.wall);
-            self.append(Record::QueueBegin { queue: id, owner: QueueOwner::Dead, expiry, at });
-            self.mark_dirty(index);
-        }
+        self.log_queue_begin(index, QueueOwner::Dead);
         index
     }
 

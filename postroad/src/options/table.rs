@@ -622,7 +622,7 @@ pub const ROWS: &[Row] = &[
         1,
         1_000_000_000,
         "keys",
-        "Idempotency keys of all publishers on all shards together; each shard takes its part of them. Beyond it likewise. A key takes about 200 bytes of memory.",
+        "Idempotency keys of all publishers on all shards together; each shard takes its part of them. Beyond it likewise. They are in memory.",
         engine.idempotency.total_max,
         usize
     ),

@@ -8,6 +8,9 @@ use postroad_base as base;
 
 use crate::queue::Entry;
 
+/// Most entries that a line which has become empty has room for: 7 KiB. A client that once had a long queue does not keep its memory.
+const ROOM_KEPT_MAX: usize = 128;
+
 /// See the module head.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
@@ -77,10 +80,18 @@ impl Waiting {
     }
 
     pub fn pop(&mut self, priority: Priority) -> Option<Entry> {
+        self.pop_keeping(priority, ROOM_KEPT_MAX)
+    }
+
+    /// The same; a line that becomes empty by it keeps no more room than that.
+    #[inline]
+    fn pop_keeping(&mut self, priority: Priority, kept_max: usize) -> Option<Entry> {
         if self.others.is_none() && priority != Priority::Normal {
             return None;
         }
-        let entry = self.line_mut(priority).pop_front();
+        let line = self.line_mut(priority);
+        let entry = line.pop_front();
+        give_room(line, kept_max);
         self.note_gone(entry.as_ref());
         entry
     }
@@ -110,10 +121,11 @@ impl Waiting {
         self.oldest_that(|entry| entry.stored)
     }
 
-    /// Takes the oldest one, if the old generation has it and it is no newer than that.
+    /// Takes the oldest one, if the old generation has it and it is no newer than that. The queue is then read from the disk: a line
+    /// that is empty keeps no room.
     pub fn pop_stored(&mut self, upto: Sequence) -> Option<Entry> {
         let priority = self.oldest_that(|entry| entry.stored && entry.sequence <= upto)?.priority();
-        self.pop(priority)
+        self.pop_keeping(priority, 0)
     }
 
     /// The place of this delivery in its line. Those that are not logged may share a sequence.
@@ -184,5 +196,65 @@ impl Waiting {
 
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         Self::IN_ORDER.into_iter().filter_map(|priority| self.line(priority)).flatten()
+    }
+}
+
+/// Gives the room of an empty line back, if it is more than that.
+fn give_room(line: &mut VecDeque<Entry>, kept_max: usize) {
+    if line.is_empty() && line.capacity() > kept_max {
+        *line = VecDeque::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use base::{Message, MessageId, Qos, QueueId, TopicName};
+    use smallvec::SmallVec;
+
+    use super::*;
+
+    /// One that the old generation has.
+    fn stored(sequence: u64) -> Entry {
+        let message = Message {
+            id: MessageId(u128::from(sequence)),
+            topic: TopicName::new("t").unwrap(),
+            payload: Default::default(),
+            properties: Default::default(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            expires_at: None,
+            publisher: QueueId::NONE,
+            extras: None,
+        };
+        let (message, identifiers, sequence) = (Arc::new(message), SmallVec::new(), Sequence(sequence));
+        let (qos, retain, dup, group) = (Qos::AtLeastOnce, false, false, None);
+        Entry { sequence, message, identifiers, qos, retain, dup, stored: true, group }
+    }
+
+    fn line_of(entries: u64) -> Waiting {
+        let mut waiting = Waiting::default();
+        (1..=entries).for_each(|sequence| waiting.push(stored(sequence)));
+        waiting
+    }
+
+    /// 100,000 clients that were away with 100 messages each once kept 700 MiB of room for what the old generation had.
+    #[test]
+    fn what_leaves_for_the_old_generation_leaves_no_room_behind() {
+        let mut waiting = line_of(100);
+        while waiting.pop_stored(Sequence(99)).is_some() {}
+        assert!(waiting.len() == 1 && waiting.normal.capacity() >= 100, "{}", waiting.normal.capacity());
+        assert_eq!(waiting.pop_stored(Sequence(100)).map(|entry| entry.sequence), Some(Sequence(100)));
+        assert_eq!(waiting.normal.capacity(), 0);
+    }
+
+    #[test]
+    fn a_queue_that_was_long_gives_its_room_back_and_a_short_one_keeps_it() {
+        for (entries, is_kept) in [(ROOM_KEPT_MAX as u64, true), (10_000, false)] {
+            let mut waiting = line_of(entries);
+            while waiting.pop(Priority::Normal).is_some() {}
+            assert_eq!(waiting.normal.capacity() > 0, is_kept, "{entries}");
+        }
     }
 }

@@ -7,6 +7,11 @@ pub fn now() -> u64 {
     read(ClockId::Monotonic)
 }
 
+/// Nanoseconds from the beginning of the monotonic clock back to 1970, as both clocks stand now.
+pub fn unix_offset() -> u64 {
+    read(ClockId::Realtime) - now()
+}
+
 /// CPU nanoseconds that this process has used, user and system.
 pub fn cpu() -> u64 {
     read(ClockId::ProcessCPUTime)

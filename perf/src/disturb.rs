@@ -474,7 +474,7 @@ fn flood_chunk(options: &DisturbOptions) -> Vec<u8> {
     let template = Template::new(Version::V5, &options.client_prefix, 0, options.payload);
     let mut chunk = Vec::new();
     for _ in 0..FLOOD_CHUNK {
-        template.append(&mut chunk, 0, |_| {});
+        template.append(&mut chunk, 0, 0, |_| {});
     }
     chunk
 }
@@ -482,7 +482,7 @@ fn flood_chunk(options: &DisturbOptions) -> Vec<u8> {
 /// One of eight ways to go wrong.
 fn garbage(random: &mut Random, client: &str) -> Vec<u8> {
     let mut good = subscriber(client, "garbage/#", 1, false);
-    Template::new(Version::V5, "garbage/x", 1, 64).append(&mut good, 1, |_| {});
+    Template::new(Version::V5, "garbage/x", 1, 64).append(&mut good, 1, 0, |_| {});
     match random.below(8) {
         0 => random.bytes(4_000),
         1 => b"GET / HTTP/1.1\r\nHost: nobody\r\n\r\n".to_vec(),

@@ -110,6 +110,13 @@ pub struct Options {
     /// Subscribers (connect: all clients) have sessions that outlive their connections, under stable ids.
     #[arg(long)]
     pub persistent: bool,
+    /// pairs: the server is to publish each message so many seconds after it is sent (postroad's deliver-at; needs --v5). End to end is
+    /// then from that moment: how late it comes.
+    #[arg(long)]
+    pub deliver_after: Option<f64>,
+    /// pairs, QoS 1, MQTT 3.1.1: receivers acknowledge only what comes again. End to end is then from the first copy to the second.
+    #[arg(long)]
+    pub second_copies: bool,
     /// Connections per second; without it `connect` opens all at once, other scenarios 256 at a time.
     #[arg(long)]
     pub connect_rate: Option<f64>,
@@ -233,6 +240,18 @@ impl Options {
         if self.members.is_some() && self.scenario != Scenario::Share || self.members == Some(0) {
             bail!("--members is for the scenario share, and at least 1");
         }
+        if self.deliver_after.is_some_and(|after| !(0.0..self.timeout).contains(&after)) {
+            bail!("--deliver-after must be at least 0, and below --timeout: so long is waited for what comes next");
+        }
+        let is_pairs = self.scenario == Scenario::Pairs;
+        if self.deliver_after.is_some() && !(is_pairs && self.v5 && self.qos > 0) {
+            bail!("--deliver-after is for the scenario pairs, with --v5 and --qos 1 or 2");
+        }
+        if self.second_copies && (!is_pairs || self.v5 || self.qos != 1) {
+            bail!(
+                "--second-copies is for the scenario pairs, with --qos 1 and without --v5, which forbids a second copy"
+            );
+        }
         if self.phase != Phase::All && self.scenario != Scenario::Offline {
             bail!("--phase is for the scenario offline");
         }
@@ -289,6 +308,8 @@ mod tests {
             "share --count 10 --members 100 --qos 1 --inflight 50",
             "retained --count 100 --messages 10000 --qos 1 --inflight 100",
             "mixed --count 30 --rate 10000",
+            "pairs --count 10 --qos 1 --v5 --rate 1000 --deliver-after 2",
+            "pairs --count 10 --qos 1 --rate 1000 --second-copies",
             "pairs --count 50 --qos 1 --rate 1000 --sync-probe target --sync-probe-bytes 16384",
             "--duration 3 pairs --rate 1000 --port 1884 --duration 5",
         ] {
@@ -316,6 +337,10 @@ mod tests {
             ("mixed --rate 1 --payload 30000000", "eight times"),
             ("retained --rate 1 --messages 5 --qos 1", "--inflight, and"),
             ("pairs --rate 1 --sync-probe . --sync-probe-bytes 100", "multiple of 4096"),
+            ("pairs --rate 1 --qos 1 --v5 --deliver-after 31", "below --timeout"),
+            ("pairs --rate 1 --qos 1 --deliver-after 1", "with --v5"),
+            ("fanin --rate 1 --qos 1 --v5 --deliver-after 1", "scenario pairs"),
+            ("pairs --rate 1 --qos 1 --v5 --second-copies", "without --v5"),
             ("dance", "invalid value"),
             ("", "required"),
         ] {

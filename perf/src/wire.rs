@@ -219,21 +219,31 @@ pub const DISCONNECT: [u8; 2] = [0xE0, 0];
 pub struct Template {
     bytes: Vec<u8>,
     id_at: usize,
+    /// Where the digits of the time stand at which the server is to publish it; 0 if it has none.
+    deliver_at: usize,
     payload_at: usize,
 }
+
+/// The user property of a message that the server publishes later, and the digits of its value: milliseconds since 1970.
+const DELIVER_AT: (&str, usize) = ("postroad-deliver-at-unix-ms", 13);
 
 impl Template {
     /// A PUBLISH to `topic` with `payload_bytes` of filler.
     pub fn new(version: Version, topic: &str, qos: u8, payload_bytes: usize) -> Self {
-        Self::with_flags(version, topic, qos << 1, payload_bytes)
+        Self::with_flags(version, topic, qos << 1, payload_bytes, false)
+    }
+
+    /// A PUBLISH of MQTT 5 that the server is to publish at a time of its own ([`Template::append`]).
+    pub fn scheduled(topic: &str, qos: u8, payload_bytes: usize) -> Self {
+        Self::with_flags(Version::V5, topic, qos << 1, payload_bytes, true)
     }
 
     /// The same, to be retained; without payload: what is retained goes.
     pub fn retained(version: Version, topic: &str, qos: u8, payload_bytes: usize) -> Self {
-        Self::with_flags(version, topic, qos << 1 | 1, payload_bytes)
+        Self::with_flags(version, topic, qos << 1 | 1, payload_bytes, false)
     }
 
-    fn with_flags(version: Version, topic: &str, flags: u8, payload_bytes: usize) -> Self {
+    fn with_flags(version: Version, topic: &str, flags: u8, payload_bytes: usize, is_scheduled: bool) -> Self {
         let mut body = Vec::with_capacity(topic.len() + payload_bytes + 5);
         put_text(&mut body, topic);
         let mut id_at = 0;
@@ -241,7 +251,14 @@ impl Template {
             id_at = body.len();
             body.extend([0, 0]);
         }
-        if version == Version::V5 {
+        let mut deliver_at = 0;
+        if is_scheduled {
+            let (name, digits) = DELIVER_AT;
+            body.extend([(5 + name.len() + digits) as u8, 0x26]);
+            put_text(&mut body, name);
+            deliver_at = body.len() + 2;
+            put_text(&mut body, &"0".repeat(digits));
+        } else if version == Version::V5 {
             body.push(0);
         }
         let payload_at = body.len();
@@ -249,7 +266,8 @@ impl Template {
         let mut bytes = Vec::new();
         put_packet(&mut bytes, 0x30 | flags, &body);
         let head = bytes.len() - body.len();
-        Self { bytes, id_at: id_at + head, payload_at: payload_at + head }
+        let deliver_at = if is_scheduled { deliver_at + head } else { 0 };
+        Self { bytes, id_at: id_at + head, deliver_at, payload_at: payload_at + head }
     }
 
     /// QoS of its messages.
@@ -257,13 +275,21 @@ impl Template {
         self.bytes[0] >> 1 & 3
     }
 
-    /// Appends one message; `id` is ignored at QoS 0. `stamp` is given the payload, if there is one.
-    pub fn append(&self, out: &mut Vec<u8>, id: u16, stamp: impl FnOnce(&mut [u8])) {
+    /// Appends one message; `id` is ignored at QoS 0, `deliver_at_unix_ms` unless it is scheduled. `stamp` is given the payload, if there
+    /// is one.
+    pub fn append(&self, out: &mut Vec<u8>, id: u16, deliver_at_unix_ms: u64, stamp: impl FnOnce(&mut [u8])) {
         let at = out.len();
         out.extend_from_slice(&self.bytes);
         let packet = &mut out[at..];
         if packet[0] & 0x06 != 0 {
             packet[self.id_at..self.id_at + 2].copy_from_slice(&id.to_be_bytes());
+        }
+        if self.deliver_at > 0 {
+            let mut rest = deliver_at_unix_ms;
+            for digit in packet[self.deliver_at..][..DELIVER_AT.1].iter_mut().rev() {
+                *digit = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
         }
         if packet.len() > self.payload_at {
             stamp(&mut packet[self.payload_at..]);
@@ -319,7 +345,7 @@ mod tests {
         for (version, qos, payload_bytes) in [(Version::V4, 0, 24), (Version::V5, 1, 200), (Version::V5, 2, 20_000)] {
             let template = Template::new(version, "a/b", qos, payload_bytes);
             let mut out = Vec::new();
-            template.append(&mut out, 0x1234, |payload| payload[0] = 9);
+            template.append(&mut out, 0x1234, 0, |payload| payload[0] = 9);
             for cut in [0, 1, 2, 3, out.len() - 1] {
                 assert_eq!(decode(&out[..cut], version), Ok(None), "cut at {cut}");
             }
@@ -329,6 +355,17 @@ mod tests {
             assert_eq!((seen, id), (qos, if qos > 0 { 0x1234 } else { 0 }));
             assert_eq!((payload.len(), payload[0], payload[1]), (payload_bytes, 9, 0xA5));
         }
+    }
+
+    #[test]
+    fn a_scheduled_template_says_when() {
+        let mut out = Vec::new();
+        Template::scheduled("a", 1, 24).append(&mut out, 7, 1_795_800_000_123, |payload| payload[0] = 9);
+        let (packet, used) = decode(&out, Version::V5).unwrap().unwrap();
+        let Packet::Publish { qos: 1, dup: false, id: 7, payload } = packet else { panic!("{packet:?}") };
+        assert_eq!((used, payload.len(), payload[0]), (out.len(), 24, 9));
+        let properties = b"\x2d\x26\x00\x1bpostroad-deliver-at-unix-ms\x00\x0d1795800000123";
+        assert!(out.windows(properties.len()).any(|window| window == properties), "{out:?}");
     }
 
     #[test]

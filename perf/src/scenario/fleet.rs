@@ -4,7 +4,7 @@
 //! `1..=window`, so that the id of message m is known without a table, and a slot per id holds the intended
 //! time until the acknowledgement.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::clock;
 use crate::latency::Latency;
@@ -12,6 +12,9 @@ use crate::links::{Closed, Handler, Link, LinkId};
 use crate::payload::{Arrival, Stamp, Track};
 use crate::schedule::Schedule;
 use crate::wire::{self, Acknowledge, Connect, Packet, Template, Version};
+
+/// Nanoseconds.
+const NANOS_PER_MS: u64 = 1_000_000;
 
 /// What all clients of a run share.
 #[derive(Clone, Debug)]
@@ -63,13 +66,24 @@ pub struct Receiver {
     /// the group's.
     newest: Vec<u64>,
     unreleased: HashSet<u16>,
+    /// By packet id, when the first copy came that waits for its second.
+    first_copies: HashMap<u16, u64>,
 }
 
 impl Receiver {
     /// A client subscribed to `filter`, which hears `publishers` of them from number `first_publisher` on.
     pub fn new(filter: Option<String>, qos: u8, first_publisher: u32, publishers: u32) -> Self {
         let tracks = vec![Track::default(); publishers as usize];
-        Self { filter, qos, first_publisher, tracks, any_order: false, newest: Vec::new(), unreleased: HashSet::new() }
+        Self {
+            filter,
+            qos,
+            first_publisher,
+            tracks,
+            any_order: false,
+            newest: Vec::new(),
+            unreleased: HashSet::new(),
+            first_copies: HashMap::new(),
+        }
     }
 
     /// A client that comes for what the only publisher has retained.
@@ -174,6 +188,13 @@ pub struct Fleet {
     pub clean_start: bool,
     /// Receivers subscribe even though a session was there.
     pub subscribe: bool,
+    /// The server is to publish so many nanoseconds after a message is due to be sent; it has arrived in time at that time.
+    pub deliver_after: Option<u64>,
+    /// Receivers acknowledge only what comes again, and receive only that; what is timed is from the first copy to the second.
+    pub second_copies: bool,
+    /// What is timed is from a receiver's turn to connect to an arrival.
+    pub from_turn: bool,
+    unix_offset: u64,
     /// Closed loop: publishers that may send again.
     pub hungry: Vec<usize>,
     pub counts: Counts,
@@ -206,6 +227,10 @@ impl Fleet {
             persistent: false,
             clean_start: true,
             subscribe: true,
+            deliver_after: None,
+            second_copies: false,
+            from_turn: false,
+            unix_offset: clock::unix_offset(),
             hungry: Vec::new(),
             counts: Counts::default(),
             connack: Latency::new(),
@@ -292,10 +317,16 @@ impl Fleet {
             Pace::Open(schedule) => schedule.intended(number as u64, publisher.sent),
             Pace::Closed(_) => now,
         };
+        let deliver_at_unix_ms =
+            self.deliver_after.map_or(0, |after| (intended + after + self.unix_offset).div_ceil(NANOS_PER_MS));
+        let sent = match self.deliver_after {
+            Some(_) => deliver_at_unix_ms * NANOS_PER_MS - self.unix_offset,
+            None => intended,
+        };
         let (run, sequence) = (self.common.run, publisher.sent);
-        let stamp = Stamp { run, publisher: publisher.number, sequence, sent: intended };
+        let stamp = Stamp { run, publisher: publisher.number, sequence, sent };
         let template = &publisher.templates[(sequence % publisher.templates.len() as u64) as usize];
-        template.append(&mut link.out, slot as u16 + 1, |payload| stamp.write(payload));
+        template.append(&mut link.out, slot as u16 + 1, deliver_at_unix_ms, |payload| stamp.write(payload));
         if qos > 0 {
             publisher.slots[slot] = intended.max(1);
         }
@@ -338,9 +369,17 @@ impl Fleet {
         self.counts.up += 1;
     }
 
-    fn arrive(&mut self, id: LinkId, link: &mut Link, publish: (u8, u16, &[u8]), now: u64) {
+    fn arrive(&mut self, id: LinkId, link: &mut Link, publish: (u8, u16, &[u8]), is_copy: bool, now: u64) {
         let (qos, packet, payload) = publish;
         let Some(receiver) = self.receivers.get_mut(id) else { return };
+        let mut first_copy = None;
+        if self.second_copies {
+            if !is_copy {
+                receiver.first_copies.insert(packet, now);
+                return;
+            }
+            first_copy = receiver.first_copies.remove(&packet);
+        }
         match qos {
             0 => {}
             1 => wire::acknowledge(&mut link.out, Acknowledge::Puback, packet),
@@ -386,8 +425,11 @@ impl Fleet {
             if receiver.tracks[index].received == self.quota {
                 self.end_to_end.record(now, self.turn_at[id]);
             }
-        } else if stamp.sent >= self.warm_at {
-            self.end_to_end.record(now, stamp.sent);
+        } else {
+            let due = if self.from_turn { self.turn_at[id] } else { first_copy.unwrap_or(stamp.sent) };
+            if due >= self.warm_at {
+                self.end_to_end.record(now, due);
+            }
         }
         self.arrival_gap_max = self.arrival_gap_max.max(now - self.last_arrival.min(now));
         self.last_arrival = now;
@@ -452,7 +494,9 @@ impl Handler for Fleet {
 
     fn packet(&mut self, id: LinkId, link: &mut Link, packet: Packet<'_>, now: u64) {
         match packet {
-            Packet::Publish { qos, dup: _, id: packet, payload } => self.arrive(id, link, (qos, packet, payload), now),
+            Packet::Publish { qos, dup, id: packet, payload } => {
+                self.arrive(id, link, (qos, packet, payload), dup, now);
+            }
             Packet::Puback { id: packet, code } => {
                 self.accepted_by_broker(id, packet, code, now);
                 self.free(id, packet);
@@ -543,7 +587,23 @@ mod tests {
     fn arrives(fleet: &mut Fleet, member: usize, sequence: u64) {
         let mut payload = vec![0; 64];
         Stamp { run: 1, publisher: 0, sequence, sent: 1 }.write(&mut payload);
-        fleet.arrive(member, &mut Link::default(), (1, 1, &payload), 2);
+        fleet.arrive(member, &mut Link::default(), (1, 1, &payload), false, 2);
+    }
+
+    /// A receiver of second copies leaves the first one unanswered, and takes the message, and its time, with the second.
+    #[test]
+    fn a_second_copy_is_timed_from_the_first() {
+        let mut fleet = closed_loop(1, 1, 1_000);
+        fleet.receivers = vec![Receiver::new(Some("t/0".to_owned()), 1, 0, 1)];
+        fleet.second_copies = true;
+        let (mut payload, mut link) = ([0; 64], Link::default());
+        Stamp { run: 1, publisher: 0, sequence: 0, sent: 1 }.write(&mut payload);
+        fleet.arrive(0, &mut link, (1, 5, &payload), false, 3_000_000);
+        assert_eq!((fleet.counts.received, link.out.len()), (0, 0));
+        fleet.arrive(0, &mut link, (1, 5, &payload), true, 8_000_000);
+        assert_eq!((fleet.counts.received, link.out.as_slice()), (1, [0x40, 2, 0, 5].as_slice()));
+        let summary = fleet.end_to_end.summary();
+        assert!(summary.count == 1 && (summary.max_us - 5_000.0).abs() < 5.0, "{summary:?}");
     }
 
     /// Two members: what the other one gets is neither missing nor late.

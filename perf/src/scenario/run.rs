@@ -184,6 +184,7 @@ impl<'a> Run<'a> {
             let cpu = clock::cpu();
             let start = clock::now();
             if self.options.phase == Phase::Drain {
+                self.fleet.from_turn = true;
                 self.publishing.start = start;
                 self.fleet.publishers.iter_mut().for_each(|publisher| publisher.sent = self.fleet.quota);
             }
@@ -585,6 +586,7 @@ fn build_fleet(options: &Options) -> Fleet {
                 };
                 (0..topics).map(of).collect()
             }
+            _ if options.deliver_after.is_some() => vec![Template::scheduled(&topic(number), qos_of(number), payload)],
             _ => vec![Template::new(options.version(), &topic(number), qos_of(number), payload)],
         };
         Publisher::new(templates, number, options.inflight.unwrap_or(options.window))
@@ -598,6 +600,8 @@ fn build_fleet(options: &Options) -> Fleet {
     };
     let mut fleet =
         Fleet::new(common, (0..receivers).map(receiver).collect(), (0..publishers).map(publisher).collect());
+    fleet.deliver_after = options.deliver_after.map(seconds);
+    fleet.second_copies = options.second_copies;
     match options.scenario {
         Scenario::Share => fleet.group = vec![Track::default(); count as usize],
         Scenario::Fanout => fleet.copies = u64::from(count),

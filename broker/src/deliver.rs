@@ -39,8 +39,19 @@ impl Broker {
 
     /// Puts a delivery into a queue. It leaves at once if nothing waits in front of it.
     pub(crate) fn arrive(&mut self, index: SessionIndex, entry: Entry) {
-        let session = &mut self.sessions[index as usize];
+        let session = &self.sessions[index as usize];
         let waits = session.ending || session.role == Role::Group || !session.queue.is_empty();
+        if !waits
+            && entry.is_ordinary()
+            && let Some(place) = self.room_for_next(index)
+            && !self.connections[place as usize].is_draining
+        {
+            self.mark_dirty(index);
+            self.sessions[index as usize].queue.bytes += entry.size();
+            self.take_out(index, place, entry);
+            return self.give_if_watched(index);
+        }
+        let session = &mut self.sessions[index as usize];
         let connection = session.connection;
         let is_draining = connection.is_some_and(|place| self.connections[place as usize].is_draining);
         session.queue.push(entry);
@@ -64,6 +75,9 @@ impl Broker {
     /// acknowledgements and no more; one with a backlog gives what it may.
     fn replace(&mut self, place: ConnectionIndex) {
         let Connection { session, registration, .. } = self.connections[place as usize];
+        if registration.is_none() && self.drain.is_idle() && self.sessions[session as usize].queue.is_empty() {
+            return self.give_if_watched(session); // as most of the time
+        }
         if matches!(self.drain.stage(place), Some(Stage::Delayed | Stage::Unscheduled)) {
             return; // its turn has not come
         }
@@ -218,7 +232,7 @@ impl Broker {
     /// Takes the next delivery from the queue into the window and sends it, or holds it for its commit.
     fn send_one(&mut self, index: SessionIndex) -> bool {
         let session = &mut self.sessions[index as usize];
-        let Some(next) = session.queue.next() else { return false };
+        let Some((next, next_place)) = session.queue.next_with_place() else { return false };
         let resend = session.queue.resend.front().and_then(|tag| session.queue.window.get(*tag));
         if resend.is_some_and(|slot| slot.restored && slot.sequence <= next.sequence) {
             return false;
@@ -236,12 +250,24 @@ impl Broker {
             self.drop_next(index, Outcome::Attempts);
             return true;
         }
-        let session = &mut self.sessions[index as usize];
-        let connection = &mut self.connections[place as usize];
-        if connection.unacknowledged >= connection.window_max || connection.has_no_allowance() {
+        if self.room_for_next(index).is_none() {
             return false;
         }
-        let Some(entry) = session.queue.pop() else { return false };
+        let Some(entry) = self.sessions[index as usize].queue.pop_at(next_place) else { return false };
+        self.take_out(index, place, entry)
+    }
+
+    /// The session's connection, if it takes a delivery that has waited, and has room for it.
+    #[inline]
+    fn room_for_next(&self, index: SessionIndex) -> Option<ConnectionIndex> {
+        let place = self.ready_for_next(index)?;
+        let connection = &self.connections[place as usize];
+        (connection.unacknowledged < connection.window_max).then_some(place)
+    }
+
+    /// Puts what was in front of the queue into the window, and sends it, or holds it for its commit; false if there is no tag for it.
+    fn take_out(&mut self, index: SessionIndex, place: ConnectionIndex, entry: Entry) -> bool {
+        let session = &mut self.sessions[index as usize];
         let (queue, sequence, qos, logged) = (session.id, entry.sequence, entry.qos, session.logged);
         let tag = match session.queue.window.insert(entry, State::Held) {
             Ok(tag) => tag,
@@ -255,6 +281,7 @@ impl Broker {
             slot.counts = true;
         }
         session.queue.note_leaving(tag, logged);
+        let connection = &mut self.connections[place as usize];
         connection.unacknowledged += 1;
         let (connection, held) = (connection.id, connection.held);
         self.spend_allowance(place);

@@ -127,10 +127,16 @@ impl Drain {
         self.tickets
     }
 
+    /// No connection drains or waits to.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.returned.is_empty()
+    }
+
     /// How far a connection is; `None`: it is realtime.
     #[inline]
     pub fn stage(&self, place: ConnectionIndex) -> Option<Stage> {
-        if self.returned.is_empty() {
+        if self.is_idle() {
             return None; // as most of the time: it is asked for each delivery
         }
         self.returned.get(&place).map(|returned| returned.stage)
@@ -244,7 +250,7 @@ impl Broker {
     /// So many steps of what is owed have been done. With the last one, or if nothing waits, the lane is left.
     #[inline]
     pub(crate) fn settle_owed(&mut self, place: ConnectionIndex, sent: usize) {
-        if !self.drain.returned.is_empty() {
+        if !self.drain.is_idle() {
             self.settle_returned(place, sent);
         }
     }

@@ -56,6 +56,12 @@ impl Entry {
         self.message.size()
     }
 
+    /// Nothing but its message is to be known of it: no publisher's wish, no time to live, no earlier attempt.
+    #[inline]
+    pub fn is_ordinary(&self) -> bool {
+        self.message.extras.is_none() && self.message.expires_at.is_none() && !self.dup
+    }
+
     /// In which line it waits. A dead letter stands where it died, whatever its message was.
     #[inline]
     pub fn priority(&self) -> Priority {
@@ -414,7 +420,7 @@ const HIGH_READ_FOR_ROOM: usize = 64;
 
 /// Where the delivery stands that goes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(crate) enum Place {
     Portion(Priority),
     Young(Priority),
 }
@@ -691,10 +697,18 @@ impl Queue {
     /// room.
     #[inline]
     pub fn is_full_behind(&self, more: usize, size: usize, key: Option<&ByteString>, config: &Config) -> bool {
-        let replaced = key.and_then(|key| self.collapsible(key));
-        let (less, bytes_less) = replaced.map_or((0, 0), |(_, bytes)| (1, bytes));
-        (self.messages() + more).saturating_sub(less) >= config.queue_messages_max
-            || (self.bytes_pending() + size * (more + 1)).saturating_sub(bytes_less) > config.queue_bytes_max
+        let is_full = self.messages() + more >= config.queue_messages_max
+            || self.bytes_pending() + size * (more + 1) > config.queue_bytes_max;
+        is_full && !self.has_room_of(key, more, size, config)
+    }
+
+    /// Whether there is room once the delivery of this key is gone that one of this size replaces. It is asked by those that are full
+    /// with it.
+    #[cold]
+    fn has_room_of(&self, key: Option<&ByteString>, more: usize, size: usize, config: &Config) -> bool {
+        let Some((_, bytes)) = key.and_then(|key| self.collapsible(key)) else { return false };
+        (self.messages() + more).saturating_sub(1) < config.queue_messages_max
+            && (self.bytes_pending() + size * (more + 1)).saturating_sub(bytes) <= config.queue_bytes_max
     }
 
     pub fn push(&mut self, entry: Entry) {
@@ -762,10 +776,18 @@ impl Queue {
     /// The next delivery that has not been sent, if it is in memory.
     #[inline]
     pub fn next(&self) -> Option<&Entry> {
-        match self.next_place()? {
-            Place::Portion(priority) => self.backlog.as_ref()?.portion.front(priority),
+        Some(self.next_with_place()?.0)
+    }
+
+    /// The same, and how to take it: [`Queue::pop_at`].
+    #[inline]
+    pub fn next_with_place(&self) -> Option<(&Entry, Place)> {
+        let place = self.next_place()?;
+        let entry = match place {
             Place::Young(priority) => self.young.front(priority),
-        }
+            Place::Portion(priority) => self.backlog.as_ref()?.portion.front(priority),
+        };
+        Some((entry?, place))
     }
 
     /// How soon the next one in memory is to be sent, again or for the first time: of two queues the one with the lower
@@ -782,7 +804,9 @@ impl Queue {
         self.pop_at(place)
     }
 
-    fn pop_at(&mut self, place: Place) -> Option<Entry> {
+    /// Takes the first one of that place.
+    #[inline]
+    pub fn pop_at(&mut self, place: Place) -> Option<Entry> {
         let entry = match place {
             Place::Young(priority) => self.young.pop(priority),
             Place::Portion(priority) => {
@@ -792,8 +816,9 @@ impl Queue {
                 entry
             }
         };
-        if let Some(entry) = &entry
-            && let Some(key) = entry.collapse_key().filter(|_| self.rare.is_some())
+        if self.rare.is_some()
+            && let Some(entry) = &entry
+            && let Some(key) = entry.collapse_key()
         {
             self.forget_collapsible(entry.sequence, key);
         }

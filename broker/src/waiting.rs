@@ -65,6 +65,9 @@ impl Waiting {
     /// At the end of its line.
     #[inline]
     pub fn push(&mut self, entry: Entry) {
+        if entry.priority() == Priority::Normal {
+            return self.normal.push_back(entry);
+        }
         self.note_come(&entry);
         self.line_mut(entry.priority()).push_back(entry);
     }
@@ -79,6 +82,7 @@ impl Waiting {
         self.line(priority)?.front()
     }
 
+    #[inline]
     pub fn pop(&mut self, priority: Priority) -> Option<Entry> {
         self.pop_keeping(priority, ROOM_KEPT_MAX)
     }
@@ -86,9 +90,16 @@ impl Waiting {
     /// The same; a line that becomes empty by it keeps no more room than that.
     #[inline]
     fn pop_keeping(&mut self, priority: Priority, kept_max: usize) -> Option<Entry> {
-        if self.others.is_none() && priority != Priority::Normal {
-            return None;
+        if priority != Priority::Normal {
+            return self.pop_other(priority, kept_max);
         }
+        let entry = self.normal.pop_front();
+        give_room(&mut self.normal, kept_max);
+        entry
+    }
+
+    fn pop_other(&mut self, priority: Priority, kept_max: usize) -> Option<Entry> {
+        self.others.as_ref()?;
         let line = self.line_mut(priority);
         let entry = line.pop_front();
         give_room(line, kept_max);

@@ -32,6 +32,8 @@ step perf/crowds.sh
 step perf/restart.sh
 step perf/disturbances.sh
 step perf/drain.sh
+step perf/lanes.sh
+step perf/backlog.sh
 step perf/api.sh
 step perf/grpc.sh
 step perf/batch.sh

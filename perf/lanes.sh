@@ -6,7 +6,7 @@
 #
 # What is timed:
 #   realtime    from the publisher's sending to the arrival
-#   retry       from a first copy, which is not acknowledged, to the second; half a second of that is the deadline
+#   retry       from half a second after a first copy, which is not acknowledged, to the second: that is the deadline
 #   drain       from a client's turn to connect to the arrival of each of the 20 messages that wait for it; 200 come each second
 #   scheduled   from the moment at which a message is due to its arrival
 # What floods: 50 pairs that publish all they can; 50 pairs whose 50,000 messages a second are all sent twice; 4,000,000 messages
@@ -43,7 +43,7 @@ prepare_flood() {
 watch() {
   case $1 in
     realtime) load "$2" pairs "${few[@]}" --rate 2000 --v5 --persistent ;;
-    retry) load "$2" pairs "${few[@]}" --rate 500 --persistent --second-copies ;;
+    retry) load "$2" pairs "${few[@]}" --rate 500 --persistent --second-copies 0.5 ;;
     drain) load "$2" "${returning[@]}" --phase drain --connect-rate 200 ;;
     scheduled) load "$2" pairs "${few[@]}" --rate 2000 --v5 --persistent --deliver-after 1 ;;
   esac
@@ -53,7 +53,7 @@ watch() {
 flood() {
   case $1 in
     realtime) beside pairs "${many[@]}" --inflight 100 --burst 20 --v5 --persistent --duration $((seconds + 6)) && sleep 2 ;;
-    retry) beside pairs "${many[@]}" --rate 50000 --burst 20 --persistent --second-copies --duration $((seconds + 6)) && sleep 2 ;;
+    retry) beside pairs "${many[@]}" --rate 50000 --burst 20 --persistent --second-copies 0.5 --duration $((seconds + 6)) && sleep 2 ;;
     drain) beside "${crowd[@]}" --phase drain && sleep 0.5 ;;
     scheduled)
       beside pairs "${many[@]}" --inflight 100 --burst 20 --v5 --persistent --deliver-after $lead --messages 2000000 --duration 60

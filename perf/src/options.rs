@@ -114,9 +114,10 @@ pub struct Options {
     /// then from that moment: how late it comes.
     #[arg(long)]
     pub deliver_after: Option<f64>,
-    /// pairs, QoS 1, MQTT 3.1.1: receivers acknowledge only what comes again. End to end is then from the first copy to the second.
+    /// pairs, QoS 1, MQTT 3.1.1: receivers acknowledge only what comes again, which is due so many seconds after the first copy. End to
+    /// end is then from that moment: how late it comes again.
     #[arg(long)]
-    pub second_copies: bool,
+    pub second_copies: Option<f64>,
     /// Connections per second; without it `connect` opens all at once, other scenarios 256 at a time.
     #[arg(long)]
     pub connect_rate: Option<f64>,
@@ -240,14 +241,16 @@ impl Options {
         if self.members.is_some() && self.scenario != Scenario::Share || self.members == Some(0) {
             bail!("--members is for the scenario share, and at least 1");
         }
-        if self.deliver_after.is_some_and(|after| !(0.0..self.timeout).contains(&after)) {
-            bail!("--deliver-after must be at least 0, and below --timeout: so long is waited for what comes next");
+        for (name, value) in [("--deliver-after", self.deliver_after), ("--second-copies", self.second_copies)] {
+            if value.is_some_and(|after| !(0.0..self.timeout).contains(&after)) {
+                bail!("{name} must be at least 0, and below --timeout: so long is waited for what comes next");
+            }
         }
         let is_pairs = self.scenario == Scenario::Pairs;
         if self.deliver_after.is_some() && !(is_pairs && self.v5 && self.qos > 0) {
             bail!("--deliver-after is for the scenario pairs, with --v5 and --qos 1 or 2");
         }
-        if self.second_copies && (!is_pairs || self.v5 || self.qos != 1) {
+        if self.second_copies.is_some() && (!is_pairs || self.v5 || self.qos != 1) {
             bail!(
                 "--second-copies is for the scenario pairs, with --qos 1 and without --v5, which forbids a second copy"
             );
@@ -309,7 +312,7 @@ mod tests {
             "retained --count 100 --messages 10000 --qos 1 --inflight 100",
             "mixed --count 30 --rate 10000",
             "pairs --count 10 --qos 1 --v5 --rate 1000 --deliver-after 2",
-            "pairs --count 10 --qos 1 --rate 1000 --second-copies",
+            "pairs --count 10 --qos 1 --rate 1000 --second-copies 0.5",
             "pairs --count 50 --qos 1 --rate 1000 --sync-probe target --sync-probe-bytes 16384",
             "--duration 3 pairs --rate 1000 --port 1884 --duration 5",
         ] {
@@ -340,7 +343,7 @@ mod tests {
             ("pairs --rate 1 --qos 1 --v5 --deliver-after 31", "below --timeout"),
             ("pairs --rate 1 --qos 1 --deliver-after 1", "with --v5"),
             ("fanin --rate 1 --qos 1 --v5 --deliver-after 1", "scenario pairs"),
-            ("pairs --rate 1 --qos 1 --v5 --second-copies", "without --v5"),
+            ("pairs --rate 1 --qos 1 --v5 --second-copies 1", "without --v5"),
             ("dance", "invalid value"),
             ("", "required"),
         ] {

@@ -601,7 +601,7 @@ fn build_fleet(options: &Options) -> Fleet {
     let mut fleet =
         Fleet::new(common, (0..receivers).map(receiver).collect(), (0..publishers).map(publisher).collect());
     fleet.deliver_after = options.deliver_after.map(seconds);
-    fleet.second_copies = options.second_copies;
+    fleet.second_copies = options.second_copies.map(seconds);
     match options.scenario {
         Scenario::Share => fleet.group = vec![Track::default(); count as usize],
         Scenario::Fanout => fleet.copies = u64::from(count),

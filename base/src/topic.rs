@@ -65,6 +65,7 @@ impl TopicName {
     }
 
     /// Whether it starts with `$`: then wildcards at the first level don't match it `[MQTT-4.7.2-1]`.
+    #[inline]
     pub fn is_reserved(&self) -> bool {
         self.0.starts_with('$')
     }

@@ -142,10 +142,12 @@ impl Broker {
 
     /// The topic as the recipient sees it, if the message was directed to it. Who watches the pushes of others by an
     /// ordinary subscription sees the whole topic.
+    #[inline]
     pub(crate) fn topic_of_device(&self, index: SessionIndex, topic: &TopicName) -> Option<TopicName> {
-        if !topic.is_reserved() {
-            return None;
-        }
+        if topic.is_reserved() { self.topic_of_addressed(index, topic) } else { None }
+    }
+
+    fn topic_of_addressed(&self, index: SessionIndex, topic: &TopicName) -> Option<TopicName> {
         let (root, rest) = split(topic.as_str())?;
         let Session { role, client, principal, .. } = &self.sessions[index as usize];
         let addressed = *role == Role::Registration

@@ -135,6 +135,8 @@ pub struct Report {
     pub repeated: usize,
     /// Messages that were put off.
     pub put_off: usize,
+    /// Times that the wall clock was put forward or back.
+    pub jumps: usize,
     /// Times that a subscriber asked for deliveries.
     pub pulls: usize,
     /// Messages that told a subscriber that its queue has overflowed, duplicates included.

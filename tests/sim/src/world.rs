@@ -58,6 +58,8 @@ pub struct Options {
     pub consumers: bool,
     /// Whether there is a log. Without one nothing crashes.
     pub durable: bool,
+    /// The wall clock is put forward and back.
+    pub jumps: bool,
     /// The bug that is planted.
     pub canary: Option<Canary>,
     /// Prints everything that happens.
@@ -83,6 +85,7 @@ impl Options {
             full_sync: false,
             consumers: false,
             durable: true,
+            jumps: false,
             canary: None,
             trace: false,
         }
@@ -104,6 +107,10 @@ const WISHERS: usize = 2;
 /// The shards that brought letters, at most: two for each that is.
 const FORMER_SHARDS: u16 = PARTITIONS;
 const PARTITIONS: u16 = 16;
+
+/// Most milliseconds by which the wall clock is ahead of where it begins. Less than the window of keys: what a jump ends is not
+/// promised.
+const AHEAD_MAX: usize = 200_000;
 
 /// Of a look at all letters that is not the operator's.
 const TOKEN_OF_ALL: u64 = 0;
@@ -136,6 +143,10 @@ struct World {
     connection_last: u64,
     boots: u32,
     clock: u64,
+    /// By so many milliseconds the wall clock is ahead, for now.
+    ahead: u64,
+    /// The latest time that a shard was told.
+    wall_latest: WallMillis,
     oracle: Oracle,
     /// What `auth.file` says.
     file: Vec<(ClientId, Principal)>,
@@ -171,6 +182,8 @@ impl World {
             connection_last: 0,
             boots: 0,
             clock: 1,
+            ahead: 0,
+            wall_latest: WallMillis(0),
             oracle: Oracle::default(),
             file: Vec::new(),
             operator: Operator::default(),
@@ -235,7 +248,7 @@ impl World {
     }
 
     fn now(&self) -> Now {
-        Now { mono: MonoMillis(self.clock), wall: WallMillis(self.clock + 1_000_000) }
+        Now { mono: MonoMillis(self.clock), wall: WallMillis(self.clock + self.ahead + 1_000_000) }
     }
 
     /// Long work goes on soon, but not at once.
@@ -260,6 +273,12 @@ impl World {
         }
     }
 
+    /// The wall clock is put right: time as it passes goes on. Nobody is told.
+    fn clock_jumps(&mut self) {
+        self.ahead = self.random.below(AHEAD_MAX) as u64;
+        self.report.jumps += 1;
+    }
+
     /// One thing happens.
     fn step(&mut self) -> Result<(), String> {
         self.thing()?;
@@ -268,6 +287,9 @@ impl World {
 
     fn thing(&mut self) -> Result<(), String> {
         self.take_steps();
+        if self.options.jumps && self.random.chance(10) {
+            self.clock_jumps();
+        }
         if let Some(left) = self.crash_in {
             self.crash_in = left.checked_sub(1);
             if left == 0 {
@@ -322,6 +344,7 @@ impl World {
 
     fn handle(&mut self, shard: usize, event: Event) {
         let mut now = self.now();
+        self.wall_latest = self.wall_latest.max(now.wall);
         if matches!(event, Event::Tick) && self.options.canary == Some(Canary::DueEarly) {
             now.wall = now.wall.after(500);
         }
@@ -853,7 +876,7 @@ impl World {
     /// Whether it comes before it was to be published.
     fn is_early(&self, delivery: &Delivery) -> bool {
         let wish = Name::parse(&delivery.message.payload).and_then(|name| self.wish_list.get(name));
-        wish.and_then(|wish| wish.deliver_at).is_some_and(|at| at > self.now().wall)
+        wish.and_then(|wish| wish.deliver_at).is_some_and(|at| at > self.wall_latest)
     }
 
     /// Something is published under a key or for later, is published again, is read, or is due.
@@ -1333,6 +1356,9 @@ impl World {
     /// Everybody connects, everything flows, until nothing is left to do; then the oracle judges.
     fn finish(&mut self) -> Result<(), String> {
         self.slow = None;
+        if self.options.jumps {
+            self.ahead = AHEAD_MAX as u64; // what was to be published at its latest time is due soon
+        }
         self.members_end();
         for _ in 0..200_000 {
             for client in 0..PUBLISHERS + SUBSCRIBERS {

@@ -25,6 +25,7 @@ fn sum(total: Report, report: Report) -> Report {
         collapsed: total.collapsed + report.collapsed,
         repeated: total.repeated + report.repeated,
         put_off: total.put_off + report.put_off,
+        jumps: total.jumps + report.jumps,
         pulls: total.pulls + report.pulls,
         full_syncs: total.full_syncs + report.full_syncs,
         takes: total.takes + report.takes,
@@ -133,6 +134,16 @@ fn what_has_a_key_is_published_once_and_what_is_put_off_when_it_is_due() {
     let total = check(7_200..7_240, |seed| Options { wishers: 120, credits: 8, slow: 5, ..Options::new(seed) });
     assert!(total.told > 100, "no shard was slow enough: {total:?}");
     check(7_300..7_330, |seed| Options { wishers: 120, shards: 1, ..Options::new(seed) });
+}
+
+/// The wall clock goes forward and back, by minutes, also while the server is down: what is put off comes once, and not before the server
+/// could take it for due.
+#[test]
+fn promises_hold_while_the_wall_clock_jumps() {
+    let options = |seed| Options { wishers: 120, jumps: true, wishes: true, ..Options::new(seed) };
+    let total = check(9_200..9_300, options);
+    assert!(total.jumps > 2_000 && total.put_off > 600 && total.repeated > 1_500, "{total:?}");
+    check(9_300..9_340, |seed| Options { jumps: true, consumers: true, refusals: 400, ..Options::new(seed) });
 }
 
 /// A simulator that does not find a planted bug proves nothing.

@@ -15,6 +15,9 @@ use crate::random::Random;
 /// A silence after which a device looks whether the test is over.
 const SILENCE: Duration = Duration::from_millis(50);
 
+/// What a device can have asked for at most.
+const PULLED_MAX: u32 = 65_535;
+
 /// What a device does. Of a thousand messages, or visits.
 #[derive(Clone, Copy, Debug, Default)]
 struct Habits {
@@ -65,16 +68,27 @@ struct Device<'a> {
     transfers: Vec<(u16, String)>,
     /// Acknowledged at QoS 1 on this connection.
     acknowledged: Vec<String>,
-    /// Deliveries that it has asked for and not got, on this connection.
+    /// Deliveries that it has asked for and not got, on this connection. What is sent again need not be asked for, but may take of it.
     allowance: u32,
+    /// Nothing has come for a while.
+    is_silent: bool,
 }
 
 /// Comes and goes until the test is over.
 pub(super) fn live(shared: &Shared, number: usize, random: Random) {
     let (unreleased, transfers) = Default::default();
     let habits = HABITS[number];
-    let mut device =
-        Device { shared, number, habits, random, unreleased, transfers, acknowledged: Vec::new(), allowance: 0 };
+    let mut device = Device {
+        shared,
+        number,
+        habits,
+        random,
+        unreleased,
+        transfers,
+        acknowledged: Vec::new(),
+        allowance: 0,
+        is_silent: false,
+    };
     // Acknowledgements that the server has read, in this life: the next session's CONNACK says that they are stored.
     let mut read: Option<(u64, Vec<String>)> = None;
     while !shared.is_over() {
@@ -113,6 +127,7 @@ impl Device<'_> {
                 Ok(Incoming::PubAck(..)) => {}
                 Ok(other) => panic!("a device got {other:?}"),
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    self.is_silent = true;
                     // What is held is never acknowledged on this connection: somebody has to end it.
                     if most.is_some() && !self.shared.is_settling() && chance(&mut self.random, 300) {
                         return Ok(());
@@ -127,10 +142,12 @@ impl Device<'_> {
         Ok(())
     }
 
-    /// Asks for more once all that was asked for has come.
+    /// Asks for more once all that was asked for has come, or nothing comes.
     fn pull(&mut self, client: &mut Client) -> io::Result<()> {
-        let Some(count) = self.habits.pulls.filter(|_| self.allowance == 0) else { return Ok(()) };
-        self.allowance = count;
+        let has_enough = self.allowance > 0 && !self.is_silent;
+        let Some(count) = self.habits.pulls.filter(|_| !has_enough) else { return Ok(()) };
+        self.is_silent = false;
+        self.allowance = (self.allowance + count).min(PULLED_MAX);
         let topic = format!("$pull/{count}");
         client.send_publish(&Message {
             topic,
@@ -157,9 +174,12 @@ impl Device<'_> {
         if self.habits.pulls.is_some() {
             self.allowance = self.allowance.saturating_sub(1);
         }
+        let place = format!("packet {} at QoS {} in life {}", message.id, message.qos.number(), self.shared.life());
+        self.shared.ledger().note(name, place);
         self.shared.ledger().came(name, Target::Device(self.number), message.dup, unix_ms());
         let is_settling = self.shared.is_settling();
         if !is_settling && chance(&mut self.random, self.habits.ignores) {
+            self.shared.ledger().note(name, "is ignored");
             return Ok(());
         }
         let is_refused = !is_settling && chance(&mut self.random, self.habits.refuses);
@@ -170,7 +190,9 @@ impl Device<'_> {
         let tag = Tag::new(message.id).expect("it has a packet identifier");
         let reason = if is_refused { ReasonCode::ImplementationSpecificError } else { ReasonCode::Success };
         let answer = Ack::new(tag, reason);
-        if !is_refused {
+        if is_refused {
+            self.shared.ledger().note(name, "is refused");
+        } else {
             self.shared.ledger().taken(name);
         }
         match message.qos {
@@ -190,12 +212,12 @@ impl Device<'_> {
         }
     }
 
-    /// The server has stored that it was received.
+    /// It does not come again.
     fn released(&mut self, client: &mut Client, id: u16) -> io::Result<()> {
         if self.unreleased.remove(&id) {
             let place = self.transfers.iter().position(|(other, _)| *other == id).expect("they go together");
             let (_, name) = self.transfers.swap_remove(place);
-            self.shared.ledger().stored(&name);
+            self.shared.ledger().released(&name);
         }
         client.acknowledge(Packet::PubComp, id)
     }

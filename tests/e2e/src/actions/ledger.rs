@@ -2,8 +2,8 @@
 //!
 //! 1. What was answered as published ends: somebody has taken it, it is a dead letter, the operator has dropped it, its time was over, or a
 //!    newer one of its collapse key has replaced it. The same holds for what was met once, whatever its publisher was told.
-//! 2. What a receiver has acknowledged never comes again, once that is known to be stored: an answer of the API; PUBREL; a connection that
-//!    was closed by the server after all was read, and a next one, without a kill in between.
+//! 2. What a receiver has acknowledged never comes again, once that is known to be stored: an answer of the API, or a connection that
+//!    was closed by the server after all was read, and a next one, without a kill in between; nor does what was released (PUBREL).
 //! 3. At QoS 2 each is taken once; what comes again at QoS 1 says so (DUP), as does what a group gives again.
 //! 4. What was seen as a dead letter does not come to its receiver again, and what was refused or given up is lost to none.
 //! 5. What an action was answered to have done holds; one without an answer holds wholly or not at all: the letter is there, or the new
@@ -86,13 +86,26 @@ struct Entry {
     taken: u32,
     /// Its receiver's acknowledgement is known to be stored.
     is_stored: bool,
+    /// QoS 2: it was released, so it does not come again. It may be a letter still: the server releases what it gives up, too.
+    is_released: bool,
     /// It was met as this letter.
     letter: Option<String>,
     /// It was met as a letter, or as what an operator wanted of it, so it must not be one any more.
     has_left: bool,
     fate: Option<Fate>,
-    /// What a look at its letter may find as its note; empty: anything.
+    /// What a look at its letter may find as its note.
     notes: Vec<Option<String>>,
+    /// What happened to it, for whoever looks for a bug: shown with what is broken.
+    story: Vec<String>,
+}
+
+impl Entry {
+    fn happens(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        if self.story.last() != Some(&what) {
+            self.story.push(what);
+        }
+    }
 }
 
 /// All messages.
@@ -138,10 +151,12 @@ impl Ledger {
             came: 0,
             taken: 0,
             is_stored: false,
+            is_released: false,
             letter: None,
             has_left: false,
             fate: None,
             notes: vec![None],
+            story: vec!["asked".into()],
         };
         assert!(self.entries.insert(name.to_owned(), entry).is_none(), "{name} is no new name");
         self.count("asked");
@@ -152,6 +167,7 @@ impl Ledger {
         let entry = self.entry(name);
         assert!(!entry.is_void, "{name} was refused or not done, and is answered now");
         entry.known = Known::Done;
+        entry.happens("published");
         let Some(id) = id else { return };
         let before = entry.id.get_or_insert_with(|| id.to_owned());
         assert_eq!(before, id, "{name} has another id when it is repeated");
@@ -173,15 +189,20 @@ impl Ledger {
     pub fn came(&mut self, name: &str, target: Target, again: bool, now: u64) {
         let parent = self.moved_from(name);
         let entry = self.entry(name);
+        entry.happens(if again { "came again" } else { "came" });
         assert_eq!(entry.wish.target, target, "{name} came to somebody else");
-        assert!(!entry.is_void, "{name} was refused or not done, and comes");
-        assert!(!entry.is_stored, "{name} was acknowledged, that was stored, and it comes again");
-        assert!(entry.letter.is_none(), "{name} is a dead letter ({:?}), and comes", entry.letter);
+        assert!(!entry.is_void, "{name} was refused or not done, and comes: {entry:?}");
+        assert!(!entry.is_stored, "{name} was acknowledged, that was stored, and it comes again: {entry:?}");
+        assert!(!entry.is_released, "{name} was released, and it comes again: {entry:?}");
+        assert!(entry.letter.is_none(), "{name} is a dead letter, and comes: {entry:?}");
         let is_early = entry.wish.deliver_at.is_some_and(|due| now < due);
         assert!(!is_early, "{name} comes at {now}, before its time {:?}", entry.wish.deliver_at);
         entry.came += 1;
         entry.fresh += u32::from(!again);
-        assert!(entry.fresh <= 1, "{name} comes a second time, and does not say that it may have come before");
+        assert!(
+            entry.fresh <= 1,
+            "{name} comes a second time, and does not say that it may have come before: {entry:?}"
+        );
         self.count(if again { "given again" } else { "given" });
         self.has_left(parent);
     }
@@ -189,31 +210,48 @@ impl Ledger {
     /// A look at what waits for its receiver has met it: nothing is taken by that.
     pub fn shown(&mut self, name: &str, target: Target) {
         let entry = self.entry(name);
+        entry.happens("shown");
         assert_eq!(entry.wish.target, target, "{name} waits for somebody else");
-        assert!(!entry.is_void, "{name} was refused or not done, and waits");
-        assert!(!entry.is_stored, "{name} was acknowledged, that was stored, and it waits");
-        assert!(entry.letter.is_none(), "{name} is a dead letter ({:?}), and waits", entry.letter);
+        assert!(!entry.is_void, "{name} was refused or not done, and waits: {entry:?}");
+        assert!(!entry.is_stored, "{name} was acknowledged, that was stored, and it waits: {entry:?}");
+        assert!(entry.letter.is_none(), "{name} is a dead letter, and waits: {entry:?}");
         entry.came += 1;
         let parent = self.moved_from(name);
         self.has_left(parent);
+    }
+
+    /// Something to be told with what is broken.
+    pub fn note(&mut self, name: &str, what: impl Into<String>) {
+        self.entry(name).happens(what);
     }
 
     /// A device has taken it, and acknowledges: at QoS 2 once.
     pub fn taken(&mut self, name: &str) {
         self.handed_out(name);
         let entry = self.entry(name);
-        assert!(entry.wish.qos != Qos::ExactlyOnce || entry.taken == 1, "{name} of QoS 2 was taken twice");
+        assert!(entry.wish.qos != Qos::ExactlyOnce || entry.taken == 1, "{name} of QoS 2 was taken twice: {entry:?}");
     }
 
     /// An application has it through the API, which knows no handshake: it may get it again until its acknowledgement is stored.
     pub fn handed_out(&mut self, name: &str) {
-        self.entry(name).taken += 1;
+        let entry = self.entry(name);
+        entry.taken += 1;
+        entry.happens("taken");
         self.count("taken");
     }
 
     /// That acknowledgement is stored.
     pub fn stored(&mut self, name: &str) {
-        self.entry(name).is_stored = true;
+        let entry = self.entry(name);
+        entry.is_stored = true;
+        entry.happens("stored");
+    }
+
+    /// A device has got its PUBREL.
+    pub fn released(&mut self, name: &str) {
+        let entry = self.entry(name);
+        entry.is_released = true;
+        entry.happens("released");
     }
 
     /// The letter that was, perhaps, sent again under this name, to whomever.
@@ -241,13 +279,14 @@ impl Ledger {
         let (name, id) = (payload_of(letter), text_of(letter, "id"));
         let parent = self.moved_from(name);
         let entry = self.entry(name);
-        assert!(!entry.is_void, "{name} was refused or not done, and is a letter");
-        assert!(!entry.is_stored, "{name} was acknowledged, that was stored, and it is a letter");
-        assert!(!entry.has_left, "{name} was sent again or dropped, and is a letter: {letter}");
+        entry.happens(format!("seen as a letter: {letter}"));
+        assert!(!entry.is_void, "{name} was refused or not done, and is a letter: {entry:?}");
+        assert!(!entry.is_stored, "{name} was acknowledged, that was stored, and it is a letter: {entry:?}");
+        assert!(!entry.has_left, "{name} was sent again or dropped, and is a letter: {entry:?}");
         assert!(entry.letter.as_deref().is_none_or(|known| known == id), "{name} is two letters");
         entry.letter = Some(id.to_owned());
         let note = letter["parked"]["note"].as_str().map(str::to_owned);
-        assert!(entry.notes.contains(&note), "{name} is parked with {note:?}, not one of {:?}", entry.notes);
+        assert!(entry.notes.contains(&note), "{name} is parked with {note:?}, not one of {:?}: {entry:?}", entry.notes);
         entry.notes = vec![note];
         let undone = entry.fate.take();
         if let Some(Fate::Requeued { to, to_topic: false, .. }) = undone {
@@ -264,11 +303,12 @@ impl Ledger {
         self.entries[name].wish.clone()
     }
 
-    /// The operator is about to send a letter again under a new name.
-    pub fn requeues(&mut self, name: &str, to: &str, topic: Option<Target>) {
-        let wish = self.wish_of(name);
-        self.asked(to, Wish::plain(topic.unwrap_or(wish.target), wish.qos));
+    /// The operator is about to send a letter again under a new name, at the level of the letter.
+    pub fn requeues(&mut self, name: &str, to: &str, topic: Option<Target>, qos: Qos) {
+        let target = topic.unwrap_or(self.wish_of(name).target);
+        self.asked(to, Wish::plain(target, qos));
         let (to, to_topic) = (to.to_owned(), topic.is_some());
+        self.entry(name).happens(format!("is to be sent again as {to}"));
         self.entry(name).fate = Some(Fate::Requeued { to, known: Known::Maybe, to_topic });
     }
 
@@ -276,6 +316,7 @@ impl Ledger {
     pub fn requeued(&mut self, name: &str) {
         let entry = self.entry(name);
         entry.has_left = true;
+        entry.happens("sent again");
         let Some(Fate::Requeued { to, known, .. }) = &mut entry.fate else {
             panic!("{name} is not requeued: {entry:?}")
         };
@@ -294,7 +335,9 @@ impl Ledger {
 
     /// The operator is about to drop a letter.
     pub fn drops(&mut self, name: &str) {
-        self.entry(name).fate = Some(Fate::Dropped(Known::Maybe));
+        let entry = self.entry(name);
+        entry.happens("is to be dropped");
+        entry.fate = Some(Fate::Dropped(Known::Maybe));
     }
 
     /// That was answered; or refused.
@@ -374,6 +417,11 @@ impl Ledger {
 /// The payload of a letter or a delivery: the name of its message.
 pub fn payload_of(value: &Value) -> &str {
     text_of(value, "payload")
+}
+
+/// The level of a letter.
+pub fn qos_of(letter: &Value) -> Qos {
+    if letter["qos"] == 2 { Qos::ExactlyOnce } else { Qos::AtLeastOnce }
 }
 
 /// A field that is text.
@@ -474,7 +522,7 @@ mod tests {
     fn requeue_without_answer() -> Ledger {
         let mut ledger = with(&["a"], Qos::AtLeastOnce);
         ledger.letter_seen(&letter("a"));
-        ledger.requeues("a", "r1.a", None);
+        ledger.requeues("a", "r1.a", None, Qos::AtLeastOnce);
         ledger
     }
 

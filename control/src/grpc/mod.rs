@@ -163,6 +163,8 @@ impl Grpc {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(postroad_proto::FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                // The details of errors: without it, whoever has no file of ours can't read their reasons.
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         };
         let v1 = reflected().build_v1().expect("the generated definition is sound");
         let v1alpha = reflected().build_v1alpha().expect("the generated definition is sound");

@@ -73,6 +73,8 @@ pub(crate) struct ShardLog {
     /// The commit in flight, while its file is made: it is larger than a segment, or segments fill faster than they are made.
     without_file: Option<Commit>,
     disk_full: bool,
+    /// A spare could not be made: it is tried again a second later, not with each commit.
+    spare_failed: bool,
     figures: LogReport,
 }
 
@@ -104,6 +106,7 @@ impl ShardLog {
             ingesting: false,
             without_file: None,
             disk_full: false,
+            spare_failed: false,
             figures: LogReport::default(),
         }
     }
@@ -155,7 +158,7 @@ impl ShardLog {
     /// Lets the worker make the next segment's file, if there is none. What room is left on a full disk is for the
     /// acknowledgements that go on.
     fn prepare_ahead(&mut self) {
-        if self.disk_full {
+        if self.disk_full || self.spare_failed {
             return;
         }
         if let Some((segment, bytes)) = self.writer.spare_wanted() {
@@ -200,7 +203,14 @@ impl ShardLog {
         }
         tracing::warn!(segment = %segment.file_name(), %error, "a segment can't be made ahead of need now");
         self.writer.spare_failed(segment);
+        self.spare_failed = true;
         Ok(())
+    }
+
+    /// A second later there may be room.
+    fn prepare_again(&mut self) {
+        self.spare_failed = false;
+        self.prepare_ahead();
     }
 
     fn finish_commit(&mut self, commit: Commit) {
@@ -316,7 +326,7 @@ impl Shard {
         self.retire_if_due();
         self.watch_disk();
         if let Some(log) = &mut self.log {
-            log.prepare_ahead();
+            log.prepare_again();
         }
     }
 
@@ -509,6 +519,26 @@ mod tests {
             matches!(made[..], [FileWork::Prepare(first, _), FileWork::Prepare(spare, _)] if first == waiting && spare != waiting)
         );
         assert!(!bench.log.is_idle());
+    }
+
+    /// A disk without room, where nothing warned of it: each commit asked for a spare again, and each failure was a line of the log,
+    /// some 700 of them in a second.
+    #[test]
+    fn a_spare_that_can_t_be_made_is_not_asked_for_with_each_commit() {
+        let mut bench = Bench::new();
+        bench.append();
+        bench.log.carry(bench.now).expect("waits for its file");
+        let commit = bench.log.without_file.take().expect("there was no file");
+        bench.log.finish_commit(commit);
+        let made: Vec<_> = bench.files.try_iter().collect();
+        let [_, FileWork::Prepare(spare, _)] = made[..] else { panic!("no spare was asked for") };
+        bench.log.unprepared(spare, io::ErrorKind::StorageFull.into()).expect("no commit waits for it");
+        for _ in 0..3 {
+            bench.log.prepare_ahead();
+        }
+        assert_eq!(bench.files.try_iter().count(), 0);
+        bench.log.prepare_again();
+        assert!(matches!(bench.files.try_iter().collect::<Vec<_>>()[..], [FileWork::Prepare(..)]));
     }
 
     /// The worker does nothing at all: commits stop at the bound, and go on when it has done its work.

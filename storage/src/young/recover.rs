@@ -159,7 +159,8 @@ impl Survey {
         for commit in &self.chain {
             let (used, last) = (commit.found.end(), Sequence(commit.last()));
             match live.last_mut().filter(|slot| slot.number == commit.segment) {
-                Some(slot) => (slot.used, slot.last) = (used, last),
+                // Not simply where the last one ends: a damaged disk may hold a commit of the chain behind it, as a copy, and only there.
+                Some(slot) => (slot.used, slot.last) = (slot.used.max(used), last),
                 None => {
                     let file_bytes =
                         self.segments.iter().find(|(n, _)| *n == commit.segment).map_or(used, |(_, len)| *len);

@@ -35,6 +35,10 @@ impl Endpoint {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn nowhere() -> Self {
+        Self(Arc::new(Mutex::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))))
+    }
+
     fn set(&self, address: SocketAddr) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = address;
     }
@@ -46,6 +50,7 @@ pub struct Daemon {
     folder: TempDir,
     settings: Vec<String>,
     endpoint: Endpoint,
+    http_endpoint: Endpoint,
     http: Option<SocketAddr>,
     grpc: Option<SocketAddr>,
     binary: PathBuf,
@@ -78,7 +83,8 @@ impl Daemon {
             process: None,
             folder: new_folder(),
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
-            endpoint: Endpoint(Arc::new(Mutex::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))))),
+            endpoint: Endpoint::nowhere(),
+            http_endpoint: Endpoint::nowhere(),
             http: None,
             grpc: None,
             binary: binary(),
@@ -225,6 +231,11 @@ impl Daemon {
         self.endpoint.clone()
     }
 
+    /// Where its HTTP listener is, over restarts.
+    pub fn http_endpoint(&self) -> Endpoint {
+        self.http_endpoint.clone()
+    }
+
     /// Where MQTT clients connect at present.
     pub fn mqtt(&self) -> SocketAddr {
         self.endpoint.address()
@@ -362,6 +373,7 @@ impl Daemon {
         };
         self.endpoint.set(port("mqtt"));
         self.http = Some(port("http"));
+        self.http_endpoint.set(port("http"));
         self.grpc = ports.get("grpc").map(|_| port("grpc"));
         true
     }

@@ -5,6 +5,7 @@
 //! garbage); [`tools`] runs the foreign ones. Nothing here sleeps to let something happen: every wait has a
 //! condition and a deadline, and running into the deadline is a failure.
 
+pub mod actions;
 pub mod daemon;
 pub mod http;
 pub mod mqtt;

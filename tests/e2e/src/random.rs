@@ -16,6 +16,11 @@ impl Random {
         Self(seed)
     }
 
+    /// From this seed, for one of several that go on beside each other.
+    pub fn from_seed(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// The next number.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);

@@ -1,4 +1,4 @@
-//! Clients that we did not write, as processes: mosquitto's, and scripts on paho-mqtt, MQTT.js and grpcio.
+//! Clients that we did not write, as processes: mosquitto's, grpcurl, and scripts on paho-mqtt, MQTT.js and grpcio.
 //! `tests/e2e/setup.sh` installs them; a missing one is a failure that says so.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -115,6 +115,27 @@ pub fn python_beside(script: &str, broker: SocketAddr) -> Child {
     let mut command = Command::new(installed("e2e-venv/bin/python3"));
     command.arg(clients().join(script)).args(address_arguments(broker)).stdin(Stdio::piped()).stdout(Stdio::piped());
     command.spawn().unwrap_or_else(|error| missing(&command, &error))
+}
+
+/// What `grpcurl` said of a call.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Whether it succeeded.
+    pub succeeded: bool,
+    /// The answers, or what was listed or described.
+    pub output: String,
+    /// What it says of a failure.
+    pub error: String,
+}
+
+/// Runs `grpcurl` without TLS against this server; `before` stands before the address, such as a request's `-d`, `after` behind it: a method, or
+/// `list` or `describe`. It knows no definition but what the server's reflection tells.
+pub fn grpcurl(server: SocketAddr, before: &[&str], after: &[&str]) -> Told {
+    let mut command = Command::new(installed("e2e-venv/bin/grpcurl"));
+    command.args(["-plaintext", "-max-time", GIVE_UP_SECONDS]).args(before).arg(server.to_string()).args(after);
+    let output = command.output().unwrap_or_else(|error| missing(&command, &error));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Told { succeeded: output.status.success(), output: text(&output.stdout), error: text(&output.stderr) }
 }
 
 /// Runs `clients/<script>` with MQTT.js at hand; it must succeed.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::{DeliveryId, GroupAnswer, GroupOrder, Leased, Sequence, Take, TopicFilter, Verdict};
+use base::{DeliveryId, GroupAnswer, GroupOrder, GroupRefusal, Leased, Sequence, Take, TopicFilter, Verdict};
 use postroad_base as base;
 
 use crate::oracle::{Name, Oracle, SHARED_TOPIC};
@@ -129,6 +129,8 @@ impl Consumers {
         let asked = self.asked.remove(&token).ok_or(format!("nobody asked for {answer:?}"))?;
         match (asked, answer) {
             (Asked::Set, GroupAnswer::Set { .. }) => self.is_set = true,
+            // A shard is slow: asked again.
+            (Asked::Set, GroupAnswer::Refused(GroupRefusal::Unconfirmed)) => {}
             (Asked::Take { consumer }, GroupAnswer::Taken(leased)) => {
                 self.is_empty[consumer] = leased.is_empty();
                 leased.into_iter().try_for_each(|leased| self.took(consumer, &leased))?;

@@ -210,6 +210,9 @@ impl Broker {
             return true;
         }
         let queue = &mut self.sessions[index as usize].queue;
+        if is_restored {
+            queue.window.note_place(tag);
+        }
         let Some(slot) = queue.window.get_mut(tag).filter(|slot| slot.state == State::Waiting) else { return true };
         let Some(entry) = slot.entry.clone() else { return true };
         slot.state = State::Sent;
@@ -396,9 +399,12 @@ impl Broker {
             }
             Some((State::ReleaseHeld, _)) => {} // the PUBREL is on its way
             _ => {
+                if !reason.is_error() {
+                    // Before the answer counts: with it the tag may be free, and a PUBCOMP is still to come.
+                    self.sessions[index as usize].queue.ask_late(tag);
+                }
                 self.answered_late(place, tag);
                 if !reason.is_error() {
-                    self.sessions[index as usize].queue.ask_late(tag);
                     let reason = ReasonCode::PacketIdentifierNotFound;
                     self.effects.push_back(Effect::ReleaseDelivery { connection, tag, reason });
                 }

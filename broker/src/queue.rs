@@ -106,7 +106,7 @@ pub(crate) enum State {
 /// A delivery in the window.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    /// Place among the deliveries of this queue.
+    /// Place among the deliveries of this queue, in the order in which they were sent first.
     pub order: u64,
     pub sequence: Sequence,
     pub qos: Qos,
@@ -304,6 +304,14 @@ impl Window {
         self.slots[index] = Some(Slot { order, ..slot });
     }
 
+    /// A restored delivery is sent again: from now on its place is behind those that were sent in this run.
+    pub fn note_place(&mut self, tag: Tag) {
+        let order = self.next_order();
+        if let Some(slot) = self.get_mut(tag) {
+            slot.order = order;
+        }
+    }
+
     pub fn get(&self, tag: Tag) -> Option<&Slot> {
         self.slots.get(self.tags.index_of(tag)?)?.as_ref()
     }
@@ -355,12 +363,14 @@ impl Window {
         self.slots.iter_mut().enumerate().filter_map(move |(index, slot)| Some((tags.tag_at(index), slot.as_mut()?)))
     }
 
-    /// Tags in the order of their deliveries: by sequence, since recovery puts QoS 2 back before older QoS 1 comes in;
-    /// deliveries that are not logged may share one.
+    /// Tags in the order in which their deliveries were sent first. While some are restored it is that of the log: recovery puts
+    /// QoS 2 back before older QoS 1 comes in, and until these are sent again all goes in that order.
     pub fn in_order(&self) -> VecDeque<Tag> {
-        let mut tags: Vec<(Sequence, u64, Tag)> = self.iter().map(|(tag, s)| (s.sequence, s.order, tag)).collect();
+        let by_log = self.iter().any(|(_, slot)| slot.restored && slot.state == State::Waiting);
+        let place = |slot: &Slot| (if by_log { slot.sequence } else { Sequence(0) }, slot.order);
+        let mut tags: Vec<_> = self.iter().map(|(tag, slot)| (place(slot), tag)).collect();
         tags.sort_unstable();
-        tags.into_iter().map(|(_, _, tag)| tag).collect()
+        tags.into_iter().map(|(_, tag)| tag).collect()
     }
 
     /// Gives memory back when nothing is in flight.

@@ -148,9 +148,10 @@ impl Broker {
             is_extended = std::mem::take(&mut backlog.extended);
             is_for_room = std::mem::take(&mut backlog.trimming);
         }
-        // What has left memory meanwhile lies behind what was read.
+        // What has left memory meanwhile lies behind what was read; if that was nothing, it is read anew.
         let upto = entries.last().map(|entry| entry.sequence).filter(|_| !end || is_extended);
-        self.do_peek(job, Some(Found { entries: entries.to_vec(), upto }));
+        let has_looked = !entries.is_empty() || !is_extended;
+        self.do_peek(job, has_looked.then(|| Found { entries: entries.to_vec(), upto }));
         if let Some(index) = self.session_of_queue(queue) {
             self.drop_stored_overflown(index, &[]);
             if is_for_room {

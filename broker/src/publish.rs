@@ -194,7 +194,7 @@ impl Broker {
     }
 
     /// A QoS 2 publish whose tag is not released is answered again, not routed again `[MQTT-4.3.3-10]`.
-    fn answer_repeat(&mut self, place: ConnectionIndex, tag: Tag, state: InboundState) {
+    pub(crate) fn answer_repeat(&mut self, place: ConnectionIndex, tag: Tag, state: InboundState) {
         match state.progress {
             Progress::Routed { reason, need } => {
                 self.answer(place, tag, AnswerKind::Published, reason, need, false);

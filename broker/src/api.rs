@@ -82,6 +82,9 @@ pub enum Event {
     EndPending { token: u64, client: ClientId, ids: Vec<PendingId> },
     /// Do this with the consumer group of this name, which lives here, for this caller; `Effect::GroupDone` tells what became of it.
     Group { token: u64, name: ByteString, caller: Principal, order: Box<GroupOrder> },
+    /// Whoever asked this group under this token is gone: a take that waits is over, and answered with nothing. What is leased by it
+    /// already is still answered.
+    GroupLeft { token: u64, name: ByteString },
     /// Stored bytes are near the limit of the disk (or have fallen below it): refuse publishes with 0x97.
     DiskFull { full: bool },
     /// Sending this delivery has made our own code panic again and again: take it out.

@@ -878,6 +878,11 @@ impl Queue {
         self.take_that(sequence, |_| true)
     }
 
+    /// The same, if it is one that fits.
+    pub fn take_sequence_if(&mut self, sequence: Sequence, fits: impl Fn(&Entry) -> bool) -> Option<Entry> {
+        self.take_that(sequence, fits)
+    }
+
     fn take_that(&mut self, sequence: Sequence, fits: impl Fn(&Entry) -> bool) -> Option<Entry> {
         let fits = &fits;
         let read = self.backlog.as_mut().and_then(|backlog| backlog.portion.take_that(sequence, fits));

@@ -65,6 +65,7 @@ impl Broker {
         let Some(place) = self.place_of(connection) else { return };
         while !self.owes_too_much(place) {
             let Some(inbound) = self.connections[place as usize].parked.pop_front() else {
+                self.look_after_reading(place);
                 return self.effects.push_back(Effect::Unpark { connection });
             };
             if let Err((inbound, lack)) = self.try_publish(place, inbound) {

@@ -24,7 +24,8 @@ use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
 use base::{
-    Message, MonoMillis, Now, Priority, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag, TopicFilter, WallMillis,
+    Message, MonoMillis, Now, Outcome, Priority, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag, TopicFilter,
+    WallMillis,
 };
 use bytestring::ByteString;
 use postroad_base as base;
@@ -116,8 +117,8 @@ pub(crate) struct Slot {
     pub stored: bool,
     /// The log says that it was in flight when the server ended, and it has not been sent again.
     pub restored: bool,
-    /// It was given up; its tag is taken until the receiver answers (see `overdue`).
-    pub dead: bool,
+    /// Why it was given up; its tag is taken until the receiver answers (see `overdue`).
+    pub given_up: Option<Outcome>,
     /// How often its last packet (PUBLISH, or PUBREL) was sent again on this connection.
     pub resends: u8,
     /// Packets of it that were sent on this connection and not answered. `u8::MAX`: nobody knows how many.
@@ -142,7 +143,7 @@ impl Slot {
             counts: false,
             stored: entry.as_ref().is_some_and(|entry| entry.stored),
             restored: false,
-            dead: false,
+            given_up: None,
             resends: 0,
             unanswered: 0,
             first_sent: WallMillis(0),
@@ -150,6 +151,12 @@ impl Slot {
             waited: 0,
             entry,
         }
+    }
+
+    /// It was given up.
+    #[inline]
+    pub fn is_dead(&self) -> bool {
+        self.given_up.is_some()
     }
 
     /// Recovery: it is to be sent again, and the old generation has its body.
@@ -346,7 +353,7 @@ impl Window {
     /// The connection is over: nobody answers any more what was given up. At QoS 2 the release is left.
     fn forget_dead(&mut self) {
         for (place, slot) in self.slots.iter_mut().enumerate() {
-            if slot.take_if(|slot| slot.dead && slot.qos == Qos::AtLeastOnce).is_some() {
+            if slot.take_if(|slot| slot.is_dead() && slot.qos == Qos::AtLeastOnce).is_some() {
                 self.free.push_back(u16::try_from(place).expect("a tag has 16 bits"));
                 self.used -= 1;
             }
@@ -918,7 +925,7 @@ impl Queue {
             }
             slot.state = match slot.state {
                 State::Held | State::Waiting => State::Waiting,
-                State::Sent if slot.dead => State::Released,
+                State::Sent if slot.is_dead() => State::Released,
                 State::Sent => {
                     if let Some(entry) = &mut slot.entry {
                         entry.dup = true;

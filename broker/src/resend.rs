@@ -127,7 +127,7 @@ impl Broker {
 
     /// When a delivery is to be sent again on its connection; `None`: not at all, as far as is known.
     pub(crate) fn resend_due(&self, place: ConnectionIndex, index: SessionIndex, slot: &Slot) -> Option<MonoMillis> {
-        let is_waiting = slot.state == State::Released || (slot.state == State::Sent && !slot.dead);
+        let is_waiting = slot.state == State::Released || (slot.state == State::Sent && !slot.is_dead());
         if !is_waiting || !self.is_resent_to(place) {
             return None;
         }

@@ -1051,3 +1051,49 @@ fn what_was_seen_is_not_found_again() {
         "#]],
     );
 }
+
+/// To park a letter does not stop its age: what nobody has seen to by then goes as any other.
+#[test]
+fn a_parked_letter_grows_old() {
+    let tune = |config: &mut postroad_broker::Config| config.letters_age_max_ms = 100_000;
+    check(
+        begun(World::new(1, true, tune).open()),
+        "
+        disc 8
+        pub 9 t/0 old qos=1 tag=1
+        ack 1 1 reason=131
+        at 90000
+        letter 0-0-15 park note=ask-Ann
+        letters
+        at 170000
+        letters
+        ",
+        expect![[r#"
+            disc 8
+                log 12 Disconnected
+            pub 9 t/0 old qos=1 tag=1
+                log 13 Publish to 1
+                1: deliver t/0 "old" qos=1 tag=1
+                9: published 1 success
+            ack 1 1 reason=131
+                count refused_by_receiver 1
+                log 14 QueueBegin
+                log 15 Transfer 13 Refused
+                log 16 Publish to 1
+            at 90000
+                count session_expired 1
+                count session_ended 1
+                log 17 QueueEnd
+            letter 0-0-15 park note=ask-Ann
+                log 18 Park 15 Some("ask-Ann")
+                done
+            letters
+                letter 0-0-15 t/0 "old" qos=1 of a refused code=131 attempts=1 requeues=0 at 1001000 parked "ask-Ann"
+                that was all
+            at 170000
+                log 19 Settle 15 Retention
+            letters
+                that was all
+        "#]],
+    );
+}

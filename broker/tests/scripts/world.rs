@@ -1021,6 +1021,7 @@ fn will_of(text: &str, arguments: &Arguments<'_>) -> Will {
         retain: arguments.has("willretain"),
         delay_seconds: arguments.option("willdelay").unwrap_or(0),
         expiry_seconds: None,
+        wishes: arguments.wishes(Now { mono: MonoMillis(0), wall: WallMillis(0) }),
     }
 }
 

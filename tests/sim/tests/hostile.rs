@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use base::{
     ConnectionId, DeliveryId, GroupAnswer, GroupOrder, LetterAction, LetterId, LetterQuery, Message, MessageId,
-    MonoMillis, Now, PartitionId, Placement, Qos, QueueId, ReasonCode, Requeue, RetainHandling, Sequence,
-    SessionExpiry, ShardId, SubscriptionOptions, Tag, Take, TopicFilter, TopicName, Verdict, WallMillis, Will,
+    MonoMillis, Now, PartitionId, Placement, Qos, QueueId, ReasonCode, ReceiptLevel, Requeue, RetainHandling, Sequence,
+    SessionExpiry, ShardId, SubscriptionOptions, Tag, Take, TopicFilter, TopicName, Verdict, WallMillis, Will, Wishes,
 };
 use postroad_base as base;
 use postroad_broker::api::{
@@ -238,6 +238,12 @@ impl World {
         self.letters.get(number).copied().unwrap_or(none)
     }
 
+    fn wishes_for_will(&mut self) -> Wishes {
+        let receipt = self.random.chance(100).then_some(ReceiptLevel::Acknowledged);
+        let collapse_key = self.random.chance(100).then(|| "k".into());
+        Wishes { receipt, collapse_key, ..Wishes::default() }
+    }
+
     fn connect(&mut self) -> Event {
         let will = Will {
             topic: self.topic(),
@@ -247,6 +253,7 @@ impl World {
             retain: self.random.chance(300),
             delay_seconds: self.random.below(3) as u32,
             expiry_seconds: None,
+            wishes: self.wishes_for_will(),
         };
         // A connection's id is never used again.
         self.connection_last += 1;

@@ -108,7 +108,7 @@ pub enum Effect {
     Connected { connection: ConnectionId, session_present: bool, inbound: Vec<Tag> },
     /// The session could not be made: CONNACK with this reason, close.
     ConnectRefused { connection: ConnectionId, reason: ReasonCode },
-    /// A caller's publish is taken in, under this id. Its answer, if `tag` asks for one, comes later.
+    /// A publish is taken in, under this id: of a caller, or at QoS 1 and 2 of a client that wants receipts of it. Its answer, if `tag` asks for one, comes later.
     Taken { connection: ConnectionId, tag: Option<Tag>, id: MessageId },
     /// PUBACK (QoS 1) or PUBREC (QoS 2) for the publisher's tag. In the order of the publishes.
     Published { connection: ConnectionId, tag: Tag, reason: ReasonCode },

@@ -16,7 +16,7 @@ use crate::directed::is_directed;
 use crate::gate::Waiter;
 use crate::letters::is_announcement;
 use crate::mesh::{Lack, Pending, Token};
-use crate::pull::Pull;
+use crate::pull::{NO_MESSAGE, Pull};
 use crate::repeats::Holder;
 use crate::route::{Origin, reason_for};
 use crate::session::{Answer, AnswerKind, ConnectionIndex, InboundName, InboundState, Progress, Session, SessionIndex};
@@ -87,6 +87,7 @@ impl Broker {
         if let (Some(tag), Some(state)) = (exactly_once, earlier)
             && state.progress != Progress::Unknown
         {
+            self.tell_repeated(place, tag, state, &inbound.message);
             self.answer_repeat(place, tag, state);
             return Ok(());
         }
@@ -140,7 +141,7 @@ impl Broker {
         let session = &self.sessions[index as usize];
         let (queue, logged) = (session.id, session.logged);
         let id = message.id;
-        self.tell_taken(place, tag, id);
+        self.tell_taken(place, tag, id, &message);
         let exactly_once = tag.filter(|_| message.qos == Qos::ExactlyOnce);
         let before = self.gate.appended();
         let inbound = exactly_once.map(|tag| InboundName { session: index, queue, tag, id });
@@ -177,10 +178,11 @@ impl Broker {
         }
     }
 
-    /// Callers hear under which id it was taken in.
-    pub(crate) fn tell_taken(&mut self, place: ConnectionIndex, tag: Option<Tag>, id: MessageId) {
+    /// Callers hear under which id it was taken in, and so do clients who want receipts of it.
+    #[inline]
+    pub(crate) fn tell_taken(&mut self, place: ConnectionIndex, tag: Option<Tag>, id: MessageId, message: &Message) {
         let connection = &self.connections[place as usize];
-        if connection.is_caller() {
+        if connection.is_caller() || (tag.is_some() && wants_id(message)) {
             let connection = connection.id;
             self.effects.push_back(Effect::Taken { connection, tag, id });
         }
@@ -191,6 +193,14 @@ impl Broker {
         match session.inbound_mut(tag) {
             Some(known) => *known = state,
             None => session.inbound.push((tag, state)),
+        }
+    }
+
+    /// Who has lost the answer has lost the id, too. Under a key the tag has another id: the key tells its own, once it has answered.
+    fn tell_repeated(&mut self, place: ConnectionIndex, tag: Tag, state: InboundState, message: &Message) {
+        let is_keyed = message.wishes().is_some_and(|wishes| wishes.idempotency_key.is_some());
+        if !is_keyed && state.id != NO_MESSAGE && wants_id(message) {
+            self.tell_taken(place, Some(tag), state.id, message);
         }
     }
 
@@ -486,4 +496,10 @@ impl Broker {
             }
         }
     }
+}
+
+/// Whether its publisher is told under which id it was taken in.
+#[inline]
+pub(crate) fn wants_id(message: &Message) -> bool {
+    message.extras.as_ref().is_some_and(|extras| extras.wishes.receipt.is_some())
 }

@@ -8,40 +8,52 @@ use bytestring::ByteString;
 
 use crate::{LetterId, Message, QueueId, Sequence, TopicFilter};
 
-/// Names a delivery as one consumer has it: `<partition>-<ordinal>-<sequence>-<attempt>`. Who gets it after that consumer gets it
-/// under another attempt, so that a lease which is over can be told from the one that stands.
+/// Names a delivery as one consumer has it: `<partition>-<ordinal>-<sequence>-<start>-<attempt>`. Who gets it after that consumer gets
+/// it under another attempt, so that a lease which is over can be told from the one that stands; and after a crash, which may forget
+/// attempts, under another start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeliveryId {
     /// The queue of its group.
     pub queue: QueueId,
     /// Its place in it.
     pub sequence: Sequence,
+    /// Which start of the server has given it: a random number of each.
+    pub start: u32,
     /// For which time it was given, from 1 on.
     pub attempt: u32,
 }
 
 impl fmt::Display for DeliveryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { queue, sequence, attempt } = *self;
-        write!(f, "{}-{attempt}", LetterId { queue, sequence })
+        let Self { queue, sequence, start, attempt } = *self;
+        write!(f, "{}-{start}-{attempt}", LetterId { queue, sequence })
     }
 }
 
 /// No delivery has such a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a delivery is named by four numbers, such as 0-3-1017-1")]
+#[error("a delivery is named by five numbers, such as 0-3-1017-3094-1")]
 pub struct DeliveryIdError;
 
 impl FromStr for DeliveryId {
     type Err = DeliveryIdError;
 
     fn from_str(text: &str) -> Result<Self, DeliveryIdError> {
-        let (place, attempt) = text.rsplit_once('-').ok_or(DeliveryIdError)?;
+        let (rest, attempt) = text.rsplit_once('-').ok_or(DeliveryIdError)?;
+        let (place, start) = rest.rsplit_once('-').ok_or(DeliveryIdError)?;
         let LetterId { queue, sequence } = place.parse().map_err(|_| DeliveryIdError)?;
-        let is_plain = attempt.bytes().all(|byte| byte.is_ascii_digit());
-        let attempt = attempt.parse().ok().filter(|attempt| is_plain && *attempt > 0).ok_or(DeliveryIdError)?;
-        Ok(Self { queue, sequence, attempt })
+        let (start, attempt) = (plain_number(start)?, plain_number(attempt)?);
+        if attempt == 0 {
+            return Err(DeliveryIdError);
+        }
+        Ok(Self { queue, sequence, start, attempt })
     }
+}
+
+/// Digits and nothing else.
+fn plain_number(text: &str) -> Result<u32, DeliveryIdError> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_plain).ok_or(DeliveryIdError)
 }
 
 /// A delivery that a consumer has, for as long as its lease lasts.
@@ -111,6 +123,8 @@ pub enum Verdict {
     },
     /// Its consumer has gone and has not begun with it.
     GiveBack,
+    /// It has not come to any consumer: as if it had not been given.
+    Untaken,
 }
 
 /// What became of an order.
@@ -168,12 +182,23 @@ mod tests {
     #[test]
     fn the_name_of_a_delivery_is_read_back() {
         let queue = QueueId::new(PartitionId(3), 17);
-        let id = DeliveryId { queue, sequence: Sequence(1_000_000), attempt: 2 };
-        assert_eq!(id.to_string(), "3-17-1000000-2");
-        assert_eq!("3-17-1000000-2".parse(), Ok(id));
-        for wrong in
-            ["", "3-17-1", "3-17-1-0", "3-17-1-1-1", "3-17-1-+1", "3-17-1-", "70000-1-1-1", "3-17-1-4294967296"]
-        {
+        let id = DeliveryId { queue, sequence: Sequence(1_000_000), start: u32::MAX, attempt: 2 };
+        assert_eq!(id.to_string(), "3-17-1000000-4294967295-2");
+        assert_eq!("3-17-1000000-4294967295-2".parse(), Ok(id));
+        for wrong in [
+            "",
+            "3-17-1",
+            "3-17-1-1",
+            "3-17-1-9-0",
+            "3-17-1-9-1-1",
+            "3-17-1-9-+1",
+            "3-17-1-+9-1",
+            "3-17-1-9-",
+            "3-17-1--1",
+            "70000-1-1-9-1",
+            "3-17-1-9-4294967296",
+            "3-17-1-4294967296-1",
+        ] {
             assert_eq!(wrong.parse::<DeliveryId>(), Err(DeliveryIdError), "{wrong:?}");
         }
     }

@@ -167,4 +167,6 @@ pub struct Will {
     pub delay_seconds: u32,
     /// Seconds that the message is worth delivering, from its publication on.
     pub expiry_seconds: Option<u32>,
+    /// What is wished for it: see [`Wishes::check_for_will`].
+    pub wishes: Wishes,
 }

@@ -200,6 +200,22 @@ impl Wishes {
     }
 }
 
+impl Wishes {
+    /// Whether they can be those of a will: its delay interval puts it off, and the server publishes it, which knows what it has done.
+    ///
+    /// # Errors
+    /// If not.
+    pub fn check_for_will(&self) -> Result<(), WishError> {
+        if self.deliver_at.is_some() {
+            return Err(wrong(property::DELIVER_AT, "a will is put off by its delay interval"));
+        }
+        if self.idempotency_key.is_some() {
+            return Err(wrong(property::IDEMPOTENCY_KEY, "a will has none"));
+        }
+        Ok(())
+    }
+}
+
 fn wrong(name: &'static str, why: &'static str) -> WishError {
     WishError { name, why }
 }
@@ -281,6 +297,14 @@ mod tests {
         for (name, value) in cases {
             assert_eq!(taken(&[(name, value)]).map_err(|error| error.name), Err(name), "{value:.20}");
         }
+    }
+
+    #[test]
+    fn a_will_has_no_time_and_no_key() {
+        let check = |properties| taken(properties).map(|wishes| wishes.check_for_will().map_err(|error| error.name));
+        assert_eq!(check(&[(property::PRIORITY, "high"), (property::RECEIPT, "dead")]), Ok(Ok(())));
+        assert_eq!(check(&[(property::DELIVER_AFTER, "1")]), Ok(Err(property::DELIVER_AT)));
+        assert_eq!(check(&[(property::IDEMPOTENCY_KEY, "k")]), Ok(Err(property::IDEMPOTENCY_KEY)));
     }
 
     #[test]

@@ -82,6 +82,9 @@ pub enum Event {
     EndPending { token: u64, client: ClientId, ids: Vec<PendingId> },
     /// Do this with the consumer group of this name, which lives here, for this caller; `Effect::GroupDone` tells what became of it.
     Group { token: u64, name: ByteString, caller: Principal, order: Box<GroupOrder> },
+    /// Whoever asked this group under this token is gone: a take that waits is over, and answered with nothing. What is leased by it
+    /// already is still answered.
+    GroupLeft { token: u64, name: ByteString },
     /// Stored bytes are near the limit of the disk (or have fallen below it): refuse publishes with 0x97.
     DiskFull { full: bool },
     /// Sending this delivery has made our own code panic again and again: take it out.
@@ -105,7 +108,7 @@ pub enum Effect {
     Connected { connection: ConnectionId, session_present: bool, inbound: Vec<Tag> },
     /// The session could not be made: CONNACK with this reason, close.
     ConnectRefused { connection: ConnectionId, reason: ReasonCode },
-    /// A caller's publish is taken in, under this id. Its answer, if `tag` asks for one, comes later.
+    /// A publish is taken in, under this id: of a caller, or at QoS 1 and 2 of a client that wants receipts of it. Its answer, if `tag` asks for one, comes later.
     Taken { connection: ConnectionId, tag: Option<Tag>, id: MessageId },
     /// PUBACK (QoS 1) or PUBREC (QoS 2) for the publisher's tag. In the order of the publishes.
     Published { connection: ConnectionId, tag: Tag, reason: ReasonCode },

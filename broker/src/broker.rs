@@ -186,6 +186,7 @@ impl Broker {
             Event::Peek { token, client, after, limit } => self.peek(token, client, after, limit),
             Event::EndPending { token, client, ids } => self.end_pending(token, client, ids),
             Event::ImportLetter { token, message, note } => self.import_letter(token, message, note),
+            Event::GroupLeft { token, name } => self.group_left(token, &name),
             Event::Group { token, name, caller, order } => self.group_order(token, &name, &caller, *order),
             Event::DiskFull { full } => self.disk_full = full,
             Event::SetAside { connection, tag } => self.set_aside(connection, tag),

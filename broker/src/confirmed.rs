@@ -15,7 +15,7 @@ use crate::gate::Waiter;
 use crate::mesh::Pending;
 use crate::repeats::Holder;
 use crate::route::reason_for;
-use crate::session::{InboundName, Peer, Progress, SessionIndex};
+use crate::session::{InboundName, Progress, SessionIndex};
 
 impl Broker {
     /// All shards have confirmed the publish that this token names.
@@ -69,12 +69,13 @@ impl Broker {
         for &(connection, number) in pending.answer.iter().chain(&pending.answers_more) {
             let Some(place) = self.place_of(connection) else { continue };
             let connection_state = &mut self.connections[place as usize];
+            let id = pending.id.filter(|_| pending.wants_id || connection_state.is_caller());
             let place = number.checked_sub(connection_state.answers_first);
             if let Some(answer) = place.and_then(|place| connection_state.answers.get_mut(place as usize)) {
                 answer.waiting = false;
                 answer.reason = reason;
                 answer.need = answer.need.max(need);
-                if let (Some(id), Peer::Caller) = (pending.id, connection_state.peer) {
+                if let Some(id) = id {
                     let tag = Some(answer.tag);
                     self.effects.push_back(Effect::Taken { connection, tag, id });
                 }

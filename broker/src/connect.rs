@@ -242,6 +242,7 @@ impl Broker {
         let session = &mut self.sessions[index as usize];
         session.connection = None;
         session.since = self.now.wall;
+        session.forget_pulls();
         session.queue.detach(self.now.mono);
         if let Some(queue) = connection.registration {
             let registration = &mut self.sessions[queue as usize];

@@ -210,6 +210,9 @@ impl Broker {
             return true;
         }
         let queue = &mut self.sessions[index as usize].queue;
+        if is_restored {
+            queue.window.note_place(tag);
+        }
         let Some(slot) = queue.window.get_mut(tag).filter(|slot| slot.state == State::Waiting) else { return true };
         let Some(entry) = slot.entry.clone() else { return true };
         slot.state = State::Sent;
@@ -339,7 +342,7 @@ impl Broker {
         let slot = self.slot_mut(place, tag).filter(|slot| slot.qos == Qos::AtLeastOnce && slot.state == State::Sent);
         let Some(slot) = slot else { return self.answered_late(place, tag) };
         slot.note_answered();
-        if slot.dead {
+        if slot.is_dead() {
             return self.acknowledged_late(place, tag);
         }
         if let Some(millis) = slot.round_trip(now) {
@@ -358,12 +361,12 @@ impl Broker {
             slot.note_answered();
         }
         match slot.map(|slot| (slot.state, slot)) {
-            Some((State::Sent, slot)) if slot.dead && reason.is_error() => {
+            Some((State::Sent, &mut Slot { given_up: Some(outcome), .. })) if reason.is_error() => {
                 self.count(Counted::LateAcknowledgement);
-                self.finish(place, tag, Outcome::Unacknowledged, 0);
+                self.finish(place, tag, outcome, 0);
             }
             Some((State::Sent, _)) if reason.is_error() => self.finish(place, tag, outcome_of(reason), reason as u8),
-            Some((State::Sent, slot)) if slot.dead => {
+            Some((State::Sent, slot)) if slot.is_dead() => {
                 slot.state = State::ReleaseHeld; // the log knows
                 self.count(Counted::LateAcknowledgement);
                 self.after_commit(Waiter::Release(connection, tag));
@@ -396,9 +399,12 @@ impl Broker {
             }
             Some((State::ReleaseHeld, _)) => {} // the PUBREL is on its way
             _ => {
+                if !reason.is_error() {
+                    // Before the answer counts: with it the tag may be free, and a PUBCOMP is still to come.
+                    self.sessions[index as usize].queue.ask_late(tag);
+                }
                 self.answered_late(place, tag);
                 if !reason.is_error() {
-                    self.sessions[index as usize].queue.ask_late(tag);
                     let reason = ReasonCode::PacketIdentifierNotFound;
                     self.effects.push_back(Effect::ReleaseDelivery { connection, tag, reason });
                 }
@@ -424,7 +430,7 @@ impl Broker {
         let slot = self.slot_mut(place, tag).filter(|slot| slot.state == State::Released);
         let Some(slot) = slot else { return self.answered_late(place, tag) };
         slot.note_answered();
-        let outcome = if slot.dead { Outcome::Unacknowledged } else { Outcome::Acknowledged };
+        let outcome = slot.given_up.unwrap_or(Outcome::Acknowledged);
         self.finish(place, tag, outcome, 0);
     }
 

@@ -36,6 +36,7 @@ use crate::broker::Broker;
 use crate::gate::Waiter;
 use crate::mesh::{Lack, Pending, Token};
 use crate::places::{By, Places};
+use crate::publish::wants_id;
 use crate::repeats::Holder;
 use crate::route::{Origin, Scratch, reason_for};
 use crate::session::{AnswerKind, ConnectionIndex, InboundName, InboundState, Progress, Session, SessionIndex};
@@ -252,7 +253,8 @@ impl Broker {
         }
         let number = self.answer(place, tag, AnswerKind::Published, ReasonCode::Success, need, true);
         let answer = Some((self.connections[place as usize].id, number));
-        let pending = Pending { answer, holder: held.map(Holder::Tag), need, asks_key: true, ..Pending::new(1, false) };
+        let (holder, wants_id) = (held.map(Holder::Tag), wants_id(&inbound.message));
+        let pending = Pending { answer, holder, need, asks_key: true, wants_id, ..Pending::new(1, false) };
         self.mesh.tokens.insert(token, Token::Publish(Box::new(pending)));
         token
     }
@@ -264,7 +266,7 @@ impl Broker {
             return key.askers.push(Asker::Here(token));
         }
         let id = key.id;
-        self.tell_taken(place, None, id);
+        self.tell_taken(place, None, id, &inbound.message);
     }
 
     /// At QoS 2 the tag is held, too, until its publisher releases it: longer than its key may last. By an id of its own, which is
@@ -293,7 +295,7 @@ impl Broker {
         earlier: Option<InboundState>,
         answer: KeyAnswer,
     ) {
-        self.tell_taken(place, inbound.tag, answer.id);
+        self.tell_taken(place, inbound.tag, answer.id, &inbound.message);
         let Some(tag) = inbound.tag else { return };
         let (before, reason) = (self.gate.appended(), answer.reason);
         let held = self.hold_tag(place, inbound, earlier);

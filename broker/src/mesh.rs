@@ -91,6 +91,8 @@ pub(crate) struct Pending {
     pub holder: Option<Holder>,
     /// It waits for the answer of its key, on this shard or another one.
     pub asks_key: bool,
+    /// Its publisher is a client that hears the id.
+    pub wants_id: bool,
     /// The message that its key holds, once that has answered.
     pub id: Option<MessageId>,
     /// If it may be repeated: share groups that have it, by members on whatever shard.
@@ -110,6 +112,7 @@ impl Pending {
             answers_more: Vec::new(),
             holder: None,
             asks_key: false,
+            wants_id: false,
             id: None,
             groups: SmallVec::new(),
             followed: None,

@@ -153,6 +153,15 @@ impl Broker {
         }
     }
 
+    /// The connection is read from again: what has lain unread is read before anything of it is found to be too old.
+    pub(crate) fn look_after_reading(&mut self, place: ConnectionIndex) {
+        let connection = &mut self.connections[place as usize];
+        if connection.watched.due() <= self.now.mono.after(GRAIN_MILLIS) {
+            connection.watched = Watched::NEVER; // the place in the line is passed by
+            self.look_in_time(place, self.now.mono.after(2 * GRAIN_MILLIS));
+        }
+    }
+
     /// Connections that come and go leave their places in the line, and so do looks that were put forward: at most as many as
     /// there are others.
     fn forget_places(&mut self) {
@@ -226,6 +235,11 @@ impl Broker {
     fn check_connection(&mut self, place: ConnectionIndex) {
         let id = self.connections[place as usize].id;
         let mut look = self.look(place);
+        if self.connections[place as usize].is_parked() {
+            // Its acknowledgements may lie unread, so its clocks stand still.
+            look.too_old.clear();
+            look.again(self.now.mono.after(self.ack_deadline(place, 0)));
+        }
         look.too_old.sort_unstable();
         for (.., index, tag) in std::mem::take(&mut look.too_old) {
             self.die_in_flight(index, tag, Outcome::Unacknowledged);
@@ -281,7 +295,7 @@ impl Broker {
         if slot.qos == Qos::ExactlyOnce {
             return self.die_once(index, tag, outcome);
         }
-        (slot.dead, slot.stored) = (true, false);
+        (slot.given_up, slot.stored) = (Some(outcome), false);
         let first_sent = slot.first_sent;
         if let Some(entry) = slot.entry.take() {
             queue.bytes -= entry.size().min(queue.bytes);
@@ -295,7 +309,7 @@ impl Broker {
         let session = &mut self.sessions[index as usize];
         let (queue, logged) = (session.id, session.logged);
         let Some(slot) = session.queue.window.get_mut(tag) else { return };
-        slot.dead = true;
+        slot.given_up = Some(outcome);
         let (sequence, Some(entry)) = (slot.sequence, slot.entry.take()) else { return };
         let first_sent = slot.first_sent;
         session.queue.bytes -= entry.size().min(session.queue.bytes);
@@ -323,7 +337,7 @@ impl Broker {
                 .queue
                 .window
                 .iter()
-                .all(|(_, slot)| !slot.counts || (slot.dead && slot.state == State::Sent))
+                .all(|(_, slot)| !slot.counts || (slot.is_dead() && slot.state == State::Sent))
         };
         if is_full && self.queues_of(place).all(all_dead) {
             self.count(Counted::StuckConsumer);

@@ -60,7 +60,7 @@ struct Found {
 impl Queue {
     /// Deliveries behind `after` that are in memory, in the order of the log: whether each is in flight. Of each line so many.
     fn in_memory_behind(&self, after: Sequence, limit: usize) -> Vec<(Entry, bool)> {
-        let flight = self.window.iter().filter(|(_, slot)| slot.sequence > after && !slot.dead);
+        let flight = self.window.iter().filter(|(_, slot)| slot.sequence > after && !slot.is_dead());
         let flight = flight.filter_map(|(_, slot)| Some((slot.entry.clone()?, true)));
         let read = self.backlog.iter().flat_map(|backlog| backlog.portion.behind(after, limit));
         let waiting = read.chain(self.young.behind(after, limit)).map(|entry| (entry.clone(), false));
@@ -148,9 +148,10 @@ impl Broker {
             is_extended = std::mem::take(&mut backlog.extended);
             is_for_room = std::mem::take(&mut backlog.trimming);
         }
-        // What has left memory meanwhile lies behind what was read.
+        // What has left memory meanwhile lies behind what was read; if that was nothing, it is read anew.
         let upto = entries.last().map(|entry| entry.sequence).filter(|_| !end || is_extended);
-        self.do_peek(job, Some(Found { entries: entries.to_vec(), upto }));
+        let has_looked = !entries.is_empty() || !is_extended;
+        self.do_peek(job, has_looked.then(|| Found { entries: entries.to_vec(), upto }));
         if let Some(index) = self.session_of_queue(queue) {
             self.drop_stored_overflown(index, &[]);
             if is_for_room {
@@ -297,7 +298,7 @@ impl Broker {
     /// Ends this delivery if it is pending: whether it was; `None`: it may be stored, and has to be read first.
     fn end_if_pending(&mut self, index: SessionIndex, sequence: Sequence, found: Option<&Found>) -> Option<bool> {
         let queue = &mut self.sessions[index as usize].queue;
-        let in_flight = queue.window.iter().find(|(_, slot)| slot.sequence == sequence && !slot.dead);
+        let in_flight = queue.window.iter().find(|(_, slot)| slot.sequence == sequence && !slot.is_dead());
         if let Some((tag, slot)) = in_flight {
             if slot.qos == Qos::ExactlyOnce {
                 return Some(self.end_received(index, tag));

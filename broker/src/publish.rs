@@ -16,7 +16,7 @@ use crate::directed::is_directed;
 use crate::gate::Waiter;
 use crate::letters::is_announcement;
 use crate::mesh::{Lack, Pending, Token};
-use crate::pull::Pull;
+use crate::pull::{NO_MESSAGE, Pull};
 use crate::repeats::Holder;
 use crate::route::{Origin, reason_for};
 use crate::session::{Answer, AnswerKind, ConnectionIndex, InboundName, InboundState, Progress, Session, SessionIndex};
@@ -65,6 +65,7 @@ impl Broker {
         let Some(place) = self.place_of(connection) else { return };
         while !self.owes_too_much(place) {
             let Some(inbound) = self.connections[place as usize].parked.pop_front() else {
+                self.look_after_reading(place);
                 return self.effects.push_back(Effect::Unpark { connection });
             };
             if let Err((inbound, lack)) = self.try_publish(place, inbound) {
@@ -86,6 +87,7 @@ impl Broker {
         if let (Some(tag), Some(state)) = (exactly_once, earlier)
             && state.progress != Progress::Unknown
         {
+            self.tell_repeated(place, tag, state, &inbound.message);
             self.answer_repeat(place, tag, state);
             return Ok(());
         }
@@ -139,7 +141,7 @@ impl Broker {
         let session = &self.sessions[index as usize];
         let (queue, logged) = (session.id, session.logged);
         let id = message.id;
-        self.tell_taken(place, tag, id);
+        self.tell_taken(place, tag, id, &message);
         let exactly_once = tag.filter(|_| message.qos == Qos::ExactlyOnce);
         let before = self.gate.appended();
         let inbound = exactly_once.map(|tag| InboundName { session: index, queue, tag, id });
@@ -176,10 +178,11 @@ impl Broker {
         }
     }
 
-    /// Callers hear under which id it was taken in.
-    pub(crate) fn tell_taken(&mut self, place: ConnectionIndex, tag: Option<Tag>, id: MessageId) {
+    /// Callers hear under which id it was taken in, and so do clients who want receipts of it.
+    #[inline]
+    pub(crate) fn tell_taken(&mut self, place: ConnectionIndex, tag: Option<Tag>, id: MessageId, message: &Message) {
         let connection = &self.connections[place as usize];
-        if connection.is_caller() {
+        if connection.is_caller() || (tag.is_some() && wants_id(message)) {
             let connection = connection.id;
             self.effects.push_back(Effect::Taken { connection, tag, id });
         }
@@ -193,8 +196,16 @@ impl Broker {
         }
     }
 
+    /// Who has lost the answer has lost the id, too. Under a key the tag has another id: the key tells its own, once it has answered.
+    fn tell_repeated(&mut self, place: ConnectionIndex, tag: Tag, state: InboundState, message: &Message) {
+        let is_keyed = message.wishes().is_some_and(|wishes| wishes.idempotency_key.is_some());
+        if !is_keyed && state.id != NO_MESSAGE && wants_id(message) {
+            self.tell_taken(place, Some(tag), state.id, message);
+        }
+    }
+
     /// A QoS 2 publish whose tag is not released is answered again, not routed again `[MQTT-4.3.3-10]`.
-    fn answer_repeat(&mut self, place: ConnectionIndex, tag: Tag, state: InboundState) {
+    pub(crate) fn answer_repeat(&mut self, place: ConnectionIndex, tag: Tag, state: InboundState) {
         match state.progress {
             Progress::Routed { reason, need } => {
                 self.answer(place, tag, AnswerKind::Published, reason, need, false);
@@ -485,4 +496,10 @@ impl Broker {
             }
         }
     }
+}
+
+/// Whether its publisher is told under which id it was taken in.
+#[inline]
+pub(crate) fn wants_id(message: &Message) -> bool {
+    message.extras.as_ref().is_some_and(|extras| extras.wishes.receipt.is_some())
 }

@@ -24,7 +24,7 @@ use postroad_base as base;
 use crate::api::{Counted, Inbound};
 use crate::broker::Broker;
 use crate::config::DeliveryMode;
-use crate::session::{AnswerKind, Connection, ConnectionIndex, InboundState, Progress, SessionIndex};
+use crate::session::{AnswerKind, Connection, ConnectionIndex, InboundState, Progress, Session, SessionIndex};
 
 /// What a publish to the root of pulls asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(crate) enum Pull {
     Malformed,
 }
 
-/// Stands for the message under a tag by which a client has pulled at QoS 2. Nothing of it is stored: after a crash the tag is free.
+/// Stands for the message under a tag by which a client has pulled at QoS 2. Nothing of it is stored, and it ends with its connection.
 pub(crate) const NO_MESSAGE: MessageId = MessageId(0);
 
 impl Pull {
@@ -68,9 +68,23 @@ impl Connection {
     }
 }
 
+impl Session {
+    /// Its connection is over, and with it what was asked for: a pull that is repeated on the next one counts.
+    pub fn forget_pulls(&mut self) {
+        self.inbound.retain(|(_, state)| state.id != NO_MESSAGE);
+    }
+}
+
 impl Broker {
     /// A client asks for deliveries, or for none any more.
     pub(crate) fn pull(&mut self, place: ConnectionIndex, inbound: &Inbound, pull: Pull) {
+        let index = self.session_of(place);
+        if let Some(tag) = inbound.tag.filter(|_| inbound.message.qos == Qos::ExactlyOnce)
+            && let Some(&mut state) = self.sessions[index as usize].inbound_mut(tag)
+            && state.id == NO_MESSAGE
+        {
+            return self.answer_repeat(place, tag, state); // it has been counted [MQTT-4.3.3-10]
+        }
         let connection = &mut self.connections[place as usize];
         let count = match pull {
             Pull::Of(count) if !connection.is_caller() => count,
@@ -90,15 +104,15 @@ impl Broker {
         self.pump_connection(place);
     }
 
-    /// Nothing is stored for it, so there is nothing to wait for. At QoS 2 the tag is taken until it is released. A client that
-    /// repeats a pull on its next connection has lost the allowance with the old one: so it counts.
+    /// Nothing is stored for it, so there is nothing to wait for. At QoS 2 the tag is taken until it is released, or its connection
+    /// is over (see `forget_pulls`).
     fn answer_pull(&mut self, place: ConnectionIndex, inbound: &Inbound) {
         let Some(tag) = inbound.tag else { return };
         let (reason, need) = (ReasonCode::Success, Sequence(0));
         let index = self.session_of(place);
         if inbound.message.qos == Qos::ExactlyOnce && self.sessions[index as usize].inbound_mut(tag).is_none() {
             let state = InboundState { id: NO_MESSAGE, progress: Progress::Routed { reason, need }, told: false };
-            self.sessions[index as usize].inbound.push((tag, state));
+            self.note_inbound(index, tag, state);
         }
         self.answer(place, tag, AnswerKind::Published, reason, need, false);
     }

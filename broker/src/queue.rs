@@ -24,7 +24,8 @@ use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
 use base::{
-    Message, MonoMillis, Now, Priority, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag, TopicFilter, WallMillis,
+    Message, MonoMillis, Now, Outcome, Priority, Qos, Recipient, Sequence, SubscriptionIdentifier, Tag, TopicFilter,
+    WallMillis,
 };
 use bytestring::ByteString;
 use postroad_base as base;
@@ -106,7 +107,7 @@ pub(crate) enum State {
 /// A delivery in the window.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    /// Place among the deliveries of this queue.
+    /// Place among the deliveries of this queue, in the order in which they were sent first.
     pub order: u64,
     pub sequence: Sequence,
     pub qos: Qos,
@@ -116,8 +117,8 @@ pub(crate) struct Slot {
     pub stored: bool,
     /// The log says that it was in flight when the server ended, and it has not been sent again.
     pub restored: bool,
-    /// It was given up; its tag is taken until the receiver answers (see `overdue`).
-    pub dead: bool,
+    /// Why it was given up; its tag is taken until the receiver answers (see `overdue`).
+    pub given_up: Option<Outcome>,
     /// How often its last packet (PUBLISH, or PUBREL) was sent again on this connection.
     pub resends: u8,
     /// Packets of it that were sent on this connection and not answered. `u8::MAX`: nobody knows how many.
@@ -142,7 +143,7 @@ impl Slot {
             counts: false,
             stored: entry.as_ref().is_some_and(|entry| entry.stored),
             restored: false,
-            dead: false,
+            given_up: None,
             resends: 0,
             unanswered: 0,
             first_sent: WallMillis(0),
@@ -150,6 +151,12 @@ impl Slot {
             waited: 0,
             entry,
         }
+    }
+
+    /// It was given up.
+    #[inline]
+    pub fn is_dead(&self) -> bool {
+        self.given_up.is_some()
     }
 
     /// Recovery: it is to be sent again, and the old generation has its body.
@@ -304,6 +311,14 @@ impl Window {
         self.slots[index] = Some(Slot { order, ..slot });
     }
 
+    /// A restored delivery is sent again: from now on its place is behind those that were sent in this run.
+    pub fn note_place(&mut self, tag: Tag) {
+        let order = self.next_order();
+        if let Some(slot) = self.get_mut(tag) {
+            slot.order = order;
+        }
+    }
+
     pub fn get(&self, tag: Tag) -> Option<&Slot> {
         self.slots.get(self.tags.index_of(tag)?)?.as_ref()
     }
@@ -338,7 +353,7 @@ impl Window {
     /// The connection is over: nobody answers any more what was given up. At QoS 2 the release is left.
     fn forget_dead(&mut self) {
         for (place, slot) in self.slots.iter_mut().enumerate() {
-            if slot.take_if(|slot| slot.dead && slot.qos == Qos::AtLeastOnce).is_some() {
+            if slot.take_if(|slot| slot.is_dead() && slot.qos == Qos::AtLeastOnce).is_some() {
                 self.free.push_back(u16::try_from(place).expect("a tag has 16 bits"));
                 self.used -= 1;
             }
@@ -355,12 +370,14 @@ impl Window {
         self.slots.iter_mut().enumerate().filter_map(move |(index, slot)| Some((tags.tag_at(index), slot.as_mut()?)))
     }
 
-    /// Tags in the order of their deliveries: by sequence, since recovery puts QoS 2 back before older QoS 1 comes in;
-    /// deliveries that are not logged may share one.
+    /// Tags in the order in which their deliveries were sent first. While some are restored it is that of the log: recovery puts
+    /// QoS 2 back before older QoS 1 comes in, and until these are sent again all goes in that order.
     pub fn in_order(&self) -> VecDeque<Tag> {
-        let mut tags: Vec<(Sequence, u64, Tag)> = self.iter().map(|(tag, s)| (s.sequence, s.order, tag)).collect();
+        let by_log = self.iter().any(|(_, slot)| slot.restored && slot.state == State::Waiting);
+        let place = |slot: &Slot| (if by_log { slot.sequence } else { Sequence(0) }, slot.order);
+        let mut tags: Vec<_> = self.iter().map(|(tag, slot)| (place(slot), tag)).collect();
         tags.sort_unstable();
-        tags.into_iter().map(|(_, _, tag)| tag).collect()
+        tags.into_iter().map(|(_, tag)| tag).collect()
     }
 
     /// Gives memory back when nothing is in flight.
@@ -868,6 +885,11 @@ impl Queue {
         self.take_that(sequence, |_| true)
     }
 
+    /// The same, if it is one that fits.
+    pub fn take_sequence_if(&mut self, sequence: Sequence, fits: impl Fn(&Entry) -> bool) -> Option<Entry> {
+        self.take_that(sequence, fits)
+    }
+
     fn take_that(&mut self, sequence: Sequence, fits: impl Fn(&Entry) -> bool) -> Option<Entry> {
         let fits = &fits;
         let read = self.backlog.as_mut().and_then(|backlog| backlog.portion.take_that(sequence, fits));
@@ -903,7 +925,7 @@ impl Queue {
             }
             slot.state = match slot.state {
                 State::Held | State::Waiting => State::Waiting,
-                State::Sent if slot.dead => State::Released,
+                State::Sent if slot.is_dead() => State::Released,
                 State::Sent => {
                     if let Some(entry) = &mut slot.entry {
                         entry.dup = true;

@@ -26,7 +26,7 @@
 use std::collections::VecDeque;
 
 use ahash::AHashMap;
-use base::{ConnectionId, MonoMillis, Outcome, Sequence, Tag};
+use base::{ConnectionId, MonoMillis, Outcome, Tag};
 use postroad_base as base;
 
 use crate::api::{Effect, Road};
@@ -127,7 +127,7 @@ impl Broker {
 
     /// When a delivery is to be sent again on its connection; `None`: not at all, as far as is known.
     pub(crate) fn resend_due(&self, place: ConnectionIndex, index: SessionIndex, slot: &Slot) -> Option<MonoMillis> {
-        let is_waiting = slot.state == State::Released || (slot.state == State::Sent && !slot.dead);
+        let is_waiting = slot.state == State::Released || (slot.state == State::Sent && !slot.is_dead());
         if !is_waiting || !self.is_resent_to(place) {
             return None;
         }
@@ -173,7 +173,7 @@ impl Broker {
         }
         let found = self.late_before(place, before);
         let sent = found.len().min(most);
-        for &(.., index, tag) in &found[..sent] {
+        for &(index, tag) in &found[..sent] {
             self.send_again(place, index, tag);
         }
         let Some(late) = self.resends.late.get_mut(&place) else { return sent };
@@ -190,19 +190,21 @@ impl Broker {
         sent
     }
 
-    /// What is late and was sent before this instant, in the order in which it was sent first `[MQTT-4.6.0-1]`.
-    fn late_before(&self, place: ConnectionIndex, before: MonoMillis) -> Vec<(Sequence, u64, SessionIndex, Tag)> {
-        let mut found = Vec::new();
+    /// What is late and was sent before this instant, of each queue in the order in which it was sent first `[MQTT-4.6.0-1]`: with
+    /// priorities that is not the order of the log.
+    fn late_before(&self, place: ConnectionIndex, before: MonoMillis) -> Vec<(SessionIndex, Tag)> {
+        let mut all = Vec::new();
         for index in self.queues_of(place) {
-            for (tag, slot) in self.sessions[index as usize].queue.window.iter() {
-                let is_late = self.resend_due(place, index, slot).is_some_and(|due| due <= self.now.mono);
-                if is_late && slot.sent_at < before {
-                    found.push((slot.sequence, slot.order, index, tag));
-                }
-            }
+            let is_late = |slot: &Slot| {
+                let due = self.resend_due(place, index, slot);
+                due.is_some_and(|due| due <= self.now.mono) && slot.sent_at < before
+            };
+            let late = self.sessions[index as usize].queue.window.iter().filter(|(_, slot)| is_late(slot));
+            let mut found: Vec<_> = late.map(|(tag, slot)| (slot.order, tag)).collect();
+            found.sort_unstable();
+            all.extend(found.into_iter().map(|(_, tag)| (index, tag)));
         }
-        found.sort_unstable();
-        found
+        all
     }
 
     fn send_again(&mut self, place: ConnectionIndex, index: SessionIndex, tag: Tag) {

@@ -672,7 +672,7 @@ fn session_records(session: &Session) -> Vec<Record> {
         }
         let sequence = slot.sequence;
         records.push(Record::Tagged { queue, sequence, tag });
-        if slot.entry.is_none() && (slot.dead || matches!(slot.state, State::ReleaseHeld | State::Released)) {
+        if slot.entry.is_none() && (slot.is_dead() || matches!(slot.state, State::ReleaseHeld | State::Released)) {
             records.push(Record::Received { queue, sequence });
         }
     }

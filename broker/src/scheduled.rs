@@ -162,7 +162,7 @@ impl Broker {
         let id = earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id);
         Arc::make_mut(&mut inbound.message).id = id;
         self.stats.received += 1;
-        self.tell_taken(place, inbound.tag, id);
+        self.tell_taken(place, inbound.tag, id, &inbound.message);
         let exactly_once = inbound.tag.filter(|_| inbound.message.qos == base::Qos::ExactlyOnce);
         let begin = exactly_once.filter(|_| logged).map(|tag| Record::InboundBegin { queue, tag, id });
         if let Some(begin) = begin.clone().filter(|_| earlier.is_none()) {

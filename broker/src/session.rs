@@ -376,6 +376,11 @@ impl Connection {
         self.peer != Peer::DeafClient
     }
 
+    /// Nothing is read from it.
+    pub fn is_parked(&self) -> bool {
+        self.waits_for_answers || !self.parked.is_empty()
+    }
+
     pub fn is_caller(&self) -> bool {
         self.peer == Peer::Caller
     }

@@ -1,7 +1,7 @@
 //! Wills `[MQTT-3.1.2-8]`: published when the connection is lost, or later, or when the session ends,
 //! whichever comes first of the delay and the end `[MQTT-3.1.3-9]`.
 
-use base::{Message, MessageId, QueueId, Record, Will};
+use base::{Extras, Message, MessageId, QueueId, Record, Will};
 use postroad_base as base;
 
 use crate::api::Counted;
@@ -35,10 +35,9 @@ impl Broker {
         self.count(Counted::WillPublished);
         let publisher = self.sessions[index as usize].id;
         let expiry = will.expiry_seconds.map(|seconds| self.now.wall.after(u64::from(seconds) * 1000));
-        let Will { topic, payload, properties, qos, retain, .. } = *will;
-        let id = MessageId(0);
-        let message =
-            Message { id, topic, payload, properties, qos, retain, expires_at: expiry, publisher, extras: None };
+        let Will { topic, payload, properties, qos, retain, wishes, .. } = *will;
+        let (id, extras) = (MessageId(0), Extras::of_wishes(wishes));
+        let message = Message { id, topic, payload, properties, qos, retain, expires_at: expiry, publisher, extras };
         self.publish_orphan(message.into());
         // Logged after the publication: a crash in between publishes it again rather than never.
         self.log_will(index);

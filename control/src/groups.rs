@@ -1,8 +1,8 @@
 //! What the API tells of consumer groups, and what is asked of a shard about them.
 //!
-//! A take waits at its shard for something to come, at most for as long as its caller does. Who asked may be gone by then: a
-//! shard that can't hand an answer over gives what it has leased back, and so does [`Awaited`] with an answer that has come and
-//! that nobody reads any more.
+//! A take waits at its shard for something to come, at most for as long as its caller does. Whose caller is gone, [`Awaited`] hands
+//! the place of the answer to the shard, which alone puts something there: so it is either withdrawn, or what was leased for it was
+//! not given, and no answer falls in between. If the shard has no room for that word, it finds out when it has an answer to give.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::report::Request;
 pub(crate) const LEASE_SECONDS: u64 = 30;
 const LEASE_SECONDS_MAX: u64 = 86_400;
 /// How long a take may wait, in seconds.
-const WAIT_SECONDS_MAX: u64 = 60;
+pub(crate) const WAIT_SECONDS_MAX: u64 = 60;
 /// How long a refused delivery may wait, in seconds.
 const AFTER_SECONDS_MAX: u64 = 86_400;
 /// Bytes of what a consumer has against a delivery, and of a group's name.
@@ -117,27 +117,47 @@ impl Answered {
     }
 }
 
-/// An answer that is waited for.
+/// Nobody waits for the answer to a take any more.
+#[derive(Debug)]
+pub struct GroupLeft {
+    /// Which group.
+    pub name: ByteString,
+    /// Who has asked.
+    pub caller: Caller,
+    /// Where the answer went, or goes.
+    pub unread: flume::Receiver<GroupResult>,
+}
+
+/// The answer to a take, which is waited for.
 struct Awaited {
-    answered: flume::Receiver<GroupResult>,
+    /// `None` once it has come.
+    answered: Option<flume::Receiver<GroupResult>>,
     line: Line,
     name: ByteString,
     caller: Caller,
 }
 
+impl Awaited {
+    /// `None`: the shard is gone. Nothing is lost if this is dropped while it waits.
+    async fn answer(&mut self) -> Option<GroupResult> {
+        let result = self.answered.as_ref()?.recv_async().await.ok();
+        self.answered = None;
+        result
+    }
+}
+
 impl Drop for Awaited {
     fn drop(&mut self) {
-        if let Ok(GroupResult::Taken(leased)) = self.answered.try_recv() {
-            let deliveries = leased.iter().map(|report| report.leased.id).collect();
-            give_back(&self.line, &self.name, &self.caller, deliveries);
+        if let Some(unread) = self.answered.take() {
+            let left = GroupLeft { name: self.name.clone(), caller: self.caller.clone(), unread };
+            self.line.ask(Request::GroupLeft(Box::new(left)));
         }
     }
 }
 
 /// Nobody waits for the answer: if the shard has no time for it, the leases end by themselves.
-fn give_back(line: &Line, name: &ByteString, caller: &Caller, deliveries: Vec<DeliveryId>) {
+fn give_back(line: &Line, name: &ByteString, caller: &Caller, order: GroupOrder) {
     let (answer, _nobody) = flume::bounded(1);
-    let order = GroupOrder::Answer { deliveries, verdict: Verdict::GiveBack };
     let question = GroupQuestion { name: name.clone(), caller: caller.clone(), order, answer };
     line.ask(Request::Group(Box::new(question)));
 }
@@ -221,12 +241,12 @@ impl Api {
         }
     }
 
-    /// Gives back what a consumer that has gone had.
-    pub fn give_back(&self, caller: &Caller, name: &ByteString, deliveries: Vec<DeliveryId>) {
+    /// Gives back what a consumer that has gone had, or was to have: the verdict says which.
+    pub fn give_back(&self, caller: &Caller, name: &ByteString, deliveries: Vec<DeliveryId>, verdict: Verdict) {
         if !deliveries.is_empty()
             && let Ok((_, line)) = self.home_line(name)
         {
-            give_back(&line, name, caller, deliveries);
+            give_back(&line, name, caller, GroupOrder::Answer { deliveries, verdict });
         }
     }
 
@@ -239,12 +259,18 @@ impl Api {
     ) -> Result<GroupResult, Problem> {
         let (_, line) = self.home_line(name)?;
         let (answer, answered) = flume::bounded(1);
-        let awaited = Awaited { answered, line, name: name.clone(), caller: caller.clone() };
+        let is_take = matches!(order, GroupOrder::Take(_));
         let question = GroupQuestion { name: name.clone(), caller: caller.clone(), order, answer };
-        if !awaited.line.ask(Request::Group(Box::new(question))) {
+        if !line.ask(Request::Group(Box::new(question))) {
             return Err(NoAnswer::NotTaken.into());
         }
-        match timeout(patience, awaited.answered.recv_async()).await.ok().and_then(Result::ok) {
+        let result = if is_take {
+            let mut awaited = Awaited { answered: Some(answered), line, name: name.clone(), caller: caller.clone() };
+            timeout(patience, awaited.answer()).await.ok().flatten()
+        } else {
+            timeout(patience, answered.recv_async()).await.ok().and_then(Result::ok)
+        };
+        match result {
             Some(GroupResult::Other(GroupAnswer::Refused(why))) => Err(why.into()),
             Some(result) => Ok(result),
             None => Err(NoAnswer::Late.into()),
@@ -387,7 +413,7 @@ mod tests {
         }
         assert!(why(filters_of(&["a/#/b".into()]).map(drop)).contains("filter"));
         assert!(why(deliveries_of(&[]).map(drop)).contains("deliveries"));
-        assert!(why(deliveries_of(&["0-1-2".into()]).map(drop)).contains("four numbers"));
+        assert!(why(deliveries_of(&["0-1-2".into()]).map(drop)).contains("five numbers"));
         assert!(why(take_of(1, Some(0), 0).map(drop)).contains("lease_seconds"));
         assert!(why(take_of(1, None, 61).map(drop)).contains("wait_seconds"));
         assert!(why(refusal_of(Some(1), true, None).map(drop)).contains("after_seconds"));

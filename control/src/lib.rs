@@ -43,7 +43,7 @@ pub use clients::{
     ClientAction, ClientChange, ClientChanged, ClientOrder, ClientReport, ClientsFilter, ClientsPage, ClientsQuery,
     DeliveryReport, Place, QueueReport, RegistrationReport, RoadReport, SessionReport,
 };
-pub use groups::{GroupQuestion, GroupReport, GroupResult, GroupsQuestion, LeasedReport};
+pub use groups::{GroupLeft, GroupQuestion, GroupReport, GroupResult, GroupsQuestion, LeasedReport};
 pub use history::Recorder;
 pub use letters::{
     ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersBell, LettersPage, LettersQuestion,

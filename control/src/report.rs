@@ -10,7 +10,7 @@ use bytestring::ByteString;
 use postroad_base::{DeliveryTimes, ShardId};
 
 use crate::clients::{ClientAction, ClientOrder, ClientReport, ClientsQuery};
-use crate::groups::{GroupQuestion, GroupReport, GroupsQuestion};
+use crate::groups::{GroupLeft, GroupQuestion, GroupReport, GroupsQuestion};
 use crate::letters::{LetterImport, LetterOrder, LettersQuestion};
 use crate::pending::{PendingOrder, PendingQuestion};
 use crate::publication::Batch;
@@ -36,6 +36,8 @@ pub enum Request {
     Watch(Box<Watch>),
     /// Do something with a consumer group that lives there.
     Group(Box<GroupQuestion>),
+    /// Who waits for what can be taken of one is gone.
+    GroupLeft(Box<GroupLeft>),
     /// Tell of consumer groups.
     Groups(Box<GroupsQuestion>),
     /// Tell of one; `None`: there is none of this name.

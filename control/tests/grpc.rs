@@ -21,8 +21,8 @@ use postroad_base::{
     ReasonCode, ReceiptLevel, Sequence, ShardId, Step, TopicName, Verdict, WallMillis,
 };
 use postroad_control::{
-    Batch, BuildInfo, ClientReport, ClientsPage, Control, GroupQuestion, GroupResult, LeasedReport, Line, Listeners,
-    Outcome, Phase, Request, Settings, Shards,
+    Batch, BuildInfo, ClientReport, ClientsPage, Control, GroupLeft, GroupQuestion, GroupResult, LeasedReport, Line,
+    Listeners, Outcome, Phase, Request, Settings, Shards,
 };
 use postroad_proto::v1;
 use postroad_proto::v1::admin_client::AdminClient;
@@ -879,6 +879,15 @@ async fn order(stage: &Stage) -> GroupQuestion {
     }
 }
 
+/// The next word that a caller is gone.
+async fn left(stage: &Stage) -> GroupLeft {
+    loop {
+        if let Request::GroupLeft(left) = soon(stage.asked.recv_async()).await.expect("the control plane asks") {
+            return *left;
+        }
+    }
+}
+
 /// The next one that is no take, with what it says of which deliveries. Takes wait on, among `waiting`: one that nobody has any more
 /// ends its stream.
 async fn said(stage: &Stage, waiting: &mut Vec<GroupQuestion>) -> (GroupQuestion, Vec<String>, Verdict) {
@@ -905,7 +914,7 @@ fn leased(numbers: std::ops::Range<u64>) -> GroupResult {
     };
     let message = Arc::new(message);
     let report = |number| {
-        let id = DeliveryId { queue: QueueId(0), sequence: Sequence(number), attempt: 1 };
+        let id = DeliveryId { queue: QueueId(0), sequence: Sequence(number), start: 9, attempt: 1 };
         let leased = Leased { id, message: Arc::clone(&message), may_repeat: false };
         LeasedReport { leased, properties: Arc::default() }
     };
@@ -928,12 +937,12 @@ fn acknowledgements_that_wait_are_answered_one_by_one() {
         let GroupOrder::Take(wanted) = &take.order else { panic!("no take: {take:?}") };
         assert_eq!((wanted.limit, wanted.lease_ms), (4, 30_000));
         give(&take, leased(1..5));
-        assert_eq!(consuming.deliveries().await, ["0-0-1-1", "0-0-2-1", "0-0-3-1", "0-0-4-1"]);
-        consuming.acknowledge(1, &["0-0-1-1"]);
+        assert_eq!(consuming.deliveries().await, ["0-0-1-9-1", "0-0-2-9-1", "0-0-3-9-1", "0-0-4-9-1"]);
+        consuming.acknowledge(1, &["0-0-1-9-1"]);
         let (first, deliveries, _) = said(&stage, &mut waiting).await;
-        assert_eq!(deliveries, ["0-0-1-1"]);
-        consuming.acknowledge(2, &["0-0-2-1", "0-0-3-1"]);
-        consuming.acknowledge(3, &["0-0-4-1"]);
+        assert_eq!(deliveries, ["0-0-1-9-1"]);
+        consuming.acknowledge(2, &["0-0-2-9-1", "0-0-3-9-1"]);
+        consuming.acknowledge(3, &["0-0-4-9-1"]);
         give(&first, GroupResult::Other(GroupAnswer::Answered(vec![true])));
         assert_eq!(consuming.answered().await, v1::Answered { number: 1, done: 1, gone: Vec::new() });
         let (second, mut deliveries, verdict) = said(&stage, &mut waiting).await;
@@ -947,8 +956,8 @@ fn acknowledgements_that_wait_are_answered_one_by_one() {
             deliveries.extend(more);
             give(&third, GroupResult::Other(GroupAnswer::Answered(vec![true])));
         }
-        assert_eq!(deliveries, ["0-0-2-1", "0-0-3-1", "0-0-4-1"]);
-        assert_eq!(consuming.answered().await, v1::Answered { number: 2, done: 1, gone: vec!["0-0-3-1".into()] });
+        assert_eq!(deliveries, ["0-0-2-9-1", "0-0-3-9-1", "0-0-4-9-1"]);
+        assert_eq!(consuming.answered().await, v1::Answered { number: 2, done: 1, gone: vec!["0-0-3-9-1".into()] });
         assert_eq!(consuming.answered().await, v1::Answered { number: 3, done: 1, gone: Vec::new() });
         stage.control.stop();
     });
@@ -964,10 +973,10 @@ fn a_delivery_in_two_requests_is_gone_in_the_second() {
         give(&order(&stage).await, leased(1..3));
         assert_eq!(consuming.deliveries().await.len(), 2);
         // While this one is stored the two behind it come, and go together.
-        consuming.acknowledge(1, &["0-0-2-1"]);
+        consuming.acknowledge(1, &["0-0-2-9-1"]);
         let (first, ..) = said(&stage, &mut waiting).await;
-        consuming.acknowledge(2, &["0-0-1-1"]);
-        consuming.acknowledge(3, &["0-0-1-1"]);
+        consuming.acknowledge(2, &["0-0-1-9-1"]);
+        consuming.acknowledge(3, &["0-0-1-9-1"]);
         give(&first, GroupResult::Other(GroupAnswer::Answered(vec![true])));
         assert_eq!(consuming.answered().await.done, 1);
         let (second, deliveries, _) = said(&stage, &mut waiting).await;
@@ -979,7 +988,7 @@ fn a_delivery_in_two_requests_is_gone_in_the_second() {
             give(&third, GroupResult::Other(GroupAnswer::Answered(vec![false])));
         }
         assert_eq!(consuming.answered().await, v1::Answered { number: 2, done: 1, gone: Vec::new() });
-        assert_eq!(consuming.answered().await, v1::Answered { number: 3, done: 0, gone: vec!["0-0-1-1".into()] });
+        assert_eq!(consuming.answered().await, v1::Answered { number: 3, done: 0, gone: vec!["0-0-1-9-1".into()] });
         stage.control.stop();
     });
 }
@@ -995,16 +1004,61 @@ fn a_stream_that_breaks_gives_back() {
         give(&order(&stage).await, leased(1..3));
         assert_eq!(consuming.deliveries().await.len(), 2);
         let under_way = order(&stage).await;
-        consuming.acknowledge(1, &["0-0-1-1"]);
+        consuming.acknowledge(1, &["0-0-1-9-1"]);
         let (question, ..) = said(&stage, &mut waiting).await;
         give(&question, GroupResult::Other(GroupAnswer::Answered(vec![true])));
         assert_eq!(consuming.answered().await.done, 1);
         drop(consuming);
         let (_, deliveries, verdict) = said(&stage, &mut waiting).await;
-        assert_eq!((&deliveries[..], verdict), (&["0-0-2-1".to_owned()][..], Verdict::GiveBack));
-        while !under_way.answer.is_disconnected() {
-            tokio::task::yield_now().await;
-        }
+        assert_eq!((&deliveries[..], verdict), (&["0-0-2-9-1".to_owned()][..], Verdict::GiveBack));
+        drop(left(&stage).await);
+        assert!(under_way.answer.is_disconnected(), "nobody reads an answer that comes now");
+        stage.control.stop();
+    });
+}
+
+/// A caller that has gone hands the place of its answer to the shard, so that an answer which has come at the same time is not lost;
+/// who has its answer hands over nothing.
+#[test]
+fn a_take_whose_caller_is_gone_is_withdrawn() {
+    run(async {
+        let stage = Stage::new(Settings::default());
+        let consuming = Consuming::begin(&stage, begin(1, 30)).await;
+        let take = order(&stage).await;
+        drop(consuming);
+        let left = left(&stage).await;
+        assert_eq!((&*left.name, &left.caller.name), ("work", &take.caller.name));
+        give(&take, leased(1..2));
+        assert_eq!(left.unread.try_recv(), Ok(leased(1..2)));
+        let mut consuming = Consuming::begin(&stage, begin(1, 30)).await;
+        give(&order(&stage).await, leased(1..2));
+        assert_eq!(consuming.deliveries().await, ["0-0-1-9-1"]);
+        drop(consuming);
+        let next = soon(stage.asked.recv_async()).await.expect("the control plane asks");
+        assert!(matches!(next, Request::Group(question) if matches!(question.order, GroupOrder::Answer { .. })));
+        stage.control.stop();
+    });
+}
+
+/// A take waits for as long as its caller says, whatever a request may take otherwise.
+#[test]
+fn a_take_has_a_deadline_of_its_own() {
+    run(async {
+        let millis = Duration::from_millis;
+        let settings = Settings { request_timeout: millis(100), publish_timeout: millis(50), ..Settings::default() };
+        let stage = Stage::new(settings);
+        let origin = hyper::Uri::from_static("http://localhost");
+        let mut client = GroupConsumer::with_origin(Connection::open(stage.address).await, origin);
+        let asked = v1::TakeRequest { group: "work".into(), wait_seconds: 60, ..v1::TakeRequest::default() };
+        let taken = tokio::spawn(async move { client.take(asked).await });
+        let take = order(&stage).await;
+        let GroupOrder::Take(wanted) = &take.order else { panic!("no take: {take:?}") };
+        assert_eq!(wanted.wait_ms, 60_000);
+        let left = tokio::time::timeout(millis(300), left(&stage)).await;
+        assert!(left.is_err(), "it is gone after the time that a request may take: {left:?}");
+        give(&take, leased(1..2));
+        let taken = taken.await.expect("no panic").expect("deliveries").into_inner();
+        assert_eq!(taken.deliveries[0].delivery, "0-0-1-9-1");
         stage.control.stop();
     });
 }
@@ -1016,11 +1070,11 @@ fn a_lease_that_is_over_takes_no_credit() {
         let stage = Stage::new(Settings::default());
         let mut consuming = Consuming::begin(&stage, begin(1, 1)).await;
         give(&order(&stage).await, leased(1..2));
-        assert_eq!(consuming.deliveries().await, ["0-0-1-1"]);
+        assert_eq!(consuming.deliveries().await, ["0-0-1-9-1"]);
         let next = order(&stage).await;
         assert!(matches!(next.order, GroupOrder::Take(_)), "{next:?}");
         give(&next, leased(2..3));
-        assert_eq!(consuming.deliveries().await, ["0-0-2-1"]);
+        assert_eq!(consuming.deliveries().await, ["0-0-2-9-1"]);
         stage.control.stop();
     });
 }

@@ -547,7 +547,7 @@ pub struct TakeArgs {
 pub struct DeliveryArgs {
     /// Name of the group.
     pub group: String,
-    /// Names of deliveries, such as 0-3-1017-1.
+    /// Names of deliveries, such as 0-3-1017-3094-1.
     #[arg(required = true, value_name = "DELIVERY")]
     pub deliveries: Vec<String>,
 }

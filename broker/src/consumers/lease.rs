@@ -14,19 +14,26 @@
 //! Invariants
 //! - Each delivery in the window is in `held`, and there it is either leased or delayed, with one place in `due`, or ready.
 //! - What is given leaves after the commit of its cause and of its attempt; what is done with it is answered after its commit.
-//! - A name says for which time it was given: only who has it now may refuse or extend it. To acknowledge it is for anybody
-//!   who had it, for the work is done; who comes second is told that it is over. So each has one outcome.
+//! - A name says in which run of the server and for which time it was given: only who has it now may refuse or extend it. To
+//!   acknowledge it is for anybody who had it, for the work is done; who comes second is told that it is over. So each has one
+//!   outcome. A name that was not given counts for nothing. Of a former run it is known only how often a delivery was given, or
+//!   that it may have been.
+//! - What was leased for somebody who has not got it (`Verdict::Untaken`) was not given: its attempt does not count, and the next one
+//!   gets it under the same name.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use base::{DeliveryId, GroupAnswer, GroupRefusal, Leased, MonoMillis, Outcome, Sequence, Step, Tag, Take, Verdict};
+use base::{
+    DeliveryId, GroupAnswer, GroupRefusal, Leased, MonoMillis, Outcome, Record, Sequence, Step, Tag, Take, Verdict,
+    WallMillis,
+};
 use bytestring::ByteString;
 use postroad_base as base;
 
 use crate::api::Counted;
 use crate::broker::Broker;
-use crate::queue::{Entry, Slot, State};
+use crate::queue::{Attempts, Entry, Slot, State};
 use crate::retry::RetryPolicy;
 use crate::session::SessionIndex;
 use crate::timers::{Timer, TimerKey};
@@ -55,6 +62,10 @@ pub(super) struct Leases {
 struct Held {
     tag: Tag,
     attempt: u32,
+    /// Its first attempt in this run.
+    first: u32,
+    /// How often it was given in former runs, or may have been.
+    before: u32,
     stage: Stage,
     /// What the last consumer had against it.
     error: Option<ByteString>,
@@ -132,8 +143,8 @@ impl Leases {
         }
     }
 
-    fn hold(&mut self, sequence: Sequence, tag: Tag, attempt: u32, until: MonoMillis) {
-        self.held.insert(sequence, Held { tag, attempt, stage: Stage::Leased(until), error: None });
+    fn hold(&mut self, sequence: Sequence, held: Held, until: MonoMillis) {
+        self.held.insert(sequence, held);
         self.due.insert((until, sequence));
         self.leased += 1;
     }
@@ -145,10 +156,20 @@ impl Leases {
         Some(tag)
     }
 
-    /// Whether this is the lease that stands.
-    fn stands(&self, id: DeliveryId) -> bool {
+    /// Whether this is the lease that stands, in the run of this number.
+    fn stands(&self, id: DeliveryId, start: u32) -> bool {
         let is_it = |held: &Held| held.attempt == id.attempt && matches!(held.stage, Stage::Leased(_));
-        self.held.get(&id.sequence).is_some_and(is_it)
+        id.start == start && self.held.get(&id.sequence).is_some_and(is_it)
+    }
+}
+
+impl Held {
+    /// Whether somebody was given it under this name, as far as is known in the run of this number.
+    fn was_given_as(&self, id: DeliveryId, start: u32) -> bool {
+        match id.start == start {
+            true => (self.first..=self.attempt).contains(&id.attempt),
+            false => id.attempt <= self.before,
+        }
     }
 }
 
@@ -180,6 +201,15 @@ impl Broker {
         self.read_backlog(index);
         self.answer_the_patient(index);
         self.set_group_alarm(index);
+    }
+
+    /// Who waits under this token is gone. It hears that there is nothing, so that its token is not kept for ever.
+    pub(super) fn withdraw_taker(&mut self, index: SessionIndex, token: u64) {
+        let takers = &mut self.consumers.leases_mut(index).takers;
+        if let Some(place) = takers.iter().position(|taker| taker.token == token) {
+            takers.remove(place);
+            self.group_done(token, GroupAnswer::Taken(Vec::new()));
+        }
     }
 
     /// Whether somebody waits for more than what is in memory.
@@ -233,6 +263,7 @@ impl Broker {
     }
 
     fn lease_again(&mut self, index: SessionIndex, sequence: Sequence, until: MonoMillis) -> Next {
+        let start = self.config.boot;
         let leases = self.consumers.leases_mut(index);
         let Some(tag) = leases.held.get(&sequence).map(|held| held.tag) else { return Next::Nothing };
         let session = &self.sessions[index as usize];
@@ -243,9 +274,14 @@ impl Broker {
             self.end_held(index, sequence, Outcome::Expired);
             return Next::Over;
         }
-        let (message, size, queue) = (Arc::clone(&entry.message), entry.size(), session.id);
+        let (message, size, queue, was_sent) = (Arc::clone(&entry.message), entry.size(), session.id, entry.dup);
         let followed = self.is_followed(&message).then(|| entry.clone());
-        self.note_attempt(index, tag);
+        let was_given = self.consumers.leases_mut(index).held.get(&sequence).is_some_and(|held| held.attempt > 0);
+        if was_given {
+            self.note_attempt(index, tag);
+        } else if let Some(slot) = self.sessions[index as usize].queue.window.get_mut(tag) {
+            slot.note_sent(self.now);
+        }
         if let Some(entry) = followed {
             self.tell_sent(index, &entry);
         }
@@ -253,8 +289,8 @@ impl Broker {
         leases.set_stage(sequence, Stage::Leased(until));
         let Some(held) = leases.held.get_mut(&sequence) else { return Next::Nothing };
         held.attempt = held.attempt.saturating_add(1);
-        let id = DeliveryId { queue, sequence, attempt: held.attempt };
-        Next::Leased(Leased { id, message, may_repeat: true }, size)
+        let id = DeliveryId { queue, sequence, start, attempt: held.attempt };
+        Next::Leased(Leased { id, message, may_repeat: was_given || was_sent }, size)
     }
 
     fn lease_first(&mut self, index: SessionIndex, until: MonoMillis) -> Next {
@@ -277,6 +313,7 @@ impl Broker {
         }
         let (queue, sequence, size) = (session.id, entry.sequence, entry.size());
         let (message, may_repeat) = (Arc::clone(&entry.message), entry.dup || before > 0);
+        let given_before = before.max(u32::from(entry.dup));
         let followed = self.is_followed(&message).then(|| entry.clone());
         let session = &mut self.sessions[index as usize];
         let tag = match session.queue.window.insert(entry, State::Sent) {
@@ -298,8 +335,11 @@ impl Broker {
             self.tell_sent(index, &entry);
         }
         let attempt = before.saturating_add(1);
-        self.consumers.leases_mut(index).hold(sequence, tag, attempt, until);
-        Next::Leased(Leased { id: DeliveryId { queue, sequence, attempt }, message, may_repeat }, size)
+        let held =
+            Held { tag, attempt, first: attempt, before: given_before, stage: Stage::Leased(until), error: None };
+        self.consumers.leases_mut(index).hold(sequence, held, until);
+        let id = DeliveryId { queue, sequence, start: self.config.boot, attempt };
+        Next::Leased(Leased { id, message, may_repeat }, size)
     }
 
     /// The next one is over before it could be given; whether it was.
@@ -328,16 +368,17 @@ impl Broker {
 
     fn answer_for(&mut self, index: SessionIndex, id: DeliveryId, verdict: &Verdict) -> bool {
         let DeliveryId { queue, sequence, .. } = id;
+        let start = self.config.boot;
         let is_ours = self.sessions[index as usize].id == queue;
         let leases = self.consumers.leases_mut(index);
         if *verdict == Verdict::Acknowledge {
-            let done = is_ours && self.acknowledge_for(index, sequence);
+            let done = is_ours && self.acknowledge_for(index, id);
             if !done {
                 self.count(Counted::LateAcknowledgement);
             }
             return done;
         }
-        if !is_ours || !leases.stands(id) {
+        if !is_ours || !leases.stands(id, start) {
             return false;
         }
         match verdict {
@@ -357,21 +398,34 @@ impl Broker {
                 leases.set_stage(sequence, Stage::Leased(until));
             }
             Verdict::GiveBack => self.end_lease(index, sequence, Return::Left),
+            Verdict::Untaken => self.untake(index, sequence),
         }
         true
     }
 
     /// Whether there was such a delivery: leased, to be given again, or given before a crash and waiting in memory.
-    fn acknowledge_for(&mut self, index: SessionIndex, sequence: Sequence) -> bool {
-        if let Some(tag) = self.consumers.leases_mut(index).release(sequence) {
+    fn acknowledge_for(&mut self, index: SessionIndex, id: DeliveryId) -> bool {
+        let (sequence, start) = (id.sequence, self.config.boot);
+        let leases = self.consumers.leases_mut(index);
+        if let Some(held) = leases.held.get(&sequence) {
+            if !held.was_given_as(id, start) {
+                return false;
+            }
+            let tag = held.tag;
+            leases.release(sequence);
             let slot = self.take_held(index, tag);
             let entry = slot.entry.expect("of a group nothing is released");
             self.stats.times.observe(entry.age(self.now.wall));
             self.settle_done(index, &entry, slot.stored);
             return true;
         }
+        if id.start == start {
+            return false; // what waits has not been given by this run
+        }
         let queue = &mut self.sessions[index as usize].queue;
-        let Some(entry) = queue.take_sequence(sequence) else { return false };
+        let logged = queue.attempts_at(sequence).map_or(0, |attempts| attempts.count);
+        let was_given = |entry: &Entry| id.attempt <= logged.max(u32::from(entry.dup));
+        let Some(entry) = queue.take_sequence_if(sequence, was_given) else { return false };
         self.settle_done(index, &entry, entry.stored);
         true
     }
@@ -426,6 +480,26 @@ impl Broker {
         };
         let stage = if delay == 0 { Stage::Ready } else { Stage::Delayed(now.after(delay)) };
         self.consumers.leases_mut(index).set_stage(sequence, stage);
+    }
+
+    /// It was leased for somebody who has not got it: the next one gets it, as the same attempt.
+    fn untake(&mut self, index: SessionIndex, sequence: Sequence) {
+        let leases = self.consumers.leases_mut(index);
+        leases.set_stage(sequence, Stage::Ready);
+        let Some(held) = leases.held.get_mut(&sequence) else { return };
+        held.attempt -= 1;
+        let (tag, attempt) = (held.tag, held.attempt);
+        let session = &mut self.sessions[index as usize];
+        if let Some(slot) = session.queue.window.get_mut(tag).filter(|_| attempt == 0) {
+            slot.first_sent = WallMillis(0);
+        }
+        let Some(Attempts { first, last, .. }) = session.queue.attempts_at(sequence) else { return };
+        session.queue.set_attempts(sequence, Attempts { count: attempt, first, last });
+        let (queue, logged) = (session.id, session.logged);
+        if logged {
+            self.append(Record::Attempt { queue, sequence, attempts: attempt, first, last });
+            self.mark_dirty(index);
+        }
     }
 
     /// Doubles with each attempt.

@@ -125,6 +125,13 @@ impl Broker {
         }
     }
 
+    /// Nobody waits for the answer to this order any more.
+    pub(crate) fn group_left(&mut self, token: u64, name: &str) {
+        if let Some(index) = self.consumers.find(name) {
+            self.withdraw_taker(index, token);
+        }
+    }
+
     /// Told at once: nothing has changed.
     fn group_refused(&mut self, token: u64, why: GroupRefusal) {
         self.effects.push_back(Effect::GroupDone { token, answer: Box::new(GroupAnswer::Refused(why)) });

@@ -27,8 +27,8 @@ fn what_is_published_is_taken_and_acknowledged() {
         group orders take limit=2
         groups
         group orders take
-        group orders ack 0-0-4-1 0-0-6-1
-        group orders ack 0-0-4-1 1-0-5-1
+        group orders ack 0-0-4-7-1 0-0-6-7-1
+        group orders ack 0-0-4-7-1 1-0-5-7-1
         group orders take
         groups
         stats
@@ -53,18 +53,18 @@ fn what_is_published_is_taken_and_acknowledged() {
                 orders ["t/#", "u"]: 3+0 (18 B), oldest 1001000, 0 wait
             group orders take limit=2
                 group 2: 2 leased
-                    0-0-4-1 t/1 "one"
-                    0-0-5-1 u "two"
+                    0-0-4-7-1 t/1 "one"
+                    0-0-5-7-1 u "two"
             groups
                 orders ["t/#", "u"]: 1+2 (18 B), oldest 1001000, 0 wait
             group orders take
                 group 3: 1 leased
-                    0-0-6-1 t/3 "three"
-            group orders ack 0-0-4-1 0-0-6-1
+                    0-0-6-7-1 t/3 "three"
+            group orders ack 0-0-4-7-1 0-0-6-7-1
                 log 7 Settle 4 Acknowledged
                 log 8 Settle 6 Acknowledged
                 group 4: Answered([true, true])
-            group orders ack 0-0-4-1 1-0-5-1
+            group orders ack 0-0-4-7-1 1-0-5-7-1
                 count late_acknowledgement 2
                 group 5: Answered([false, false])
             group orders take
@@ -104,19 +104,19 @@ fn consumers_share_what_comes() {
             pub 9 t/1 one qos=1 tag=1
                 log 3 Publish to 1
                 group 2: 1 leased
-                    0-0-3-1 t/1 "one"
+                    0-0-3-7-1 t/1 "one"
                 9: published 1 success
             pub 9 t/1 two qos=1 tag=2
                 log 4 Publish to 1
                 group 3: 1 leased
-                    0-0-4-1 t/1 "two"
+                    0-0-4-7-1 t/1 "two"
                 9: published 2 success
             pub 9 t/1 three qos=1 tag=3
                 log 5 Publish to 1
                 9: published 3 success
             group orders take wait=5000
                 group 5: 1 leased
-                    0-0-5-1 t/1 "three"
+                    0-0-5-7-1 t/1 "three"
             group orders take wait=1000
             due
                 due in 1000 ms
@@ -136,7 +136,7 @@ fn persist_then_give_and_answer() {
         group orders take wait=5000
         pub 9 t/1 one qos=1 tag=1
         commit
-        group orders ack 0-0-3-1
+        group orders ack 0-0-3-7-1
         commit
         ",
         expect![[r#"
@@ -146,9 +146,9 @@ fn persist_then_give_and_answer() {
                 log 3 Publish to 1
             commit
                 group 2: 1 leased
-                    0-0-3-1 t/1 "one"
+                    0-0-3-7-1 t/1 "one"
                 9: published 1 success
-            group orders ack 0-0-3-1
+            group orders ack 0-0-3-7-1
                 log 4 Settle 3 Acknowledged
             commit
                 group 3: Answered([true])
@@ -166,14 +166,14 @@ fn a_lease_ends_by_itself() {
         pub 9 t/1 one qos=1 tag=1
         pub 9 t/1 two qos=1 tag=2
         group orders take lease=1000
-        group orders extend 0-0-4-1 lease=5000
+        group orders extend 0-0-4-7-1 lease=5000
         due
         at 2000
         group orders take
-        group orders refuse 0-0-3-1
-        group orders extend 0-0-3-1 lease=5000
-        group orders ack 0-0-3-1
-        group orders ack 0-0-3-2
+        group orders refuse 0-0-3-7-1
+        group orders extend 0-0-3-7-1 lease=5000
+        group orders ack 0-0-3-7-1
+        group orders ack 0-0-3-7-2
         groups
         letters
         ",
@@ -186,9 +186,9 @@ fn a_lease_ends_by_itself() {
                 9: published 2 success
             group orders take lease=1000
                 group 2: 2 leased
-                    0-0-3-1 t/1 "one"
-                    0-0-4-1 t/1 "two"
-            group orders extend 0-0-4-1 lease=5000
+                    0-0-3-7-1 t/1 "one"
+                    0-0-4-7-1 t/1 "two"
+            group orders extend 0-0-4-7-1 lease=5000
                 group 3: Answered([true])
             due
                 due in 1000 ms
@@ -197,15 +197,15 @@ fn a_lease_ends_by_itself() {
             group orders take
                 log 5 Attempt 3 2
                 group 4: 1 leased
-                    0-0-3-2 t/1 "one" maybe again
-            group orders refuse 0-0-3-1
+                    0-0-3-7-2 t/1 "one" maybe again
+            group orders refuse 0-0-3-7-1
                 group 5: Answered([false])
-            group orders extend 0-0-3-1 lease=5000
+            group orders extend 0-0-3-7-1 lease=5000
                 group 6: Answered([false])
-            group orders ack 0-0-3-1
+            group orders ack 0-0-3-7-1
                 log 6 Settle 3 Acknowledged
                 group 7: Answered([true])
-            group orders ack 0-0-3-2
+            group orders ack 0-0-3-7-2
                 count late_acknowledgement 1
                 group 8: Answered([false])
             groups
@@ -225,17 +225,17 @@ fn a_refused_one_is_given_again_and_dies_in_the_end() {
         "
         pub 9 t/1 one qos=1 tag=1
         group orders take
-        group orders refuse 0-0-3-1 why=busy
+        group orders refuse 0-0-3-7-1 why=busy
         group orders take wait=60000
         due
         at 2000
-        group orders refuse 0-0-3-2
+        group orders refuse 0-0-3-7-2
         due
         at 4000
         group orders take
-        group orders refuse 0-0-3-3 after=0
+        group orders refuse 0-0-3-7-3 after=0
         group orders take
-        group orders refuse 0-0-3-4 why=broken
+        group orders refuse 0-0-3-7-4 why=broken
         group orders take
         letters
         letter 0-1-8 requeue
@@ -248,8 +248,8 @@ fn a_refused_one_is_given_again_and_dies_in_the_end() {
                 9: published 1 success
             group orders take
                 group 2: 1 leased
-                    0-0-3-1 t/1 "one"
-            group orders refuse 0-0-3-1 why=busy
+                    0-0-3-7-1 t/1 "one"
+            group orders refuse 0-0-3-7-1 why=busy
                 count refused_by_receiver 1
                 group 3: Answered([true])
             group orders take wait=60000
@@ -258,8 +258,8 @@ fn a_refused_one_is_given_again_and_dies_in_the_end() {
             at 2000
                 log 4 Attempt 3 2
                 group 4: 1 leased
-                    0-0-3-2 t/1 "one" maybe again
-            group orders refuse 0-0-3-2
+                    0-0-3-7-2 t/1 "one" maybe again
+            group orders refuse 0-0-3-7-2
                 count refused_by_receiver 1
                 group 5: Answered([true])
             due
@@ -268,15 +268,15 @@ fn a_refused_one_is_given_again_and_dies_in_the_end() {
             group orders take
                 log 5 Attempt 3 3
                 group 6: 1 leased
-                    0-0-3-3 t/1 "one" maybe again
-            group orders refuse 0-0-3-3 after=0
+                    0-0-3-7-3 t/1 "one" maybe again
+            group orders refuse 0-0-3-7-3 after=0
                 count refused_by_receiver 1
                 group 7: Answered([true])
             group orders take
                 log 6 Attempt 3 4
                 group 8: 1 leased
-                    0-0-3-4 t/1 "one" maybe again
-            group orders refuse 0-0-3-4 why=broken
+                    0-0-3-7-4 t/1 "one" maybe again
+            group orders refuse 0-0-3-7-4 why=broken
                 count refused_by_receiver 1
                 log 7 QueueBegin
                 log 8 Transfer 3 Attempts
@@ -291,7 +291,7 @@ fn a_refused_one_is_given_again_and_dies_in_the_end() {
                 done, as a new message
             group orders take
                 group 11: 1 leased
-                    0-0-9-1 t/1 "one"
+                    0-0-9-7-1 t/1 "one"
             letters
                 that was all
         "#]],
@@ -308,7 +308,7 @@ fn wishes_count_and_a_burial_is_at_once() {
         pub 9 t/1 two qos=1 tag=2 age=1500
         pub 9 t/1 three qos=1 tag=3
         group orders take lease=1000
-        group orders bury 0-0-5-1 why=unreadable
+        group orders bury 0-0-5-7-1 why=unreadable
         at 2000
         group orders take lease=1000
         at 3000
@@ -327,10 +327,10 @@ fn wishes_count_and_a_burial_is_at_once() {
                 9: published 3 success
             group orders take lease=1000
                 group 2: 3 leased
-                    0-0-3-1 t/1 "one"
-                    0-0-4-1 t/1 "two"
-                    0-0-5-1 t/1 "three"
-            group orders bury 0-0-5-1 why=unreadable
+                    0-0-3-7-1 t/1 "one"
+                    0-0-4-7-1 t/1 "two"
+                    0-0-5-7-1 t/1 "three"
+            group orders bury 0-0-5-7-1 why=unreadable
                 count refused_by_receiver 1
                 log 6 QueueBegin
                 log 7 Transfer 5 Refused
@@ -342,7 +342,7 @@ fn wishes_count_and_a_burial_is_at_once() {
             group orders take lease=1000
                 log 9 Attempt 4 2
                 group 4: 1 leased
-                    0-0-4-2 t/1 "two" maybe again
+                    0-0-4-7-2 t/1 "two" maybe again
             at 3000
                 count lease_over 1
                 log 10 Transfer 4 Unacknowledged
@@ -367,8 +367,8 @@ fn what_is_given_back_is_free_at_once() {
         pub 9 t/1 two qos=1 tag=2
         group orders take wait=5000
         group orders take wait=5000
-        group orders back 0-140737488355329-1-1 0-140737488355329-2-1
-        group orders back 0-140737488355329-1-2
+        group orders back 0-140737488355329-1-7-1 0-140737488355329-2-7-1
+        group orders back 0-140737488355329-1-7-2
         group orders take
         due
         ",
@@ -379,15 +379,15 @@ fn what_is_given_back_is_free_at_once() {
                 9: published 2 success
             group orders take wait=5000
                 group 2: 2 leased
-                    0-140737488355329-1-1 t/1 "one"
-                    0-140737488355329-2-1 t/1 "two"
+                    0-140737488355329-1-7-1 t/1 "one"
+                    0-140737488355329-2-7-1 t/1 "two"
             group orders take wait=5000
-            group orders back 0-140737488355329-1-1 0-140737488355329-2-1
+            group orders back 0-140737488355329-1-7-1 0-140737488355329-2-7-1
                 group 4: Answered([true, true])
                 group 3: 2 leased
-                    0-140737488355329-1-2 t/1 "one" maybe again
-                    0-140737488355329-2-2 t/1 "two" maybe again
-            group orders back 0-140737488355329-1-2
+                    0-140737488355329-1-7-2 t/1 "one" maybe again
+                    0-140737488355329-2-7-2 t/1 "two" maybe again
+            group orders back 0-140737488355329-1-7-2
                 group 5: Answered([true])
             group orders take
                 group 6: 0 leased
@@ -408,15 +408,15 @@ fn a_crash_ends_leases_and_nothing_else() {
         pub 9 t/1 two qos=1 tag=2
         pub 9 t/1 three qos=1 tag=3
         group orders take lease=1000
-        group orders ack 0-0-3-1
+        group orders ack 0-0-3-7-1
         at 2000
         group orders take limit=1
         hold
-        group orders ack 0-0-4-2
+        group orders ack 0-0-4-7-2
         crash
         flow
         groups
-        group orders ack 0-0-5-1
+        group orders ack 0-0-5-7-1
         group orders take
         connect 9 pub
         pub 9 t/1 four qos=1 tag=1
@@ -434,10 +434,10 @@ fn a_crash_ends_leases_and_nothing_else() {
                 9: published 3 success
             group orders take lease=1000
                 group 2: 3 leased
-                    0-0-3-1 t/1 "one"
-                    0-0-4-1 t/1 "two"
-                    0-0-5-1 t/1 "three"
-            group orders ack 0-0-3-1
+                    0-0-3-7-1 t/1 "one"
+                    0-0-4-7-1 t/1 "two"
+                    0-0-5-7-1 t/1 "three"
+            group orders ack 0-0-3-7-1
                 log 6 Settle 3 Acknowledged
                 group 3: Answered([true])
             at 2000
@@ -445,21 +445,21 @@ fn a_crash_ends_leases_and_nothing_else() {
             group orders take limit=1
                 log 7 Attempt 4 2
                 group 4: 1 leased
-                    0-0-4-2 t/1 "two" maybe again
+                    0-0-4-7-2 t/1 "two" maybe again
             hold
-            group orders ack 0-0-4-2
+            group orders ack 0-0-4-7-2
                 log 8 Settle 4 Acknowledged
             crash
             flow
             groups
                 orders ["t/#"]: 2+0 (14 B), oldest 1001000, 0 wait
-            group orders ack 0-0-5-1
+            group orders ack 0-0-5-7-1
                 log 8 Settle 5 Acknowledged
                 group 6: Answered([true])
             group orders take
                 log 9 Attempt 4 3
                 group 7: 1 leased
-                    0-0-4-3 t/1 "two" maybe again
+                    0-0-4-8-3 t/1 "two" maybe again
             connect 9 pub
                 9: connected present=false
             pub 9 t/1 four qos=1 tag=1
@@ -467,7 +467,7 @@ fn a_crash_ends_leases_and_nothing_else() {
                 9: published 1 success
             group orders take
                 group 8: 1 leased
-                    0-0-10-1 t/1 "four"
+                    0-0-10-8-1 t/1 "four"
         "#]],
     );
 }
@@ -493,13 +493,13 @@ fn whatever_a_consumer_may_have_had_says_so_after_a_crash() {
                 9: published 2 success
             group orders take
                 group 2: 2 leased
-                    0-0-3-1 t/1 "one"
-                    0-0-4-1 t/1 "two"
+                    0-0-3-7-1 t/1 "one"
+                    0-0-4-7-1 t/1 "two"
             crash
             group orders take
                 group 3: 2 leased
-                    0-0-3-1 t/1 "one" maybe again
-                    0-0-4-1 t/1 "two" maybe again
+                    0-0-3-8-1 t/1 "one" maybe again
+                    0-0-4-8-1 t/1 "two" maybe again
         "#]],
     );
 }
@@ -524,13 +524,13 @@ fn the_last_attempt_counts_across_a_crash() {
                 9: published 1 success
             group orders take lease=1000
                 group 2: 1 leased
-                    0-0-3-1 t/1 "one"
+                    0-0-3-7-1 t/1 "one"
             at 2000
                 count lease_over 1
             group orders take
                 log 4 Attempt 3 2
                 group 3: 1 leased
-                    0-0-3-2 t/1 "one" maybe again
+                    0-0-3-7-2 t/1 "one" maybe again
             crash
             group orders take
                 log 5 QueueBegin
@@ -559,16 +559,16 @@ fn a_stored_backlog_is_taken_in_portions() {
         pub 9 t/1 five qos=1 tag=5
         groups
         group orders take
-        group orders ack 0-0-4-1
-        group orders ack 0-0-3-1
+        group orders ack 0-0-4-7-1
+        group orders ack 0-0-3-7-1
         retire
         crash
         groups
         group orders take limit=1
-        group orders ack 0-0-6-1
+        group orders ack 0-0-6-7-1
         group orders take
         group orders take
-        group orders ack 0-0-5-1 0-0-7-1
+        group orders ack 0-0-5-7-1 0-0-7-7-1
         retire
         crash
         group orders take
@@ -589,7 +589,7 @@ fn a_stored_backlog_is_taken_in_portions() {
                 9: published 4 success
             group orders take limit=1
                 group 2: 1 leased
-                    0-0-3-1 t/1 "one"
+                    0-0-3-7-1 t/1 "one"
             retire
                 ingest: 4 pending, 0 settled
             pub 9 t/1 five qos=1 tag=5
@@ -600,12 +600,12 @@ fn a_stored_backlog_is_taken_in_portions() {
             group orders take
                 read backlog: 2 entries, end=false
                 group 3: 2 leased
-                    0-0-4-1 t/1 "two"
-                    0-0-5-1 t/1 "three"
-            group orders ack 0-0-4-1
+                    0-0-4-7-1 t/1 "two"
+                    0-0-5-7-1 t/1 "three"
+            group orders ack 0-0-4-7-1
                 log 8 Settle 4 Acknowledged
                 group 4: Answered([true])
-            group orders ack 0-0-3-1
+            group orders ack 0-0-3-7-1
                 log 9 Settle 3 Acknowledged
                 group 5: Answered([true])
             retire
@@ -616,17 +616,17 @@ fn a_stored_backlog_is_taken_in_portions() {
             group orders take limit=1
                 read backlog: 2 entries, end=false
                 group 6: 1 leased
-                    0-0-5-1 t/1 "three" maybe again
-            group orders ack 0-0-6-1
+                    0-0-5-8-1 t/1 "three" maybe again
+            group orders ack 0-0-6-7-1
                 log 10 Settle 6 Acknowledged
                 group 7: Answered([true])
             group orders take
                 read backlog: 1 entries, end=true
                 group 8: 1 leased
-                    0-0-7-1 t/1 "five" maybe again
+                    0-0-7-8-1 t/1 "five" maybe again
             group orders take
                 group 9: 0 leased
-            group orders ack 0-0-5-1 0-0-7-1
+            group orders ack 0-0-5-7-1 0-0-7-7-1
                 log 11 Settle 5 Acknowledged
                 log 12 Settle 7 Acknowledged
                 group 10: Answered([true, true])
@@ -654,7 +654,7 @@ fn a_deleted_group_is_gone() {
         group orders take limit=5
         group orders take wait=5000
         group orders delete
-        group orders ack 0-0-3-1
+        group orders ack 0-0-3-7-1
         group orders take
         pub 9 t/1 three qos=1 tag=3
         at 90000
@@ -672,20 +672,20 @@ fn a_deleted_group_is_gone() {
                 9: published 2 success
             group orders take limit=1
                 group 2: 1 leased
-                    0-0-3-1 t/1 "one"
+                    0-0-3-7-1 t/1 "one"
             retire
                 ingest: 2 pending, 0 settled
             group orders take limit=5
                 read backlog: 1 entries, end=true
                 group 3: 1 leased
-                    0-0-4-1 t/1 "two"
+                    0-0-4-7-1 t/1 "two"
             group orders take wait=5000
             group orders delete
                 count group_deleted 2
                 group 4: Refused(NoGroup)
                 log 5 QueueEnd
                 group 5: Deleted
-            group orders ack 0-0-3-1
+            group orders ack 0-0-3-7-1
                 group 6: Refused(NoGroup)
             group orders take
                 group 7: Refused(NoGroup)
@@ -751,8 +751,8 @@ fn filters_are_replaced() {
                 group 4: Set { is_new: false }
             group orders take
                 group 5: 2 leased
-                    0-0-3-1 t/1 "one" maybe again
-                    0-0-7-1 u "three" maybe again
+                    0-0-3-8-1 t/1 "one" maybe again
+                    0-0-7-8-1 u "three" maybe again
             group orders set $share/x/t
                 group 6: Refused(BadFilter)
         "#]],
@@ -771,7 +771,7 @@ fn rules_say_who_may_consume() {
         allow t/# to=user:app
         group orders take as=eve
         group orders take
-        group orders ack 0-0-3-1 as=eve
+        group orders ack 0-0-3-7-1 as=eve
         group orders delete as=eve
         group orders set u
         group other set t/2
@@ -794,8 +794,8 @@ fn rules_say_who_may_consume() {
                 group 3: Refused(NotAuthorized)
             group orders take
                 group 4: 1 leased
-                    0-0-3-1 t/1 "one"
-            group orders ack 0-0-3-1 as=eve
+                    0-0-3-7-1 t/1 "one"
+            group orders ack 0-0-3-7-1 as=eve
                 count not_authorized 1
                 group 5: Refused(NotAuthorized)
             group orders delete as=eve
@@ -817,7 +817,7 @@ fn rules_say_who_may_consume() {
                 other ["t/2"]: 0+0 (0 B), oldest -, 0 wait
             group orders take
                 group 10: 1 leased
-                    0-0-3-1 t/1 "one" maybe again
+                    0-0-3-8-1 t/1 "one" maybe again
         "#]],
     );
 }
@@ -848,7 +848,7 @@ fn bounds_hold() {
         group orders take
         group orders take wait=5000
         group orders take wait=5000
-        group orders ack 0-0-5-1
+        group orders ack 0-0-5-7-1
         disk full
         pub 9 t/1 five
         group four set x
@@ -879,16 +879,16 @@ fn bounds_hold() {
                 count queue_overflow 1
             group orders take
                 group 5: 2 leased
-                    0-0-5-1 t/1 "one"
-                    0-0-6-1 t/1 "two"
+                    0-0-5-7-1 t/1 "one"
+                    0-0-6-7-1 t/1 "two"
             group orders take wait=5000
             group orders take wait=5000
                 group 7: Refused(TooManyWait)
-            group orders ack 0-0-5-1
+            group orders ack 0-0-5-7-1
                 log 8 Settle 5 Acknowledged
                 group 8: Answered([true])
                 group 6: 1 leased
-                    0-0-7-1 t/1 "three"
+                    0-0-7-7-1 t/1 "three"
             disk full
             pub 9 t/1 five
                 count dropped_qos0_offline 1
@@ -923,14 +923,14 @@ fn what_expires_is_not_given() {
                 9: published 2 success
             group orders take limit=1 lease=1000
                 group 2: 1 leased
-                    0-0-3-1 t/1 "one"
+                    0-0-3-7-1 t/1 "one"
             at 2000
                 count lease_over 1
             group orders take lease=500
                 count expired 1
                 log 5 Settle 3 Expired
                 group 3: 1 leased
-                    0-0-4-1 t/1 "two"
+                    0-0-4-7-1 t/1 "two"
             at 4000
                 count lease_over 1
             group orders take
@@ -989,9 +989,9 @@ fn other_shards_send_what_a_group_wants() {
             pub 3 t/1 c qos=0
             group orders take
                 group 2: 3 leased
-                    0-0-3-1 t/1 "a"
-                    0-0-4-1 t/1 "b"
-                    0-0-5-1 t/1 "c"
+                    0-0-3-7-1 t/1 "a"
+                    0-0-4-7-1 t/1 "b"
+                    0-0-5-7-1 t/1 "c"
             crash
             connect 1 anna
                 1: connected present=false
@@ -999,10 +999,10 @@ fn other_shards_send_what_a_group_wants() {
                 1: published 1 success
             group orders take
                 group 3: 4 leased
-                    0-0-3-1 t/1 "a" maybe again
-                    0-0-4-1 t/1 "b" maybe again
-                    0-0-5-1 t/1 "c" maybe again
-                    0-0-6-1 t/1 "d"
+                    0-0-3-8-1 t/1 "a" maybe again
+                    0-0-4-8-1 t/1 "b" maybe again
+                    0-0-5-8-1 t/1 "c" maybe again
+                    0-0-6-8-1 t/1 "d"
             stop 2
             stop 1
             stop 0
@@ -1012,6 +1012,251 @@ fn other_shards_send_what_a_group_wants() {
             go
             groups
                 orders ["t/#"]: 0+4 (16 B), oldest 1001000, 0 wait
+        "#]],
+    );
+}
+
+/// Who waits and is gone stands in nobody's way: it is given nothing, and what was leased for it already waits again as if it had
+/// not been given.
+#[test]
+fn who_is_gone_takes_nothing() {
+    check(
+        begun(durable().open()),
+        "
+        group orders take wait=60000
+        group orders take wait=60000
+        left orders 2
+        left orders 99
+        left nothing 3
+        groups
+        pub 9 t/1 one qos=1 tag=1
+        group orders untaken 0-0-3-7-1
+        groups
+        group orders untaken 0-0-3-7-1
+        group orders take
+        group orders refuse 0-0-3-7-1 after=0
+        group orders take
+        group orders untaken 0-0-3-7-2
+        group orders refuse 0-0-3-7-2
+        group orders take
+        crash
+        group orders take
+        ",
+        expect![[r#"
+            group orders take wait=60000
+            group orders take wait=60000
+            left orders 2
+                group 2: 0 leased
+            left orders 99
+            left nothing 3
+            groups
+                orders ["t/#"]: 0+0 (0 B), oldest -, 1 wait
+            pub 9 t/1 one qos=1 tag=1
+                log 3 Publish to 1
+                group 3: 1 leased
+                    0-0-3-7-1 t/1 "one"
+                9: published 1 success
+            group orders untaken 0-0-3-7-1
+                group 4: Answered([true])
+            groups
+                orders ["t/#"]: 1+0 (6 B), oldest 1001000, 0 wait
+            group orders untaken 0-0-3-7-1
+                group 5: Answered([false])
+            group orders take
+                group 6: 1 leased
+                    0-0-3-7-1 t/1 "one"
+            group orders refuse 0-0-3-7-1 after=0
+                count refused_by_receiver 1
+                group 7: Answered([true])
+            group orders take
+                log 4 Attempt 3 2
+                group 8: 1 leased
+                    0-0-3-7-2 t/1 "one" maybe again
+            group orders untaken 0-0-3-7-2
+                log 5 Attempt 3 1
+                group 9: Answered([true])
+            group orders refuse 0-0-3-7-2
+                group 10: Answered([false])
+            group orders take
+                log 6 Attempt 3 2
+                group 11: 1 leased
+                    0-0-3-7-2 t/1 "one" maybe again
+            crash
+            group orders take
+                log 7 Attempt 3 3
+                group 12: 1 leased
+                    0-0-3-8-3 t/1 "one" maybe again
+        "#]],
+    );
+}
+
+/// A lease that nobody got uses up no attempt: neither now nor after a crash; nor does its age begin.
+#[test]
+fn what_nobody_got_is_not_given_up() {
+    check(
+        begun(World::new(1, true, |config| config.retry.attempts_max = 2).open()),
+        "
+        pub 9 t/1 one qos=1 tag=1 age=5000
+        group orders take
+        group orders untaken 0-0-3-7-1
+        at 4000
+        group orders take
+        group orders refuse 0-0-3-7-1 after=0
+        group orders take
+        group orders untaken 0-0-3-7-2
+        crash
+        group orders take
+        group orders untaken 0-0-3-8-2
+        group orders take
+        at 8000
+        group orders refuse 0-0-3-8-2
+        letters
+        ",
+        expect![[r#"
+            pub 9 t/1 one qos=1 tag=1 age=5000
+                log 3 Publish to 1
+                9: published 1 success
+            group orders take
+                group 2: 1 leased
+                    0-0-3-7-1 t/1 "one"
+            group orders untaken 0-0-3-7-1
+                group 3: Answered([true])
+            at 4000
+            group orders take
+                group 4: 1 leased
+                    0-0-3-7-1 t/1 "one"
+            group orders refuse 0-0-3-7-1 after=0
+                count refused_by_receiver 1
+                group 5: Answered([true])
+            group orders take
+                log 4 Attempt 3 2
+                group 6: 1 leased
+                    0-0-3-7-2 t/1 "one" maybe again
+            group orders untaken 0-0-3-7-2
+                log 5 Attempt 3 1
+                group 7: Answered([true])
+            crash
+            group orders take
+                log 6 Attempt 3 2
+                group 8: 1 leased
+                    0-0-3-8-2 t/1 "one" maybe again
+            group orders untaken 0-0-3-8-2
+                log 7 Attempt 3 1
+                group 9: Answered([true])
+            group orders take
+                log 8 Attempt 3 2
+                group 10: 1 leased
+                    0-0-3-8-2 t/1 "one" maybe again
+            at 8000
+            group orders refuse 0-0-3-8-2
+                count refused_by_receiver 1
+                log 9 QueueBegin
+                log 10 Transfer 3 Attempts
+                group 11: Answered([true])
+            letters
+                letter 0-1-10 t/1 "one" qos=1 of orders attempts code=0 attempts=2 requeues=0 at 1008000
+                that was all
+        "#]],
+    );
+}
+
+/// A name says in which run it was given: after a crash, which may forget attempts, nobody has the name of another's lease.
+#[test]
+fn names_are_not_given_again_after_a_crash() {
+    check(
+        begun(durable().open()),
+        "
+        pub 9 t/1 one qos=1 tag=1
+        pub 9 t/1 two qos=1 tag=2
+        group orders take
+        crash
+        group orders take limit=1
+        group orders refuse 0-0-3-7-1
+        group orders extend 0-0-3-7-1 lease=9000
+        group orders ack 0-0-3-7-1 0-0-4-7-1
+        ",
+        expect![[r#"
+            pub 9 t/1 one qos=1 tag=1
+                log 3 Publish to 1
+                9: published 1 success
+            pub 9 t/1 two qos=1 tag=2
+                log 4 Publish to 1
+                9: published 2 success
+            group orders take
+                group 2: 2 leased
+                    0-0-3-7-1 t/1 "one"
+                    0-0-4-7-1 t/1 "two"
+            crash
+            group orders take limit=1
+                group 3: 1 leased
+                    0-0-3-8-1 t/1 "one" maybe again
+            group orders refuse 0-0-3-7-1
+                group 4: Answered([false])
+            group orders extend 0-0-3-7-1 lease=9000
+                group 5: Answered([false])
+            group orders ack 0-0-3-7-1 0-0-4-7-1
+                log 5 Settle 3 Acknowledged
+                log 6 Settle 4 Acknowledged
+                group 6: Answered([true, true])
+        "#]],
+    );
+}
+
+/// Names that nobody was given count for nothing: another attempt, another start, what has not been leased yet.
+#[test]
+fn a_name_that_was_not_given_is_gone() {
+    check(
+        begun(durable().open()),
+        "
+        pub 9 t/1 one qos=1 tag=1
+        pub 9 t/1 two qos=1 tag=2
+        group orders take limit=1
+        group orders ack 0-0-3-7-2 0-0-3-6-1 0-0-4-7-1 0-0-4-6-1 0-0-9-7-1
+        groups
+        crash
+        connect 9 pub
+        pub 9 t/1 three qos=1 tag=3
+        group orders ack 0-0-3-7-2 0-0-4-8-1 0-0-7-7-1
+        group orders take
+        group orders ack 0-0-3-8-2 0-0-3-7-1 0-0-7-7-1 0-0-7-8-1
+        groups
+        ",
+        expect![[r#"
+            pub 9 t/1 one qos=1 tag=1
+                log 3 Publish to 1
+                9: published 1 success
+            pub 9 t/1 two qos=1 tag=2
+                log 4 Publish to 1
+                9: published 2 success
+            group orders take limit=1
+                group 2: 1 leased
+                    0-0-3-7-1 t/1 "one"
+            group orders ack 0-0-3-7-2 0-0-3-6-1 0-0-4-7-1 0-0-4-6-1 0-0-9-7-1
+                count late_acknowledgement 5
+                group 3: Answered([false, false, false, false, false])
+            groups
+                orders ["t/#"]: 1+1 (12 B), oldest 1001000, 0 wait
+            crash
+            connect 9 pub
+                9: connected present=false
+            pub 9 t/1 three qos=1 tag=3
+                log 5 Publish to 1
+                9: published 3 success
+            group orders ack 0-0-3-7-2 0-0-4-8-1 0-0-7-7-1
+                count late_acknowledgement 3
+                group 4: Answered([false, false, false])
+            group orders take
+                group 5: 3 leased
+                    0-0-3-8-1 t/1 "one" maybe again
+                    0-0-4-8-1 t/1 "two" maybe again
+                    0-0-5-8-1 t/1 "three"
+            group orders ack 0-0-3-8-2 0-0-3-7-1 0-0-7-7-1 0-0-7-8-1
+                count late_acknowledgement 1
+                log 6 Settle 3 Acknowledged
+                count late_acknowledgement 2
+                group 6: Answered([false, true, false, false])
+            groups
+                orders ["t/#"]: 0+2 (14 B), oldest 1001000, 0 wait
         "#]],
     );
 }

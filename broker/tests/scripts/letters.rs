@@ -326,6 +326,107 @@ fn a_parked_letter_keeps_its_note() {
     );
 }
 
+/// What is too large for its client (149) is so again after a requeue, at each level, here or when the client is back: a letter each
+/// time, never sent and never lost, and for a human in the end.
+#[test]
+fn what_is_too_large_is_a_letter_again_after_a_requeue() {
+    let world = World::new(1, true, |config| config.requeues_max = 2);
+    check(
+        begun(world.open()),
+        "
+        disc 8
+        pub 9 t/1 large qos=1 tag=1
+        ack 1 1 reason=149
+        pub 9 u large qos=2 tag=2
+        rec 1 2 reason=149
+        letters
+        letter 0-0-15 requeue
+        ack 1 3 reason=149
+        letters
+        disc 1 lost
+        letter 0-0-19 requeue
+        letter 0-0-22 requeue
+        letters
+        crash
+        connect 2 a expiry=60
+        rec 2 3 reason=149
+        ack 2 4 reason=149
+        letters
+        stats
+        ",
+        expect![[r#"
+            disc 8
+                log 12 Disconnected
+            pub 9 t/1 large qos=1 tag=1
+                log 13 Publish to 1
+                1: deliver t/1 "large" qos=1 tag=1
+                9: published 1 success
+            ack 1 1 reason=149
+                count refused_by_receiver 1
+                log 14 QueueBegin
+                log 15 Transfer 13 TooLarge
+                log 16 Publish to 1
+            pub 9 u large qos=2 tag=2
+                log 17 Publish to 1
+                log 18 Tagged 17 tag=2
+                1: deliver u "large" qos=2 tag=2
+                9: published 2 success
+            rec 1 2 reason=149
+                count refused_by_receiver 1
+                log 19 Transfer 17 TooLarge
+                log 20 Publish to 1
+            letters
+                letter 0-0-15 t/1 "large" qos=1 of a too_large code=0 attempts=0 requeues=0 at 1001000
+                letter 0-0-19 u "large" qos=2 of a too_large code=0 attempts=0 requeues=0 at 1001000
+                that was all
+            letter 0-0-15 requeue
+                log 21 Transfer 15 Requeued
+                1: deliver t/1 "large" qos=1 tag=3
+                done, as a new message
+            ack 1 3 reason=149
+                count refused_by_receiver 1
+                log 22 Transfer 21 TooLarge
+                log 23 Publish to 1
+            letters
+                letter 0-0-19 u "large" qos=2 of a too_large code=0 attempts=0 requeues=0 at 1001000
+                letter 0-0-22 t/1 "large" qos=1 of a too_large code=0 attempts=0 requeues=1 at 1001000
+                that was all
+            disc 1 lost
+                log 24 Disconnected
+            letter 0-0-19 requeue
+                log 25 Transfer 19 Requeued
+                done, as a new message
+            letter 0-0-22 requeue
+                log 26 Transfer 22 Requeued
+                done, as a new message
+            letters
+                that was all
+            crash
+            connect 2 a expiry=60
+                log 27 Connected
+                2: connected present=true
+                log 28 Tagged 25 tag=3
+                2: deliver u "large" qos=2 tag=3
+                2: deliver t/1 "large" qos=1 tag=4 dup
+            rec 2 3 reason=149
+                count refused_by_receiver 1
+                log 29 Transfer 25 TooLarge
+                log 30 Publish to 1
+            ack 2 4 reason=149
+                count refused_by_receiver 1
+                log 31 Transfer 26 TooLarge
+                log 32 Park 31 Some("died again after 2 requeues")
+                log 33 Publish to 1
+            letters
+                letter 0-0-29 u "large" qos=2 of a too_large code=0 attempts=0 requeues=1 at 1001000
+                letter 0-0-31 t/1 "large" qos=1 of a too_large code=0 attempts=1 requeues=2 at 1001000 parked "died again after 2 requeues"
+                that was all
+            stats
+                sessions=2 registrations=0 connections=1 subscriptions=3 retained=0 queued=5 bytes=116 inflight=0 log=33
+        "#]],
+    );
+}
+
 /// What has been requeued too often is for a human.
 #[test]
 fn after_too_many_requeues_it_is_parked() {
@@ -1047,6 +1148,52 @@ fn what_was_seen_is_not_found_again() {
             letters seen=0-0-16
                 read backlog: 0 entries, end=true
                 letter 0-0-18 t/2 "two" qos=1 of a refused code=131 attempts=1 requeues=0 at 1001000
+                that was all
+        "#]],
+    );
+}
+
+/// To park a letter does not stop its age: what nobody has seen to by then goes as any other.
+#[test]
+fn a_parked_letter_grows_old() {
+    let tune = |config: &mut postroad_broker::Config| config.letters_age_max_ms = 100_000;
+    check(
+        begun(World::new(1, true, tune).open()),
+        "
+        disc 8
+        pub 9 t/0 old qos=1 tag=1
+        ack 1 1 reason=131
+        at 90000
+        letter 0-0-15 park note=ask-Ann
+        letters
+        at 170000
+        letters
+        ",
+        expect![[r#"
+            disc 8
+                log 12 Disconnected
+            pub 9 t/0 old qos=1 tag=1
+                log 13 Publish to 1
+                1: deliver t/0 "old" qos=1 tag=1
+                9: published 1 success
+            ack 1 1 reason=131
+                count refused_by_receiver 1
+                log 14 QueueBegin
+                log 15 Transfer 13 Refused
+                log 16 Publish to 1
+            at 90000
+                count session_expired 1
+                count session_ended 1
+                log 17 QueueEnd
+            letter 0-0-15 park note=ask-Ann
+                log 18 Park 15 Some("ask-Ann")
+                done
+            letters
+                letter 0-0-15 t/0 "old" qos=1 of a refused code=131 attempts=1 requeues=0 at 1001000 parked "ask-Ann"
+                that was all
+            at 170000
+                log 19 Settle 15 Retention
+            letters
                 that was all
         "#]],
     );

@@ -329,3 +329,104 @@ fn an_idle_connection_is_not_looked_at() {
     world.run("at 2000\n at 4000\n at 20000\n at 40000");
     assert!(world.ticks - before <= 2, "{} ticks", world.ticks - before);
 }
+
+/// What becomes of a QoS 2 delivery that was sent too often is told when its release is over: it ended for its attempts.
+#[test]
+fn a_release_ends_what_was_given_up_for_its_own_reason() {
+    let mut world = World::new(1, true, |_| {}).open();
+    world.run("connect 1 a expiry=600 v3\n sub 1 1 t:2\n connect 9 pub");
+    check(
+        world.showing_log(),
+        "
+        pub 9 t one qos=2 tag=1 attempts=1
+        pub 9 t two qos=2 tag=2 attempts=1
+        at 6000
+        road 1 80 of 80
+        rec 1 1
+        comp 1 1
+        rec 1 2 reason=128
+        ",
+        expect![[r#"
+            pub 9 t one qos=2 tag=1 attempts=1
+                log 5 Publish to 1
+                log 6 Tagged 5 tag=1
+                1: deliver t "one" qos=2 tag=1
+                9: published 1 success
+            pub 9 t two qos=2 tag=2 attempts=1
+                log 7 Publish to 1
+                log 8 Tagged 7 tag=2
+                1: deliver t "two" qos=2 tag=2
+                9: published 2 success
+            at 6000
+                1: probe
+            road 1 80 of 80
+                log 9 QueueBegin
+                log 10 Publish to 1
+                log 11 Received 5
+                log 12 Publish to 1
+                log 13 Received 7
+            rec 1 1
+                count late_acknowledgement 1
+                1: release 1 success
+            comp 1 1
+                log 14 Settle 5 Attempts
+            rec 1 2 reason=128
+                count late_acknowledgement 1
+                log 15 Settle 7 Attempts
+        "#]],
+    );
+}
+
+/// From a parked connection nothing is read, acknowledgements neither: its clocks stand still.
+#[test]
+fn what_is_parked_does_not_grow_too_old() {
+    let mut world = World::new(1, true, |config| config.answers_max = 1).open();
+    world.run("connect 1 a expiry=600\n sub 1 1 t:1\n connect 9 pub expiry=600\n sub 9 1 u:1");
+    check(
+        world,
+        "
+        pub 9 t one qos=1 tag=1 age=3000
+        hold
+        pub 1 u x qos=1 tag=1
+        pub 1 u y qos=1 tag=2
+        pub 1 u z qos=1 tag=3
+        at 4000
+        at 9000
+        at 13950
+        flow
+        commit
+        at 14050
+        ack 1 1
+        letters
+        stats
+        ",
+        expect![[r#"
+            pub 9 t one qos=1 tag=1 age=3000
+                1: deliver t "one" qos=1 tag=1
+                9: published 1 success
+            hold
+            pub 1 u x qos=1 tag=1
+            pub 1 u y qos=1 tag=2
+                1: park
+            pub 1 u z qos=1 tag=3
+            at 4000
+            at 9000
+            at 13950
+            flow
+                9: deliver u "x" qos=1 tag=1
+                1: published 1 success
+                9: deliver u "y" qos=1 tag=2
+                1: published 2 success
+                9: deliver u "z" qos=1 tag=3
+                1: published 3 success
+                1: unpark
+            commit
+            at 14050
+            ack 1 1
+            letters
+                that was all
+            stats
+                sessions=2 registrations=0 connections=2 subscriptions=2 retained=0 queued=0 bytes=6 inflight=3 log=13
+        "#]],
+    );
+}

@@ -164,6 +164,75 @@ fn what_is_acknowledged_is_over() {
     }
 }
 
+/// A retirement that stores while an empty portion is on its way: what it has stored is not gone, nor left out of a page.
+#[test]
+fn what_is_stored_behind_an_empty_portion_is_there() {
+    let begun = || {
+        let mut world = durable().open();
+        world.run(
+            "connect 1 anna expiry=600
+             sub 1 1 a:1
+             disc 1 lost
+             connect 2 bob expiry=600
+             sub 2 1 b:1
+             disc 2 lost
+             connect 9 pub
+             pub 9 a 1 qos=1 tag=1
+             pub 9 b of-bob qos=1 tag=2
+             pub 9 a 2 qos=1 tag=3
+             retire
+             end anna 13-0-11 13-0-13
+             retire
+             pub 9 a 3 qos=1 tag=4",
+        );
+        world
+    };
+    check(
+        begun(),
+        "peek anna
+         reading
+         end anna 13-0-12 13-0-16
+         retire
+         read
+         peek anna",
+        expect![[r#"
+            peek anna
+                read backlog: 0 entries, end=true
+                pending 13-0-16 a "3" qos=1
+                that was all
+            reading
+            end anna 13-0-12 13-0-16
+                read backlog: 0 entries, end=true
+            retire
+                ingest: 1 pending, 0 settled
+            read
+                read backlog: 1 entries, end=true
+                ended [13-0-16]
+            peek anna
+                read backlog: 1 entries, end=true
+                that was all
+        "#]],
+    );
+    check(
+        begun(),
+        "reading
+         peek anna after=13-0-11
+         retire
+         read",
+        expect![[r#"
+            reading
+            peek anna after=13-0-11
+                read backlog: 0 entries, end=true
+            retire
+                ingest: 1 pending, 0 settled
+            read
+                read backlog: 1 entries, end=true
+                pending 13-0-16 a "3" qos=1
+                that was all
+        "#]],
+    );
+}
+
 /// A client that is here acknowledges by itself; what is another's is not touched.
 #[test]
 fn only_what_is_the_clients_own_and_only_while_it_is_away() {

@@ -886,3 +886,40 @@ fn what_may_have_been_sent_is_marked_in_each_line() {
     "#]],
     );
 }
+
+/// What is wished for a will holds when it is published, also if a crash and a retirement lie between.
+#[test]
+fn a_will_has_its_wishes() {
+    let mut world = World::new(1, true, |_| {}).open();
+    world.run("connect 1 sub expiry=600\n sub 1 1 t:1\n disc 1 lost\n connect 9 pub\n pub 9 t before qos=1 tag=1");
+    check(
+        world,
+        "
+        connect 2 a expiry=600 will=t:gone willqos=1 priority=high collapse=state
+        connect 3 b will=t:gone-too willqos=1 priority=high collapse=state
+        disc 3 lost
+        retire
+        crash
+        at 9000
+        connect 4 sub expiry=600
+        ",
+        expect![[r#"
+            connect 2 a expiry=600 will=t:gone willqos=1 priority=high collapse=state
+                2: connected present=false
+            connect 3 b will=t:gone-too willqos=1 priority=high collapse=state
+                3: connected present=false
+            disc 3 lost
+                count will_published 1
+            retire
+                ingest: 2 pending, 0 settled
+            crash
+            at 9000
+                count will_published 1
+            connect 4 sub expiry=600
+                4: connected present=true
+                4: deliver t "gone" qos=1 tag=1
+                read backlog: 2 entries, end=true
+                4: deliver t "before" qos=1 tag=2 dup
+        "#]],
+    );
+}

@@ -40,6 +40,7 @@ fn an_acknowledged_message_is_told_of_step_by_step() {
         expect![[r#"
             hold
             pub 9 t/1 hello qos=1 tag=1 receipt=acknowledged
+                9: taken Some(1) at 1001000
                 step 0 - published by pub - to t/1 qos=1 5 B
             commit
                 step 0 a queued
@@ -78,6 +79,7 @@ fn each_level_is_told_what_it_asked_for() {
         ",
         expect![[r#"
             pub 9 t/1 one qos=1 tag=1 receipt=stored
+                9: taken Some(1) at 1001000
                 step 0 - published by pub - to t/1 qos=1 3 B
                 step 0 a queued
                 step 0 a sent 1 qos=1
@@ -88,6 +90,7 @@ fn each_level_is_told_what_it_asked_for() {
             ack 1 1
                 step 0 a acknowledged after 1 sends
             pub 9 t/1 two qos=1 tag=2 receipt=sent
+                9: taken Some(2) at 1001000
                 step 0 - published by pub - to t/1 qos=1 3 B
                 step 0 a queued
                 step 0 a sent 1 qos=1, told
@@ -99,6 +102,7 @@ fn each_level_is_told_what_it_asked_for() {
             ack 1 2
                 step 0 a acknowledged after 1 sends
             pub 9 t/1 three qos=1 tag=3 receipt=dead
+                9: taken Some(3) at 1001000
                 step 0 - published by pub - to t/1 qos=1 5 B
                 step 0 a queued
                 step 0 a sent 1 qos=1
@@ -108,6 +112,7 @@ fn each_level_is_told_what_it_asked_for() {
             ack 1 3
                 step 0 a acknowledged after 1 sends
             pub 9 nobody four qos=1 tag=4 receipt=stored
+                9: taken Some(4) at 1001000
                 step 0 - published by pub - to nobody qos=1 4 B
                 count no_subscriber 1
                 step 0 - stored matched=false, told
@@ -121,6 +126,7 @@ fn each_level_is_told_what_it_asked_for() {
                 9: deliver $receipt/0000000f462800000008000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"sent\",\"message\":\"0000000f462800000008000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=5
                 9: deliver $receipt/0000000f462800000008000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"level\":\"stored\",\"message\":\"0000000f462800000008000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=6
             pub 9 u six qos=2 tag=6 receipt=acknowledged
+                9: taken Some(6) at 1001000
                 step 0 - published by pub - to u qos=2 3 B
                 step 0 a queued
                 step 0 a sent 1 qos=2, told
@@ -154,6 +160,7 @@ fn what_died_is_told_of_and_what_became_of_it() {
         ",
         expect![[r#"
             pub 9 t/1 hello qos=1 tag=1 receipt=dead
+                9: taken Some(1) at 1001000
                 step 0 - published by pub - to t/1 qos=1 5 B
                 step 0 a queued
                 step 0 a sent 1 qos=1
@@ -208,6 +215,7 @@ fn receipts_wait_for_a_publisher_that_is_away() {
         ",
         expect![[r#"
             pub 9 t/1 hello qos=1 tag=1 receipt=acknowledged
+                9: taken Some(1) at 1001000
                 step 0 - published by pub - to t/1 qos=1 5 B
                 step 0 a queued
                 step 0 a sent 1 qos=1, told
@@ -228,6 +236,7 @@ fn receipts_wait_for_a_publisher_that_is_away() {
             ack 9 2
             ack 9 3
             pub 9 t/1 again qos=1 tag=1 receipt=acknowledged
+                9: taken Some(1) at 1001000
                 step 0 - published by pub - to t/1 qos=1 5 B
                 step 0 a queued
                 step 0 a sent 1 qos=1, told
@@ -276,6 +285,7 @@ fn after_a_crash_no_other_session_is_taken_for_the_publisher() {
             connect 9 pub
                 9: connected present=false
             pub 9 t/1 hello qos=1 tag=1 receipt=acknowledged
+                9: taken Some(1) at 1001000
                 step 0 - published by pub - to t/1 qos=1 5 B
                 step 0 a queued
                 step 0 - stored matched=true, told
@@ -312,6 +322,7 @@ fn after_a_crash_the_publisher_still_gets_receipts() {
         expect![[r#"
             disc 1
             pub 9 t/1 hello qos=1 tag=1 receipt=acknowledged
+                9: taken Some(1) at 1001000
                 step 0 - published by pub - to t/1 qos=1 5 B
                 step 0 a queued
                 step 0 - stored matched=true, told
@@ -361,16 +372,19 @@ fn other_ends_are_told_of_too() {
                 step 0 - stored matched=true
                 9: deliver $receipt/0000000f462800000000000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":\"a\",\"level\":\"dead\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":\"offline\",\"topic\":\"t/1\"}" qos=1 tag=1
             pub 9 t/1 old qos=1 tag=1 receipt=dead
+                9: taken Some(1) at 1001000
                 step 0 - published by pub - to t/1 qos=1 3 B
                 step 0 a queued
                 step 0 - stored matched=true
                 9: published 1 success
             pub 9 t/1 short qos=1 tag=2 receipt=dead expires=500
+                9: taken Some(2) at 1001000
                 step 0 - published by pub - to t/1 qos=1 5 B
                 step 0 a queued
                 step 0 - stored matched=true
                 9: published 2 success
             pub 9 t/1 third qos=1 tag=3 receipt=dead
+                9: taken Some(3) at 1001000
                 step 0 - published by pub - to t/1 qos=1 5 B
                 count queue_overflow 1
                 step 0 a over overflow 0 after 0 sends, told
@@ -387,6 +401,7 @@ fn other_ends_are_told_of_too() {
                 step 0 a sent 1 qos=1
                 count queue_overflow 1
             pub 9 t/1 last qos=1 tag=4 receipt=dead
+                9: taken Some(4) at 1005000
                 step 0 - published by pub - to t/1 qos=1 4 B
                 step 0 a queued
                 step 0 a sent 1 qos=1
@@ -492,6 +507,7 @@ fn receipts_cross_shards() {
         sub 9 1 $receipt/+/acknowledged/#:1
             9: subscribed 1 granted_qos_1
         pub 9 t/1 hello qos=1 tag=1 receipt=acknowledged
+            9: taken Some(1) at 1001000
             step 0 - published by c0 - to t/1 qos=1 5 B
             step 1 c3 queued
             step 1 c3 sent 1 qos=1, told
@@ -530,6 +546,7 @@ fn what_moves_within_a_group_goes_on() {
             sub 9 1 $receipt/#:1
                 9: subscribed 1 granted_qos_1
             pub 9 t hello qos=1 tag=1 receipt=dead
+                9: taken Some(1) at 1001000
                 step 0 - published by pub - to t qos=1 5 B
                 step 0 a queued
                 step 0 a sent 1 qos=1
@@ -584,11 +601,13 @@ fn what_is_collapsed_is_told_of() {
         expect![[r#"
             disc 1
             pub 9 t/1 old qos=1 tag=1 receipt=dead collapse=k
+                9: taken Some(1) at 1001000
                 step 0 - published by pub - to t/1 qos=1 3 B
                 step 0 a queued
                 step 0 - stored matched=true
                 9: published 1 success
             pub 9 t/1 new qos=1 tag=2 receipt=dead collapse=k
+                9: taken Some(2) at 1001000
                 step 0 - published by pub - to t/1 qos=1 3 B
                 step 0 a over collapsed 0 after 0 sends, told
                 step 0 a queued
@@ -628,11 +647,13 @@ fn no_end_is_told_before_it_is_committed() {
         expect![[r#"
             disc 1
             pub 9 t/1 one qos=1 tag=1 receipt=dead collapse=k
+                9: taken Some(1) at 1001000
                 step 0 - published by pub - to t/1 qos=1 3 B
                 step 0 a queued
                 step 0 - stored matched=true
                 9: published 1 success
             pub 9 t/1 two qos=1 tag=2 receipt=dead collapse=k
+                9: taken Some(2) at 1001000
                 step 0 - published by pub - to t/1 qos=1 3 B
                 step 0 a over collapsed 0 after 0 sends, told
                 step 0 a queued
@@ -640,12 +661,14 @@ fn no_end_is_told_before_it_is_committed() {
                 9: published 2 success
                 9: deliver $receipt/0000000f462800000000000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":\"a\",\"level\":\"dead\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":\"collapsed\",\"topic\":\"t/1\"}" qos=1 tag=1
             pub 9 t/1 three qos=1 tag=3 receipt=dead expires=500
+                9: taken Some(3) at 1001000
                 step 0 - published by pub - to t/1 qos=1 5 B
                 step 0 a queued
                 step 0 - stored matched=true
                 9: published 3 success
             hold
             pub 9 t/1 four qos=1 tag=4 receipt=dead
+                9: taken Some(4) at 1001000
                 step 0 - published by pub - to t/1 qos=1 4 B
                 count queue_overflow 1
             commit
@@ -691,6 +714,7 @@ fn each_send_is_counted() {
         ",
         expect![[r#"
             pub 9 t/1 hello qos=1 tag=1 receipt=sent
+                9: taken Some(1) at 1001000
                 step 0 - published by pub - to t/1 qos=1 5 B
                 step 0 a queued
                 step 0 a sent 1 qos=1, told
@@ -723,9 +747,11 @@ fn what_is_put_off_is_told_of_when_it_is_taken_in_and_when_it_ends() {
         ",
         expect![[r#"
             pub 9 t/1 later qos=1 tag=1 receipt=stored deliver=5000
+                9: taken Some(1) at 1001000
                 step 0 - published by pub - to t/1 qos=1 5 B
                 9: published 1 success
             pub 9 t/1 never qos=1 tag=2 receipt=dead deliver=5000 expires=4000
+                9: taken Some(2) at 1001000
                 step 0 - published by pub - to t/1 qos=1 5 B
                 9: published 2 success
             at 7000
@@ -754,4 +780,41 @@ fn who_publishes_under_a_key_is_known_on_another_shard() {
     assert!(published.iter().any(|line| line.trim_start().starts_with("step 0")), "{told}");
     assert!(published.iter().any(|line| line.trim_start().starts_with("step 1")), "{told}");
     assert!(published.iter().all(|line| line.contains("ann")), "{told}");
+}
+
+/// A client that wants receipts hears under which id its publish was taken in, before its answer: in memory, put off, under a key of
+/// this shard or another one, and again when it repeats what it has no answer to. Others hear nothing.
+#[test]
+fn the_publisher_hears_the_id() {
+    let mut world = World::new(2, true, |_| {}).open();
+    let home = world.home("pub");
+    let key = |of: usize| (0..).map(|n| format!("k{n}")).find(|key| world.home_of_key("u", key) == of).unwrap();
+    let (here, there) = (key(home), key(1 - home));
+    let taken = |world: &mut World, line: &str| {
+        let output = world.run(line);
+        let places: Vec<_> = ["taken Some(1)", "published 1"].iter().map(|what| output.find(what)).collect();
+        assert!(places[1].is_some(), "{output}");
+        (places[0].is_some() && places[0] < places[1], output)
+    };
+    world.run("connect 1 sub expiry=600\n sub 1 1 t:1\n connect 9 pub user=u expiry=600");
+    for (wish, is_told) in
+        [("", false), ("receipt=stored", true), ("receipt=dead deliver=5000", true), ("priority=high", false)]
+    {
+        let (told, output) = taken(&mut world, &format!("pub 9 t x qos=1 tag=1 {wish}"));
+        assert_eq!(told, is_told, "{output}");
+    }
+    for key in [&here, &there] {
+        for _ in 0..2 {
+            let (told, output) = taken(&mut world, &format!("pub 9 t x qos=1 tag=1 receipt=stored key={key}"));
+            assert!(told, "{output}");
+        }
+        let (told, output) = taken(&mut world, &format!("pub 9 t other qos=1 tag=1 receipt=stored key={key}"));
+        assert!(!told, "{output}");
+    }
+    let (told, first) = taken(&mut world, "pub 9 t x qos=2 tag=1 receipt=sent");
+    let (again, second) = taken(&mut world, "pub 9 t x qos=2 tag=1 dup receipt=sent");
+    let id = |output: &str| output.lines().find(|line| line.contains("taken")).unwrap().to_owned();
+    assert!(told && again && id(&first) == id(&second), "{first} {second}");
+    let refused = world.run("disk full\n pub 9 t x qos=1 tag=3 receipt=stored");
+    assert!(!refused.contains("taken"), "{refused}");
 }

@@ -772,3 +772,121 @@ fn a_reload_holds_for_what_is_in_flight() {
         "#]],
     );
 }
+
+/// [MQTT-4.6.0-1] With priorities the order in which deliveries were sent first is not that of the log: it is the one in which they
+/// are sent again, live and after a reconnect.
+#[test]
+fn what_is_sent_again_keeps_the_order_of_its_first_sending() {
+    let mut world = world(true);
+    world.run("disc 1 lost\n pub 9 t low qos=1 tag=1 priority=low\n pub 9 t high qos=2 tag=2 priority=high");
+    check(
+        world,
+        "
+        connect 2 a expiry=600 v3
+        at 6000
+        road 2 80 of 80
+        disc 2 lost
+        connect 3 a expiry=600 v3
+        ",
+        expect![[r#"
+            connect 2 a expiry=600 v3
+                log 11 Connected
+                2: connected present=true
+                2: deliver t "high" qos=1 tag=1
+                2: deliver t "low" qos=1 tag=2
+            at 6000
+                2: probe
+            road 2 80 of 80
+                log 12 Attempt 10 2
+                2: deliver t "high" qos=1 tag=1 dup
+                log 13 Attempt 9 2
+                2: deliver t "low" qos=1 tag=2 dup
+            disc 2 lost
+                log 14 Disconnected
+            connect 3 a expiry=600 v3
+                log 15 Connected
+                3: connected present=true
+                log 16 Attempt 10 3
+                3: deliver t "high" qos=1 tag=1 dup
+                log 17 Attempt 9 3
+                3: deliver t "low" qos=1 tag=2 dup
+        "#]],
+    );
+}
+
+/// What a crash leaves of QoS 2 goes in the order of the log, among what is older; and in that order again after a reconnect.
+#[test]
+fn after_a_crash_the_order_is_that_of_the_log() {
+    let mut world = world(true);
+    world.run(
+        "pub 9 t one qos=1 tag=1\n pub 9 t two qos=1 tag=2\n pub 9 u x qos=0\n sub 1 2 t:2\n pub 9 t 3 qos=2 tag=3",
+    );
+    check(
+        world,
+        "
+        crash
+        connect 2 a expiry=600 v3
+        disc 2 lost
+        connect 3 a expiry=600 v3
+        ",
+        expect![[r#"
+            crash
+                log 15 Disconnected
+            connect 2 a expiry=600 v3
+                log 16 Connected
+                2: connected present=true
+                2: deliver t "one" qos=1 tag=4 dup
+                2: deliver t "two" qos=1 tag=5 dup
+                log 17 Attempt 13 2
+                2: deliver t "3" qos=2 tag=3 dup
+            disc 2 lost
+                log 18 Disconnected
+            connect 3 a expiry=600 v3
+                log 19 Connected
+                3: connected present=true
+                log 20 Attempt 8 2
+                3: deliver t "one" qos=1 tag=4 dup
+                log 21 Attempt 9 2
+                3: deliver t "two" qos=1 tag=5 dup
+                log 22 Attempt 13 3
+                3: deliver t "3" qos=2 tag=3 dup
+        "#]],
+    );
+}
+
+/// A second PUBREC of what is over is answered by a PUBREL: the packet identifier is taken until its PUBCOMP has come.
+#[test]
+fn an_identifier_is_taken_while_a_late_release_is_out() {
+    let mut world = world(false);
+    world.run("sub 1 2 t/#:2");
+    check(
+        world,
+        "
+        pub 9 t one qos=2 tag=1
+        at 6000
+        road 1 40 of 40
+        rec 1 1
+        comp 1 1
+        rec 1 1
+        comp 1 1
+        comp 1 1
+        ",
+        expect![[r#"
+            pub 9 t one qos=2 tag=1
+                1: deliver t "one" qos=2 tag=1
+                9: published 1 success
+            at 6000
+                1: probe
+            road 1 40 of 40
+                1: deliver t "one" qos=2 tag=1 dup
+            rec 1 1
+                1: release 1 success
+            comp 1 1
+            rec 1 1
+                1: release 1 packet_identifier_not_found
+            comp 1 1
+            comp 1 1
+                count unknown_tag 1
+        "#]],
+    );
+}

@@ -34,7 +34,8 @@
 //! letter 0-0-9 show|drop|park|unpark|release|requeue [payload=x] [ttl=60] [note=x]
 //! group orders set t/# u [as=ann] | delete              a consumer group, for this user
 //! group orders take [limit=10] [lease=30000] [wait=0]
-//! group orders ack|refuse|bury|extend|back 0-0-9-1 … [after=500] [why=x] [lease=5000]
+//! group orders ack|refuse|bury|extend|back|untaken 0-0-9-7-1 … [after=500] [why=x] [lease=5000]
+//! left orders 3                                           who asked that group by order 3 is gone
 //! groups                                                   what is known of them
 //! disk full / disk free
 //! aside 1 9          sending tag 9 to connection 1 has panicked too often
@@ -452,6 +453,10 @@ impl World {
             }
             "group" => self.group(&arguments),
             "groups" => self.print_groups(),
+            "left" => {
+                let name = words[0];
+                self.handle(self.home(name), Event::GroupLeft { token: arguments.number(1), name: name.into() });
+            }
             "disk" => {
                 let full = arguments.has("full");
                 (0..self.shards.len()).for_each(|shard| self.handle(shard, Event::DiskFull { full }));
@@ -926,6 +931,7 @@ impl Arguments<'_> {
             "bury" => answer(Verdict::Bury { reason }),
             "extend" => answer(Verdict::Extend { lease_ms: self.option("lease").unwrap() }),
             "back" => answer(Verdict::GiveBack),
+            "untaken" => answer(Verdict::Untaken),
             other => panic!("unknown order {other}"),
         }
     }
@@ -1015,6 +1021,7 @@ fn will_of(text: &str, arguments: &Arguments<'_>) -> Will {
         retain: arguments.has("willretain"),
         delay_seconds: arguments.option("willdelay").unwrap_or(0),
         expiry_seconds: None,
+        wishes: arguments.wishes(Now { mono: MonoMillis(0), wall: WallMillis(0) }),
     }
 }
 

@@ -30,7 +30,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::messages::place_for_stream;
 use super::{Call, status};
 use crate::checks::{LIMIT_MAX, page_limit};
-use crate::groups::{Answered, LeasedReport, deliveries_of, lease_of, name_of, refusal_of, take_of};
+use crate::groups::{Answered, LeasedReport, WAIT_SECONDS_MAX, deliveries_of, lease_of, name_of, refusal_of, take_of};
 use crate::problem::{Kind, Problem};
 use crate::publication::Caller;
 use crate::shared::Server;
@@ -41,7 +41,7 @@ const ANSWERS_MAX: usize = 2;
 /// Requests that are handed on together.
 const TOGETHER_MAX: usize = 256;
 /// How long one take of a stream waits before it is asked again.
-const WAIT_SECONDS: u64 = 60;
+const WAIT_SECONDS: u64 = WAIT_SECONDS_MAX;
 
 #[derive(Debug)]
 pub(super) struct Service {
@@ -87,9 +87,7 @@ impl v1::consumer_server::Consumer for Service {
     async fn take(&self, request: Request<v1::TakeRequest>) -> Result<Response<v1::Deliveries>, Status> {
         let call = Call::in_request(&request)?;
         let v1::TakeRequest { group, limit, lease_seconds, wait_seconds } = request.into_inner();
-        let mut take = take_of(page_limit("limit", limit)?, lease_seconds, wait_seconds)?;
-        let most = self.server.settings.request_timeout.as_millis();
-        take.wait_ms = take.wait_ms.min(u64::try_from(most).unwrap_or(u64::MAX));
+        let take = take_of(page_limit("limit", limit)?, lease_seconds, wait_seconds)?;
         let name = name_of(&group)?;
         let taken =
             self.server.until_it_stops(self.server.api.take(call.caller(Right::Consume)?, &name, take)).await??;
@@ -187,6 +185,8 @@ struct Consumer {
     lease: Duration,
     /// What it has, and until when.
     held: BTreeMap<DeliveryId, Instant>,
+    /// What it is to have, once it reads its answers.
+    leaving: Vec<DeliveryId>,
     taking: Option<BoxFuture<'static, Result<Vec<LeasedReport>, Problem>>>,
     answers: mpsc::Sender<Result<v1::ConsumeResponse, Status>>,
 }
@@ -233,8 +233,9 @@ fn in_our_words(status: Status) -> Status {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        let deliveries = self.held.keys().copied().collect();
-        self.server.api.give_back(&self.caller, &self.group, deliveries);
+        let (held, leaving) = (self.held.keys().copied().collect(), std::mem::take(&mut self.leaving));
+        self.server.api.give_back(&self.caller, &self.group, held, Verdict::GiveBack);
+        self.server.api.give_back(&self.caller, &self.group, leaving, Verdict::Untaken);
     }
 }
 
@@ -256,6 +257,7 @@ impl Consumer {
             prefetch: page_limit("prefetch", prefetch)?,
             lease: Duration::from_millis(lease_of(lease_seconds)?),
             held: BTreeMap::new(),
+            leaving: Vec::new(),
             taking: None,
             answers,
         })
@@ -330,9 +332,11 @@ impl Consumer {
         if taken.is_empty() {
             return Ok(());
         }
+        self.leaving = taken.iter().map(|report| report.leased.id).collect();
+        self.tell(Told::Deliveries(deliveries(taken))).await?;
         let until = Instant::now() + self.lease;
-        self.held.extend(taken.iter().map(|report| (report.leased.id, until)));
-        self.tell(Told::Deliveries(deliveries(taken))).await
+        self.held.extend(std::mem::take(&mut self.leaving).into_iter().map(|id| (id, until)));
+        Ok(())
     }
 
     async fn tell(&mut self, told: Told) -> Result<(), Status> {

@@ -40,11 +40,12 @@ use postroad_proto::v1::topics_server::TopicsServer;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tonic::Status;
 use tonic::server::NamedService;
 use tower::ServiceExt;
 
+use crate::groups::WAIT_SECONDS_MAX;
 use crate::listener::{Ended, Figures, Protocol, serve_to_its_end};
 use crate::problem::{Kind, Problem};
 use crate::publication::Caller;
@@ -101,6 +102,8 @@ struct Connection {
 enum Shape {
     /// One request, one answer.
     Unary(Option<Right>),
+    /// One request, one answer, which may be waited for.
+    Patient(Right),
     /// Requests for as long as it goes; these have places of their own.
     Stream(Right),
     /// One request, answers for as long as it goes, of what its caller may see.
@@ -126,6 +129,7 @@ impl Shape {
             DeadLettersServer::<letters::Service>::NAME => Self::Unary(Some(Right::DeadLetters)),
             GroupsServer::<groups::Service>::NAME => Self::Unary(Some(Right::Consume)),
             ConsumerServer::<consumer::Service>::NAME if method == "Consume" => Self::Stream(Right::Consume),
+            ConsumerServer::<consumer::Service>::NAME if method == "Take" => Self::Patient(Right::Consume),
             ConsumerServer::<consumer::Service>::NAME => Self::Unary(Some(Right::Consume)),
             AdminServer::<admin::Service>::NAME if matches!(method, "GetStatus" | "GetMetrics") => Self::Unary(None),
             AdminServer::<admin::Service>::NAME => Self::Unary(Some(Right::Admin)),
@@ -136,10 +140,18 @@ impl Shape {
         }
     }
 
+    /// How long a call may wait for something to come, beside what it takes.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Patient(_) => Duration::from_secs(WAIT_SECONDS_MAX),
+            _ => Duration::ZERO,
+        }
+    }
+
     fn right(self) -> Option<Right> {
         match self {
             Self::Unary(right) => right,
-            Self::Stream(right) => Some(right),
+            Self::Patient(right) | Self::Stream(right) => Some(right),
             Self::Receipts | Self::Open | Self::Unknown => None,
         }
     }
@@ -195,9 +207,9 @@ impl Grpc {
         let deadline = call.deadline;
         request.extensions_mut().insert(call);
         let (answer, place) = match shape {
-            Shape::Unary(right) => {
-                let places = right.map(|_| Arc::clone(&self.places));
-                self.unary(&server, places, request, deadline).await.unwrap_or_else(|problem| (refused(problem), None))
+            Shape::Unary(_) | Shape::Patient(_) => {
+                let answered = self.unary(&server, shape, request, deadline).await;
+                answered.unwrap_or_else(|problem| (refused(problem), None))
             }
             Shape::Stream(_) | Shape::Receipts => (self.routed(request).await, None),
             Shape::Open => {
@@ -214,15 +226,15 @@ impl Grpc {
     async fn unary(
         self,
         server: &Server,
-        places: Option<Arc<Semaphore>>,
+        shape: Shape,
         request: hyper::Request<Incoming>,
         deadline: Option<Instant>,
     ) -> Result<(Response, Option<OwnedSemaphorePermit>), Problem> {
         let Settings { request_timeout, publish_timeout, .. } = server.settings;
-        let most = Instant::now() + request_timeout + publish_timeout;
+        let most = Instant::now() + request_timeout + publish_timeout + shape.patience();
         let deadline = deadline.map_or(most, |deadline| deadline.min(most));
         let busy = || Problem::new(Kind::Busy, "http.connections_max calls are under way; try again");
-        let place = match places {
+        let place = match shape.right().map(|_| Arc::clone(&self.places)) {
             Some(places) => {
                 let place = timeout_at(deadline, places.acquire_owned()).await;
                 Some(place.ok().and_then(Result::ok).ok_or_else(busy)?)

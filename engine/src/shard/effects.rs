@@ -1,6 +1,6 @@
 //! What the broker wants done.
 
-use postroad_base::{ConnectionId, ReasonCode, Tag};
+use postroad_base::{ConnectionId, MessageId, ReasonCode, Tag};
 use postroad_broker::api::{DisconnectCause, Effect, Event};
 use postroad_protocol::gather::Gather;
 use postroad_session::mqtt::{self, Delivered};
@@ -25,7 +25,7 @@ impl Shard {
             Effect::Deliver { connection, delivery } => {
                 crate::crash::delivering(delivery.message.id, || self.deliver(connection, &delivery));
             }
-            Effect::Taken { connection, tag, id } => self.caller_taken(connection, tag, id),
+            Effect::Taken { connection, tag, id } => self.taken(connection, tag, id),
             Effect::Published { connection, tag, reason } => self.published(connection, tag, reason),
             Effect::Completed { connection, tag, reason } => {
                 self.say(connection, |session, out| session.completed(tag, reason, out));
@@ -90,6 +90,16 @@ impl Shard {
             Effect::GroupDone { token, answer } => self.group_done(token, *answer),
             Effect::SetAside { message, clients } => self.keep_aside(&message, &clients),
             Effect::Count { what, by } => tracing::debug!(shard = self.id.0, what = what.name(), by, "counted"),
+        }
+    }
+
+    fn taken(&mut self, connection: ConnectionId, tag: Option<Tag>, id: MessageId) {
+        match self.connection(connection) {
+            None => self.caller_taken(connection, tag, id),
+            Some(Connection { stage: Stage::Serving(session), .. }) => {
+                tag.into_iter().for_each(|tag| session.taken(tag, id));
+            }
+            Some(_) => {}
         }
     }
 

@@ -8,7 +8,7 @@ use postroad_base::{GroupAnswer, GroupOrder, TopicFilter, Verdict};
 use postroad_broker::api::{Event, Principal};
 use postroad_broker::clients::QueueState;
 use postroad_broker::consumers::GroupState;
-use postroad_control::{Caller, GroupQuestion, GroupReport, GroupResult, GroupsQuestion, LeasedReport};
+use postroad_control::{Caller, GroupLeft, GroupQuestion, GroupReport, GroupResult, GroupsQuestion, LeasedReport};
 
 use super::Shard;
 use super::letters::properties_of;
@@ -46,7 +46,31 @@ impl Shard {
         self.handle(Event::Group { token, name: name.clone(), caller, order: Box::new(order) });
     }
 
-    /// What was leased for somebody who is gone is given back.
+    /// Whoever waits for the answer to a take is gone. If the answer has come to where nobody takes it, what it leases was not given;
+    /// else the take is withdrawn, with those of all others who are gone.
+    pub(super) fn group_left(&mut self, left: GroupLeft) {
+        let GroupLeft { name, caller, unread } = left;
+        if let Ok(GroupResult::Taken(leased)) = unread.try_recv() {
+            self.untake(&name, &caller, &leased);
+        }
+        drop(unread);
+        let gone = self.consuming.asked.iter().filter(|(_, asked)| asked.is_take && asked.answer.is_disconnected());
+        let gone: Vec<(u64, ByteString)> = gone.map(|(token, asked)| (*token, asked.name.clone())).collect();
+        for (token, name) in gone {
+            self.handle(Event::GroupLeft { token, name });
+        }
+        self.drain_effects();
+    }
+
+    fn untake(&mut self, name: &ByteString, caller: &Caller, leased: &[LeasedReport]) {
+        if !leased.is_empty() {
+            let deliveries = leased.iter().map(|report| report.leased.id).collect();
+            let order = GroupOrder::Answer { deliveries, verdict: Verdict::Untaken };
+            self.give_group_order(0, name, caller, order); // nobody has this token
+        }
+    }
+
+    /// What was leased for somebody who is gone was not given.
     pub(super) fn group_done(&mut self, token: u64, answer: GroupAnswer) {
         let Some(Asked { name, caller, answer: asker, .. }) = self.consuming.asked.remove(&token) else { return };
         let result = match answer {
@@ -63,11 +87,8 @@ impl Shard {
             flume::TrySendError::Disconnected(GroupResult::Taken(leased))
             | flume::TrySendError::Full(GroupResult::Taken(leased)),
         ) = asker.try_send(result)
-            && !leased.is_empty()
         {
-            let deliveries = leased.iter().map(|report| report.leased.id).collect();
-            let order = GroupOrder::Answer { deliveries, verdict: Verdict::GiveBack };
-            self.give_group_order(0, &name, &caller, order); // nobody has this token
+            self.untake(&name, &caller, &leased);
         }
     }
 

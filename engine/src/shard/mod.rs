@@ -392,6 +392,7 @@ impl Shard {
             Request::Letter(order) => self.act_on_letter(*order),
             Request::Watch(watch) => self.watch(*watch),
             Request::Group(question) => self.order_of_group(*question),
+            Request::GroupLeft(left) => self.group_left(*left),
             Request::Groups(question) => self.find_groups(*question),
             Request::GroupState { name, answer } => self.tell_of_group(&name, &answer),
             Request::Subscriptions(query) => self.find_subscriptions(*query),

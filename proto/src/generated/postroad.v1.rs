@@ -561,7 +561,7 @@ pub struct TakeRequest {
     /// For how long each is the consumer's, unless it is extended: 1 to 86,400 seconds, 30 if it is not set.
     #[prost(uint64, optional, tag = "3")]
     pub lease_seconds: ::core::option::Option<u64>,
-    /// If there are none, for how long it waits for the first one: at most `http.request_timeout`.
+    /// If there are none, for how many seconds it waits for the first one, at most 60.
     #[prost(uint64, tag = "4")]
     pub wait_seconds: u64,
 }

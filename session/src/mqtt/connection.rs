@@ -6,6 +6,7 @@ use postroad_broker::api::{self, DisconnectCause, Principal};
 use postroad_protocol::mqtt::{DecodeError, PACKET_SIZE_MAX, Version};
 
 use super::alias::Aliases;
+use super::taken::Taken;
 use super::window::Window;
 use super::{ConnectRequest, Limits};
 
@@ -29,6 +30,7 @@ pub struct Connection {
     last_packet: MonoMillis,
     pub(super) window: Window,
     pub(super) aliases: Option<Box<Aliases>>,
+    pub(super) taken: Option<Box<Taken>>,
     /// Dropped with the CONNACK.
     pub(super) welcome: Option<Box<Welcome>>,
 }
@@ -102,6 +104,7 @@ impl Connection {
             last_packet: now.mono,
             window: Window::default(),
             aliases: None,
+            taken: None,
             welcome: Some(Box::new(welcome)),
         };
         let connect = api::Connect {

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use postroad_base::{ClientId, ReasonCode, SessionExpiry, TopicName, Will};
+use postroad_base::{ClientId, ReasonCode, SessionExpiry, TopicName, WallMillis, Will, WishError, Wishes};
 use postroad_broker::DeliveryMode;
 use postroad_protocol::mqtt::{
-    ConnAck, Connect, DecodeError, Decoded, PACKET_SIZE_MAX, Packet, Version, WillPacket, connect_version, decode,
+    ConnAck, Connect, DecodeError, Decoded, Forwarded, PACKET_SIZE_MAX, Packet, Version, WillPacket, connect_version,
+    decode,
 };
 
 use super::{Limits, reasons};
@@ -165,11 +166,12 @@ impl ConnectRequest {
     fn from_packet(connect: &Connect<'_>, limits: &Limits) -> Result<Self, Refusal> {
         let version = connect.version;
         let size_max = connect.properties.maximum_packet_size.map_or(u32::MAX, |most| most.get());
-        let words = |detail| if connect.properties.request_problem_information { detail } else { "" };
-        let refuse = |reason, detail| {
-            let answer = refusal_packet(version, reason, words(detail), size_max);
+        let wants_words = connect.properties.request_problem_information;
+        let refuse_in_words = |reason, detail: &'static str, words: &str| {
+            let answer = refusal_packet(version, reason, if wants_words { words } else { "" }, size_max);
             Refusal { answer, reason, detail }
         };
+        let refuse = |reason, detail| refuse_in_words(reason, detail, detail);
         if connect.properties.authentication_method.is_some() {
             // Section 4.12: we know no method.
             return Err(refuse(ReasonCode::BadAuthenticationMethod, "enhanced authentication is not supported"));
@@ -184,6 +186,13 @@ impl ConnectRequest {
         if connect.will.is_some_and(|will| will.retain) && !limits.retain_available {
             return Err(refuse(ReasonCode::RetainNotSupported, "the will is retained")); // [MQTT-3.2.2-13]
         }
+        let will = connect.will.as_ref().map(own_will).transpose().map_err(|flaw| match flaw {
+            WillFlaw::Topic => refuse(ReasonCode::TopicNameInvalid, "will topic is not a topic name"),
+            WillFlaw::Wish(error) => {
+                let reason = ReasonCode::ImplementationSpecificError;
+                refuse_in_words(reason, "a wish for the will can't be", &error.to_string())
+            }
+        })?;
         let asked = asked_expiry(connect, limits);
         let expiry = asked.min(limits.session_expiry_max);
         Ok(Self {
@@ -200,12 +209,7 @@ impl ConnectRequest {
                 .map_err(|detail| refuse(ReasonCode::ImplementationSpecificError, detail))?,
             packet_bytes_max: size_max,
             topic_alias_maximum: connect.properties.topic_alias_maximum,
-            will: connect
-                .will
-                .as_ref()
-                .map(own_will)
-                .transpose()
-                .map_err(|()| refuse(ReasonCode::TopicNameInvalid, "will topic is not a topic name"))?,
+            will,
             problem_information: connect.properties.request_problem_information,
         })
     }
@@ -244,14 +248,31 @@ fn asked_delivery(connect: &Connect<'_>) -> Result<Option<DeliveryMode>, &'stati
         .try_fold(None, |_, mode| mode.map(Some))
 }
 
-fn own_will(will: &WillPacket<'_>) -> Result<Box<Will>, ()> {
+/// Why a will can't be.
+enum WillFlaw {
+    Topic,
+    Wish(WishError),
+}
+
+fn own_will(will: &WillPacket<'_>) -> Result<Box<Will>, WillFlaw> {
     Ok(Box::new(Will {
-        topic: TopicName::new(will.topic).map_err(|_| ())?,
+        topic: TopicName::new(will.topic).map_err(|_| WillFlaw::Topic)?,
         payload: Bytes::copy_from_slice(will.payload),
         properties: Bytes::copy_from_slice(&will.forwarded.bytes()),
         qos: will.qos,
         retain: will.retain,
         delay_seconds: will.delay_seconds,
         expiry_seconds: will.message_expiry,
+        wishes: wishes_for_will(&will.forwarded).map_err(WillFlaw::Wish)?,
     }))
+}
+
+fn wishes_for_will(properties: &Forwarded<'_>) -> Result<Wishes, WishError> {
+    let mut wishes = Wishes::default();
+    let any_time = WallMillis(0); // what counts from now is refused, whenever that is
+    for (name, value) in properties.user_properties().iter() {
+        wishes.take(name, value, any_time)?;
+    }
+    wishes.check_for_will()?;
+    Ok(wishes)
 }

@@ -25,6 +25,7 @@ mod inbound;
 mod limits;
 mod outbound;
 mod reasons;
+mod taken;
 mod window;
 
 pub use connection::{Closing, Connection};

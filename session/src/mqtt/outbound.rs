@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::num::{NonZeroU16, NonZeroU32};
 
-use postroad_base::{Message, Now, Qos, ReasonCode, Tag};
+use postroad_base::{Message, MessageId, Now, Qos, ReasonCode, Tag};
 use postroad_broker::api::{Delivery, Event};
 use postroad_protocol::gather::Gather;
 use postroad_protocol::mqtt::{
@@ -12,6 +12,9 @@ use postroad_protocol::mqtt::{
 };
 
 use super::{Closing, Connection, Limits, reasons};
+
+/// User property of an answer: the id of the message.
+const ID_PROPERTY: &str = "postroad-id";
 
 /// What became of a delivery.
 #[derive(Debug)]
@@ -59,13 +62,53 @@ impl Connection {
         is_lost.then(|| Closing::for_error(reason, "a refused publication, which MQTT 3 can't be told of"))
     }
 
+    /// The publication is taken in under this id, which its answer is to carry if the client takes such properties
+    /// `[MQTT-3.1.2-29]`.
+    pub fn taken(&mut self, tag: Tag, id: MessageId) {
+        if self.problem_information && self.version.is_v5() {
+            self.taken.get_or_insert_default().note(tag, id);
+        }
+    }
+
     /// PUBACK, or PUBREC for a QoS 2 publication, unless [`Connection::refusal_ends`] the connection.
     pub fn published(&mut self, tag: Tag, reason: ReasonCode, out: &mut Gather) {
+        if self.taken.is_some() {
+            return self.published_as(tag, reason, out);
+        }
         let ack = Ack::new(tag, reasons::of_puback(reason));
-        match self.window.answer(tag, reason.is_error()) {
-            Some(Qos::ExactlyOnce) => self.write(&Packet::PubRec(ack), out), // [MQTT-4.3.3-8]
-            Some(_) => self.write(&Packet::PubAck(ack), out),                // [MQTT-4.3.2-4]
-            None => debug_assert!(false, "{tag:?} was not published on this connection"),
+        if let Some(packet) = self.answer_of(ack) {
+            self.write(&packet, out);
+        }
+    }
+
+    /// With the id of the message, if its publisher wants that, and takes a packet that is so much larger `[MQTT-3.4.2-3]`,
+    /// `[MQTT-3.5.2-3]`.
+    fn published_as(&mut self, tag: Tag, reason: ReasonCode, out: &mut Gather) {
+        let id = self.taken.as_mut().and_then(|taken| taken.take(tag)).filter(|_| !reason.is_error());
+        self.taken.take_if(|taken| taken.is_empty());
+        let id = id.map(|id| id.to_string());
+        let pair = id.as_deref().map(|id| [(ID_PROPERTY, id)]);
+        let user_properties = pair.as_ref().map_or(UserProperties::NONE, |pair| UserProperties::from_pairs(pair));
+        let plain = Ack::new(tag, reasons::of_puback(reason));
+        let Some(mut packet) = self.answer_of(Ack { user_properties, ..plain }) else { return };
+        if !self.fits(&packet) {
+            packet = match packet {
+                Packet::PubRec(_) => Packet::PubRec(plain),
+                _ => Packet::PubAck(plain),
+            };
+        }
+        self.write(&packet, out);
+    }
+
+    /// The answer to the oldest publication under its tag.
+    fn answer_of<'a>(&mut self, ack: Ack<'a>) -> Option<Packet<'a>> {
+        match self.window.answer(ack.tag, ack.reason.is_error()) {
+            Some(Qos::ExactlyOnce) => Some(Packet::PubRec(ack)), // [MQTT-4.3.3-8]
+            Some(_) => Some(Packet::PubAck(ack)),                // [MQTT-4.3.2-4]
+            None => {
+                debug_assert!(false, "{:?} was not published on this connection", ack.tag);
+                None
+            }
         }
     }
 

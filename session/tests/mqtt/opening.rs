@@ -2,10 +2,11 @@
 //! those of the older one. Statements about a single packet are tested in `protocol`, those about sessions in `broker`.
 
 use expect_test::expect;
-use postroad_base::SessionExpiry;
+use postroad_base::{ReasonCode, SessionExpiry};
 use postroad_session::mqtt::Limits;
 
-use crate::script::{check, check_with, played};
+use crate::common::handshake;
+use crate::script::{check, check_with, packet, played};
 
 /// [MQTT-3.1.0-1] Nobody but CONNECT opens; strangers get no byte.
 #[test]
@@ -338,16 +339,51 @@ fn the_will_is_kept() {
         "> 10 [ 'MQTT' 05 36 00 00 ( ) 'c' ( 18 00 00 00 05 02 00 00 00 09 03 'text' 26 'k' 'v' 26 'k' 'u' ) 'will' 'bye' ]",
         expect![[r#"
             > 10 [ 'MQTT' 05 36 00 00 ( ) 'c' ( 18 00 00 00 05 02 00 00 00 09 03 'text' 26 'k' 'v' 26 'k' 'u' ) 'will' 'bye' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"\x03\0\x04text&\0\x01k\0\x01v&\0\x01k\0\x01u", qos: ExactlyOnce, retain: true, delay_seconds: 5, expiry_seconds: Some(9) }) }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"\x03\0\x04text&\0\x01k\0\x01v&\0\x01k\0\x01u", qos: ExactlyOnce, retain: true, delay_seconds: 5, expiry_seconds: Some(9), wishes: Wishes { priority: Normal, collapse_key: None, deliver_at: None, idempotency_key: None, receipt: None, attempts_max: None, age_max_ms: None } }) }
         "#]],
     );
     check(
         "> 10 [ 'MQTT' 04 0e 00 00 'c' 'will' 'bye' ]",
         expect![[r#"
             > 10 [ 'MQTT' 04 0e 00 00 'c' 'will' 'bye' ]
-                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"", qos: AtLeastOnce, retain: false, delay_seconds: 0, expiry_seconds: None }), hears_refusals: false, resend: Live }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"", qos: AtLeastOnce, retain: false, delay_seconds: 0, expiry_seconds: None, wishes: Wishes { priority: Normal, collapse_key: None, deliver_at: None, idempotency_key: None, receipt: None, attempts_max: None, age_max_ms: None } }), hears_refusals: false, resend: Live }
         "#]],
     );
+}
+
+/// A will has the wishes of any publish, but those for a time and a key of its own; what can't be refuses the CONNECT, in words for
+/// who wants them.
+#[test]
+fn a_will_has_wishes() {
+    check(
+        "> 10 [ 'MQTT' 05 0e 00 00 ( ) 'c' ( 26 'postroad-priority' 'high' 26 'postroad-receipt' 'dead' ) 'will' 'bye' ]",
+        expect![[r#"
+            > 10 [ 'MQTT' 05 0e 00 00 ( ) 'c' ( 26 'postroad-priority' 'high' 26 'postroad-receipt' 'dead' ) 'will' 'bye' ]
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"&\0\x11postroad-priority\0\x04high&\0\x10postroad-receipt\0\x04dead", qos: AtLeastOnce, retain: false, delay_seconds: 0, expiry_seconds: None, wishes: Wishes { priority: High, collapse_key: None, deliver_at: None, idempotency_key: None, receipt: Some(Dead), attempts_max: None, age_max_ms: None } }) }
+        "#]],
+    );
+    for (properties, expected) in [
+        ("26 'postroad-priority' 'urgent'", "postroad-priority: neither high nor normal nor low"),
+        (
+            "26 'postroad-deliver-after-seconds' '5'",
+            "postroad-deliver-at-unix-ms: a will is put off by its delay interval",
+        ),
+        (
+            "26 'postroad-deliver-at-unix-ms' '5'",
+            "postroad-deliver-at-unix-ms: a will is put off by its delay interval",
+        ),
+        ("26 'postroad-idempotency-key' 'k'", "postroad-idempotency-key: a will has none"),
+    ] {
+        let refused = |asked: &str| {
+            let input = packet(&format!("10 [ 'MQTT' 05 06 00 00 ( {asked} ) 'c' ( {properties} ) 'will' 'bye' ]"));
+            handshake(&input, &Limits::default()).expect_err("it can't be")
+        };
+        let told = refused("");
+        assert_eq!(told.reason, ReasonCode::ImplementationSpecificError);
+        assert!(String::from_utf8_lossy(&told.answer).ends_with(expected), "{:?}", told.answer);
+        assert_eq!(refused("17 00").answer, [0x20, 3, 0, 0x83, 0]);
+        assert_eq!(refused("27 00 00 00 06").answer, [0x20, 3, 0, 0x83, 0]);
+    }
 }
 
 /// Section 3.1.2.11.2. Expiries: as asked, cut, and those that MQTT 3 means.
@@ -445,7 +481,7 @@ fn the_payload_of_connect() {
         expect![[r#"
             > 10 [ 'MQTT' 05 c6 00 00 ( ) 'c' ( ) 'will' 'bye' 'user' 'secret' ]
                 user Some("user") password Some(b"secret")
-                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"", qos: AtMostOnce, retain: false, delay_seconds: 0, expiry_seconds: None }) }
+                Connect { client: ClientId("c"), name: Chosen, clean_start: true, expiry: SessionExpiry(0), receive_maximum: 65535, will: Some(Will { topic: "will", payload: b"bye", properties: b"", qos: AtMostOnce, retain: false, delay_seconds: 0, expiry_seconds: None, wishes: Wishes { priority: Normal, collapse_key: None, deliver_at: None, idempotency_key: None, receipt: None, attempts_max: None, age_max_ms: None } }) }
         "#]],
     );
     check(

@@ -300,3 +300,39 @@ fn a_refusal_that_can_not_be_told_ends_the_connection() {
         assert_eq!(simple(version).refusal_ends(reason).is_some(), ends, "{version:?} {reason:?}");
     }
 }
+
+/// [MQTT-3.4.2-3] [MQTT-3.5.2-3] [MQTT-3.1.2-29] The answer to a publication whose publisher wants receipts has the id of the message,
+/// where the client takes it; others have none.
+#[test]
+fn an_answer_carries_the_id_where_that_is_wanted_and_fits() {
+    let answers = |change: fn(&mut Connect<'_>), version| {
+        let mut connect = Connect::new(version, "c");
+        change(&mut connect);
+        let mut connection = connected(connect, &Limits::default()).0;
+        let mut out = Gather::new();
+        for (number, qos) in
+            [(1, Qos::AtLeastOnce), (2, Qos::ExactlyOnce), (3, Qos::AtLeastOnce), (4, Qos::AtLeastOnce)]
+        {
+            let packet = Packet::Publish(publish("t", qos, number));
+            receive_with(&mut connection, &packet, &Limits::default(), &mut out).expect("it is taken in");
+        }
+        [1, 2, 4].into_iter().for_each(|number| connection.taken(tag(number), MessageId(u128::from(number))));
+        let reasons = [(1, ReasonCode::Success), (2, ReasonCode::NoMatchingSubscribers)];
+        let others = [(3, ReasonCode::Success), (4, ReasonCode::QuotaExceeded)];
+        for (number, reason) in reasons.into_iter().chain(others) {
+            connection.published(tag(number), reason, &mut out);
+        }
+        written(version, &mut out)
+    };
+    let id = |number: u128| format!("(\"postroad-id\", \"{}\")", MessageId(number));
+    let all = answers(|_| (), Version::V5);
+    let lines: Vec<&str> = all.lines().collect();
+    assert!(lines[0].starts_with("PubAck") && lines[0].contains(&id(1)), "{all}");
+    assert!(lines[1].starts_with("PubRec") && lines[1].contains(&id(2)), "{all}");
+    assert!(lines.len() == 4 && !lines[2].contains("postroad") && !lines[3].contains("postroad"), "{all}");
+    let unwanted = answers(|connect| connect.properties.request_problem_information = false, Version::V5);
+    let too_large = answers(|connect| connect.properties.maximum_packet_size = NonZeroU32::new(40), Version::V5);
+    for none in [unwanted, too_large, answers(|_| (), Version::V3_1_1)] {
+        assert!(none.lines().count() == 4 && !none.contains("postroad"), "{none}");
+    }
+}

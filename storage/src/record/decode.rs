@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::{
     ClientId, Death, Digest, Extras, KeyHolder, KeyName, KeyedPublish, LetterId, Message, MessageId, Outcome, Priority,
     Qos, QueueId, QueueOwner, ReasonCode, ReceiptLevel, Recipient, Record, RegisteredBy, RetainHandling, SessionExpiry,
-    SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will,
+    SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis, Will, Wishes,
 };
 use bytes::Bytes;
 use postroad_base as base;
@@ -292,7 +292,8 @@ fn flag_byte(r: &mut Reader<'_>) -> Result<bool, RecordError> {
 }
 
 fn will(r: &mut Reader<'_>) -> Result<Will, RecordError> {
-    let flags = check_flags(r.u8()?, flag::QOS | flag::RETAIN | flag::EXPIRES | flag::PROPERTIES)?;
+    let known = flag::QOS | flag::RETAIN | flag::EXPIRES | flag::PROPERTIES | flag::EXTRAS;
+    let flags = check_flags(r.u8()?, known)?;
     Ok(Will {
         qos: qos(flags)?,
         retain: flags & flag::RETAIN != 0,
@@ -301,7 +302,17 @@ fn will(r: &mut Reader<'_>) -> Result<Will, RecordError> {
         properties: properties(r, flags)?,
         delay_seconds: r.varint_u32()?,
         expiry_seconds: if flags & flag::EXPIRES == 0 { None } else { Some(r.varint_u32()?) },
+        wishes: if flags & flag::EXTRAS == 0 { Wishes::default() } else { only_wishes(r)? },
     })
+}
+
+/// Extras of a message that has not been published.
+fn only_wishes(r: &mut Reader<'_>) -> Result<Wishes, RecordError> {
+    let Extras { death, original, requeues, letter, wishes } = extras(r)?;
+    match (death, original, requeues, letter, wishes.is_none()) {
+        (None, None, 0, None, false) => Ok(wishes),
+        _ => Err(RecordError::Invalid("extras of a will")),
+    }
 }
 
 fn groups(r: &mut Reader<'_>) -> Result<Vec<bytestring::ByteString>, RecordError> {

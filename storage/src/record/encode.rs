@@ -308,7 +308,8 @@ fn put_will(out: &mut Vec<u8>, will: &Will) {
         will.qos.number()
             | flag_if(will.retain, flag::RETAIN)
             | flag_if(will.expiry_seconds.is_some(), flag::EXPIRES)
-            | flag_if(!will.properties.is_empty(), flag::PROPERTIES),
+            | flag_if(!will.properties.is_empty(), flag::PROPERTIES)
+            | flag_if(!will.wishes.is_none(), flag::EXTRAS),
     );
     put_bytes(out, will.topic.as_str().as_bytes());
     put_bytes(out, &will.payload);
@@ -318,6 +319,9 @@ fn put_will(out: &mut Vec<u8>, will: &Will) {
     put_varint(out, u64::from(will.delay_seconds));
     if let Some(seconds) = will.expiry_seconds {
         put_varint(out, u64::from(seconds));
+    }
+    if !will.wishes.is_none() {
+        put_extras(out, &Extras { wishes: will.wishes.clone(), ..Extras::default() });
     }
 }
 

@@ -184,15 +184,9 @@ fn any_death() -> impl Strategy<Value = Death> {
 
 fn any_will() -> impl Strategy<Value = Will> {
     let first = (any_topic(), any_bytes(30), any_bytes(20));
-    let second = (any_qos(), any::<bool>(), any::<u32>(), option::of(any::<u32>()));
-    (first, second).prop_map(|((topic, payload, properties), (qos, retain, delay_seconds, expiry_seconds))| Will {
-        topic,
-        payload,
-        properties,
-        qos,
-        retain,
-        delay_seconds,
-        expiry_seconds,
+    let second = (any_qos(), any::<bool>(), any::<u32>(), option::of(any::<u32>()), any_wishes());
+    (first, second).prop_map(|((topic, payload, properties), (qos, retain, delay_seconds, expiry_seconds, wishes))| {
+        Will { topic, payload, properties, qos, retain, delay_seconds, expiry_seconds, wishes }
     })
 }
 

@@ -149,7 +149,7 @@ case("a stream that can't be ends with a reason")
 for begin, code, expected in [
     ({"begin": {"group": "nobody"}}, grpc.StatusCode.NOT_FOUND, "unknown_group"),
     ({"begin": {"group": "work", "prefetch": 5000}}, grpc.StatusCode.INVALID_ARGUMENT, "bad_request"),
-    ({"acknowledge": {"deliveries": ["0-0-1-1"]}}, grpc.StatusCode.INVALID_ARGUMENT, "bad_request"),
+    ({"acknowledge": {"deliveries": ["0-0-1-1-1"]}}, grpc.StatusCode.INVALID_ARGUMENT, "bad_request"),
 ]:
     requests = queue.Queue()
     requests.put(consumer.ConsumeRequest(**begin))

@@ -31,6 +31,7 @@ def connected(messages, ready):
 def tell(message, published):
     receipt, (root, named, level, recipient) = json.loads(message.payload), message.topic.split("/")
     told = dict(message.properties.UserProperty)
+    assert named == published_as, message.topic
     assert root == "$receipt" and named == receipt["message"] == told["postroad-message"], message.topic
     assert level == receipt["level"] and recipient == (receipt["client"] or "-"), message.topic
     assert receipt["topic"] == published and message.qos == 1 and not message.retain
@@ -39,14 +40,21 @@ def tell(message, published):
     print(receipt["level"], receipt["client"], f"attempts={receipt['attempts']}", data, flush=True)
 
 
-messages, ready = queue.Queue(), queue.Queue()
+messages, ready, answers = queue.Queue(), queue.Queue(), queue.Queue()
 client, _ = connected(messages, ready)
+client.on_publish = lambda _c, _u, _m, _r, properties: answers.put(properties)
 client.subscribe("$receipt/#", qos=1)
 assert ready.get(timeout=PATIENCE)[0].value == 1
 asked = Properties(PacketTypes.PUBLISH)
 asked.UserProperty = [("postroad-receipt", "acknowledged")]
 asked.CorrelationData = b"order 7"
 client.publish("d/1", b"hello", qos=1, properties=asked).wait_for_publish(PATIENCE)
+# The answer says under which id it was taken in, and only to who wants receipts.
+[(name, published_as)] = answers.get(timeout=PATIENCE).UserProperty
+assert name == "postroad-id", name
+client.publish("e/2", b"hello", qos=1).wait_for_publish(PATIENCE)
+assert not hasattr(answers.get(timeout=PATIENCE), "UserProperty")
+print("id", published_as, flush=True)
 for _ in range(2):
     tell(messages.get(timeout=PATIENCE), "d/1")
 client.disconnect()

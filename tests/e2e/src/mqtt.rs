@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::num::NonZeroU32;
 
 use postroad_base::{Qos, ReasonCode, SubscriptionOptions, Tag};
 use postroad_protocol::mqtt::{
@@ -24,12 +25,20 @@ pub struct Options {
     pub clean_start: bool,
     /// Seconds that the session outlives the connection (v5), `u32::MAX` = for ever.
     pub session_expiry: u32,
+    /// Largest packet that it takes (v5), in bytes; `None`: any.
+    pub packet_bytes_max: Option<u32>,
 }
 
 impl Options {
     /// MQTT 5 with a session that ends with its connection.
     pub fn transient(client_id: &str) -> Self {
-        Self { version: Version::V5, client_id: client_id.to_owned(), clean_start: true, session_expiry: 0 }
+        Self {
+            version: Version::V5,
+            client_id: client_id.to_owned(),
+            clean_start: true,
+            session_expiry: 0,
+            packet_bytes_max: None,
+        }
     }
 
     /// MQTT 5, going on with a session that never ends.
@@ -99,6 +108,7 @@ impl Client {
         let mut connect = Connect::new(options.version, &options.client_id);
         connect.clean_start = options.clean_start;
         connect.properties.session_expiry = (options.session_expiry > 0).then_some(options.session_expiry);
+        connect.properties.maximum_packet_size = options.packet_bytes_max.and_then(NonZeroU32::new);
         client.send(&Packet::Connect(Box::new(connect)))?;
         match client.receive()? {
             Incoming::ConnAck { session_present, reason: ReasonCode::Success } => {

@@ -144,24 +144,59 @@ fn what_is_refused_becomes_a_letter_and_comes_back() {
     assert_eq!((&letters()[0]["reason"], &letters()[0]["error"]), (&json!("refused"), &json!("still")));
 }
 
-/// Who is gone while its answer is under way has taken nothing: the next one gets it at once.
+/// Who is gone while it waits stands in nobody's way: its take is withdrawn, and what comes is for the next one, as if nobody had been
+/// there.
 #[test]
 fn a_consumer_that_vanishes_while_it_waits_takes_nothing_with_it() {
     let daemon = Daemon::start();
     set(&daemon, "orders", &["o/#"]);
     let waiting = || done(&daemon, "GET /v1/groups/orders", &Value::Null)["waiting_consumers"].as_u64().unwrap();
     let mut stream = std::net::TcpStream::connect(daemon.http_address()).unwrap();
-    let body = r#"{"wait_seconds": 50, "lease_seconds": 3600}"#;
+    let body = r#"{"wait_seconds": 60, "lease_seconds": 3600}"#;
     let head =
         format!("POST /v1/groups/orders/take HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
     std::io::Write::write_all(&mut stream, (head + body).as_bytes()).unwrap();
     wait_until("it waits", || waiting() == 1);
     drop(stream);
-    // Its request ends with its connection; whether that was seen already is not told, but by what comes of this.
-    wait_until("what was leased to it is free", || {
-        mosquitto_pub(daemon.mqtt(), &["-t", "o/1", "-m", "x", "-q", "1"]);
-        !take(&daemon, "orders", &json!({})).is_empty()
-    });
+    wait_until("it is withdrawn", || waiting() == 0);
+    mosquitto_pub(daemon.mqtt(), &["-t", "o/1", "-m", "x", "-q", "1"]);
+    let taken = done(&daemon, "POST /v1/groups/orders/take", &json!({}));
+    let first = &taken["deliveries"][0];
+    assert_eq!((&first["payload"], &first["attempt"], &first["may_repeat"]), (&json!("x"), &json!(1), &json!(false)));
+}
+
+/// How long a take may wait is said by who asks, not by the time that a request has to come in.
+#[test]
+fn a_take_waits_for_longer_than_a_request_may_take() {
+    let daemon = Daemon::start_with(&["http.request_timeout=200ms"]);
+    set(&daemon, "orders", &["o/#"]);
+    let (address, begun) = (daemon.http_address(), std::time::Instant::now());
+    let taker =
+        std::thread::spawn(move || ask(address, "POST /v1/groups/orders/take", &json!({"wait_seconds": 60})).unwrap());
+    wait_until("it has waited for longer", || begun.elapsed().as_millis() > 600);
+    mosquitto_pub(daemon.mqtt(), &["-t", "o/1", "-m", "x", "-q", "1"]);
+    let (code, taken) = taker.join().unwrap();
+    assert_eq!((code, &taken["deliveries"][0]["payload"]), (200, &json!("x")), "{taken}");
+}
+
+/// [PER-6] After a kill the name of a lease of before is nobody's: who had it may say that the work is done, not that another one is
+/// to stop.
+#[test]
+fn a_name_of_before_a_kill_is_not_given_again() {
+    let mut daemon = Daemon::start();
+    set(&daemon, "orders", &["o/#"]);
+    mosquitto_pub(daemon.mqtt(), &["-t", "o/1", "-m", "x", "-q", "1"]);
+    let before = take(&daemon, "orders", &json!({"lease_seconds": 3600})).remove(0).0;
+    daemon.kill();
+    daemon.restart();
+    let after = take(&daemon, "orders", &json!({"lease_seconds": 3600})).remove(0).0;
+    assert_ne!(before, after);
+    let refused = done(&daemon, "POST /v1/groups/orders/refuse", &json!({ "deliveries": [before] }));
+    assert_eq!(refused, json!({"done": 0, "gone": [before]}));
+    let never = format!("{}-3", after.rsplit_once('-').unwrap().0);
+    assert_eq!(acknowledge(&daemon, "orders", std::slice::from_ref(&never)), json!({"done": 0, "gone": [never]}));
+    assert_eq!(acknowledge(&daemon, "orders", &[before]), json!({"done": 1, "gone": []}));
+    assert_eq!(acknowledge(&daemon, "orders", std::slice::from_ref(&after)), json!({"done": 0, "gone": [after]}));
 }
 
 /// With another number of shards a group is where its partition is, with its filters, what it has and what is over.

@@ -47,6 +47,33 @@ fn device(daemon: &Daemon) -> Client {
     client
 }
 
+/// What its client can't take is a letter, and a letter again if it is requeued as it is, until it is parked; it is not sent, and
+/// what is mended or small comes.
+#[test]
+fn what_is_too_large_is_a_letter_each_time() {
+    let daemon = Daemon::start_with(&["dead_letters.requeues_max=2"]);
+    let options = Options { packet_bytes_max: Some(200), ..Options::persistent("device") };
+    let mut client = Client::connect(daemon.mqtt(), &options).unwrap();
+    client.subscribe("d/#", Qos::AtLeastOnce).unwrap();
+    publish(&daemon, "d/1", &"x".repeat(1_000));
+    let only = || letters(&daemon, "").into_iter().next();
+    let died = |requeues: u64| only().filter(|letter| letter["requeues"] == requeues);
+    for requeues in 0..2 {
+        wait_until("it is a letter", || died(requeues).is_some());
+        let letter = died(requeues).unwrap();
+        assert_eq!((&letter["reason"], &letter["attempts"]), (&json!("too_large"), &json!(0)));
+        let (code, answer) = post(&daemon, &format!("{PATH}/{}/requeue", letter["id"].as_str().unwrap()), &json!({}));
+        assert_eq!(code, 200, "{answer}");
+    }
+    wait_until("it is for a human", || died(2).is_some_and(|letter| letter["parked"] != Value::Null));
+    publish(&daemon, "d/2", "small");
+    assert_eq!(client.next_message().unwrap().payload, b"small", "nothing has come before");
+    let id = only().unwrap()["id"].as_str().unwrap().to_owned();
+    assert_eq!(post(&daemon, &format!("{PATH}/{id}/requeue"), &json!({"payload": "mended"})).0, 200);
+    assert_eq!(client.next_message().unwrap().payload, b"mended");
+    assert!(letters(&daemon, "").is_empty());
+}
+
 /// The next PUBLISH is refused.
 fn refuse(client: &mut Client) -> String {
     loop {

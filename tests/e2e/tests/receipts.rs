@@ -107,11 +107,13 @@ fn paho_gets_receipts_of_what_it_published() {
     let mut paho = python_beside("receipts.py", daemon.mqtt());
     let mut said = BufReader::new(paho.stdout.take().unwrap()).lines();
     let mut next = || said.next().expect("it goes on").unwrap();
+    let id = next().strip_prefix("id ").expect("the id that its PUBACK told").to_owned();
     // The order in which a message is sent and its publisher is answered is none that MQTT promises.
     let mut early = [next(), next()];
     early.sort();
     assert_eq!(early, ["sent device attempts=1 order 7", "stored None attempts=None order 7"]);
     assert_eq!(next(), "away");
+    assert_eq!(steps_of(&life(&daemon, &id), "device"), ["queued", "sent"], "by the id of the PUBACK");
     take(&mut device, ReasonCode::Success);
     wait_until("the receipt waits", || daemon.metric("postroad_lane_messages", "offline") >= 1.0);
     writeln!(paho.stdin.take().unwrap(), "come back").unwrap();

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step of the test is a failed test")]
 
-use postroad_e2e::daemon::Daemon;
+use postroad_e2e::daemon::{Daemon, wait_until};
 use postroad_e2e::http;
-use postroad_e2e::tools::{mosquitto_pub, mosquitto_sub};
+use postroad_e2e::tools::{Subscriber, mosquitto, mosquitto_pub, mosquitto_sub};
 use serde_json::{Value, json};
 
 /// A client of MQTT 3.1.1 that has subscribed to everything, and is away.
@@ -52,6 +52,23 @@ fn the_urgent_comes_first_and_of_one_key_the_newest() {
     assert_eq!(code, 200, "{answer}");
     assert_eq!(comes_back(&daemon, 4), ["urgent", "plain", "12 degrees", "low"]);
     assert_eq!(daemon.metric("postroad_deliveries_ended_total", "outcome=\"collapsed\""), 1.0, "since the restart");
+}
+
+/// What mosquitto wishes for its will holds when it vanishes; a wish that can't be does not let it in.
+#[test]
+fn a_will_has_wishes() {
+    let daemon = Daemon::start();
+    leaves_a_session(&daemon);
+    publish(&daemon, "plain", &[]);
+    let will = |priority| {
+        let begin = ["-V", "mqttv5", "-i", "vanishes", "-t", "none", "--will-topic", "news", "--will-payload", "gone"];
+        [&begin[..], &["--will-qos", "1", "-D", "will", "user-property", "postroad-priority", priority]].concat()
+    };
+    drop(Subscriber::start(daemon.mqtt(), &will("high"))); // killed, without a DISCONNECT
+    wait_until("it is published", || daemon.metric("postroad_counted_total", "reason=\"will_published\"") == 1.0);
+    let refused = mosquitto("mosquitto_sub", daemon.mqtt()).args(will("urgent")).output().unwrap();
+    assert!(!refused.status.success(), "{refused:?}");
+    assert_eq!(comes_back(&daemon, 2), ["gone", "plain"]);
 }
 
 #[test]

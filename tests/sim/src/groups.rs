@@ -3,7 +3,8 @@
 //! - Acknowledged to its publisher, sent for the first time after the group was set ⇒ some consumer gets it.
 //! - Acknowledged by a consumer, and that was answered ⇒ nobody gets it again.
 //! - At QoS 2 its publisher's repeats bring it into the group once: it keeps its place there.
-//! - Two consumers have a delivery at once only under two attempts.
+//! - Nobody is given a delivery under a name that somebody was given before; who may not be the first is told so.
+//! - Who is gone when its answer comes was given nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,9 +24,23 @@ const LEASE_MAX: usize = 500;
 #[derive(Clone, Debug)]
 enum Asked {
     Set,
-    Take { consumer: usize },
-    Acknowledge { deliveries: Vec<DeliveryId> },
+    Take {
+        consumer: usize,
+    },
+    /// Its consumer is gone.
+    TakeOfNobody,
+    Acknowledge {
+        deliveries: Vec<DeliveryId>,
+    },
     Other,
+}
+
+/// What the group's shard is told.
+#[derive(Debug)]
+pub enum Told {
+    Order(u64, GroupOrder),
+    /// Who asked under this token is gone.
+    Left(u64),
 }
 
 /// The group, as its consumers and the oracle know it.
@@ -41,7 +56,10 @@ pub struct Consumers {
     given: BTreeSet<Name>,
     /// Acknowledged, and answered.
     over: BTreeSet<Sequence>,
-    attempts: BTreeSet<DeliveryId>,
+    names: BTreeSet<DeliveryId>,
+    /// Leased for who was gone by then.
+    untaken: Vec<DeliveryId>,
+    had: BTreeSet<Sequence>,
     places: BTreeMap<Name, Sequence>,
     /// The last take of each consumer brought nothing.
     is_empty: [bool; CONSUMERS],
@@ -56,21 +74,29 @@ impl Consumers {
         }
     }
 
-    fn ask(&mut self, asked: Asked, order: GroupOrder) -> Option<(u64, GroupOrder)> {
+    fn ask(&mut self, asked: Asked, order: GroupOrder) -> Option<Told> {
         self.token_last += 1;
         self.asked.insert(self.token_last, asked);
-        Some((self.token_last, order))
+        Some(Told::Order(self.token_last, order))
     }
 
     /// What is wanted next, if anything.
-    pub fn act(&mut self, random: &mut Random) -> Option<(u64, GroupOrder)> {
+    pub fn act(&mut self, random: &mut Random) -> Option<Told> {
         if !self.is_set {
             let is_asked = self.asked.values().any(|asked| matches!(asked, Asked::Set));
             let filters =
                 (0..SHARED_TOPIC).map(|topic| TopicFilter::new(format!("t/{topic}")).expect("a filter")).collect();
             return if is_asked { None } else { self.ask(Asked::Set, GroupOrder::Set { filters }) };
         }
+        if !self.untaken.is_empty() {
+            return self.give_back_untaken();
+        }
         let consumer = random.below(CONSUMERS);
+        if random.chance(100)
+            && let Some(left) = self.leave(consumer)
+        {
+            return Some(left);
+        }
         let waits =
             self.asked.values().any(|asked| matches!(asked, Asked::Take { consumer: other } if *other == consumer));
         let held = &mut self.held[consumer];
@@ -105,14 +131,30 @@ impl Consumers {
         }
     }
 
-    fn take(&mut self, consumer: usize, lease: usize, wait: usize, random: &mut Random) -> Option<(u64, GroupOrder)> {
+    fn give_back_untaken(&mut self) -> Option<Told> {
+        let deliveries = std::mem::take(&mut self.untaken);
+        self.ask(Asked::Other, GroupOrder::Answer { deliveries, verdict: Verdict::Untaken })
+    }
+
+    /// It waits no more, if it does.
+    fn leave(&mut self, consumer: usize) -> Option<Told> {
+        let is_its = |asked: &Asked| matches!(asked, Asked::Take { consumer: other } if *other == consumer);
+        let (token, asked) = self.asked.iter_mut().find(|(_, asked)| is_its(asked))?;
+        *asked = Asked::TakeOfNobody;
+        Some(Told::Left(*token))
+    }
+
+    fn take(&mut self, consumer: usize, lease: usize, wait: usize, random: &mut Random) -> Option<Told> {
         let (limit, lease_ms, wait_ms) = (1 + random.below(4), 1 + lease as u64, wait as u64);
         self.takes += 1;
         self.ask(Asked::Take { consumer }, GroupOrder::Take(Take { limit, lease_ms, wait_ms }))
     }
 
     /// What is wanted when all is to come to rest: everything is taken and acknowledged.
-    pub fn drain(&mut self, random: &mut Random) -> Option<(u64, GroupOrder)> {
+    pub fn drain(&mut self, random: &mut Random) -> Option<Told> {
+        if !self.untaken.is_empty() {
+            return self.give_back_untaken();
+        }
         if !self.is_set || !self.asked.is_empty() {
             return if self.is_set { None } else { self.act(random) };
         }
@@ -135,6 +177,9 @@ impl Consumers {
                 self.is_empty[consumer] = leased.is_empty();
                 leased.into_iter().try_for_each(|leased| self.took(consumer, &leased))?;
             }
+            (Asked::TakeOfNobody, GroupAnswer::Taken(leased)) => {
+                self.untaken.extend(leased.into_iter().map(|leased| leased.id));
+            }
             (Asked::Acknowledge { deliveries }, GroupAnswer::Answered(done)) => {
                 let done = deliveries.into_iter().zip(done).filter(|(_, done)| *done);
                 self.over.extend(done.map(|(id, _)| id.sequence));
@@ -150,8 +195,11 @@ impl Consumers {
         if self.over.contains(&id.sequence) {
             return Err(format!("{name:?} was acknowledged by a consumer, and is given again as {id}"));
         }
-        if !self.attempts.insert(*id) && !may_repeat {
-            return Err(format!("{id} is given twice, as if nobody could have had it"));
+        if !self.names.insert(*id) {
+            return Err(format!("{id} is given twice"));
+        }
+        if !self.had.insert(id.sequence) && !may_repeat {
+            return Err(format!("{id} is given as if nobody could have had it"));
         }
         let place = *self.places.entry(name).or_insert(id.sequence);
         if name.qos == 2 && place != id.sequence {
@@ -166,6 +214,7 @@ impl Consumers {
     /// The server has gone, and all leases with it: consumers go on with what they have, if it is not known to be nobody's.
     pub fn crash(&mut self) {
         self.asked.clear();
+        self.untaken.clear();
     }
 
     pub fn waits(&self) -> bool {

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, Death, Extras, GroupOrder, Letter, LetterAnswer, LetterId, LetterQuery, Message, MessageId,
-    MonoMillis, Now, Outcome, PartitionId, Placement, Qos, QueueId, QueueOwner, Record, Sequence, SessionExpiry,
-    ShardId, SubscriptionOptions, Tag, TopicFilter, WallMillis,
+    ClientId, ConnectionId, Death, Extras, Letter, LetterAnswer, LetterId, LetterQuery, Message, MessageId, MonoMillis,
+    Now, Outcome, PartitionId, Placement, Qos, QueueId, QueueOwner, Record, Sequence, SessionExpiry, ShardId,
+    SubscriptionOptions, Tag, TopicFilter, WallMillis,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
@@ -18,7 +18,7 @@ use postroad_broker::consumers::GroupState;
 use postroad_broker::{Broker, Config, DeliveryMode, Limits, QueuePolicy, Resend, RestartDelivery, UnknownClient};
 
 use crate::client::{At, Link, Publisher, Subscriber, overflow_of, topic_name};
-use crate::groups::{Consumers, GROUP};
+use crate::groups::{Consumers, GROUP, Told};
 use crate::letters::{LifeId, REFUSAL, REQUEUES_MAX, Refused};
 use crate::operator::{Operator, Page, Question};
 use crate::oracle::{FILTERS, GROUPS, Name, Oracle, PUSH_TOPIC, SHARED_TOPIC};
@@ -1181,8 +1181,8 @@ impl World {
         if self.random.chance(100) {
             return self.leases_end(100);
         }
-        if let Some((token, order)) = self.consumers.act(&mut self.random) {
-            self.order_of_group(token, order);
+        if let Some(told) = self.consumers.act(&mut self.random) {
+            self.tell_group(told);
         }
     }
 
@@ -1190,9 +1190,13 @@ impl World {
         usize::from(self.placement().home(GROUP.as_bytes()).0)
     }
 
-    fn order_of_group(&mut self, token: u64, order: GroupOrder) {
-        let (name, caller, order) = (GROUP.into(), Principal::default(), Box::new(order));
-        self.handle(self.group_home(), Event::Group { token, name, caller, order });
+    fn tell_group(&mut self, told: Told) {
+        let (name, caller) = (GROUP.into(), Principal::default());
+        let event = match told {
+            Told::Order(token, order) => Event::Group { token, name, caller, order: Box::new(order) },
+            Told::Left(token) => Event::GroupLeft { token, name },
+        };
+        self.handle(self.group_home(), event);
     }
 
     /// So much time passes on the group's shard.
@@ -1209,8 +1213,8 @@ impl World {
         if !self.options.consumers {
             return;
         }
-        if let Some((token, order)) = self.consumers.drain(&mut self.random) {
-            self.order_of_group(token, order);
+        if let Some(told) = self.consumers.drain(&mut self.random) {
+            self.tell_group(told);
         }
         let state = self.shards[self.group_home()].broker.group_state(GROUP);
         let has_any = state.is_some_and(|state| state.queue.waiting + state.queue.in_flight > 0);

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use base::{
     ConnectionId, DeliveryId, GroupAnswer, GroupOrder, LetterAction, LetterId, LetterQuery, Message, MessageId,
-    MonoMillis, Now, PartitionId, Placement, Qos, QueueId, ReasonCode, Requeue, RetainHandling, Sequence,
-    SessionExpiry, ShardId, SubscriptionOptions, Tag, Take, TopicFilter, TopicName, Verdict, WallMillis, Will,
+    MonoMillis, Now, PartitionId, Placement, Qos, QueueId, ReasonCode, ReceiptLevel, Requeue, RetainHandling, Sequence,
+    SessionExpiry, ShardId, SubscriptionOptions, Tag, Take, TopicFilter, TopicName, Verdict, WallMillis, Will, Wishes,
 };
 use postroad_base as base;
 use postroad_broker::api::{
@@ -183,13 +183,14 @@ impl World {
                 wait_ms: millis(&mut self.random),
             }),
             _ => {
-                let verdict = match self.random.below(6) {
+                let verdict = match self.random.below(7) {
                     0..=1 => Verdict::Acknowledge,
                     2 => {
                         Verdict::Refuse { after_ms: self.random.chance(500).then_some(100), reason: Some("why".into()) }
                     }
                     3 => Verdict::Bury { reason: None },
                     4 => Verdict::Extend { lease_ms: millis(&mut self.random) },
+                    5 => Verdict::Untaken,
                     _ => Verdict::GiveBack,
                 };
                 let deliveries = (0..self.random.below(4)).map(|_| self.delivery()).collect();
@@ -197,6 +198,9 @@ impl World {
             }
         };
         let name = ["g", "h", "i"][self.random.below(3)].into();
+        if self.random.chance(100) {
+            return Event::GroupLeft { token: 3, name };
+        }
         Event::Group { token: 3, name, caller: Principal::default(), order: Box::new(order) }
     }
 
@@ -204,7 +208,7 @@ impl World {
     fn delivery(&mut self) -> DeliveryId {
         let number = self.random.below(self.deliveries.len() + 2);
         let queue = QueueId::new(PartitionId(0), 0);
-        let none = DeliveryId { queue, sequence: Sequence(number as u64), attempt: 1 };
+        let none = DeliveryId { queue, sequence: Sequence(number as u64), start: 0, attempt: 1 };
         self.deliveries.get(number).copied().unwrap_or(none)
     }
 
@@ -234,6 +238,12 @@ impl World {
         self.letters.get(number).copied().unwrap_or(none)
     }
 
+    fn wishes_for_will(&mut self) -> Wishes {
+        let receipt = self.random.chance(100).then_some(ReceiptLevel::Acknowledged);
+        let collapse_key = self.random.chance(100).then(|| "k".into());
+        Wishes { receipt, collapse_key, ..Wishes::default() }
+    }
+
     fn connect(&mut self) -> Event {
         let will = Will {
             topic: self.topic(),
@@ -243,6 +253,7 @@ impl World {
             retain: self.random.chance(300),
             delay_seconds: self.random.below(3) as u32,
             expiry_seconds: None,
+            wishes: self.wishes_for_will(),
         };
         // A connection's id is never used again.
         self.connection_last += 1;

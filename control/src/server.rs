@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::admin::{Obey, Order};
 use crate::api::Api;
 use crate::grpc::Grpc;
-use crate::history::{History, HistoryOptions, Recorder, Recording, history};
+use crate::history::{History, HistoryOptions, Recorder, Recording, TRY_AGAIN, history};
 use crate::http::Http;
 use crate::line::Shards;
 use crate::listener::{self, Figures};
@@ -258,6 +258,7 @@ impl Control {
             unanswered: AtomicU64::new(0),
             history: history.clone(),
             readers: Arc::new(Semaphore::new(settings.trace_readers_max)),
+            own_readers: Arc::new(Semaphore::new(settings.trace_readers_max.div_ceil(2))),
             stopped: stopped.clone(),
             stalled: stalled.subscribe(),
         });
@@ -292,7 +293,8 @@ impl Control {
     pub fn keep_history(&mut self, path: Option<PathBuf>, free_bytes_min: u64) -> io::Result<()> {
         let Some(recording) = self.recording.take() else { return Ok(()) };
         let Settings { trace_retention: retention, trace_bytes_max: bytes_max, .. } = self.settings;
-        self.history_thread = Some(recording.start(HistoryOptions { path, retention, bytes_max, free_bytes_min })?);
+        let options = HistoryOptions { path, retention, bytes_max, free_bytes_min, try_again: TRY_AGAIN };
+        self.history_thread = Some(recording.start(options)?);
         Ok(())
     }
 

@@ -28,6 +28,7 @@ impl Stage {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let build = BuildInfo { version: "0.0.0-test", revision: "none" };
         let listeners = Listeners { http: vec![listener], grpc: Vec::new() };
+        let settings = Settings { shard_timeout: PATIENCE, ..settings }; // the history has thousands of steps to take in first
         let mut control = Control::start(listeners, build, settings).expect("a thread");
         control.keep_history(None, 0).expect("a thread");
         let (queue, asked) = flume::bounded(16);
@@ -231,6 +232,46 @@ fn a_stream_ends_with_its_connection_s_age() {
     let stage = Stage::new(Settings { connection_age_max: Duration::from_millis(50), ..Settings::default() });
     let answer = stage.get_as("/v1/receipts", LINES);
     assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+    stage.message(7, "billing");
+    let all = lines(&stage.get_as("/v1/receipts?follow=false", LINES));
+    let newest = &all.last().expect("three")["position"];
+    let events = stage.get("/v1/receipts?level=sent");
+    assert_eq!(body(&events), format!("id: {newest}\n\n"), "where the next one goes on");
+    stage.control.stop();
+}
+
+/// Who wanted what is rare got no id for hours, and looked at all of it again after each break.
+#[test]
+fn a_reader_for_whom_nothing_fits_hears_how_far_it_was_looked() {
+    let stage = Stage::new(Settings::default());
+    for _ in 0..10_001 {
+        stage.tell(7, Some("a"), Step::Acknowledged { attempts: 1 });
+    }
+    let mut events = stage.open("/v1/receipts?after=0&level=dead", "");
+    let mut line = String::new();
+    while !line.starts_with("id: ") {
+        line.clear();
+        assert_ne!(events.read_line(&mut line).expect("it goes on"), 0, "it has ended");
+    }
+    let rest = format!("/v1/receipts?follow=false&after={}", line["id: ".len()..].trim());
+    assert_eq!(lines(&stage.get_as(&rest, LINES)).len(), 1);
+    stage.control.stop();
+}
+
+/// Callers that publish had all places, and operators none.
+#[test]
+fn half_of_the_places_are_not_for_those_who_read_their_own() {
+    let stage = Stage::new(Settings { trace_readers_max: 2, ..Settings::default() });
+    stage.control.handle().use_tokens(Some(Tokens::parse(TOKENS).expect("good tokens")));
+    let as_who = |token: &str| format!("{LINES}Authorization: Bearer {token}\r\n");
+    let mut first = stage.open("/v1/receipts", &as_who("a"));
+    let mut head = String::new();
+    first.read_line(&mut head).expect("a head");
+    assert!(head.starts_with("HTTP/1.0 200 "), "{head}");
+    let second = stage.get_as("/v1/receipts?follow=false", &as_who("a"));
+    assert!(second.starts_with("HTTP/1.0 503 ") && second.contains("half of trace.readers_max"), "{second}");
+    assert!(stage.get_as("/v1/receipts?follow=false", &as_who("b")).starts_with("HTTP/1.0 200 "));
+    drop(first);
     stage.control.stop();
 }
 

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use postroad_base::{
-    Ended, MessageId, Moved, Outcome, Published, Qos, ReceiptLevel, ShardId, Step, TopicName, WallMillis,
+    Addressee, Ended, MessageId, Moved, Outcome, Published, Qos, ReceiptLevel, ShardId, Step, TopicName, WallMillis,
 };
 use postroad_control::{
     BuildInfo, Control, Line, Listeners, Phase, Recorder, Request, Settings, Shards, Tokens, Watched, WatchedLine,
@@ -39,13 +39,16 @@ impl Stage {
     }
 
     fn tell(&self, id: u128, client: Option<&str>, step: Step) {
+        self.tell_of(id, client.map(|client| Addressee::Client(client.into())), step);
+    }
+
+    fn tell_of(&self, id: u128, to: Option<Addressee>, step: Step) {
         let topic = TopicName::new("t/1").expect("a topic");
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
         let at = WallMillis(u64::try_from(now.as_millis()).expect("for some time to come"));
         let receipt = Some(ReceiptLevel::Acknowledged);
-        let client = client.map(Into::into);
         let id = MessageId(id);
-        self.recorder.tell(Box::new(Moved { id, topic, at, shard: ShardId(0), client, receipt, is_kept: true, step }));
+        self.recorder.tell(Box::new(Moved { id, topic, at, shard: ShardId(0), to, receipt, is_kept: true, step }));
     }
 
     /// A message by this user, with a receipt for each of two clients.
@@ -146,6 +149,22 @@ fn receipts_are_followed_from_where_a_reader_was() {
     assert_eq!(next("event: "), "sent");
     let data: Value = serde_json::from_str(&next("data: ")).expect("JSON");
     assert_eq!((&data["client"], &data["attempts"]), (&"c".into(), &1.into()));
+    stage.control.stop();
+}
+
+/// The name of a group stood where that of a client does, and only the publication of a requeue said of what it was one.
+#[test]
+fn receipts_tell_groups_from_clients_and_requeues_from_what_they_repeat() {
+    let stage = Stage::new(Settings::default());
+    let (user, qos) = (Some("billing".into()), Qos::AtLeastOnce);
+    let original = Some(MessageId(7));
+    stage.tell(8, None, Step::Published(Box::new(Published { by: None, user, qos, bytes: 5, original })));
+    stage.tell(8, Some("a"), Step::Acknowledged { attempts: 1 });
+    stage.tell_of(8, Some(Addressee::Group("a".into())), Step::Acknowledged { attempts: 2 });
+    let all = lines(&stage.get_as("/v1/receipts?follow=false", LINES));
+    assert_eq!((texts(&all, "client"), texts(&all, "group")), (vec!["a", "-"], vec!["-", "a"]));
+    let seven = MessageId(7).to_string();
+    assert_eq!(texts(&all, "original_id"), [seven.as_str(); 2]);
     stage.control.stop();
 }
 

@@ -102,6 +102,8 @@ fn told(row: StepRow) -> v1::Receipt {
         attempts: row.attempts.unwrap_or_default(),
         reason: row.reason.unwrap_or_default(),
         reason_code: row.reason_code.unwrap_or_default().into(),
+        group: row.group.unwrap_or_default(),
+        original_id: row.original_id.unwrap_or_default(),
         letter: row.letter.unwrap_or_default(),
     }
 }

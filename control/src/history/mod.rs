@@ -513,7 +513,7 @@ mod tests {
         let at = WallMillis(millis(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970")));
         let receipt = Some(ReceiptLevel::Acknowledged);
         let topic = TopicName::new("t/1").expect("a topic");
-        Box::new(Moved { id: MessageId(id), topic, at, shard: ShardId(0), client: None, receipt, is_kept: true, step })
+        Box::new(Moved { id: MessageId(id), topic, at, shard: ShardId(0), to: None, receipt, is_kept: true, step })
     }
 
     fn published(user: &str) -> Step {

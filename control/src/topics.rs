@@ -81,7 +81,7 @@ pub struct RetainedReport {
 pub struct RetainedQuery {
     /// With this topic it goes on; `None`: from the beginning.
     pub from: Option<String>,
-    /// No more are looked at than this.
+    /// No more are wanted than this.
     pub limit: usize,
     /// Whose topics match.
     pub filter: TopicFilter,

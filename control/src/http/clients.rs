@@ -5,12 +5,13 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use postroad_base::ShardId;
 use serde::Deserialize;
 
+use super::path::InPath;
 use super::{cursor_of, json_page, limit_of};
 use crate::clients::{ClientAction, ClientChange, ClientsCursor, ClientsFilter};
 use crate::problem::Problem;
@@ -72,7 +73,7 @@ pub(super) async fn list(
 pub(super) async fn show(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
-    Path(client): Path<String>,
+    InPath(client): InPath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = server.http_caller(peer, &headers, Right::Clients)?;
@@ -92,7 +93,7 @@ struct Registration {
 pub(super) async fn register(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
-    Path(client): Path<String>,
+    InPath(client): InPath,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -106,7 +107,7 @@ pub(super) async fn register(
 pub(super) async fn unregister(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
-    Path(client): Path<String>,
+    InPath(client): InPath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = server.http_caller(peer, &headers, Right::Clients)?;
@@ -118,7 +119,7 @@ pub(super) async fn unregister(
 pub(super) async fn drain(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
-    Path(client): Path<String>,
+    InPath(client): InPath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = server.http_caller(peer, &headers, Right::Clients)?;
@@ -129,7 +130,7 @@ pub(super) async fn drain(
 pub(super) async fn disconnect(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
-    Path(client): Path<String>,
+    InPath(client): InPath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = server.http_caller(peer, &headers, Right::Clients)?;

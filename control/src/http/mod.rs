@@ -9,6 +9,7 @@ mod groups;
 mod letters;
 mod messages;
 mod pages;
+mod path;
 mod pending;
 mod problem;
 mod topics;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use postroad_base::{ReceiptLevel, TopicFilter};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
+use super::path::InPath;
 use super::{json_page, limit_of};
 use crate::history::Wanted;
 use crate::problem::{Kind, Problem};
@@ -43,7 +44,7 @@ pub(super) struct Part {
 pub(super) async fn life(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
-    Path(message): Path<String>,
+    InPath(message): InPath,
     part: Result<Query<Part>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

@@ -16,6 +16,7 @@ mod api;
 mod caller;
 mod checks;
 mod clients;
+mod cursor;
 mod groups;
 mod grpc;
 mod history;

@@ -8,7 +8,6 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use postroad_base::ShardId;
 use serde::Deserialize;
 
 use super::path::InPath;
@@ -63,9 +62,7 @@ pub(super) async fn list(
     let (clients, next) = match wanted.order {
         Some(Order::Backlog) if after.is_some() => return Err(Problem::bad("order=backlog has one page")),
         Some(Order::Backlog) => (server.api.clients_behind(&filter, limit).await?, None),
-        Some(Order::Any) | None => {
-            server.api.clients(&filter, after.unwrap_or(ClientsCursor::first_of(ShardId(0))), limit).await?
-        }
+        Some(Order::Any) | None => server.api.clients(&filter, after.unwrap_or_default(), limit).await?,
     };
     Ok(json_page(&serde_json::json!({ "clients": clients, "next": next.map(ClientsCursor::text) })))
 }

@@ -9,7 +9,7 @@ use axum::extract::{FromRequestParts, Query, State};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::Response;
-use postroad_base::{LetterAction, LetterFilter, LetterId, MessageId, Requeue, ShardId};
+use postroad_base::{LetterAction, LetterFilter, LetterId, MessageId, Requeue};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::path::InPath;
@@ -71,8 +71,7 @@ impl Wanted {
         let Self { client, topic, reason, since_unix_ms, until_unix_ms, parked, leased, .. } = self;
         let part = Part {
             limit: limit_of(self.limit)?,
-            from: cursor_of(self.after.as_deref(), LettersCursor::parse)?
-                .unwrap_or(LettersCursor::first_of(ShardId(0))),
+            from: cursor_of(self.after.as_deref(), LettersCursor::parse)?.unwrap_or_default(),
         };
         Ok((WantedLetters { client, topic, reason, since_unix_ms, until_unix_ms, parked, leased }, part))
     }

@@ -398,3 +398,25 @@ fn a_cursor_of_a_shard_that_is_not_there_is_wrong() {
     }
     stage.control.stop();
 }
+
+/// It was half a second whatever the rest of the stop took: on a machine with much to do callers lost the end of their answers.
+#[test]
+fn a_stop_waits_as_long_as_it_is_told_for_answers_to_be_read() {
+    let name = "a".repeat(10_000);
+    for (patience, is_whole) in [(PATIENCE, true), (Duration::ZERO, false)] {
+        let stage = Stage::new(Settings { publish_timeout: PATIENCE, ..Settings::default() });
+        // More than both sockets hold.
+        for id in 0..1_500 {
+            stage.tell(id, Some(&name), Step::Acknowledged { attempts: 1 });
+        }
+        let mut reader = stage.open("/v1/receipts?follow=false", LINES);
+        let mut head = String::new();
+        reader.read_line(&mut head).expect("a head");
+        let stopping = std::thread::spawn(move || stage.control.stop_within(patience));
+        if !is_whole {
+            stopping.join().expect("no panic");
+        }
+        let steps = reader.lines().map_while(Result::ok).filter(|line| line.starts_with('{')).count();
+        assert_eq!(steps == 1_500, is_whole, "{steps} within {patience:?}");
+    }
+}

@@ -684,7 +684,7 @@ pub const ROWS: &[Row] = &[
         Restart,
         0,
         3_600_000,
-        "Time that a graceful stop may take before connections are cut.",
+        "Time that a graceful stop may take before connections are cut, those of the API included.",
         engine.drain_timeout
     ),
     time!(

@@ -36,7 +36,7 @@ pub use record::{
     Outcome, QueueOwner, Recipient, Record, RegisteredBy, RetainHandling, SessionExpiry, SubscriptionIdentifier,
     SubscriptionOptions,
 };
-pub use step::{Ended, Moved, Published, Step};
+pub use step::{Addressee, Ended, Moved, Published, Step};
 pub use time::{MonoMillis, Now, WallMillis, utc};
 pub use times::DeliveryTimes;
 pub use topic::{ShareName, TopicError, TopicFilter, TopicName, filter_matches, is_level_name, is_user_name};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::{LetterId, MessageId, Outcome, Priority, Qos, QueueId, TopicName, WallMillis, Wishes};
+use crate::{Addressee, LetterId, MessageId, Outcome, Priority, Qos, QueueId, TopicName, WallMillis, Wishes};
 
 /// Name of a client, unique on the server (MQTT: client identifier).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -98,6 +98,13 @@ pub struct Death {
     pub at: WallMillis,
     /// What its receiver had against it, in words, if it said so.
     pub error: Option<ByteString>,
+}
+
+impl Death {
+    /// Who was to get it.
+    pub fn addressee(&self) -> Addressee {
+        if self.is_group { Addressee::Group(self.client.0.clone()) } else { Addressee::Client(self.client.clone()) }
+    }
 }
 
 impl Message {

@@ -17,13 +17,22 @@ pub struct Moved {
     /// On which shard.
     pub shard: ShardId,
     /// To whom the message was to go; `None`: this is about the message as a whole.
-    pub client: Option<ClientId>,
+    pub to: Option<Addressee>,
     /// Of what its publisher asked to be told.
     pub receipt: Option<ReceiptLevel>,
     /// Whether the history of messages keeps it: not what is told only since somebody is watching.
     pub is_kept: bool,
     /// What.
     pub step: Step,
+}
+
+/// To whom a message is to go: a group may have the name of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addressee {
+    /// A client: its session or its registration.
+    Client(ClientId),
+    /// A consumer group of this name.
+    Group(ByteString),
 }
 
 /// What has happened. Closed: who shows steps shows all of them.
@@ -130,6 +139,32 @@ impl Ended {
             Self::Unregistered => "unregistered",
             Self::Offline => "offline",
             Self::Congested => "congested",
+        }
+    }
+}
+
+impl Addressee {
+    /// Its name, of whichever kind.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Client(client) => client.as_str(),
+            Self::Group(name) => name,
+        }
+    }
+
+    /// The client, if it is one.
+    pub fn client(&self) -> Option<&ClientId> {
+        match self {
+            Self::Client(client) => Some(client),
+            Self::Group(_) => None,
+        }
+    }
+
+    /// The name of the group, if it is one.
+    pub fn group(&self) -> Option<&str> {
+        match self {
+            Self::Client(_) => None,
+            Self::Group(name) => Some(name),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  a step ─► Waiter::Moved ─commit─► Effect::Moved ─► history, whoever watches
-//!                                └─► $receipt/<message>/<level>/<client> ─► the publisher's queue, if it has subscribed
+//!                                └─► $receipt/<message>/<level>/<whom> ─► the publisher's queue, if it has subscribed
 //! ```
 //!
 //! Followed is a message whose publisher asked for receipts, one in as many as `trace.sample` says (chosen by a hash of its id, so
@@ -15,7 +15,8 @@
 use std::sync::Arc;
 
 use base::{
-    ClientId, Ended, KeyHolder, Message, Moved, Outcome, Published, Qos, QueueId, ReasonCode, Sequence, Step, TopicName,
+    Addressee, ClientId, Ended, KeyHolder, Message, Moved, Outcome, Published, Qos, QueueId, ReasonCode, Sequence,
+    Step, TopicName,
 };
 use postroad_base as base;
 
@@ -62,11 +63,11 @@ impl Broker {
 
     /// Something has happened to a followed message.
     #[cold]
-    pub(crate) fn tell(&mut self, message: &Arc<Message>, client: Option<ClientId>, step: Step) {
+    pub(crate) fn tell(&mut self, message: &Arc<Message>, to: Option<Addressee>, step: Step) {
         let receipt = message.wishes().and_then(|wishes| wishes.receipt);
         let is_kept = receipt.is_some() || self.is_sampled(message);
         let (at, shard) = (self.now.wall, self.config.shard);
-        let moved = Moved { id: message.id, topic: message.topic.clone(), at, shard, client, receipt, is_kept, step };
+        let moved = Moved { id: message.id, topic: message.topic.clone(), at, shard, to, receipt, is_kept, step };
         if matches!(moved.step, Step::Published(_)) {
             // Before it leaves for other shards: whoever keeps steps knows of the message before its next one comes.
             return self.effects.push_back(Effect::Moved(Box::new(moved)));
@@ -74,11 +75,11 @@ impl Broker {
         self.after_commit(Waiter::Moved(Box::new(Moving { message: Arc::clone(message), moved })));
     }
 
-    /// The same, on its way to the client of this queue.
+    /// The same, on its way to whom this queue is for.
     #[cold]
     pub(crate) fn tell_of(&mut self, index: SessionIndex, message: &Arc<Message>, step: Step) {
-        let client = self.sessions[index as usize].client.clone();
-        self.tell(message, Some(client), step);
+        let to = self.sessions[index as usize].addressee();
+        self.tell(message, Some(to), step);
     }
 
     /// Its delivery to the client of this queue ends without an acknowledgement: the step, if it is followed. To be made while
@@ -179,9 +180,9 @@ impl Broker {
         all.filter_map(|entry| Some((Arc::clone(&entry.message), self.over(index, entry, how, 0)?))).collect()
     }
 
-    pub(crate) fn tell_ends(&mut self, client: &ClientId, ends: Vec<(Arc<Message>, Step)>) {
+    pub(crate) fn tell_ends(&mut self, to: &Addressee, ends: Vec<(Arc<Message>, Step)>) {
         for (message, step) in ends {
-            self.tell(&message, Some(client.clone()), step);
+            self.tell(&message, Some(to.clone()), step);
         }
     }
 
@@ -200,14 +201,15 @@ impl Broker {
         if !self.is_known_publisher(message) {
             return None;
         }
-        let client = moved.client.as_ref().map_or("-".to_owned(), |client| one_level(client.as_str()));
-        let topic = TopicName::new(format!("{ROOT}{}/{}/{client}", moved.id, level.name())).ok()?;
+        let to = moved.to.as_ref().map_or("-".to_owned(), |to| one_level(to.name()));
+        let topic = TopicName::new(format!("{ROOT}{}/{}/{to}", moved.id, level.name())).ok()?;
         let payload = serde_json::json!({
             "message": moved.id.to_string(),
             "original": message.extras.as_ref().and_then(|extras| extras.original).map(|id| id.to_string()),
             "topic": message.topic.as_str(),
             "level": level.name(),
-            "client": moved.client.as_ref().map(ClientId::as_str),
+            "client": moved.to.as_ref().and_then(Addressee::client).map(ClientId::as_str),
+            "group": moved.to.as_ref().and_then(Addressee::group),
             "at_unix_ms": moved.at.0,
             "attempts": moved.step.attempts(),
             "reason": moved.step.reason(),

@@ -46,10 +46,10 @@ impl Broker {
         if !session.maybe_shared {
             let lost = session.queue.messages() as u64;
             self.count_by(Counted::SessionEnded, lost);
-            let (client, ends) =
-                (self.sessions[index as usize].client.clone(), self.ends_of_queue(index, Ended::SessionEnded));
+            let (to, ends) =
+                (self.sessions[index as usize].addressee(), self.ends_of_queue(index, Ended::SessionEnded));
             self.end_queue(index);
-            return self.tell_ends(&client, ends);
+            return self.tell_ends(&to, ends);
         }
         session.expiry = SessionExpiry(0);
         if session.logged {

@@ -18,7 +18,7 @@
 use std::collections::BTreeSet;
 
 use ahash::{AHashMap, AHashSet};
-use base::{ClientId, Ended, QueueOwner, ReasonCode, Record, RegisteredBy, WallMillis};
+use base::{Addressee, ClientId, Ended, QueueOwner, ReasonCode, Record, RegisteredBy, WallMillis};
 use bytestring::ByteString;
 use postroad_base as base;
 use slab::Slab;
@@ -367,7 +367,7 @@ impl Broker {
             self.count_by(Counted::Unregistered, lost as u64);
             let ends = self.ends_of_queue(index, Ended::Unregistered);
             self.end_registration_queue(index);
-            self.tell_ends(client, ends);
+            self.tell_ends(&Addressee::Client(client.clone()), ends);
         }
         self.log_registration(client);
     }

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use base::{
-    ClientId, ConnectionId, MessageId, QueueId, ReasonCode, Sequence, SessionExpiry, Tag, TopicFilter, TopicName,
-    WallMillis, Will,
+    Addressee, ClientId, ConnectionId, MessageId, QueueId, ReasonCode, Sequence, SessionExpiry, Tag, TopicFilter,
+    TopicName, WallMillis, Will,
 };
 use postroad_base as base;
 
@@ -186,6 +186,14 @@ pub(crate) enum Progress {
 }
 
 impl Session {
+    /// Whom what stands in its queue is for.
+    pub fn addressee(&self) -> Addressee {
+        match self.role {
+            Role::Group => Addressee::Group(self.client.0.clone()),
+            _ => Addressee::Client(self.client.clone()),
+        }
+    }
+
     pub fn new(client: ClientId, id: QueueId, logged: bool, expiry: SessionExpiry) -> Self {
         Self {
             client,

@@ -81,16 +81,16 @@ impl Broker {
     }
 
     /// Walks on over the retained messages of this shard whose topics match, in the order of the topics' bytes, looking at so
-    /// many at most. Where the walk goes on; `None` at its end.
+    /// many at most: `take` says whether it wants more. Where the walk goes on; `None` at its end.
     pub fn walk_retained(
         &self,
         filter: &TopicFilter,
         from: Cursor,
         looks_max: usize,
-        mut found: impl FnMut(RetainedState<'_>),
+        mut take: impl FnMut(RetainedState<'_>) -> bool,
     ) -> Option<Cursor> {
-        self.retained.portion(filter.pattern(), from, looks_max, &mut |_, kept| {
-            found(RetainedState { message: &kept.message, bytes: kept.message.size() });
+        self.retained.portion_while(filter.pattern(), from, looks_max, &mut |_, kept| {
+            take(RetainedState { message: &kept.message, bytes: kept.message.size() })
         })
     }
 }

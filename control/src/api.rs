@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::clients::{
     ClientAction, ClientChange, ClientChanged, ClientOrder, ClientReport, ClientsCursor, ClientsFilter, ClientsQuery,
 };
+use crate::cursor::Cursor;
 use crate::letters::{
     ImportedLetter, LetterImport, LetterOrder, LetterReport, LetterResult, LettersCursor, LettersPage, LettersQuestion,
 };
@@ -147,7 +148,7 @@ impl Api {
     /// Those with the largest backlogs of all that fit, the largest first.
     pub async fn clients_behind(&self, filter: &ClientsFilter, limit: usize) -> Result<Vec<ClientReport>, NoAnswer> {
         let mut top: Vec<ClientReport> = Vec::new();
-        let mut cursor = Some(ClientsCursor::first_of(ShardId(0)));
+        let mut cursor = Some(ClientsCursor::default());
         while let Some(at) = cursor {
             let least = if top.len() < limit { 1 } else { top.last().map_or(1, |last| last.backlog + 1) };
             let filter = ClientsFilter { backlog_min: filter.backlog_min.max(least), ..filter.clone() };
@@ -169,13 +170,8 @@ impl Api {
     ) -> Result<(Vec<ClientReport>, Option<ClientsCursor>), NoAnswer> {
         let (answer, answered) = flume::bounded(1);
         let query = ClientsQuery { from: at.place, limit, filter: filter.clone(), answer };
-        let count = self.shards.borrow().lines.len();
         let page = self.ask(at.shard, Request::Clients(Box::new(query)), answered).await?;
-        let next = match page.next {
-            Some(place) => Some(ClientsCursor { place, ..at }),
-            None => Some(ClientsCursor::first_of(ShardId(at.shard.0 + 1))),
-        };
-        Ok((page.clients, next.filter(|next| usize::from(next.shard.0) < count)))
+        Ok((page.clients, Cursor::behind(at.shard, page.next, self.shard_count())))
     }
 
     /// One client, after something was done to it; `None`: nothing is known of it.
@@ -200,24 +196,18 @@ impl Api {
         from: Option<SubscriptionsCursor>,
         limit: usize,
     ) -> Result<(Vec<SubscriptionReport>, Option<SubscriptionsCursor>), NoAnswer> {
-        let (count, home) = {
-            let shards = self.shards.borrow();
-            (shards.lines.len(), filter.client.as_ref().map(|client| shards.home_of_client(client)))
-        };
-        let first = SubscriptionsCursor::first_of(home.unwrap_or(ShardId(0)));
+        let home = filter.client.as_ref().map(|client| self.shards.borrow().home_of_client(client));
+        let first = home.map_or_else(SubscriptionsCursor::default, SubscriptionsCursor::first_of);
         let (mut found, mut cursor) = (Vec::new(), Some(from.unwrap_or(first)));
         while let Some(at) = cursor.take_if(|_| found.len() < limit) {
             let (answer, answered) = flume::bounded(1);
             let (shard, left) = (at.shard, limit - found.len());
-            let query = SubscriptionsQuery { from: at.from, limit: left, filter: filter.clone(), answer };
+            let query = SubscriptionsQuery { from: at.place, limit: left, filter: filter.clone(), answer };
             let page = self.ask(shard, Request::Subscriptions(Box::new(query)), answered).await?;
             found.extend(page.subscriptions);
-            cursor = match page.next {
-                Some(from) => Some(SubscriptionsCursor { shard, from }),
-                None if home.is_some() => None,
-                None => Some(SubscriptionsCursor::first_of(ShardId(shard.0 + 1)))
-                    .filter(|next| usize::from(next.shard.0) < count),
-            };
+            // All of a client are where it lives.
+            cursor = Cursor::behind(shard, page.next, self.shard_count())
+                .filter(|next| home.is_none_or(|home| next.shard == home));
         }
         Ok((found, cursor))
     }
@@ -229,19 +219,14 @@ impl Api {
         from: RetainedCursor,
         limit: usize,
     ) -> Result<(Vec<RetainedReport>, Option<RetainedCursor>), NoAnswer> {
-        let count = self.shards.borrow().lines.len();
         let (mut found, mut cursor) = (Vec::new(), Some(from));
         while let Some(at) = cursor.take_if(|_| found.len() < limit) {
             let (answer, answered) = flume::bounded(1);
             let (shard, left) = (at.shard, limit - found.len());
-            let query = RetainedQuery { from: at.from, limit: left, filter: filter.clone(), answer };
+            let query = RetainedQuery { from: at.place, limit: left, filter: filter.clone(), answer };
             let page = self.ask(shard, Request::Retained(Box::new(query)), answered).await?;
             found.extend(page.retained);
-            cursor = match page.next {
-                Some(from) => Some(RetainedCursor { shard, from: Some(from) }),
-                None => Some(RetainedCursor::first_of(ShardId(shard.0 + 1)))
-                    .filter(|next| usize::from(next.shard.0) < count),
-            };
+            cursor = Cursor::behind(shard, page.next.map(Some), self.shard_count());
         }
         Ok((found, cursor))
     }
@@ -276,7 +261,6 @@ impl Api {
         limit: usize,
         lease_ms: Option<u64>,
     ) -> Result<(Vec<LetterReport>, Option<LettersCursor>), NoAnswer> {
-        let count = self.shards.borrow().lines.len();
         let (mut found, mut bytes, mut cursor) = (Vec::new(), 0, Some(from));
         while let Some(at) = cursor
             && found.len() < limit
@@ -284,7 +268,7 @@ impl Api {
         {
             let limit = limit - found.len();
             let query =
-                LetterQuery { after: at.after, filter: filter.clone(), limit, lease_ms, ..LetterQuery::default() };
+                LetterQuery { after: at.place, filter: filter.clone(), limit, lease_ms, ..LetterQuery::default() };
             let page = match self.some_letters(at.shard, query).await {
                 // What was found may be leased: it must not be lost for want of the rest.
                 Err(_) if !found.is_empty() => break,
@@ -292,13 +276,7 @@ impl Api {
             };
             bytes += page.letters.iter().map(|report| report.letter.message.payload.len()).sum::<usize>();
             found.extend(page.letters);
-            cursor = match page.next {
-                Some(after) => Some(LettersCursor { after: Some(after), ..at }),
-                None => {
-                    let next = LettersCursor::first_of(ShardId(at.shard.0 + 1));
-                    Some(next).filter(|next| usize::from(next.shard.0) < count)
-                }
-            };
+            cursor = Cursor::behind(at.shard, page.next.map(Some), self.shard_count());
         }
         Ok((found, cursor))
     }

@@ -4,6 +4,7 @@ use bytestring::ByteString;
 use postroad_base::{ShardId, is_user_name};
 use serde::Serialize;
 
+use crate::cursor::Cursor;
 use crate::problem::{Kind, Problem};
 use crate::publication::{Caller, checked};
 use crate::shared::Server;
@@ -252,19 +253,10 @@ pub struct ClientsPage {
     pub next: Option<Place>,
 }
 
-/// Where to go on with the clients of all shards, as text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ClientsCursor {
-    pub shard: ShardId,
-    pub place: Place,
-}
+/// Where to go on with the clients of all shards, as text: `2s17`, or `2r17` past those with a session.
+pub(crate) type ClientsCursor = Cursor<Place>;
 
 impl ClientsCursor {
-    /// The first client of a shard.
-    pub fn first_of(shard: ShardId) -> Self {
-        Self { shard, place: Place::default() }
-    }
-
     pub fn text(self) -> String {
         let kind = if self.place.is_past_sessions { 'r' } else { 's' };
         format!("{}{kind}{}", self.shard.0, self.place.number)

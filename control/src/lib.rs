@@ -16,6 +16,7 @@ mod api;
 mod caller;
 mod checks;
 mod clients;
+mod cursor;
 mod groups;
 mod grpc;
 mod history;
@@ -55,7 +56,7 @@ pub use report::{
     DrainsReport, GroupsReport, Histogram, InterfaceReport, LanesReport, LogReport, Request, ScheduledReport,
     ShardReport,
 };
-pub use server::{BuildInfo, Control, Handle, Listeners, Note, Phase, Settings, Status};
+pub use server::{BuildInfo, Control, Handle, Listeners, Note, Phase, STOP_PATIENCE, Settings, Status};
 pub use tokens::{Holder, Right, Tokens, TokensError};
 pub use topics::{
     RetainedPage, RetainedQuery, RetainedReport, SubscriptionReport, SubscriptionsFilter, SubscriptionsPage,

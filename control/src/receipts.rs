@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use postroad_base::MessageId;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::history::{NoHistory, Page, StepRow, Wanted};
@@ -17,6 +17,8 @@ use crate::tokens::Right;
 
 /// Steps that a reader is given at once.
 const PAGE_MAX: usize = 100;
+/// Looks that find nothing after which a reader hears how far they went, so that it need not begin again if it goes.
+const LOOKS_MAX: usize = 10;
 /// Time after which a reader hears something though there is nothing to say: so both sides notice that the other is gone.
 const NOTHING_AFTER: Duration = Duration::from_secs(15);
 
@@ -30,14 +32,22 @@ pub(crate) struct Following {
     newest: watch::Receiver<u64>,
     /// A connection may not be older, so the stream is not.
     ends: Instant,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+/// A place of one that reads for as long as it likes.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _any: OwnedSemaphorePermit,
+    /// Of those for who may read only what is its own.
+    _own: Option<OwnedSemaphorePermit>,
 }
 
 /// What comes next for a reader.
 #[derive(Debug)]
 pub(crate) enum Came {
     Rows(Vec<StepRow>),
-    /// Nothing, for a while.
+    /// Nothing, for a while: see [`Following::seen`].
     Nothing,
     /// That was all.
     End,
@@ -55,20 +65,29 @@ pub(crate) struct Begin {
 
 impl Following {
     /// # Errors
-    /// If so many read already.
-    pub fn begin(server: &Arc<Server>, wanted: Wanted, begin: Begin) -> Result<Self, Problem> {
+    /// If so many read already, or the history can't be read.
+    pub async fn begin(server: &Arc<Server>, wanted: Wanted, begin: Begin) -> Result<Self, Problem> {
         let Begin { after, once } = begin;
-        let place = server.reader_place()?;
+        let place = server.reader_place(wanted.user.is_some())?;
         let newest = server.history.newest.clone();
-        let after = after.unwrap_or(if once { 0 } else { *newest.borrow() });
+        let after = match after {
+            Some(after) => after,
+            None if once => 0,
+            None => server.history.behind(None, wanted.clone(), 0).await.map_err(|NoHistory| no_history())?.upto,
+        };
         let ends = Instant::now() + server.settings.connection_age_max;
         Ok(Self { server: Arc::clone(server), wanted, after, waits: !once, newest, ends, _place: place })
     }
 
+    /// The position up to which all was looked at.
+    pub fn seen(&self) -> u64 {
+        self.after
+    }
+
     pub async fn next(&mut self) -> Came {
-        loop {
+        for _ in 0..LOOKS_MAX {
             self.newest.borrow_and_update(); // what comes from here on is new
-            let page = match self.server.history.behind(self.after, self.wanted.clone(), PAGE_MAX).await {
+            let page = match self.server.history.behind(Some(self.after), self.wanted.clone(), PAGE_MAX).await {
                 Ok(page) => page,
                 Err(NoHistory) => return Came::Failed(no_history()),
             };
@@ -77,16 +96,19 @@ impl Following {
             if !rows.is_empty() {
                 return Came::Rows(rows);
             }
-            if more {
-                continue;
-            }
-            if !self.waits || *self.server.stopped.borrow() || Instant::now() >= self.ends {
+            if self.is_over() || !(more || self.waits) {
                 return Came::End;
             }
-            if !self.is_new().await {
+            if !more && !self.is_new().await && !self.is_over() {
                 return Came::Nothing;
             }
         }
+        Came::Nothing
+    }
+
+    /// Whether it ends though there may be more: it goes on from where it was.
+    fn is_over(&self) -> bool {
+        *self.server.stopped.borrow() || Instant::now() >= self.ends
     }
 
     /// Waits for something new; `false`: nothing came for a while, or the stream is to end.
@@ -123,10 +145,18 @@ impl Server {
         }
     }
 
-    /// A place for one more that reads for as long as it likes.
-    pub fn reader_place(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let busy = |_| Problem::new(Kind::Busy, "trace.readers_max streams are read already");
-        Arc::clone(&self.readers).try_acquire_owned().map_err(busy)
+    /// A place for one more that reads for as long as it likes; `is_own`: only what is its own.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn reader_place(&self, is_own: bool) -> Result<Place, Problem> {
+        let place = |places: &Arc<Semaphore>, why| {
+            Arc::clone(places).try_acquire_owned().map_err(|_| Problem::new(Kind::Busy, why))
+        };
+        let own_busy = "half of trace.readers_max streams are read by callers without the right trace already";
+        let own = is_own.then(|| place(&self.own_readers, own_busy)).transpose()?;
+        let any = place(&self.readers, "trace.readers_max streams are read already")?;
+        Ok(Place { _any: any, _own: own })
     }
 }
 

@@ -8,12 +8,12 @@ use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::admin::{Obey, Order};
 use crate::api::Api;
 use crate::grpc::Grpc;
-use crate::history::{History, HistoryOptions, Recorder, Recording, history};
+use crate::history::{History, HistoryOptions, Recorder, Recording, TRY_AGAIN, history};
 use crate::http::Http;
 use crate::line::Shards;
 use crate::listener::{self, Figures};
@@ -21,8 +21,9 @@ use crate::shared::Server;
 use crate::stall::Watch;
 use crate::tokens::Tokens;
 
-/// Time for answers to be read once the server has stopped: what was stored should be known to who published it.
-const STOP_PATIENCE: Duration = Duration::from_millis(500);
+/// Time for answers to be read once the server has stopped, if there is no more: what was stored should be known to who published
+/// it.
+pub const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Limits of the control plane; each is an option of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +159,8 @@ pub struct Control {
     handle: Handle,
     addresses: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
+    /// Told how long to wait for peers, before `stop`.
+    patience: oneshot::Sender<Duration>,
     thread: JoinHandle<()>,
     settings: Settings,
     recorder: Recorder,
@@ -240,6 +243,7 @@ impl Control {
         let (tokens, tokens_seen) = watch::channel(None);
         let (orders, orders_seen) = watch::channel(None);
         let (stop, stopped) = watch::channel(false);
+        let (patience, mut told_patience) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let api = Api::new(shards_seen.clone(), status_seen.clone(), &settings);
         let stalled = watch::Sender::new(Vec::new());
@@ -258,6 +262,7 @@ impl Control {
             unanswered: AtomicU64::new(0),
             history: history.clone(),
             readers: Arc::new(Semaphore::new(settings.trace_readers_max)),
+            own_readers: Arc::new(Semaphore::new(settings.trace_readers_max.div_ceil(2))),
             stopped: stopped.clone(),
             stalled: stalled.subscribe(),
         });
@@ -273,11 +278,13 @@ impl Control {
                     server.http.all_closed().await;
                     server.grpc.all_closed().await;
                 };
-                let _some_stay = tokio::time::timeout(STOP_PATIENCE, all_closed).await;
+                let patience = told_patience.try_recv().unwrap_or(STOP_PATIENCE);
+                let _some_stay = tokio::time::timeout(patience, all_closed).await;
             });
         })?;
         let (handle, recording) = (Handle { status, shards, tokens, orders }, Some(recording));
-        Ok(Self { handle, addresses, stop, thread, settings, recorder, recording, history, history_thread: None })
+        let history_thread = None;
+        Ok(Self { handle, addresses, stop, patience, thread, settings, recorder, recording, history, history_thread })
     }
 
     /// Where the shards tell what becomes of messages that somebody follows.
@@ -292,7 +299,8 @@ impl Control {
     pub fn keep_history(&mut self, path: Option<PathBuf>, free_bytes_min: u64) -> io::Result<()> {
         let Some(recording) = self.recording.take() else { return Ok(()) };
         let Settings { trace_retention: retention, trace_bytes_max: bytes_max, .. } = self.settings;
-        self.history_thread = Some(recording.start(HistoryOptions { path, retention, bytes_max, free_bytes_min })?);
+        let options = HistoryOptions { path, retention, bytes_max, free_bytes_min, try_again: TRY_AGAIN };
+        self.history_thread = Some(recording.start(options)?);
         Ok(())
     }
 
@@ -306,8 +314,15 @@ impl Control {
         &self.addresses
     }
 
-    /// Lets what is answered be read, closes the listeners and all connections, and waits for the thread's end.
+    /// [`Control::stop_within`] the shortest time.
     pub fn stop(self) {
+        self.stop_within(STOP_PATIENCE);
+    }
+
+    /// Lets what is answered be read, closes the listeners and all connections, and waits for the thread's end. A peer that is slow
+    /// has so long; the wait ends with the last connection.
+    pub fn stop_within(self, patience: Duration) {
+        let _thread_gone = self.patience.send(patience);
         self.stop.send_replace(true);
         if self.thread.join().is_err() {
             tracing::error!("the control thread had panicked");

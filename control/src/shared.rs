@@ -40,6 +40,8 @@ pub(crate) struct Server {
     pub history: History,
     /// A place for each that reads for as long as it likes.
     pub readers: Arc<Semaphore>,
+    /// Of them, those that who may read only what is its own may have: operators find one, however many of these read.
+    pub own_readers: Arc<Semaphore>,
     /// Whether the server is about to end: connections end with what they owe.
     pub stopped: watch::Receiver<bool>,
     /// Shards that take no turns, as far as the watch has seen.

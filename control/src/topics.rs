@@ -6,6 +6,7 @@ use bytestring::ByteString;
 use postroad_base::{ShardId, TopicFilter, TopicName};
 use serde::Serialize;
 
+use crate::cursor::Cursor;
 use crate::problem::Problem;
 use crate::publication::topic_of;
 
@@ -81,7 +82,7 @@ pub struct RetainedReport {
 pub struct RetainedQuery {
     /// With this topic it goes on; `None`: from the beginning.
     pub from: Option<String>,
-    /// No more are looked at than this.
+    /// No more are wanted than this.
     pub limit: usize,
     /// Whose topics match.
     pub filter: TopicFilter,
@@ -99,19 +100,11 @@ pub struct RetainedPage {
 }
 
 /// Where to go on with the subscriptions of all shards, as text: `2.17`, or `2.17.YS9i` behind a filter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SubscriptionsCursor {
-    pub shard: ShardId,
-    pub from: (u32, Option<TopicFilter>),
-}
+pub(crate) type SubscriptionsCursor = Cursor<(u32, Option<TopicFilter>)>;
 
 impl SubscriptionsCursor {
-    pub fn first_of(shard: ShardId) -> Self {
-        Self { shard, from: (0, None) }
-    }
-
     pub fn text(self) -> String {
-        let (place, behind) = self.from;
+        let (place, behind) = self.place;
         let behind = behind.map(|filter| format!(".{}", BASE64_URL_SAFE_NO_PAD.encode(filter.as_str())));
         format!("{}.{place}{}", self.shard.0, behind.unwrap_or_default())
     }
@@ -124,33 +117,25 @@ impl SubscriptionsCursor {
             Some(text) => Some(filter(text)?),
             None => None,
         };
-        Some(Self { shard: ShardId(shard), from: (place, behind) })
+        Some(Self { shard: ShardId(shard), place: (place, behind) })
     }
 }
 
 /// Where to go on with the retained messages of all shards, as text: `2`, or `2.YS9i` at a topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RetainedCursor {
-    pub shard: ShardId,
-    pub from: Option<String>,
-}
+pub(crate) type RetainedCursor = Cursor<Option<String>>;
 
 impl RetainedCursor {
-    pub fn first_of(shard: ShardId) -> Self {
-        Self { shard, from: None }
-    }
-
     pub fn text(self) -> String {
-        let from = self.from.map(|topic| format!(".{}", BASE64_URL_SAFE_NO_PAD.encode(topic)));
-        format!("{}{}", self.shard.0, from.unwrap_or_default())
+        let topic = self.place.map(|topic| format!(".{}", BASE64_URL_SAFE_NO_PAD.encode(topic)));
+        format!("{}{}", self.shard.0, topic.unwrap_or_default())
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        let (shard, from) = match text.split_once('.') {
-            Some((shard, from)) => (shard, Some(decoded(from)?)),
+        let (shard, place) = match text.split_once('.') {
+            Some((shard, topic)) => (shard, Some(decoded(topic)?)),
             None => (text, None),
         };
-        Some(Self { shard: ShardId(shard.parse().ok()?), from })
+        Some(Self { shard: ShardId(shard.parse().ok()?), place })
     }
 }
 
@@ -187,12 +172,12 @@ mod tests {
     #[test]
     fn cursors_are_read_as_they_were_written() {
         for behind in [None, Some("a/#"), Some("$share/g/ä b/+")] {
-            let from = (7, behind.map(|filter| TopicFilter::new(filter).expect("a filter")));
-            let cursor = SubscriptionsCursor { shard: ShardId(3), from };
+            let place = (7, behind.map(|filter| TopicFilter::new(filter).expect("a filter")));
+            let cursor = SubscriptionsCursor { shard: ShardId(3), place };
             assert_eq!(SubscriptionsCursor::parse(&cursor.clone().text()), Some(cursor));
         }
-        for from in [None, Some("a/ä".to_owned())] {
-            let cursor = RetainedCursor { shard: ShardId(3), from };
+        for place in [None, Some("a/ä".to_owned())] {
+            let cursor = RetainedCursor { shard: ShardId(3), place };
             assert_eq!(RetainedCursor::parse(&cursor.clone().text()), Some(cursor));
         }
         for text in ["", "1", "a.1", "1.a", "1.2.!", "1.2.", "70000.1"] {

@@ -547,8 +547,8 @@ fn moved(id: u128, user: Option<&str>, step: Step) -> Box<Moved> {
     let topic = TopicName::new("t/1").expect("a topic");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     let at = WallMillis(u64::try_from(now.as_millis()).expect("for some time to come"));
-    let (receipt, client) = (Some(ReceiptLevel::Acknowledged), None);
-    Box::new(Moved { id: MessageId(id), topic, at, shard: ShardId(0), client, receipt, is_kept: true, step })
+    let (receipt, to) = (Some(ReceiptLevel::Acknowledged), None);
+    Box::new(Moved { id: MessageId(id), topic, at, shard: ShardId(0), to, receipt, is_kept: true, step })
 }
 
 /// Receipts are followed for as long as the call goes on, from a position on; the stream ends with its deadline, or with what

@@ -274,3 +274,31 @@ fn a_publish_is_answered_by_its_shard_or_said_to_be_unknown() {
     assert_status(&post(address, message), 503); // nobody is there
     control.stop();
 }
+
+/// Some answered in axum's words, as plain text.
+#[test]
+fn a_path_that_is_no_text_is_a_problem_whatever_the_route() {
+    let (control, address) = start(Settings::default());
+    control.handle().enter(Phase::Serving);
+    let document = get(address, "/v1/openapi.json");
+    let (_, document) = document.split_once("\r\n\r\n").expect("a head");
+    let document: serde_json::Value = serde_json::from_str(document).expect("JSON");
+    let paths = document["paths"].as_object().expect("paths");
+    let mut asked = 0;
+    for (path, methods) in paths.iter().filter(|(path, _)| path.contains('{')) {
+        let (before, rest) = path.split_once('{').expect("it has one");
+        let (_, after) = rest.split_once('}').expect("it ends");
+        for method in methods.as_object().expect("methods").keys() {
+            let method = method.to_uppercase();
+            let head = format!(
+                "{method} {before}%FF{after} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+            );
+            let answer = exchange(address, &head);
+            assert_status(&answer, 400);
+            assert!(answer.contains("application/problem+json"), "{method} {path}: {answer}");
+            asked += 1;
+        }
+    }
+    assert!(asked >= 20, "{asked}");
+    control.stop();
+}

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use postroad_base::{
-    Ended, MessageId, Moved, Outcome, Published, Qos, ReceiptLevel, ShardId, Step, TopicName, WallMillis,
+    Addressee, Ended, MessageId, Moved, Outcome, Published, Qos, ReceiptLevel, ShardId, Step, TopicName, WallMillis,
 };
 use postroad_control::{
     BuildInfo, Control, Line, Listeners, Phase, Recorder, Request, Settings, Shards, Tokens, Watched, WatchedLine,
@@ -28,6 +28,7 @@ impl Stage {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let build = BuildInfo { version: "0.0.0-test", revision: "none" };
         let listeners = Listeners { http: vec![listener], grpc: Vec::new() };
+        let settings = Settings { shard_timeout: PATIENCE, ..settings }; // the history has thousands of steps to take in first
         let mut control = Control::start(listeners, build, settings).expect("a thread");
         control.keep_history(None, 0).expect("a thread");
         let (queue, asked) = flume::bounded(16);
@@ -38,13 +39,16 @@ impl Stage {
     }
 
     fn tell(&self, id: u128, client: Option<&str>, step: Step) {
+        self.tell_of(id, client.map(|client| Addressee::Client(client.into())), step);
+    }
+
+    fn tell_of(&self, id: u128, to: Option<Addressee>, step: Step) {
         let topic = TopicName::new("t/1").expect("a topic");
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
         let at = WallMillis(u64::try_from(now.as_millis()).expect("for some time to come"));
         let receipt = Some(ReceiptLevel::Acknowledged);
-        let client = client.map(Into::into);
         let id = MessageId(id);
-        self.recorder.tell(Box::new(Moved { id, topic, at, shard: ShardId(0), client, receipt, is_kept: true, step }));
+        self.recorder.tell(Box::new(Moved { id, topic, at, shard: ShardId(0), to, receipt, is_kept: true, step }));
     }
 
     /// A message by this user, with a receipt for each of two clients.
@@ -148,6 +152,22 @@ fn receipts_are_followed_from_where_a_reader_was() {
     stage.control.stop();
 }
 
+/// The name of a group stood where that of a client does, and only the publication of a requeue said of what it was one.
+#[test]
+fn receipts_tell_groups_from_clients_and_requeues_from_what_they_repeat() {
+    let stage = Stage::new(Settings::default());
+    let (user, qos) = (Some("billing".into()), Qos::AtLeastOnce);
+    let original = Some(MessageId(7));
+    stage.tell(8, None, Step::Published(Box::new(Published { by: None, user, qos, bytes: 5, original })));
+    stage.tell(8, Some("a"), Step::Acknowledged { attempts: 1 });
+    stage.tell_of(8, Some(Addressee::Group("a".into())), Step::Acknowledged { attempts: 2 });
+    let all = lines(&stage.get_as("/v1/receipts?follow=false", LINES));
+    assert_eq!((texts(&all, "client"), texts(&all, "group")), (vec!["a", "-"], vec!["-", "a"]));
+    let seven = MessageId(7).to_string();
+    assert_eq!(texts(&all, "original_id"), [seven.as_str(); 2]);
+    stage.control.stop();
+}
+
 /// A reader that asks for what is new gets nothing of what was before.
 #[test]
 fn without_a_position_a_reader_gets_what_is_new() {
@@ -231,6 +251,46 @@ fn a_stream_ends_with_its_connection_s_age() {
     let stage = Stage::new(Settings { connection_age_max: Duration::from_millis(50), ..Settings::default() });
     let answer = stage.get_as("/v1/receipts", LINES);
     assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+    stage.message(7, "billing");
+    let all = lines(&stage.get_as("/v1/receipts?follow=false", LINES));
+    let newest = &all.last().expect("three")["position"];
+    let events = stage.get("/v1/receipts?level=sent");
+    assert_eq!(body(&events), format!("id: {newest}\n\n"), "where the next one goes on");
+    stage.control.stop();
+}
+
+/// Who wanted what is rare got no id for hours, and looked at all of it again after each break.
+#[test]
+fn a_reader_for_whom_nothing_fits_hears_how_far_it_was_looked() {
+    let stage = Stage::new(Settings::default());
+    for _ in 0..10_001 {
+        stage.tell(7, Some("a"), Step::Acknowledged { attempts: 1 });
+    }
+    let mut events = stage.open("/v1/receipts?after=0&level=dead", "");
+    let mut line = String::new();
+    while !line.starts_with("id: ") {
+        line.clear();
+        assert_ne!(events.read_line(&mut line).expect("it goes on"), 0, "it has ended");
+    }
+    let rest = format!("/v1/receipts?follow=false&after={}", line["id: ".len()..].trim());
+    assert_eq!(lines(&stage.get_as(&rest, LINES)).len(), 1);
+    stage.control.stop();
+}
+
+/// Callers that publish had all places, and operators none.
+#[test]
+fn half_of_the_places_are_not_for_those_who_read_their_own() {
+    let stage = Stage::new(Settings { trace_readers_max: 2, ..Settings::default() });
+    stage.control.handle().use_tokens(Some(Tokens::parse(TOKENS).expect("good tokens")));
+    let as_who = |token: &str| format!("{LINES}Authorization: Bearer {token}\r\n");
+    let mut first = stage.open("/v1/receipts", &as_who("a"));
+    let mut head = String::new();
+    first.read_line(&mut head).expect("a head");
+    assert!(head.starts_with("HTTP/1.0 200 "), "{head}");
+    let second = stage.get_as("/v1/receipts?follow=false", &as_who("a"));
+    assert!(second.starts_with("HTTP/1.0 503 ") && second.contains("half of trace.readers_max"), "{second}");
+    assert!(stage.get_as("/v1/receipts?follow=false", &as_who("b")).starts_with("HTTP/1.0 200 "));
+    drop(first);
     stage.control.stop();
 }
 
@@ -337,4 +397,26 @@ fn a_cursor_of_a_shard_that_is_not_there_is_wrong() {
         assert!(answer.starts_with("HTTP/1.0 400 "), "{path}: {answer}");
     }
     stage.control.stop();
+}
+
+/// It was half a second whatever the rest of the stop took: on a machine with much to do callers lost the end of their answers.
+#[test]
+fn a_stop_waits_as_long_as_it_is_told_for_answers_to_be_read() {
+    let name = "a".repeat(10_000);
+    for (patience, is_whole) in [(PATIENCE, true), (Duration::ZERO, false)] {
+        let stage = Stage::new(Settings { publish_timeout: PATIENCE, ..Settings::default() });
+        // More than both sockets hold.
+        for id in 0..1_500 {
+            stage.tell(id, Some(&name), Step::Acknowledged { attempts: 1 });
+        }
+        let mut reader = stage.open("/v1/receipts?follow=false", LINES);
+        let mut head = String::new();
+        reader.read_line(&mut head).expect("a head");
+        let stopping = std::thread::spawn(move || stage.control.stop_within(patience));
+        if !is_whole {
+            stopping.join().expect("no panic");
+        }
+        let steps = reader.lines().map_while(Result::ok).filter(|line| line.starts_with('{')).count();
+        assert_eq!(steps == 1_500, is_whole, "{steps} within {patience:?}");
+    }
 }

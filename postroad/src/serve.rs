@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use postroad_control::{BuildInfo, Control, Line, Listeners, Order, Phase, Reloaded, Request, Tokens};
+use postroad_control::{BuildInfo, Control, Line, Listeners, Order, Phase, Reloaded, Request, STOP_PATIENCE, Tokens};
 use postroad_engine::{Engine, EngineError, Handle, Running};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -83,7 +83,7 @@ pub fn serve(sources: &Sources) -> Result<ExitCode> {
     let tick_due = notifier.watchdog_interval().map(|interval| Instant::now() + interval);
     let mut server = Server { sources, settings, engine, control, notifier, level, tick_due, drain_until: None };
     let outcome = server.run(&waiting);
-    server.stop();
+    server.stop(outcome.is_ok(), &waiting);
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
@@ -198,9 +198,25 @@ impl Server<'_> {
         Ok(Reloaded { applied: plan.applied, waiting })
     }
 
-    fn stop(self) {
+    /// In order, what is left of the time for draining is for callers of the API that are slow to read their answers. A second
+    /// signal ends it.
+    fn stop(self, in_order: bool, events: &flume::Receiver<Event>) {
         let _none_there = std::fs::remove_file(self.settings.engine.data_dir.join(PORTS_FILE));
-        self.control.stop();
+        let drain_end = self.drain_until.filter(|_| in_order).and_then(|until| until.checked_sub(DRAIN_GRACE));
+        let left = drain_end.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
+        let (control, patience, (done, is_done)) = (self.control, left.max(STOP_PATIENCE), flume::bounded(1));
+        let stopping = std::thread::Builder::new().name("stopping".into()).spawn(move || {
+            control.stop_within(patience);
+            let _nobody_waits = done.send(());
+        });
+        if let Err(error) = stopping {
+            return tracing::error!(%error, "callers of the API are cut off");
+        }
+        let is_over = || {
+            let selector = flume::Selector::new().recv(&is_done, |_| true);
+            selector.recv(events, |event| event.is_err() || matches!(event, Ok(Event::Signal(SIGINT | SIGTERM)))).wait()
+        };
+        while !is_over() {}
     }
 }
 

@@ -256,8 +256,7 @@ impl Broker {
         }
         let lost = self.sessions[index as usize].queue.messages() as u64;
         self.count_by(Counted::GroupDeleted, lost);
-        let (client, ends) =
-            (self.sessions[index as usize].client.clone(), self.ends_of_queue(index, Ended::SessionEnded));
+        let (to, ends) = (self.sessions[index as usize].addressee(), self.ends_of_queue(index, Ended::SessionEnded));
         self.end_leases(index);
         self.consumers.forget(index);
         let session = self.remove_session(index);
@@ -265,7 +264,7 @@ impl Broker {
             self.append(Record::QueueEnd { queue: session.id });
             self.retiring.ended.push(session.id);
         }
-        self.tell_ends(&client, ends);
+        self.tell_ends(&to, ends);
         self.group_done(token, GroupAnswer::Deleted);
     }
 

@@ -105,21 +105,35 @@ impl<V> Retained<V> {
         looks_max: usize,
         found: &mut impl FnMut(&str, &V),
     ) -> Option<Cursor> {
+        self.portion_while(pattern, cursor, looks_max, &mut |topic, value| {
+            found(topic, value);
+            true
+        })
+    }
+
+    /// The same; the portion ends as soon as `found` says that it wants no more.
+    pub fn portion_while(
+        &self,
+        pattern: &str,
+        cursor: Cursor,
+        looks_max: usize,
+        found: &mut impl FnMut(&str, &V) -> bool,
+    ) -> Option<Cursor> {
         let mut target = cursor.from;
         if target.is_empty() {
             target.push_str(smallest_match(pattern));
         }
         let mut walk = self.range_from(&target);
         let mut next = walk.next();
-        let mut looks = 0;
+        let (mut looks, mut wants_more) = (0, true);
         while let Some((topic, value)) = next {
-            if looks >= looks_max.max(1) {
+            if !wants_more || looks >= looks_max.max(1) {
                 return Some(Cursor { from: String::from(&**topic) });
             }
             looks += 1;
             let step = step(pattern, topic, &mut target);
             if step == Step::Match {
-                found(topic, value);
+                wants_more = found(topic, value);
             }
             if step == Step::End {
                 return None;

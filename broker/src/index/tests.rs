@@ -139,6 +139,25 @@ proptest! {
     }
 }
 
+/// Near the end of a page each portion looked at as many topics as were still wanted: at one, in the end, of thousands.
+#[test]
+fn a_walk_looks_on_until_it_has_what_is_wanted() {
+    let mut index: Retained<()> = Retained::default();
+    for vehicle in 0..100 {
+        index.insert(&format!("fleet/{vehicle:03}/{}", if vehicle % 10 == 0 { "door" } else { "light" }), ());
+    }
+    let (mut pages, mut cursor) = (Vec::new(), Some(Cursor::default()));
+    while let Some(from) = cursor {
+        let mut found = Vec::new();
+        cursor = index.portion_while("fleet/+/door", from, 50, &mut |topic, ()| {
+            found.push(topic.to_owned());
+            found.len() < 3
+        });
+        pages.push(found.len());
+    }
+    assert_eq!(pages, [3, 3, 3, 1]);
+}
+
 #[test]
 fn a_walk_goes_on_while_topics_come_and_go() {
     let mut index: Retained<u32> = Retained::default();

@@ -143,7 +143,7 @@ impl Broker {
 
     /// To whom it was to go stands in the letter.
     fn tell_of_letter(&mut self, message: &Arc<Message>, step: Step) {
-        self.tell(message, message.death().map(|death| death.client.clone()), step);
+        self.tell(message, message.death().map(Death::addressee), step);
     }
 
     /// Where the client of a letter gets it again: where it was, or else in its other queue.

@@ -49,13 +49,13 @@ fn an_acknowledged_message_is_told_of_step_by_step() {
                 step 0 - stored matched=true, told
                 9: published 1 success
             commit
-                9: deliver $receipt/0000000f462800000000000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"sent\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
-                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=2
+                9: deliver $receipt/0000000f462800000000000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"group\":null,\"level\":\"sent\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
+                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"group\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=2
             ack 1 1
             commit
                 step 0 a acknowledged after 1 sends, told
             commit
-                9: deliver $receipt/0000000f462800000000000000000007/acknowledged/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"acknowledged\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=3
+                9: deliver $receipt/0000000f462800000000000000000007/acknowledged/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"group\":null,\"level\":\"acknowledged\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=3
         "#]],
     );
 }
@@ -86,7 +86,7 @@ fn each_level_is_told_what_it_asked_for() {
                 1: deliver t/1 "one" qos=1 tag=1
                 step 0 - stored matched=true, told
                 9: published 1 success
-                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
+                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"group\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
             ack 1 1
                 step 0 a acknowledged after 1 sends
             pub 9 t/1 two qos=1 tag=2 receipt=sent
@@ -97,8 +97,8 @@ fn each_level_is_told_what_it_asked_for() {
                 1: deliver t/1 "two" qos=1 tag=2
                 step 0 - stored matched=true, told
                 9: published 2 success
-                9: deliver $receipt/0000000f462800000002000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"sent\",\"message\":\"0000000f462800000002000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=2
-                9: deliver $receipt/0000000f462800000002000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"level\":\"stored\",\"message\":\"0000000f462800000002000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=3
+                9: deliver $receipt/0000000f462800000002000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"group\":null,\"level\":\"sent\",\"message\":\"0000000f462800000002000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=2
+                9: deliver $receipt/0000000f462800000002000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"group\":null,\"level\":\"stored\",\"message\":\"0000000f462800000002000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=3
             ack 1 2
                 step 0 a acknowledged after 1 sends
             pub 9 t/1 three qos=1 tag=3 receipt=dead
@@ -117,14 +117,14 @@ fn each_level_is_told_what_it_asked_for() {
                 count no_subscriber 1
                 step 0 - stored matched=false, told
                 9: published 4 no_matching_subscribers
-                9: deliver $receipt/0000000f462800000006000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"level\":\"stored\",\"message\":\"0000000f462800000006000000000007\",\"original\":null,\"reason\":null,\"topic\":\"nobody\"}" qos=1 tag=4
+                9: deliver $receipt/0000000f462800000006000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"group\":null,\"level\":\"stored\",\"message\":\"0000000f462800000006000000000007\",\"original\":null,\"reason\":null,\"topic\":\"nobody\"}" qos=1 tag=4
             pub 9 t/1 five qos=0 receipt=sent
                 step 0 - published by pub - to t/1 qos=0 4 B
                 step 0 a sent 1 qos=0, told
                 1: deliver t/1 "five" qos=0
                 step 0 - stored matched=true, told
-                9: deliver $receipt/0000000f462800000008000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"sent\",\"message\":\"0000000f462800000008000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=5
-                9: deliver $receipt/0000000f462800000008000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"level\":\"stored\",\"message\":\"0000000f462800000008000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=6
+                9: deliver $receipt/0000000f462800000008000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"group\":null,\"level\":\"sent\",\"message\":\"0000000f462800000008000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=5
+                9: deliver $receipt/0000000f462800000008000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"group\":null,\"level\":\"stored\",\"message\":\"0000000f462800000008000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=6
             pub 9 u six qos=2 tag=6 receipt=acknowledged
                 9: taken Some(6) at 1001000
                 step 0 - published by pub - to u qos=2 3 B
@@ -133,12 +133,12 @@ fn each_level_is_told_what_it_asked_for() {
                 1: deliver u "six" qos=2 tag=4
                 step 0 - stored matched=true, told
                 9: published 6 success
-                9: deliver $receipt/0000000f46280000000b000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"sent\",\"message\":\"0000000f46280000000b000000000007\",\"original\":null,\"reason\":null,\"topic\":\"u\"}" qos=1 tag=7
-                9: deliver $receipt/0000000f46280000000b000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"level\":\"stored\",\"message\":\"0000000f46280000000b000000000007\",\"original\":null,\"reason\":null,\"topic\":\"u\"}" qos=1 tag=8
+                9: deliver $receipt/0000000f46280000000b000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"group\":null,\"level\":\"sent\",\"message\":\"0000000f46280000000b000000000007\",\"original\":null,\"reason\":null,\"topic\":\"u\"}" qos=1 tag=7
+                9: deliver $receipt/0000000f46280000000b000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"group\":null,\"level\":\"stored\",\"message\":\"0000000f46280000000b000000000007\",\"original\":null,\"reason\":null,\"topic\":\"u\"}" qos=1 tag=8
             rec 1 4
                 1: release 4 success
                 step 0 a acknowledged after 1 sends, told
-                9: deliver $receipt/0000000f46280000000b000000000007/acknowledged/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"acknowledged\",\"message\":\"0000000f46280000000b000000000007\",\"original\":null,\"reason\":null,\"topic\":\"u\"}" qos=1 tag=9
+                9: deliver $receipt/0000000f46280000000b000000000007/acknowledged/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"group\":null,\"level\":\"acknowledged\",\"message\":\"0000000f46280000000b000000000007\",\"original\":null,\"reason\":null,\"topic\":\"u\"}" qos=1 tag=9
             comp 1 4
         "#]],
     );
@@ -170,7 +170,7 @@ fn what_died_is_told_of_and_what_became_of_it() {
             ack 1 1 reason=131
                 count refused_by_receiver 1
                 step 0 a dead refused 131 after 1 sends letter 0-0-19, told
-                9: deliver $receipt/0000000f462800000000000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"dead\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":\"refused\",\"topic\":\"t/1\"}" qos=1 tag=1
+                9: deliver $receipt/0000000f462800000000000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"group\":null,\"level\":\"dead\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":\"refused\",\"topic\":\"t/1\"}" qos=1 tag=1
             letters
                 letter 0-0-19 t/1 "hello" qos=1 of a refused code=131 attempts=1 requeues=0 at 1001000
                 that was all
@@ -184,7 +184,7 @@ fn what_died_is_told_of_and_what_became_of_it() {
             ack 1 2 reason=131
                 count refused_by_receiver 1
                 step 0 a dead refused 131 after 1 sends letter 0-0-22, told
-                9: deliver $receipt/0000000f462800000003000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"dead\",\"message\":\"0000000f462800000003000000000007\",\"original\":\"0000000f462800000000000000000007\",\"reason\":\"refused\",\"topic\":\"t/1\"}" qos=1 tag=2
+                9: deliver $receipt/0000000f462800000003000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"group\":null,\"level\":\"dead\",\"message\":\"0000000f462800000003000000000007\",\"original\":\"0000000f462800000000000000000007\",\"reason\":\"refused\",\"topic\":\"t/1\"}" qos=1 tag=2
             letters
                 letter 0-0-22 t/1 "hello" qos=1 of a refused code=131 attempts=1 requeues=1 at 1001000
                 that was all
@@ -222,16 +222,16 @@ fn receipts_wait_for_a_publisher_that_is_away() {
                 1: deliver t/1 "hello" qos=1 tag=1
                 step 0 - stored matched=true, told
                 9: published 1 success
-                9: deliver $receipt/0000000f462800000000000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"sent\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
-                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=2
+                9: deliver $receipt/0000000f462800000000000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"group\":null,\"level\":\"sent\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
+                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"group\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=2
             disc 9
             ack 1 1
                 step 0 a acknowledged after 1 sends, told
             connect 9 pub expiry=60
                 9: connected present=true
-                9: deliver $receipt/0000000f462800000000000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"sent\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1 dup
-                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=2 dup
-                9: deliver $receipt/0000000f462800000000000000000007/acknowledged/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"acknowledged\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=3
+                9: deliver $receipt/0000000f462800000000000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"group\":null,\"level\":\"sent\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1 dup
+                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"group\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=2 dup
+                9: deliver $receipt/0000000f462800000000000000000007/acknowledged/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"group\":null,\"level\":\"acknowledged\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=3
             ack 9 1
             ack 9 2
             ack 9 3
@@ -243,8 +243,8 @@ fn receipts_wait_for_a_publisher_that_is_away() {
                 1: deliver t/1 "again" qos=1 tag=2
                 step 0 - stored matched=true, told
                 9: published 1 success
-                9: deliver $receipt/0000000f462800000004000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"sent\",\"message\":\"0000000f462800000004000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=4
-                9: deliver $receipt/0000000f462800000004000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"level\":\"stored\",\"message\":\"0000000f462800000004000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=5
+                9: deliver $receipt/0000000f462800000004000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"group\":null,\"level\":\"sent\",\"message\":\"0000000f462800000004000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=4
+                9: deliver $receipt/0000000f462800000004000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"group\":null,\"level\":\"stored\",\"message\":\"0000000f462800000004000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=5
             connect 9 pub expiry=60 clean
                 count taken_over 1
                 9: close session_taken_over
@@ -327,7 +327,7 @@ fn after_a_crash_the_publisher_still_gets_receipts() {
                 step 0 a queued
                 step 0 - stored matched=true, told
                 9: published 1 success
-                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
+                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"group\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
             ack 9 1
             crash
             connect 9 pub expiry=60
@@ -336,10 +336,10 @@ fn after_a_crash_the_publisher_still_gets_receipts() {
                 1: connected present=true
                 step 0 a sent 1 qos=1, told
                 1: deliver t/1 "hello" qos=1 tag=1 dup
-                9: deliver $receipt/0000000f462800000000000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"sent\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
+                9: deliver $receipt/0000000f462800000000000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"group\":null,\"level\":\"sent\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
             ack 1 1
                 step 0 a acknowledged after 1 sends, told
-                9: deliver $receipt/0000000f462800000000000000000007/acknowledged/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"acknowledged\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=2
+                9: deliver $receipt/0000000f462800000000000000000007/acknowledged/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"group\":null,\"level\":\"acknowledged\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=2
         "#]],
     );
 }
@@ -370,7 +370,7 @@ fn other_ends_are_told_of_too() {
                 count dropped_qos0_offline 1
                 step 0 a over offline 0 after 0 sends, told
                 step 0 - stored matched=true
-                9: deliver $receipt/0000000f462800000000000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":\"a\",\"level\":\"dead\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":\"offline\",\"topic\":\"t/1\"}" qos=1 tag=1
+                9: deliver $receipt/0000000f462800000000000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":\"a\",\"group\":null,\"level\":\"dead\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":\"offline\",\"topic\":\"t/1\"}" qos=1 tag=1
             pub 9 t/1 old qos=1 tag=1 receipt=dead
                 9: taken Some(1) at 1001000
                 step 0 - published by pub - to t/1 qos=1 3 B
@@ -391,7 +391,7 @@ fn other_ends_are_told_of_too() {
                 step 0 a queued
                 step 0 - stored matched=true
                 9: published 3 success
-                9: deliver $receipt/0000000f462800000002000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":\"a\",\"level\":\"dead\",\"message\":\"0000000f462800000002000000000007\",\"original\":null,\"reason\":\"overflow\",\"topic\":\"t/1\"}" qos=1 tag=2
+                9: deliver $receipt/0000000f462800000002000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":\"a\",\"group\":null,\"level\":\"dead\",\"message\":\"0000000f462800000002000000000007\",\"original\":null,\"reason\":\"overflow\",\"topic\":\"t/1\"}" qos=1 tag=2
             at 5000
             connect 1 a expiry=60
                 1: connected present=true
@@ -516,7 +516,7 @@ fn receipts_cross_shards() {
             step 0 - stored matched=true, told
         ack 1 1
             step 1 c3 acknowledged after 1 sends, told
-            9: deliver $receipt/0000000f462800000000000000000007/acknowledged/c3 "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"c3\",\"level\":\"acknowledged\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
+            9: deliver $receipt/0000000f462800000000000000000007/acknowledged/c3 "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"c3\",\"group\":null,\"level\":\"acknowledged\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
     "#]].assert_eq(&world.run(&script));
 }
 
@@ -613,7 +613,7 @@ fn what_is_collapsed_is_told_of() {
                 step 0 a queued
                 step 0 - stored matched=true
                 9: published 2 success
-                9: deliver $receipt/0000000f462800000000000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":\"a\",\"level\":\"dead\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":\"collapsed\",\"topic\":\"t/1\"}" qos=1 tag=1
+                9: deliver $receipt/0000000f462800000000000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":\"a\",\"group\":null,\"level\":\"dead\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":\"collapsed\",\"topic\":\"t/1\"}" qos=1 tag=1
         "#]],
     );
 }
@@ -659,7 +659,7 @@ fn no_end_is_told_before_it_is_committed() {
                 step 0 a queued
                 step 0 - stored matched=true
                 9: published 2 success
-                9: deliver $receipt/0000000f462800000000000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":\"a\",\"level\":\"dead\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":\"collapsed\",\"topic\":\"t/1\"}" qos=1 tag=1
+                9: deliver $receipt/0000000f462800000000000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":\"a\",\"group\":null,\"level\":\"dead\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":\"collapsed\",\"topic\":\"t/1\"}" qos=1 tag=1
             pub 9 t/1 three qos=1 tag=3 receipt=dead expires=500
                 9: taken Some(3) at 1001000
                 step 0 - published by pub - to t/1 qos=1 5 B
@@ -679,7 +679,7 @@ fn no_end_is_told_before_it_is_committed() {
             at 5000
             connect 1 a expiry=60
             commit
-                9: deliver $receipt/0000000f462800000001000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":\"a\",\"level\":\"dead\",\"message\":\"0000000f462800000001000000000007\",\"original\":null,\"reason\":\"overflow\",\"topic\":\"t/1\"}" qos=1 tag=2
+                9: deliver $receipt/0000000f462800000001000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":\"a\",\"group\":null,\"level\":\"dead\",\"message\":\"0000000f462800000001000000000007\",\"original\":null,\"reason\":\"overflow\",\"topic\":\"t/1\"}" qos=1 tag=2
                 1: connected present=true
                 count expired 1
                 1: deliver t/1 "four" qos=1 tag=1
@@ -721,14 +721,14 @@ fn each_send_is_counted() {
                 1: deliver t/1 "hello" qos=1 tag=1
                 step 0 - stored matched=true, told
                 9: published 1 success
-                9: deliver $receipt/0000000f462800000000000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"level\":\"sent\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
-                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=2
+                9: deliver $receipt/0000000f462800000000000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"a\",\"group\":null,\"level\":\"sent\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
+                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"group\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=2
             disc 1 lost
             connect 1 a expiry=60
                 1: connected present=true
                 1: deliver t/1 "hello" qos=1 tag=1 dup
                 step 0 a sent 2 qos=1, told
-                9: deliver $receipt/0000000f462800000000000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":2,\"client\":\"a\",\"level\":\"sent\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=3
+                9: deliver $receipt/0000000f462800000000000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":2,\"client\":\"a\",\"group\":null,\"level\":\"sent\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=3
             ack 1 1
                 step 0 a acknowledged after 2 sends
         "#]],
@@ -761,8 +761,8 @@ fn what_is_put_off_is_told_of_when_it_is_taken_in_and_when_it_ends() {
                 1: deliver t/1 "later" qos=1 tag=1
                 step 0 - stored matched=true, told
                 step 0 - over expired 0 after 0 sends, told
-                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1007000,\"attempts\":null,\"client\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
-                9: deliver $receipt/0000000f462800000001000000000007/dead/- "{\"at_unix_ms\":1007000,\"attempts\":0,\"client\":null,\"level\":\"dead\",\"message\":\"0000000f462800000001000000000007\",\"original\":null,\"reason\":\"expired\",\"topic\":\"t/1\"}" qos=1 tag=2
+                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1007000,\"attempts\":null,\"client\":null,\"group\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"t/1\"}" qos=1 tag=1
+                9: deliver $receipt/0000000f462800000001000000000007/dead/- "{\"at_unix_ms\":1007000,\"attempts\":0,\"client\":null,\"group\":null,\"level\":\"dead\",\"message\":\"0000000f462800000001000000000007\",\"original\":null,\"reason\":\"expired\",\"topic\":\"t/1\"}" qos=1 tag=2
         "#]],
     );
 }
@@ -817,4 +817,53 @@ fn the_publisher_hears_the_id() {
     assert!(told && again && id(&first) == id(&second), "{first} {second}");
     let refused = world.run("disk full\n pub 9 t x qos=1 tag=3 receipt=stored");
     assert!(!refused.contains("taken"), "{refused}");
+}
+
+/// The name of a group stood where that of a client does: nobody could tell one from the other.
+#[test]
+fn a_consumer_group_is_told_from_a_client() {
+    check(
+        begun(durable().open()),
+        "
+        group a set g/#
+        pub 9 g/1 hello qos=1 tag=1 receipt=acknowledged
+        ack 9 1
+        group a take
+        group a ack 12-1-19-7-1
+        pub 9 g/1 more qos=1 tag=2 receipt=dead
+        group a delete
+        ",
+        expect![[r#"
+            group a set g/#
+                group 1: Set { is_new: true }
+            pub 9 g/1 hello qos=1 tag=1 receipt=acknowledged
+                9: taken Some(1) at 1001000
+                step 0 - published by pub - to g/1 qos=1 5 B
+                step 0 group a queued
+                step 0 - stored matched=true, told
+                9: published 1 success
+                9: deliver $receipt/0000000f462800000000000000000007/stored/- "{\"at_unix_ms\":1001000,\"attempts\":null,\"client\":null,\"group\":null,\"level\":\"stored\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"g/1\"}" qos=1 tag=1
+            ack 9 1
+            group a take
+                step 0 group a sent 1 qos=1, told
+                group 2: 1 leased
+                    12-1-19-7-1 g/1 "hello"
+                9: deliver $receipt/0000000f462800000000000000000007/sent/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":null,\"group\":\"a\",\"level\":\"sent\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"g/1\"}" qos=1 tag=2
+            group a ack 12-1-19-7-1
+                step 0 group a acknowledged after 1 sends, told
+                group 3: Answered([true])
+                9: deliver $receipt/0000000f462800000000000000000007/acknowledged/a "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":null,\"group\":\"a\",\"level\":\"acknowledged\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":null,\"topic\":\"g/1\"}" qos=1 tag=3
+            pub 9 g/1 more qos=1 tag=2 receipt=dead
+                9: taken Some(2) at 1001000
+                step 0 - published by pub - to g/1 qos=1 4 B
+                step 0 group a queued
+                step 0 - stored matched=true
+                9: published 2 success
+            group a delete
+                count group_deleted 1
+                step 0 group a over session_ended 0 after 0 sends, told
+                group 4: Deleted
+                9: deliver $receipt/0000000f462800000004000000000007/dead/a "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":null,\"group\":\"a\",\"level\":\"dead\",\"message\":\"0000000f462800000004000000000007\",\"original\":null,\"reason\":\"session_ended\",\"topic\":\"g/1\"}" qos=1 tag=4
+        "#]],
+    );
 }

@@ -46,9 +46,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, DeliveryId, Extras, FormerShard, GroupAnswer, GroupOrder, KeyHolder, KeyName, KnownIds,
-    Leased, Letter, LetterAction, LetterAnswer, LetterFilter, LetterId, LetterQuery, Message, MessageId, MonoMillis,
-    Moved, Now, Outcome, Pending, PendingAnswer, Placement, Priority, Published, Qos, QueueId, ReasonCode,
+    Addressee, ClientId, ConnectionId, DeliveryId, Extras, FormerShard, GroupAnswer, GroupOrder, KeyHolder, KeyName,
+    KnownIds, Leased, Letter, LetterAction, LetterAnswer, LetterFilter, LetterId, LetterQuery, Message, MessageId,
+    MonoMillis, Moved, Now, Outcome, Pending, PendingAnswer, Placement, Priority, Published, Qos, QueueId, ReasonCode,
     ReceiptLevel, Record, Requeue, RetainHandling, Sequence, SessionExpiry, ShardId, Step, SubscriptionOptions, Tag,
     Take, TopicFilter, TopicName, Verdict, WallMillis, Will, Wishes,
 };
@@ -1147,7 +1147,11 @@ fn words_of(effect: &Effect) -> Option<String> {
 
 /// `told` at the end: its publisher asked for this one.
 fn step_words(moved: &Moved) -> String {
-    let client = moved.client.as_ref().map_or("-", ClientId::as_str);
+    let whom = match &moved.to {
+        None => "-".to_owned(),
+        Some(Addressee::Client(client)) => client.0.to_string(),
+        Some(Addressee::Group(name)) => format!("group {name}"),
+    };
     let told = if moved.receipt_level().is_some() { ", told" } else { "" };
     let kept = if moved.is_kept { "" } else { ", not kept" };
     let attempts = |attempts: &u32| format!("after {attempts} sends");
@@ -1173,7 +1177,7 @@ fn step_words(moved: &Moved) -> String {
         Step::Queued => String::new(),
     };
     let (shard, step) = (moved.shard.0, moved.step.name());
-    format!("step {shard} {client} {step} {rest}{told}{kept}").replace(" ,", ",").trim_end().to_owned()
+    format!("step {shard} {whom} {step} {rest}{told}{kept}").replace(" ,", ",").trim_end().to_owned()
 }
 
 fn reason(moved: &Moved) -> &'static str {

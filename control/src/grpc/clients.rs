@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use postroad_base::ShardId;
 use postroad_proto::v1;
 use tonic::{Request, Response, Status};
 
@@ -28,7 +27,7 @@ impl v1::clients_server::Clients for Service {
         Call::in_request(&request)?.caller(Right::Clients)?;
         let v1::ListClientsRequest { filter, page_size, page_token } = request.into_inner();
         let limit = page_limit("page_size", page_size)?;
-        let from = page_begin(&page_token, ClientsCursor::parse)?.unwrap_or(ClientsCursor::first_of(ShardId(0)));
+        let from = page_begin(&page_token, ClientsCursor::parse)?.unwrap_or_default();
         let (clients, next) = self.0.api.clients(&filter_of(filter), from, limit).await.map_err(Problem::from)?;
         let next_page_token = next.map(ClientsCursor::text).unwrap_or_default();
         Ok(Response::new(v1::ListClientsResponse { clients: told(clients), next_page_token }))

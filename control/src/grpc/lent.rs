@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// How long a peer has to hear the last answers and to close its side, at most; its connection has a place until then.
-pub(super) const LINGER: Duration = Duration::from_secs(1);
+/// How long a peer may be silent that has the last answers to hear and its side to close.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
 /// What is read at once of what nobody wants.
 const WASTE_BYTES: usize = 16 << 10;
 
@@ -48,12 +48,13 @@ impl Drop for Lent {
     }
 }
 
-/// Says that nothing more comes, and waits for the peer to have said so, at most so long.
+/// Says that nothing more comes, and waits for the peer to have said so, for as long as it still sends, and at most so long: its
+/// connection has a place until then.
 pub(super) async fn close(mut stream: TcpStream, patience: Duration) {
     let closing = async {
         stream.shutdown().await?;
         let mut waste = vec![0; WASTE_BYTES];
-        while stream.read(&mut waste).await? > 0 {}
+        while timeout(SILENCE_MAX, stream.read(&mut waste)).await?? > 0 {}
         io::Result::Ok(())
     };
     let _closed = timeout(patience, closing).await;

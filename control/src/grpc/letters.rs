@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use futures_util::stream::{Stream, unfold};
-use postroad_base::{LetterAction, LetterFilter, Requeue, ShardId};
+use postroad_base::{LetterAction, LetterFilter, Requeue};
 use postroad_proto::v1;
 use postroad_proto::v1::follow_letters_request::From as WantedFrom;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -61,7 +61,7 @@ impl v1::dead_letters_server::DeadLetters for Service {
         caller_of(&request)?;
         let v1::ListLettersRequest { filter, page_size, page_token } = request.into_inner();
         let (filter, limit) = (wanted(filter).filter()?, page_limit("page_size", page_size)?);
-        let from = page_begin(&page_token, LettersCursor::parse)?.unwrap_or(LettersCursor::first_of(ShardId(0)));
+        let from = page_begin(&page_token, LettersCursor::parse)?.unwrap_or_default();
         let (letters, next) = self.server.api.letters(&filter, from, limit, None).await.map_err(Problem::from)?;
         let next_page_token = next.map(LettersCursor::text).unwrap_or_default();
         Ok(Response::new(v1::ListLettersResponse { letters: told(letters), next_page_token }))
@@ -78,7 +78,7 @@ impl v1::dead_letters_server::DeadLetters for Service {
         let v1::LeaseLettersRequest { filter, limit, seconds } = request.into_inner();
         let (filter, limit) = (wanted(filter).filter_of_lease()?, page_limit("limit", limit)?);
         let lease = lease_ms(Some(seconds).filter(|seconds| *seconds > 0).map(u64::from))?;
-        let from = LettersCursor::first_of(ShardId(0));
+        let from = LettersCursor::default();
         let (letters, _) = self.server.api.letters(&filter, from, limit, Some(lease)).await.map_err(Problem::from)?;
         Ok(Response::new(v1::LeaseLettersResponse { letters: told(letters) }))
     }
@@ -135,7 +135,7 @@ impl v1::dead_letters_server::DeadLetters for Service {
         let place = place_for_stream(&self.streams)?;
         let (ending, stopping) = (Arc::clone(&self.server), call.closing.clone());
         let end = Box::pin(async move { ending.end_of_stream(stopping, call.deadline).await });
-        let (server, page, next) = (Arc::clone(&self.server), VecDeque::new(), LettersCursor::first_of(ShardId(0)));
+        let (server, page, next) = (Arc::clone(&self.server), VecDeque::new(), LettersCursor::default());
         let export = Export { server, filter, page, next: Some(next), end, _place: place };
         Ok(Response::new(Box::pin(unfold(Some(export), Export::next))))
     }

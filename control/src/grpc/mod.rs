@@ -355,7 +355,7 @@ impl Protocol for Grpc {
         if ended == Ended::ByUs
             && let Ok(stream) = returned.await
         {
-            lent::close(stream, lent::LINGER.min(settings.request_timeout)).await;
+            lent::close(stream, settings.request_timeout).await;
         }
     }
 }

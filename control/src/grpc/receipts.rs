@@ -37,7 +37,7 @@ impl v1::receipts_server::Receipts for Service {
             user: call.own_only.clone(),
             level: receipt_level(level).map_err(crate::problem::Problem::bad)?,
         };
-        let following = Following::begin(&self.0, wanted, Begin { after, once })?;
+        let following = Following::begin(&self.0, wanted, Begin { after, once }).await?;
         let server = Arc::clone(&self.0);
         let reading = Reading { following, server, call, ready: VecDeque::new(), is_over: false };
         Ok(Response::new(Box::pin(unfold(reading, Reading::next))))
@@ -102,6 +102,8 @@ fn told(row: StepRow) -> v1::Receipt {
         attempts: row.attempts.unwrap_or_default(),
         reason: row.reason.unwrap_or_default(),
         reason_code: row.reason_code.unwrap_or_default().into(),
+        group: row.group.unwrap_or_default(),
+        original_id: row.original_id.unwrap_or_default(),
         letter: row.letter.unwrap_or_default(),
     }
 }

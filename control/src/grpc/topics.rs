@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use postroad_base::ShardId;
 use postroad_proto::v1;
 use tonic::{Request, Response, Status};
 
@@ -43,7 +42,7 @@ impl v1::topics_server::Topics for Service {
         Call::in_request(&request)?.caller(Right::Clients)?;
         let v1::ListRetainedRequest { filter, page_size, page_token } = request.into_inner();
         let limit = page_limit("page_size", page_size)?;
-        let from = page_begin(&page_token, RetainedCursor::parse)?.unwrap_or(RetainedCursor::first_of(ShardId(0)));
+        let from = page_begin(&page_token, RetainedCursor::parse)?.unwrap_or_default();
         let filter = filter_of(filter.as_deref().unwrap_or("#"))?;
         let (found, next) = self.0.api.retained(&filter, from, limit).await.map_err(Problem::from)?;
         Ok(Response::new(v1::ListRetainedResponse {

@@ -10,7 +10,9 @@
 //! - A shard never waits for the history: what finds the queue full is dropped, and counted.
 //! - A question is answered from what was told before it.
 //! - A reader holds nothing here: it asks for the next page when it has room for one.
-//! - A disk that is full or broken stops the history alone: steps are lost and counted until it can be written again.
+//! - A disk that is full or broken stops the history alone: steps are lost and counted until it can be written again. What it
+//!   holds is shown meanwhile, as long as it can be read: room is a question of writing.
+//! - One question looks at so many rows and no more: whoever wants to know more asks again, behind the others.
 //!
 //! Crash story: each second what has come is made safe with one sync, and so is what a life shows before it is shown.
 
@@ -38,16 +40,16 @@ use store::{Bounds, Keep, Store, StoreError};
 const SHOW_WITHIN: Duration = Duration::from_millis(50);
 /// … and until it is on disk.
 const KEEP_WITHIN: Duration = Duration::from_secs(1);
-/// Time between two tries to write to a disk that could not be written.
-const TRY_AGAIN: Duration = Duration::from_secs(30);
+/// Time between two tries to write what could not be written, or to open what could not be opened.
+pub(crate) const TRY_AGAIN: Duration = Duration::from_secs(30);
 /// Time between two looks for what is too old.
 const SWEEP: Duration = Duration::from_secs(60);
 /// Steps of one commit.
 const BATCH_MAX: usize = 4096;
 /// Messages whose publication is remembered, so that it need not be looked up for each of their steps.
 const ORIGINS_MAX: usize = 65_536;
-/// Rows that one question looks at: others wait for it.
-const LOOKS_MAX: usize = 10_000;
+/// Rows that one question looks at: the others, and what is told, wait for it.
+const LOOKS_MAX: usize = 1_000;
 
 /// Where and how much the history keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub(crate) struct HistoryOptions {
     pub bytes_max: u64,
     /// Nothing is written while the disk has less room than that.
     pub free_bytes_min: u64,
+    /// Time between two tries to write what could not be written, or to open what could not be opened.
+    pub try_again: Duration,
 }
 
 /// The way of the shards to the history; cheap to clone.
@@ -125,7 +129,7 @@ impl Figures {
 enum Order {
     Step(Box<Moved>),
     Life { id: MessageId, after: u64, limit: usize, answer: Answer },
-    Behind { after: u64, wanted: Box<Wanted>, limit: usize, answer: Answer },
+    Behind { after: Option<u64>, wanted: Box<Wanted>, limit: usize, answer: Answer },
     Stop,
 }
 
@@ -162,8 +166,8 @@ impl History {
         self.ask(Order::Life { id, after, limit, answer }, answered).await
     }
 
-    /// Steps behind this position that are wanted.
-    pub async fn behind(&self, after: u64, wanted: Wanted, limit: usize) -> Result<Page, NoHistory> {
+    /// Steps behind this position that are wanted, as far as one question looks; behind none: nothing, and up to where all is old.
+    pub async fn behind(&self, after: Option<u64>, wanted: Wanted, limit: usize) -> Result<Page, NoHistory> {
         let (answer, answered) = flume::bounded(1);
         self.ask(Order::Behind { after, wanted: Box::new(wanted), limit, answer }, answered).await
     }
@@ -188,17 +192,7 @@ impl Recording {
     /// # Errors
     /// When the thread can't be made.
     pub fn start(self, options: HistoryOptions) -> std::io::Result<JoinHandle<()>> {
-        let keeper = Keeper {
-            recording: self,
-            options,
-            store: None,
-            batch: Vec::new(),
-            origins: std::collections::HashMap::new(),
-            show_due: None,
-            keep_due: None,
-            sweep_due: Instant::now() + SWEEP,
-            failed: None,
-        };
+        let keeper = Keeper::new(self, options);
         std::thread::Builder::new().name("history".into()).spawn(move || keeper.run())
     }
 }
@@ -221,15 +215,39 @@ struct Keeper {
     show_due: Option<Instant>,
     keep_due: Option<Instant>,
     sweep_due: Instant,
-    /// When it could not be written, or read; and how many steps were lost since.
-    failed: Option<(Instant, u64)>,
+    /// Whether readers can see what is not on disk.
+    is_unsynced: bool,
+    /// While it can't be written.
+    outage: Option<Outage>,
+    /// When it could not be opened last; `None`: it could.
+    unopened_at: Option<Instant>,
+}
+
+/// A time in which steps are lost.
+struct Outage {
+    tried_at: Instant,
+    lost: u64,
 }
 
 impl Keeper {
-    fn run(mut self) {
-        if self.options.path.as_deref().is_some_and(Path::exists) {
-            self.open();
+    fn new(recording: Recording, options: HistoryOptions) -> Self {
+        Self {
+            recording,
+            options,
+            store: None,
+            batch: Vec::new(),
+            origins: std::collections::HashMap::new(),
+            show_due: None,
+            keep_due: None,
+            sweep_due: Instant::now() + SWEEP,
+            is_unsynced: false,
+            outage: None,
+            unopened_at: None,
         }
+    }
+
+    fn run(mut self) {
+        self.open_what_is_there();
         let orders = self.recording.orders.clone();
         loop {
             let due = [self.show_due, self.keep_due].into_iter().flatten().fold(self.sweep_due, Instant::min);
@@ -251,22 +269,28 @@ impl Keeper {
             }
             Order::Behind { after, wanted, limit, answer } => {
                 self.commit(Keep::Shown);
-                self.answer(&answer, |store| store.behind(after, &wanted, limit, LOOKS_MAX));
+                self.answer(&answer, |store| match after {
+                    Some(after) => store.behind(after, &wanted, limit, LOOKS_MAX),
+                    None => Ok(Page { upto: store.position(), ..Page::default() }),
+                });
             }
             Order::Stop => unreachable!("the loop ends with it"),
         }
     }
 
     fn answer(&mut self, answer: &Answer, read: impl FnOnce(&Store) -> Result<Page, StoreError>) {
-        let page = match (&self.store, self.failed) {
-            (Some(store), _) => read(store),
-            (None, None) => Ok(Page::default()), // nothing was ever told
-            (None, Some(_)) => {
-                let _gone = answer.try_send(None);
-                return;
+        self.open_what_is_there();
+        let page = match self.store.as_ref().map(read) {
+            Some(Ok(page)) => Some(page),
+            Some(Err(error)) => {
+                self.unopened_at = Some(Instant::now());
+                self.break_off(&error);
+                None
             }
+            // Nothing was ever told; or it was, and nothing is there.
+            None => self.outage.is_none().then(Page::default),
         };
-        let _gone = answer.try_send(page.map_err(|error| self.fail(&error)).ok());
+        let _gone = answer.try_send(page);
     }
 
     fn step(&mut self, moved: &Moved) {
@@ -292,8 +316,10 @@ impl Keeper {
         self.remember(moved.id, first.as_ref().map(Origin::of_row).unwrap_or_default())
     }
 
+    /// A message is in the store or here: what is forgotten here can be looked up there.
     fn remember(&mut self, id: MessageId, origin: Origin) -> Arc<Origin> {
         if self.origins.len() >= ORIGINS_MAX {
+            self.commit(Keep::Shown);
             self.origins.clear();
         }
         let origin = Arc::new(origin);
@@ -328,23 +354,47 @@ impl Keeper {
             self.keep_due = None;
         }
         let batch = std::mem::take(&mut self.batch);
-        self.open();
-        let count = batch.len() as u64;
-        let Some(store) = &mut self.store else { return self.lose(count) };
+        if self.may_write() {
+            return self.write(&batch, keep);
+        }
+        self.lose(batch.len() as u64);
+        if keep == Keep::OnDisk && self.is_unsynced {
+            self.write(&[], keep); // what was shown when there was room
+        }
+    }
+
+    /// Whether there is a store, and room for more.
+    fn may_write(&mut self) -> bool {
+        let may_try = self.outage.as_ref().is_none_or(|outage| outage.tried_at.elapsed() >= self.options.try_again);
+        if !may_try {
+            return false;
+        }
+        match self.room() {
+            Ok(()) => self.open(),
+            Err(why) => {
+                self.stop_writing(&why);
+                false
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &[(MessageId, StepRow)], keep: Keep) {
+        let Some(store) = &mut self.store else { return };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = now.saturating_sub(self.options.retention);
         let bounds = Bounds { since: WallMillis(millis(since)), bytes_max: self.options.bytes_max };
         let micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-        match store.commit(&batch, micros, bounds, keep) {
+        match store.commit(batch, micros, bounds, keep) {
             Ok(more) => {
-                self.committed(count);
+                self.is_unsynced = keep == Keep::Shown;
+                self.committed(batch.len() as u64);
                 if more {
                     self.keep_due = Some(Instant::now());
                 }
             }
             Err(error) => {
-                self.fail(&error);
-                self.lose(count);
+                self.break_off(&error);
+                self.lose(batch.len() as u64);
             }
         }
     }
@@ -356,38 +406,45 @@ impl Keeper {
         figures.steps.store(steps, Ordering::Relaxed);
         figures.bytes.store(bytes, Ordering::Relaxed);
         self.recording.show(store.position());
+        if count > 0
+            && let Some(Outage { lost, .. }) = self.outage.take()
+        {
+            tracing::info!(lost, "the history of messages is kept again");
+        }
     }
 
     fn lose(&mut self, count: u64) {
         self.recording.figures.lost.fetch_add(count, Ordering::Relaxed);
-        if let Some((_, lost)) = &mut self.failed {
-            *lost += count;
+        if let Some(outage) = &mut self.outage {
+            outage.lost += count;
         }
     }
 
-    /// Opens the file, if that was not done, or if it is time to try again.
-    fn open(&mut self) {
-        let may_try = self.failed.is_none_or(|(since, _)| since.elapsed() >= TRY_AGAIN);
-        if let (Some(_), Err(why)) = (&self.store, self.room()) {
-            self.stop_writing(&why);
-            return;
+    /// Who only asks makes no file, and needs no room.
+    fn open_what_is_there(&mut self) {
+        if self.options.path.as_deref().is_some_and(Path::exists) {
+            self.open();
         }
+    }
+
+    /// Opens the file, if that was not done, or if it is time to try again. Whether it is open.
+    fn open(&mut self) -> bool {
+        let may_try = self.unopened_at.is_none_or(|at| at.elapsed() >= self.options.try_again);
         if self.store.is_some() || !may_try {
-            return;
-        }
-        if let Err(why) = self.room() {
-            return self.stop_writing(&why);
+            return self.store.is_some();
         }
         match self.opened() {
             Ok(store) => {
-                if let Some((_, lost)) = self.failed.take() {
-                    tracing::info!(lost, "the history of messages is kept again");
-                }
                 self.recording.show(store.position());
                 self.store = Some(store);
+                self.unopened_at = None;
             }
-            Err(error) => self.fail(&error),
+            Err(error) => {
+                self.unopened_at = Some(Instant::now());
+                self.break_off(&error);
+            }
         }
+        self.store.is_some()
     }
 
     fn opened(&self) -> Result<Store, StoreError> {
@@ -415,18 +472,20 @@ impl Keeper {
         }
     }
 
-    fn fail(&mut self, error: &StoreError) {
+    /// After an error nothing of a store can be relied upon: the next one is made of what is on disk.
+    fn break_off(&mut self, error: &StoreError) {
+        self.store = None;
+        self.is_unsynced = false;
         self.stop_writing(&error.to_string());
     }
 
     /// One line for each outage, not for each step.
     fn stop_writing(&mut self, why: &str) {
-        self.store = None;
-        let (_, lost) = self.failed.take().unwrap_or_else(|| {
+        let outage = self.outage.get_or_insert_with(|| {
             tracing::warn!(why, "the history of messages stops for now: steps are lost, messages are not");
-            (Instant::now(), 0)
+            Outage { tried_at: Instant::now(), lost: 0 }
         });
-        self.failed = Some((Instant::now(), lost));
+        outage.tried_at = Instant::now();
     }
 }
 
@@ -441,14 +500,20 @@ mod tests {
     use super::*;
 
     fn options(path: Option<PathBuf>) -> HistoryOptions {
-        HistoryOptions { path, retention: Duration::from_secs(3600), bytes_max: 1 << 20, free_bytes_min: 0 }
+        HistoryOptions {
+            path,
+            retention: Duration::from_secs(3600),
+            bytes_max: 1 << 20,
+            free_bytes_min: 0,
+            try_again: Duration::ZERO,
+        }
     }
 
     fn moved(id: u128, step: Step) -> Box<Moved> {
         let at = WallMillis(millis(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970")));
         let receipt = Some(ReceiptLevel::Acknowledged);
         let topic = TopicName::new("t/1").expect("a topic");
-        Box::new(Moved { id: MessageId(id), topic, at, shard: ShardId(0), client: None, receipt, is_kept: true, step })
+        Box::new(Moved { id: MessageId(id), topic, at, shard: ShardId(0), to: None, receipt, is_kept: true, step })
     }
 
     fn published(user: &str) -> Step {
@@ -527,6 +592,108 @@ mod tests {
         thread.join().expect("it ends when it is asked to");
     }
 
+    /// It was shut, and stayed so until there was room again.
+    #[test]
+    fn what_is_kept_can_be_read_on_a_disk_without_room() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("history.redb");
+        let (_, recording, _) = history(100, PATIENCE);
+        let mut keeper = Keeper::new(recording, options(Some(path.clone())));
+        keeper.step(&moved(1, published("anna")));
+        keeper.commit(Keep::Shown);
+        keeper.options.free_bytes_min = u64::MAX; // the disk fills up while the file is open
+        keeper.step(&moved(1, Step::Queued));
+        keeper.commit(Keep::OnDisk);
+        assert_eq!((keeper.recording.figures.read().kept, keeper.recording.figures.read().lost), (1, 1));
+        assert!(keeper.store.is_some() && !keeper.is_unsynced, "what was shown is on disk");
+        drop(keeper);
+
+        let (recorder, recording, history) = history(100, PATIENCE);
+        let full = HistoryOptions { free_bytes_min: u64::MAX, ..options(Some(path)) };
+        let thread = recording.start(full).expect("a thread");
+        recorder.tell(moved(1, Step::Queued));
+        assert_eq!(steps(&life(&history, 1).expect("it can be read")), ["published"]);
+        assert_eq!(history.figures.read().lost, 1);
+        history.stop();
+        thread.join().expect("it ends when it is asked to");
+    }
+
+    /// It was opened again by the next step alone, and there may be none for hours.
+    #[test]
+    fn a_question_opens_what_could_not_be_opened() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, aside) = (directory.path().join("history.redb"), directory.path().join("aside"));
+        let (_, recording, _) = history(100, PATIENCE);
+        let mut keeper = Keeper::new(recording, options(Some(path.clone())));
+        keeper.step(&moved(1, published("anna")));
+        keeper.commit(Keep::OnDisk);
+        drop(keeper);
+        std::fs::rename(&path, &aside).expect("it is there");
+        std::fs::create_dir(&path).expect("the name is free");
+
+        let (_, recording, history) = history(100, PATIENCE);
+        let thread = recording.start(options(Some(path.clone()))).expect("a thread");
+        assert_eq!(life(&history, 1), Err(NoHistory));
+        std::fs::remove_dir(&path).expect("it is empty");
+        std::fs::rename(&aside, &path).expect("the name is free");
+        assert_eq!(steps(&life(&history, 1).expect("it is readable again")), ["published"]);
+        history.stop();
+        thread.join().expect("it ends when it is asked to");
+    }
+
+    /// Those of what was not stored yet were forgotten with the others: nobody saw whose the next steps were.
+    #[test]
+    fn whose_a_message_is_is_known_however_many_there_are() {
+        let (_, recording, _) = history(1, PATIENCE);
+        let mut keeper = Keeper::new(recording, options(None));
+        keeper.origins.extend((1..ORIGINS_MAX as u128).map(|id| (MessageId(id), Arc::default())));
+        let last = ORIGINS_MAX as u128;
+        keeper.step(&moved(last, published("anna")));
+        keeper.step(&moved(last + 1, published("bert")));
+        keeper.step(&moved(last, Step::Stored { matched: true }));
+        let (id, row) = keeper.batch.last().expect("it is not stored yet");
+        assert_eq!((*id, row.user.as_deref()), (MessageId(last), Some("anna")));
+    }
+
+    /// One that looked at 10,000 rows held up all others, and what was told meanwhile was dropped.
+    #[test]
+    fn a_question_looks_at_so_many_rows_and_no_more() {
+        let (recorder, recording, history) = history(2 * LOOKS_MAX, PATIENCE);
+        (0..=LOOKS_MAX).for_each(|_| recorder.tell(moved(1, Step::Stored { matched: true })));
+        let thread = recording.start(options(None)).expect("a thread");
+        let dead = Wanted { level: Some(ReceiptLevel::Dead), ..Wanted::default() };
+        let first = ask(history.behind(Some(0), dead.clone(), 10)).expect("it answers");
+        assert_eq!((first.rows.len(), first.more), (0, true));
+        let second = ask(history.behind(Some(first.upto), dead, 10)).expect("it answers");
+        assert_eq!((second.more, second.upto), (false, *history.newest.borrow()));
+        history.stop();
+        thread.join().expect("it ends when it is asked to");
+    }
+
+    /// A reader that came before the file was open began with the oldest.
+    #[test]
+    fn behind_nothing_is_where_all_is_old() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("history.redb");
+        let (_, recording, _) = history(100, PATIENCE);
+        let mut keeper = Keeper::new(recording, options(Some(path.clone())));
+        keeper.step(&moved(1, published("anna")));
+        keeper.commit(Keep::OnDisk);
+        let newest = *keeper.recording.newest.borrow();
+        drop(keeper);
+        let (_, recording, history) = history(100, PATIENCE);
+        let early = std::thread::spawn({
+            let history = history.clone();
+            move || ask(history.behind(None, Wanted::default(), 10))
+        });
+        let thread = recording.start(options(Some(path))).expect("a thread");
+        let page = early.join().expect("it asks").expect("it answers");
+        assert_eq!((page.rows.len(), page.upto), (0, newest));
+        assert_ne!(newest, 0);
+        history.stop();
+        thread.join().expect("it ends when it is asked to");
+    }
+
     #[test]
     fn a_file_that_is_none_is_set_aside() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -548,9 +715,9 @@ mod tests {
         recorder.tell(moved(1, Step::Stored { matched: true }));
         ask(history.newest.changed()).expect("the thread runs");
         let after = *history.newest.borrow();
-        let page = ask(history.behind(0, Wanted::default(), 10)).expect("it answers");
+        let page = ask(history.behind(Some(0), Wanted::default(), 10)).expect("it answers");
         assert_eq!((steps(&page), page.upto), (vec!["stored"], after));
-        assert_eq!(ask(history.behind(after, Wanted::default(), 10)).expect("it answers").rows, []);
+        assert_eq!(ask(history.behind(Some(after), Wanted::default(), 10)).expect("it answers").rows, []);
         history.stop();
         thread.join().expect("it ends when it is asked to");
     }

@@ -1,7 +1,7 @@
 //! A step as the history keeps it, and as the API shows it: JSON, so that who reads a file of an older release passes by what it
 //! does not know, and misses nothing that it needs.
 
-use postroad_base::{MessageId, Moved, Published, ReceiptLevel, Step};
+use postroad_base::{Addressee, MessageId, Moved, Published, ReceiptLevel, Step};
 use serde::{Deserialize, Serialize};
 
 /// One step in the life of a message.
@@ -15,9 +15,12 @@ pub(crate) struct StepRow {
     pub at_unix_ms: u64,
     pub shard: u16,
     pub step: String,
-    /// To whom the message was to go; without: about the message as a whole.
+    /// The client to which the message was to go; without it and `group`: about the message as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+    /// The consumer group to which it was to go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// What the receipt of it is called, if the publisher asked for that one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receipt: Option<String>,
@@ -33,6 +36,7 @@ pub(crate) struct StepRow {
     pub qos: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload_bytes: Option<u64>,
+    /// The message of which this one is a requeue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub original_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,11 +58,12 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// What each step of a message repeats of its publication, so that one look tells whose it is.
+/// What each step of a message repeats of its publication, so that one look tells whose it is, and what it repeats.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub publisher: Option<String>,
     pub user: Option<String>,
+    pub original_id: Option<String>,
 }
 
 impl Origin {
@@ -66,38 +71,38 @@ impl Origin {
         Self {
             publisher: published.by.as_ref().map(|client| client.as_str().to_owned()),
             user: published.user.as_ref().map(ToString::to_string),
+            original_id: published.original.map(|id| id.to_string()),
         }
     }
 
     pub fn of_row(row: &StepRow) -> Self {
-        Self { publisher: row.publisher.clone(), user: row.user.clone() }
+        Self { publisher: row.publisher.clone(), user: row.user.clone(), original_id: row.original_id.clone() }
     }
 }
 
 impl StepRow {
     pub fn new(moved: &Moved, origin: &Origin) -> Self {
-        let (step, client) = (&moved.step, moved.client.as_ref());
+        let (step, to) = (&moved.step, moved.to.as_ref());
         let row = Self {
             message_id: moved.id.to_string(),
             at_unix_ms: moved.at.0,
             shard: moved.shard.0,
             step: step.name().to_owned(),
-            client: client.map(|client| client.as_str().to_owned()),
+            client: to.and_then(Addressee::client).map(|client| client.as_str().to_owned()),
+            group: to.and_then(Addressee::group).map(str::to_owned),
             receipt: moved.receipt_level().map(|level| level.name().to_owned()),
             publisher: origin.publisher.clone(),
             user: origin.user.clone(),
+            original_id: origin.original_id.clone(),
             topic: moved.topic.to_string(),
             attempts: step.attempts(),
             reason: step.reason().map(str::to_owned),
             ..Self::default()
         };
         match step {
-            Step::Published(published) => Self {
-                qos: Some(published.qos.number()),
-                payload_bytes: Some(published.bytes as u64),
-                original_id: published.original.map(|id| id.to_string()),
-                ..row
-            },
+            Step::Published(published) => {
+                Self { qos: Some(published.qos.number()), payload_bytes: Some(published.bytes as u64), ..row }
+            }
             Step::Stored { matched } => Self { has_subscribers: Some(*matched), ..row },
             Step::Sent { qos, .. } => Self { qos: Some(qos.number()), ..row },
             Step::Over { reason_code, .. } => Self { reason_code: Some(*reason_code), ..row },

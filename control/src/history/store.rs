@@ -119,24 +119,18 @@ impl Store {
         Self::begin(builder.set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
     }
 
+    /// Writes nothing to a file that has its tables: so one on a full disk can be read.
     fn begin(database: Database) -> Result<Self, StoreError> {
-        let write = database.begin_write()?;
-        let (position, rows, bytes) = {
-            let mut totals = write.open_table(TOTALS)?;
-            let version = totals.get(VERSION)?.map(|version| version.value());
-            match version {
-                Some(VERSION_NOW) => {}
-                None => drop(totals.insert(VERSION, VERSION_NOW)?),
-                Some(other) => return Err(StoreError::Version(other)),
-            }
-            let steps = write.open_table(STEPS)?;
-            write.open_table(BY_MESSAGE)?;
-            let last = steps.last()?.map_or(0, |(position, _)| position.value());
-            let bytes = totals.get(BYTES)?.map_or(0, |bytes| bytes.value());
-            (last, steps.len()?, bytes)
-        };
-        write.commit()?;
-        Ok(Self { database, position, rows, bytes })
+        match version_of(&database)? {
+            Some(VERSION_NOW) => {}
+            None => make(&database)?,
+            Some(other) => return Err(StoreError::Version(other)),
+        }
+        let read = database.begin_read()?;
+        let (totals, steps) = (read.open_table(TOTALS)?, read.open_table(STEPS)?);
+        let position = steps.last()?.map_or(0, |(position, _)| position.value());
+        let bytes = totals.get(BYTES)?.map_or(0, |bytes| bytes.value());
+        Ok(Self { position, rows: steps.len()?, bytes, database })
     }
 
     /// Steps, and their bytes.
@@ -237,6 +231,23 @@ impl Store {
         }
         Ok(page)
     }
+}
+
+/// `None`: it has no tables yet.
+fn version_of(database: &Database) -> Result<Option<u64>, StoreError> {
+    match database.begin_read()?.open_table(TOTALS) {
+        Ok(totals) => Ok(totals.get(VERSION)?.map(|version| version.value())),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn make(database: &Database) -> Result<(), StoreError> {
+    let write = database.begin_write()?;
+    write.open_table(TOTALS)?.insert(VERSION, VERSION_NOW)?;
+    write.open_table(STEPS)?;
+    write.open_table(BY_MESSAGE)?;
+    Ok(write.commit()?)
 }
 
 /// Position, message, time and size of the oldest step.
@@ -425,6 +436,9 @@ mod tests {
         let failure = store.commit(&many, 1, ALL, Keep::OnDisk).expect_err("it has no room");
         assert!(!failure.is_unusable(), "{failure}");
         drop(store);
+        let again = Store::with_backend(disk.clone()).expect("it can be read without room");
+        assert_eq!(times(&again.life(MessageId(1), 0, 9).expect("it can be read without room")), [1]);
+        drop(again);
         disk.room.store(u64::MAX, Ordering::Relaxed);
         let mut again = Store::with_backend(disk.after_kill()).expect("there is room again");
         assert_eq!(again.size().0, 1);

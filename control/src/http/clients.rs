@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use postroad_base::ShardId;
 use serde::Deserialize;
 
+use super::path::InPath;
 use super::{cursor_of, json_page, limit_of};
 use crate::clients::{ClientAction, ClientChange, ClientsCursor, ClientsFilter};
 use crate::problem::Problem;
@@ -62,9 +62,7 @@ pub(super) async fn list(
     let (clients, next) = match wanted.order {
         Some(Order::Backlog) if after.is_some() => return Err(Problem::bad("order=backlog has one page")),
         Some(Order::Backlog) => (server.api.clients_behind(&filter, limit).await?, None),
-        Some(Order::Any) | None => {
-            server.api.clients(&filter, after.unwrap_or(ClientsCursor::first_of(ShardId(0))), limit).await?
-        }
+        Some(Order::Any) | None => server.api.clients(&filter, after.unwrap_or_default(), limit).await?,
     };
     Ok(json_page(&serde_json::json!({ "clients": clients, "next": next.map(ClientsCursor::text) })))
 }
@@ -72,7 +70,7 @@ pub(super) async fn list(
 pub(super) async fn show(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
-    Path(client): Path<String>,
+    InPath(client): InPath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = server.http_caller(peer, &headers, Right::Clients)?;
@@ -92,7 +90,7 @@ struct Registration {
 pub(super) async fn register(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
-    Path(client): Path<String>,
+    InPath(client): InPath,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -106,7 +104,7 @@ pub(super) async fn register(
 pub(super) async fn unregister(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
-    Path(client): Path<String>,
+    InPath(client): InPath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = server.http_caller(peer, &headers, Right::Clients)?;
@@ -118,7 +116,7 @@ pub(super) async fn unregister(
 pub(super) async fn drain(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
-    Path(client): Path<String>,
+    InPath(client): InPath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = server.http_caller(peer, &headers, Right::Clients)?;
@@ -129,7 +127,7 @@ pub(super) async fn drain(
 pub(super) async fn disconnect(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
-    Path(client): Path<String>,
+    InPath(client): InPath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = server.http_caller(peer, &headers, Right::Clients)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::{FromRequestParts, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -13,6 +13,7 @@ use bytestring::ByteString;
 use postroad_base::Verdict;
 use serde::Deserialize;
 
+use super::path::InPath;
 use super::{json_page, limit_of};
 use crate::groups::{LeasedJson, deliveries_of, filters_of, lease_of, name_of, refusal_of, take_of};
 use crate::problem::Problem;
@@ -65,8 +66,7 @@ impl FromRequestParts<Arc<Server>> for Named {
     async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, Problem> {
         let peer = *parts.extensions.get::<Peer>().expect("every request has the peer of its connection");
         let caller = server.http_caller(peer, &parts.headers, Right::Consume)?;
-        let name = Path::<String>::from_request_parts(parts, server).await;
-        let Path(name) = name.map_err(|error| Problem::bad(error.body_text()))?;
+        let InPath(name) = InPath::from_request_parts(parts, server).await?;
         Ok(Self { server: Arc::clone(server), caller, name: name_of(&name)? })
     }
 }

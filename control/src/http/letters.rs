@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::{FromRequestParts, Query, State};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::Response;
-use postroad_base::{LetterAction, LetterFilter, LetterId, MessageId, Requeue, ShardId};
+use postroad_base::{LetterAction, LetterFilter, LetterId, MessageId, Requeue};
 use serde::{Deserialize, de::DeserializeOwned};
 
+use super::path::InPath;
 use super::{cursor_of, events, json_page, limit_of};
 use crate::letters::{LetterJson, LettersCursor, WantedLetters, gone, lease_ms, letter_id};
 use crate::problem::Problem;
@@ -70,8 +71,7 @@ impl Wanted {
         let Self { client, topic, reason, since_unix_ms, until_unix_ms, parked, leased, .. } = self;
         let part = Part {
             limit: limit_of(self.limit)?,
-            from: cursor_of(self.after.as_deref(), LettersCursor::parse)?
-                .unwrap_or(LettersCursor::first_of(ShardId(0))),
+            from: cursor_of(self.after.as_deref(), LettersCursor::parse)?.unwrap_or_default(),
         };
         Ok((WantedLetters { client, topic, reason, since_unix_ms, until_unix_ms, parked, leased }, part))
     }
@@ -136,8 +136,7 @@ impl FromRequestParts<Arc<Server>> for Named {
     async fn from_request_parts(parts: &mut Parts, server: &Arc<Server>) -> Result<Self, Problem> {
         let peer = *parts.extensions.get::<Peer>().expect("every request has the peer of its connection");
         let caller = server.http_caller(peer, &parts.headers, Right::DeadLetters)?;
-        let id = Path::<String>::from_request_parts(parts, server).await;
-        let Path(id) = id.map_err(|error| Problem::bad(error.body_text()))?;
+        let InPath(id) = InPath::from_request_parts(parts, server).await?;
         Ok(Self { server: Arc::clone(server), caller, id: letter_id(&id)? })
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use postroad_base::{PendingAnswer, PendingId, PendingIdError};
 use serde::Deserialize;
 
+use super::path::InPath;
 use super::{cursor_of, json_page, limit_of};
 use crate::checks::LIMIT_MAX;
 use crate::clients::unknown_client;
@@ -38,7 +39,7 @@ struct Named {
 pub(super) async fn list(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
-    Path(client): Path<String>,
+    InPath(client): InPath,
     wanted: Result<Query<Wanted>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -55,7 +56,7 @@ pub(super) async fn list(
 pub(super) async fn acknowledge(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
-    Path(client): Path<String>,
+    InPath(client): InPath,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {

@@ -7,7 +7,6 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use postroad_base::ShardId;
 use serde::Deserialize;
 
 use super::{cursor_of, json_page, limit_of};
@@ -62,7 +61,7 @@ pub(super) async fn topics(
     let Query(Topics { filter, limit, after }) = wanted.map_err(|error| Problem::bad(error.body_text()))?;
     let (limit, after) = (limit_of(limit)?, cursor_of(after.as_deref(), RetainedCursor::parse)?);
     let filter = filter_of(filter.as_deref().unwrap_or("#"))?;
-    let from = after.unwrap_or(RetainedCursor::first_of(ShardId(0)));
+    let from = after.unwrap_or_default();
     let (topics, next) = server.api.retained(&filter, from, limit).await?;
     Ok(json_page(&serde_json::json!({ "topics": topics, "next": next.map(RetainedCursor::text) })))
 }

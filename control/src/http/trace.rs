@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -20,10 +20,11 @@ use postroad_base::{ReceiptLevel, TopicFilter};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
+use super::path::InPath;
 use super::{json_page, limit_of};
 use crate::history::Wanted;
 use crate::problem::{Kind, Problem};
-use crate::receipts::{Begin, Came, Following, message_id, no_history};
+use crate::receipts::{Begin, Came, Following, Place, message_id, no_history};
 use crate::report::Request;
 use crate::server::wait_for_stop;
 use crate::shared::{Peer, Server};
@@ -43,7 +44,7 @@ pub(super) struct Part {
 pub(super) async fn life(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
-    Path(message): Path<String>,
+    InPath(message): InPath,
     part: Result<Query<Part>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -84,7 +85,7 @@ pub(super) async fn receipts(
     let message = message.as_deref().map(message_id).transpose()?;
     let wanted = Wanted { message, publisher, user, level: level.transpose()? };
     let begin = Begin { after: last_event(&headers)?.or(after), once: follow == Some(false) };
-    let following = Following::begin(&server, wanted, begin)?;
+    let following = Following::begin(&server, wanted, begin).await?;
     let format = Format::of(&headers);
     let body = unfold(Some(following), move |following| async move {
         let mut following = following?;
@@ -96,8 +97,9 @@ pub(super) async fn receipts(
                     .collect();
                 (Ok::<_, Infallible>(Bytes::from(told)), Some(following))
             }
-            Came::Nothing => (Ok(format.nothing()), Some(following)),
+            Came::Nothing => (Ok(format.nothing_up_to(following.seen())), Some(following)),
             Came::Failed(problem) => (Ok(format.event(None, "error", &problem).into()), None),
+            Came::End if format == Format::Events => (Ok(format.nothing_up_to(following.seen())), None),
             Came::End => return None,
         })
     });
@@ -131,7 +133,7 @@ pub(super) async fn watch(
     }
     let topic = topic.map(TopicFilter::new).transpose().map_err(|error| Problem::bad(format!("topic: {error}")))?;
     tracing::info!(caller = &*caller.name, client, topic = topic.as_ref().map(|t| t.as_str()), "somebody watches");
-    let place = server.reader_place()?;
+    let place = server.reader_place(false)?;
     let lines = server.api.watch(client.map(Into::into), topic, lines_per_second)?;
     let format = Format::of(&headers);
     let watching = Watching { lines, ends: Instant::now() + server.settings.connection_age_max, server, _place: place };
@@ -150,7 +152,7 @@ struct Watching {
     lines: flume::Receiver<WatchedLine>,
     ends: Instant,
     server: Arc<Server>,
-    _place: tokio::sync::OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Watching {
@@ -219,6 +221,14 @@ impl Format {
         match self {
             Self::Lines => Bytes::from_static(b"\n"),
             Self::Events => Bytes::from_static(b":\n\n"),
+        }
+    }
+
+    /// The same, and where to go on from: an id without data is no event, but the next connection's `Last-Event-ID`.
+    fn nothing_up_to(self, position: u64) -> Bytes {
+        match self {
+            Self::Lines => self.nothing(),
+            Self::Events => format!("id: {position}\n\n").into(),
         }
     }
 

@@ -47,6 +47,8 @@ impl LettersBell {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen(BTreeMap<QueueId, Sequence>);
 
+/// Queues that a reader may name: more than there are, since each shard has one, and one of former shards until it is empty.
+const QUEUES_MAX: usize = 4096;
 /// What stands for no queue at all: text that is empty is none to browsers.
 const NONE_SEEN: &str = "-";
 
@@ -73,6 +75,9 @@ impl Seen {
         for letter in text.split(',') {
             let wrong = |_| Problem::bad("the place to go on from must be what came with a letter");
             seen.add(letter.parse().map_err(wrong)?);
+            if seen.0.len() > QUEUES_MAX {
+                return Err(Problem::bad(format!("the place to go on from names more than {QUEUES_MAX} queues")));
+            }
         }
         Ok(seen)
     }
@@ -312,5 +317,17 @@ mod tests {
         for wrong in ["", "16", "0-0", "0-0-16,", "-,0-0-16", "all"] {
             assert!(Seen::parse(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    /// A text of megabytes made a map, and questions to shards, as large as it liked.
+    #[test]
+    fn so_many_queues_may_be_named_and_no_more() {
+        let of = |count: usize| {
+            let places: Vec<String> = (0..count).map(|place| format!("{}-{}-1", place % 256, place / 256)).collect();
+            Seen::parse(&places.join(","))
+        };
+        assert_eq!(of(QUEUES_MAX).map(|seen| seen.0.len()), Ok(QUEUES_MAX));
+        let problem = of(QUEUES_MAX + 1).expect_err("one too many");
+        assert_eq!(problem.detail, "the place to go on from names more than 4096 queues");
     }
 }

@@ -14,6 +14,7 @@ use postroad_base::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::cursor::Cursor;
 use crate::publication::{GivenProperties, Properties, base64_of, checked, topic_of};
 
 pub(crate) use desk::{WantedLetters, gone, lease_ms, letter_id};
@@ -109,30 +110,22 @@ pub struct LetterImport {
     pub answer: flume::Sender<Option<LetterId>>,
 }
 
-/// Where a look over all shards goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LettersCursor {
-    pub shard: ShardId,
-    pub after: Option<LetterId>,
-}
+/// Behind which letter to go on, on which shard.
+pub(crate) type LettersCursor = Cursor<Option<LetterId>>;
 
 impl LettersCursor {
-    pub fn first_of(shard: ShardId) -> Self {
-        Self { shard, after: None }
-    }
-
     /// As it is given to callers: `2`, or `2.0-3-1017`.
     pub fn text(self) -> String {
-        let after = self.after.map_or(String::new(), |after| format!(".{after}"));
+        let after = self.place.map_or(String::new(), |after| format!(".{after}"));
         format!("{}{after}", self.shard.0)
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        let (shard, after) = match text.split_once('.') {
+        let (shard, place) = match text.split_once('.') {
             Some((shard, after)) => (shard, Some(after.parse().ok()?)),
             None => (text, None),
         };
-        Some(Self { shard: ShardId(shard.parse().ok()?), after })
+        Some(Self { shard: ShardId(shard.parse().ok()?), place })
     }
 }
 

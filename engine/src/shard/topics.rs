@@ -29,8 +29,10 @@ impl Shard {
         let RetainedQuery { from, limit, filter, answer } = query;
         let from = from.as_deref().map(Cursor::at).unwrap_or_default();
         let mut retained = Vec::new();
-        let looks = limit.min(LOOKS_MAX);
-        let next = self.broker.walk_retained(&filter, from, looks, |state| retained.push(retained_report(state)));
+        let next = self.broker.walk_retained(&filter, from, LOOKS_MAX, |state| {
+            retained.push(retained_report(state));
+            retained.len() < limit
+        });
         let next = next.map(|cursor| cursor.topic().to_owned());
         let _gone = answer.try_send(RetainedPage { retained, next });
     }

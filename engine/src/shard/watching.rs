@@ -4,7 +4,7 @@
 //! line that finds no room, or is one too many in its second, is left out and counted; the next one tells how many.
 
 use postroad_base::{
-    ClientId, ConnectionId, Ended, MonoMillis, Moved, Published, Qos, ReasonCode, Step, Tag, TopicName,
+    Addressee, ClientId, ConnectionId, Ended, MonoMillis, Moved, Published, Qos, ReasonCode, Step, Tag, TopicName,
 };
 use postroad_broker::api::{Effect, Event};
 use postroad_control::{Watch, Watched, WatchedLine};
@@ -98,7 +98,8 @@ impl Shard {
                 Step::Published(published) => published.by.as_ref(),
                 _ => None,
             };
-            let about = About { what: Watched::Step, client: moved.client.as_ref().or(by), topic: Some(&moved.topic) };
+            let client = moved.to.as_ref().and_then(Addressee::client);
+            let about = About { what: Watched::Step, client: client.or(by), topic: Some(&moved.topic) };
             return self.tell(&about, || words_of_step(moved));
         }
         let Some((id, topic)) = addressee(effect) else { return };
@@ -214,7 +215,8 @@ fn words_of_step(moved: &Moved) -> String {
         Step::Rejected { reason } => format!(" {}", reason.name()),
         Step::Queued => String::new(),
     };
-    format!("{step} {topic} message={id}{details}")
+    let group = moved.to.as_ref().and_then(Addressee::group).map(|name| format!(" group={name}"));
+    format!("{step} {topic} message={id}{}{details}", group.unwrap_or_default())
 }
 
 fn ended(how: Ended, reason_code: u8, attempts: u32) -> String {

@@ -144,9 +144,18 @@ impl Steps {
         }
         let text = |name: &str| printable(step[name].as_str().unwrap_or("-"));
         let shard = step["shard"].as_u64().unwrap_or(0);
-        let (at, message, client, name) = (time(step), text("message_id"), text("client"), text("step"));
-        writeln!(out, "{at:<24} {shard:>5} {message:<32} {client:<24} {name:<12} {}", details(step))?;
+        let (at, message, name) = (time(step), text("message_id"), text("step"));
+        writeln!(out, "{at:<24} {shard:>5} {message:<32} {:<24} {name:<12} {}", recipient(step), details(step))?;
         Ok(out.flush()?)
+    }
+}
+
+/// A client, or a consumer group, which may have the name of one.
+fn recipient(step: &Value) -> String {
+    match (step["client"].as_str(), step["group"].as_str()) {
+        (Some(client), _) => printable(client),
+        (None, Some(group)) => format!("group {}", printable(group)),
+        (None, None) => "-".into(),
     }
 }
 
@@ -170,7 +179,7 @@ const DETAILS: [&str; 13] = [
 fn details(step: &Value) -> String {
     let is_first = step["step"] == "published";
     // What each step repeats of the publication is told once.
-    let repeats = |name: &str| !is_first && ["topic", "publisher", "user"].contains(&name);
+    let repeats = |name: &str| !is_first && ["topic", "publisher", "user", "original_id"].contains(&name);
     let told = DETAILS.iter().filter(|name| !step[**name].is_null() && !repeats(name)).map(|name| {
         let value = step[*name].as_str().map_or_else(|| step[*name].to_string(), printable);
         format!("{name}={value}")
@@ -197,6 +206,10 @@ mod tests {
             json!({"at_unix_ms": 1_795_772_448_183_u64, "step": "published", "topic": "t/1", "user": "anna", "qos": 1});
         assert_eq!(time(&published), "2026-11-27T09:40:48.183Z");
         assert_eq!(details(&published), "topic=t/1 qos=1 user=anna");
+        assert_eq!(
+            [json!({}), json!({"client": "a"}), json!({"group": "a"})].map(|step| recipient(&step)),
+            ["-", "a", "group a"]
+        );
         let dead = json!({"step": "dead", "topic": "t/1", "user": "anna", "reason": "refused", "reason_code": 131,
             "attempts": 2, "letter": "0-3-17\u{7}"});
         assert_eq!(details(&dead), "attempts=2 reason=refused reason_code=131 letter=0-3-17\u{FFFD}");

@@ -1044,7 +1044,7 @@ pub struct Receipt {
     pub level: i32,
     #[prost(uint64, tag = "5")]
     pub at_unix_ms: u64,
-    /// To whom the message was to go; empty: about the message as a whole.
+    /// The client to which the message was to go; empty, and group too: about the message as a whole.
     #[prost(string, tag = "6")]
     pub client: ::prost::alloc::string::String,
     /// The client that published it; empty: a caller of the API.
@@ -1065,6 +1065,12 @@ pub struct Receipt {
     /// The name of its dead letter, if it is one.
     #[prost(string, tag = "12")]
     pub letter: ::prost::alloc::string::String,
+    /// The consumer group to which the message was to go.
+    #[prost(string, tag = "13")]
+    pub group: ::prost::alloc::string::String,
+    /// The message of which this one is a requeue, or empty.
+    #[prost(string, tag = "14")]
+    pub original_id: ::prost::alloc::string::String,
 }
 /// Where the server is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -1,0 +1,45 @@
+//! Where a walk over all shards, one after the other, goes on.
+
+use postroad_base::ShardId;
+
+/// A shard, and a place in it; the default place is its beginning. What text it is to callers stands with each kind of place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cursor<P> {
+    pub shard: ShardId,
+    pub place: P,
+}
+
+impl<P: Default> Cursor<P> {
+    /// The beginning of a shard.
+    pub fn first_of(shard: ShardId) -> Self {
+        Self { shard, place: P::default() }
+    }
+
+    /// Where it goes on behind a look at `shard` that told this place; `None`: all `count` shards are done.
+    pub fn behind(shard: ShardId, next: Option<P>, count: usize) -> Option<Self> {
+        match next {
+            Some(place) => Some(Self { shard, place }),
+            None => Some(Self::first_of(ShardId(shard.0 + 1))).filter(|next| usize::from(next.shard.0) < count),
+        }
+    }
+}
+
+impl<P: Default> Default for Cursor<P> {
+    fn default() -> Self {
+        Self::first_of(ShardId(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_goes_from_shard_to_shard_to_the_last_one() {
+        let at = |shard, place| Some(Cursor { shard: ShardId(shard), place });
+        assert_eq!(Cursor::behind(ShardId(0), Some(7), 2), at(0, 7));
+        assert_eq!(Cursor::<u32>::behind(ShardId(0), None, 2), at(1, 0));
+        assert_eq!(Cursor::<u32>::behind(ShardId(1), None, 2), None);
+        assert_eq!(Cursor::behind(ShardId(1), Some(7), 2), at(1, 7));
+    }
+}

@@ -259,6 +259,10 @@ fn extras(r: &mut Reader<'_>) -> Result<Extras, RecordError> {
                 extras.wishes.attempts_max = Some(attempts.ok_or(RecordError::Invalid("attempts"))?);
             }
             extra::AGE_MAX => extras.wishes.age_max_ms = Some(fields.varint()?),
+            extra::SCHEDULED_BY => {
+                let holder = KeyHolder::from_parts(fields.u8()?, fields.text()?);
+                extras.scheduled_by = Some(holder.ok_or(RecordError::Invalid("holder"))?);
+            }
             _ => return Err(RecordError::Invalid("unknown extra")),
         }
     }

@@ -395,6 +395,7 @@ impl World {
             Effect::LetterDone { token, answer } => self.letter_done(token, answer),
             Effect::ClientDone { .. } => unreachable!("no caller registers clients here"),
             Effect::Peeked { .. } | Effect::PendingEnded { .. } => unreachable!("nobody looks"),
+            Effect::ScheduledFound { .. } | Effect::CancelDone { .. } => unreachable!("nobody looks"),
             Effect::GroupDone { token, answer } => {
                 let outcome = self.consumers.answered(token, *answer);
                 self.complain(outcome);

@@ -30,6 +30,7 @@ mod process;
 mod publication;
 mod receipts;
 mod report;
+mod scheduled;
 mod server;
 mod shared;
 mod stall;
@@ -55,6 +56,7 @@ pub use report::{
     DrainsReport, GroupsReport, Histogram, InterfaceReport, LanesReport, LogReport, Request, ScheduledReport,
     ShardReport,
 };
+pub use scheduled::{CancelOrder, ScheduledEntries, ScheduledEntry, ScheduledQuestion};
 pub use server::{BuildInfo, Control, Handle, Listeners, Note, Phase, Settings, Status};
 pub use tokens::{Holder, Right, Tokens, TokensError};
 pub use topics::{

@@ -27,6 +27,8 @@ pub enum Command {
     Token(TokenArgs),
     /// Publish through the API: each message is answered with its id once it is stored.
     Publish(Box<PublishArgs>),
+    /// See what is to be published later, and take it back, through the API.
+    Scheduled(ScheduledArgs),
     /// See clients and what waits for them, register them, or end a connection, through the API.
     Client(ClientArgs),
     /// See topics that have a retained message, through the API.
@@ -144,6 +146,49 @@ pub struct ApiArgs {
 }
 
 #[derive(Args, Debug)]
+pub struct ScheduledArgs {
+    #[command(subcommand)]
+    pub action: ScheduledAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ScheduledAction {
+    /// List messages that wait for their time, those of each shard in the order in which they were taken in.
+    ///
+    /// With the right clients all of them, with publish those that were published under the token's name.
+    List {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Only those whose topic matches.
+        #[arg(long, value_name = "FILTER")]
+        topic_filter: Option<String>,
+        /// Only those of this user; callers of the API are users by the names of their tokens.
+        #[arg(long, value_name = "NAME", conflicts_with = "client")]
+        user: Option<String>,
+        /// Only those of this client, which has proved to be no user.
+        #[arg(long, value_name = "NAME")]
+        client: Option<String>,
+        /// Only those that are due in so many seconds or later.
+        #[arg(long, value_name = "SECONDS")]
+        due_after: Option<u64>,
+        /// Only those that are due before so many seconds have passed.
+        #[arg(long, value_name = "SECONDS")]
+        due_before: Option<u64>,
+        /// Stop after so many.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+    },
+    /// Take messages back: they are never published.
+    Cancel {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Ids of messages: 32 hexadecimal digits, as publishing answers them.
+        #[arg(required = true, value_name = "MESSAGE")]
+        messages: Vec<String>,
+    },
+}
+
+#[derive(Args, Debug)]
 pub struct ClientArgs {
     #[command(subcommand)]
     pub action: ClientAction,
@@ -177,6 +222,26 @@ pub enum ClientAction {
         api: ApiArgs,
         /// Its identifier.
         client: String,
+    },
+    /// List what waits for a client or is in flight to it, oldest first. Nothing is taken by that.
+    Pending {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Its identifier.
+        client: String,
+        /// Stop after so many.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+    },
+    /// Acknowledge deliveries in the place of a client that is not connected: it does not get them.
+    Acknowledge {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Its identifier.
+        client: String,
+        /// Names of deliveries, such as 0-3-1017.
+        #[arg(required = true, value_name = "DELIVERY")]
+        deliveries: Vec<String>,
     },
     /// End a client's connection. Its session stays, and it may come back at once.
     Kick {
@@ -632,7 +697,7 @@ pub struct WishArgs {
     /// Deliver it not before so many seconds have passed.
     #[arg(long, value_name = "SECONDS")]
     pub deliver_after: Option<u64>,
-    /// A repeat under the same key is not published again. Of one message.
+    /// A repeat under the same key is not published again. Of one message to one topic.
     #[arg(long, value_name = "KEY", conflicts_with = "lines")]
     pub idempotency_key: Option<String>,
     /// Ask for receipts of this level, and those it includes: stored, sent, acknowledged; or dead, for failures alone.

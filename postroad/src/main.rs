@@ -50,6 +50,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Passwd(args) => passwd::passwd(&args)?,
         Command::Token(args) => token::token(&args)?,
         Command::Publish(args) => return api::publish(&args),
+        Command::Scheduled(args) => api::scheduled(&args.action)?,
         Command::Client(args) => api::client(&args.action)?,
         Command::Topic(args) => api::topic(&args.action)?,
         Command::Subscription(args) => api::subscription(&args.action)?,

@@ -11,6 +11,7 @@ mod messages;
 mod pages;
 mod pending;
 mod problem;
+mod scheduled;
 mod topics;
 mod trace;
 
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -91,6 +92,8 @@ fn router(server: &Arc<Server>) -> Router {
         .route("/v1/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
         .route("/v1/messages", post(messages::publish))
         .route("/v1/messages/{message}", get(trace::life))
+        .route("/v1/scheduled", get(scheduled::list))
+        .route("/v1/scheduled/{message}", delete(scheduled::cancel))
         .route("/v1/receipts", get(trace::receipts))
         .route("/v1/trace", get(trace::watch))
         .route("/v1/clients", get(clients::list))

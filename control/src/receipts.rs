@@ -116,7 +116,14 @@ impl Server {
         match caller(all) {
             Ok(caller) => Ok((caller, None)),
             Err(Problem { kind: Kind::Forbidden, .. }) => {
-                let caller = caller(Right::Publish)?;
+                let neither = |problem: Problem| match problem.kind {
+                    Kind::Forbidden => {
+                        let why = format!("this token has neither the right {:?} nor \"publish\"", all.name());
+                        Problem::new(Kind::Forbidden, why)
+                    }
+                    _ => problem,
+                };
+                let caller = caller(Right::Publish).map_err(neither)?;
                 let own = caller.name.to_string();
                 Ok((caller, Some(own)))
             }

@@ -287,7 +287,7 @@ pub struct TopicArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum TopicAction {
-    /// List topics: bytes, time of publishing in milliseconds since 1970, topic.
+    /// List topics, those of each shard in the order of their bytes.
     List {
         #[command(flatten)]
         api: ApiArgs,
@@ -308,7 +308,7 @@ pub struct SubscriptionArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum SubscriptionAction {
-    /// List subscriptions: client, QoS, filter.
+    /// List subscriptions.
     List {
         #[command(flatten)]
         api: ApiArgs,
@@ -432,8 +432,15 @@ pub struct RequeueArgs {
     /// Time that the new message is worth delivering, in seconds.
     #[arg(long, value_name = "SECONDS")]
     pub ttl: Option<u32>,
-    #[command(flatten)]
-    pub payload: PayloadArgs,
+    /// Instead of the payload that they have: this text.
+    #[arg(long, short, group = "replacement", value_name = "TEXT")]
+    pub message: Option<String>,
+    /// Instead of it: a file.
+    #[arg(long, short, group = "replacement", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Instead of it: all of standard input.
+    #[arg(long, short, group = "replacement")]
+    pub stdin: bool,
 }
 
 /// Which letters something is done with.
@@ -625,7 +632,7 @@ pub struct TopArgs {
     #[arg(long, short, default_value_t = 2, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub interval: u64,
     /// End after so many looks.
-    #[arg(long, short = 'n', value_name = "COUNT")]
+    #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
     /// Clients that are shown.
     #[arg(long, default_value_t = 10, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -927,10 +934,13 @@ mod tests {
         for filter in
             ["--client x", "--topic-filter x", "--reason x", "--since 1", "--until 1", "--parked", "--unparked"]
         {
-            for action in ["drop", "park", "unpark", "requeue -n"] {
+            for action in ["drop", "park", "unpark", "requeue"] {
                 assert!(!is_taken(&format!("postroad dlq {action} 0-3-1 {filter}")), "{action} {filter}");
             }
         }
+        // It asked for a payload, so that no letter could be sent again as it was.
+        assert!(is_taken("postroad dlq requeue 0-3-1") && is_taken("postroad dlq requeue 0-3-1 -m x"));
+        assert!(!is_taken("postroad dlq requeue 0-3-1 -m x --stdin"));
         assert!(is_taken("postroad publish t -m x --deliver-after 5 --idempotency-key k"));
         assert!(!is_taken("postroad publish t -m x --deliver-after 5 --deliver-at 5"));
         assert!(!is_taken("postroad publish t -l --idempotency-key k"), "one key for many messages");

@@ -24,7 +24,10 @@ pub fn publish(args: &PublishArgs) -> Result<ExitCode> {
     if args.wishes.idempotency_key.is_some() && args.topic.len() > 1 {
         // Neither is wrong by itself, so that the parser can't say it.
         let why = "--idempotency-key is of one message to one topic: give one TOPIC, or a key for each";
-        Cli::command().error(ErrorKind::ArgumentConflict, why).exit();
+        let mut command = Cli::command();
+        command.build();
+        let publish = command.find_subcommand_mut("publish").expect("it runs");
+        publish.error(ErrorKind::ArgumentConflict, why).exit();
     }
     let mut run = Run { args, api: Api::new(&args.api), failed: false };
     if args.payload.lines {

@@ -61,7 +61,8 @@ enum Job {
 struct Find {
     token: u64,
     query: ScheduledQuery,
-    found: Vec<ScheduledMessage>,
+    /// With their places.
+    found: Vec<(PendingId, ScheduledMessage)>,
     bytes: usize,
     looks: usize,
     /// What was stored when the portion was asked for: up to here.
@@ -232,14 +233,21 @@ impl Broker {
         if waits && find.query.filter.fits(&entry.message) {
             let tried_again = self.scheduled.put_off.get(&(queue, entry.sequence)).copied();
             find.bytes += entry.size();
-            find.found.push(ScheduledMessage { message: entry.message.clone(), tried_again });
+            let found = ScheduledMessage { message: entry.message.clone(), tried_again };
+            find.found.push((PendingId { queue, sequence: entry.sequence }, found));
         }
         find.found.len() < find.query.limit && find.bytes < FOUND_BYTES_MAX && find.looks < LOOKS_MAX
     }
 
-    /// Told once all that was found is safe: a crash gives its place to another one.
+    /// What waits still, told once all that was found is safe: a crash gives its place to another one. So nobody is shown what
+    /// somebody was told before is taken back.
     fn tell_scheduled(&mut self, find: Find, next: Option<PendingId>) -> Progress {
-        let Find { token, found: messages, .. } = find;
+        let Find { token, mut found, .. } = find;
+        let waits = |place: &PendingId, found: &ScheduledMessage| {
+            self.scheduled.due_of(place.queue, place.sequence, &found.message).is_some()
+        };
+        found.retain(|(place, found)| waits(place, found));
+        let messages = found.into_iter().map(|(_, found)| found).collect();
         let page = Some(Box::new(ScheduledPage { messages, next }));
         self.after_commit(Waiter::Emit(Box::new(Effect::ScheduledFound { token, page })));
         Progress::Done

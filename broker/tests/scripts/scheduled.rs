@@ -1890,7 +1890,6 @@ fn who_looks_and_what_is_due_take_turns() {
                 Cancelled
                 1: deliver t "two" qos=1 tag=2
                 1: deliver t "three" qos=1 tag=3
-                at 4000 t "one" by client p
                 that was all
         "#]],
     );

@@ -102,7 +102,10 @@ fn whose_it_is_sees_it_and_takes_it_back() {
     assert_eq!(listed(&daemon, &shop, ""), ["five", "one", "three", "two"]);
     assert_eq!(listed(&daemon, &shop, "&topic=order/%23"), ["five", "one", "two"]);
     assert_eq!(listed(&daemon, &shop, &format!("&from_unix_ms={}", later + 1)), ["two"]);
-    assert_eq!(listed(&daemon, &operator, &format!("&user=shop&until_unix_ms={}", later + 1)), ["five", "one", "three"]);
+    assert_eq!(
+        listed(&daemon, &operator, &format!("&user=shop&until_unix_ms={}", later + 1)),
+        ["five", "one", "three"]
+    );
     assert_eq!(listed(&daemon, &operator, "&client=shop"), Vec::<String>::new());
     let delete = |daemon: &Daemon, token: &str, id: &str| {
         let answer = ask(daemon.http_address(), token, &format!("DELETE /v1/scheduled/{id}"), &Value::Null).unwrap();

@@ -26,6 +26,7 @@ fn sum(total: Report, report: Report) -> Report {
         repeated: total.repeated + report.repeated,
         put_off: total.put_off + report.put_off,
         jumps: total.jumps + report.jumps,
+        cancelled: total.cancelled + report.cancelled,
         pulls: total.pulls + report.pulls,
         full_syncs: total.full_syncs + report.full_syncs,
         takes: total.takes + report.takes,
@@ -128,7 +129,7 @@ fn letters_of_a_server_in_memory_are_found_as_long_as_it_runs() {
 #[test]
 fn what_has_a_key_is_published_once_and_what_is_put_off_when_it_is_due() {
     let total = check(7_000..7_100, |seed| Options { wishers: 120, ..Options::new(seed) });
-    assert!(total.repeated > 1_500 && total.put_off > 600, "{total:?}");
+    assert!(total.repeated > 1_500 && total.put_off > 600 && total.cancelled > 60, "{total:?}");
     let total = check(7_100..7_140, |seed| Options { wishers: 120, queue_max: Some(6), ..Options::new(seed) });
     assert!(total.repeated > 600 && total.put_off > 250 && total.refused > 40, "{total:?}");
     let total = check(7_200..7_240, |seed| Options { wishers: 120, credits: 8, slow: 5, ..Options::new(seed) });
@@ -168,6 +169,7 @@ fn every_canary_is_found() {
         Canary::DueAgain,
         Canary::DueUntold,
         Canary::DueEarly,
+        Canary::CancelForgotten,
         Canary::PushesToAll,
         Canary::OverflowForgotten,
         Canary::DoneForgotten,
@@ -186,8 +188,10 @@ fn every_canary_is_found() {
         let wishes = canary == Canary::NewestIsOver;
         let consumers = matches!(canary, Canary::DoneForgotten | Canary::NoGroupQueue);
         let refusals = if is_of_letters { 400 } else { 0 };
-        let is_of_wishers =
-            matches!(canary, Canary::KeyForgotten | Canary::DueAgain | Canary::DueUntold | Canary::DueEarly);
+        let is_of_wishers = matches!(
+            canary,
+            Canary::KeyForgotten | Canary::DueAgain | Canary::DueUntold | Canary::DueEarly | Canary::CancelForgotten
+        );
         let wishers = if is_of_wishers { 120 } else { 0 };
         let canaried = Options {
             canary: Some(canary),

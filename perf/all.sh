@@ -30,6 +30,7 @@ criterion() {
 
 step perf/crowds.sh
 step perf/restart.sh
+step perf/scheduled.sh
 step perf/disturbances.sh
 step perf/drain.sh
 step perf/lanes.sh

@@ -14,6 +14,7 @@ mod pending;
 mod qos;
 mod reason;
 mod record;
+mod scheduled;
 mod step;
 mod time;
 mod times;
@@ -36,6 +37,7 @@ pub use record::{
     Outcome, QueueOwner, Recipient, Record, RegisteredBy, RetainHandling, SessionExpiry, SubscriptionIdentifier,
     SubscriptionOptions,
 };
+pub use scheduled::{CancelAnswer, ScheduledFilter, ScheduledMessage, ScheduledPage, ScheduledQuery};
 pub use step::{Addressee, Ended, Moved, Published, Step};
 pub use time::{MonoMillis, Now, WallMillis, utc};
 pub use times::DeliveryTimes;

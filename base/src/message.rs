@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::{Addressee, LetterId, MessageId, Outcome, Priority, Qos, QueueId, TopicName, WallMillis, Wishes};
+use crate::{
+    Addressee, KeyHolder, LetterId, MessageId, Outcome, Priority, Qos, QueueId, TopicName, WallMillis, Wishes,
+};
 
 /// Name of a client, unique on the server (MQTT: client identifier).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,6 +70,8 @@ pub struct Extras {
     pub letter: Option<LetterId>,
     /// What its publisher wished for it.
     pub wishes: Wishes,
+    /// It was put off: who may take it back until it is due. `None` also if that is not known.
+    pub scheduled_by: Option<KeyHolder>,
 }
 
 impl Extras {
@@ -126,6 +130,11 @@ impl Message {
     /// What its publisher wished for it; `None`: nothing, as for most.
     pub fn wishes(&self) -> Option<&Wishes> {
         self.extras.as_ref().map(|extras| &extras.wishes)
+    }
+
+    /// Who put it off, if it was and that is known.
+    pub fn scheduled_by(&self) -> Option<&KeyHolder> {
+        self.extras.as_ref()?.scheduled_by.as_ref()
     }
 
     /// Which of the messages that wait go first.

@@ -141,11 +141,13 @@ pub enum Outcome {
     Retention = 11,
     /// A newer message of the same collapse key came before it could be sent.
     Collapsed = 12,
+    /// A message that was to be published later, and that somebody took back before.
+    Cancelled = 13,
 }
 
 impl Outcome {
     /// Every one, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Acknowledged,
         Self::Expired,
         Self::Overflow,
@@ -159,6 +161,7 @@ impl Outcome {
         Self::Dropped,
         Self::Retention,
         Self::Collapsed,
+        Self::Cancelled,
     ];
 
     /// The one with this number.
@@ -187,6 +190,7 @@ impl Outcome {
             Self::Dropped => "dropped",
             Self::Retention => "retention",
             Self::Collapsed => "collapsed",
+            Self::Cancelled => "cancelled",
         }
     }
 }

@@ -17,9 +17,10 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, GroupAnswer, GroupOrder, KeyName, Letter, LetterAction, LetterAnswer, LetterId,
-    LetterQuery, Message, MessageId, Moved, PendingAnswer, PendingId, PendingPage, QueueId, ReasonCode, Recipient,
-    Record, Sequence, SessionExpiry, ShardId, SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, Will,
+    CancelAnswer, ClientId, ConnectionId, GroupAnswer, GroupOrder, KeyHolder, KeyName, Letter, LetterAction,
+    LetterAnswer, LetterId, LetterQuery, Message, MessageId, Moved, PendingAnswer, PendingId, PendingPage, QueueId,
+    ReasonCode, Recipient, Record, ScheduledPage, ScheduledQuery, Sequence, SessionExpiry, ShardId,
+    SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, Will,
 };
 use bytestring::ByteString;
 use postroad_base as base;
@@ -80,6 +81,10 @@ pub enum Event {
     Peek { token: u64, client: ClientId, after: Option<PendingId>, limit: usize },
     /// Somebody acknowledges these in the place of their client, which is not connected: answered by `Effect::PendingEnded`.
     EndPending { token: u64, client: ClientId, ids: Vec<PendingId> },
+    /// Somebody looks for messages that wait for their time: answered by `Effect::ScheduledFound`.
+    FindScheduled { token: u64, query: Box<ScheduledQuery> },
+    /// Somebody takes back what waits for its time, if it is theirs (`None`: whoever's): answered by `Effect::CancelDone`.
+    Cancel { token: u64, id: MessageId, of: Option<KeyHolder> },
     /// Do this with the consumer group of this name, which lives here, for this caller; `Effect::GroupDone` tells what became of it.
     Group { token: u64, name: ByteString, caller: Principal, order: Box<GroupOrder> },
     /// Whoever asked this group under this token is gone: a take that waits is over, and answered with nothing. What is leased by it
@@ -151,6 +156,10 @@ pub enum Effect {
     Peeked { token: u64, page: Option<Box<PendingPage>> },
     /// What became of deliveries that were acknowledged in the place of their client.
     PendingEnded { token: u64, answer: PendingAnswer },
+    /// What a look for messages that wait for their time has found; `None`: too many look already.
+    ScheduledFound { token: u64, page: Option<Box<ScheduledPage>> },
+    /// What became of the wish to take one of them back.
+    CancelDone { token: u64, answer: CancelAnswer },
     /// What became of an action.
     LetterDone { token: u64, answer: LetterAnswer },
     /// Something has happened to a message that somebody follows.

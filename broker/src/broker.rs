@@ -185,6 +185,8 @@ impl Broker {
             Event::Letter { token, id, action } => self.act_on_letter(token, id, *action),
             Event::Peek { token, client, after, limit } => self.peek(token, client, after, limit),
             Event::EndPending { token, client, ids } => self.end_pending(token, client, ids),
+            Event::FindScheduled { token, query } => self.find_scheduled(token, *query),
+            Event::Cancel { token, id, of } => self.cancel_scheduled(token, id, of),
             Event::ImportLetter { token, message, note } => self.import_letter(token, message, note),
             Event::GroupLeft { token, name } => self.group_left(token, &name),
             Event::Group { token, name, caller, order } => self.group_order(token, &name, &caller, *order),

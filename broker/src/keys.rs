@@ -236,8 +236,13 @@ impl Broker {
     /// The key under which a client publishes this message, if it has one.
     pub(crate) fn key_of(&self, index: SessionIndex, message: &Message) -> Option<KeyName> {
         let key = message.wishes()?.idempotency_key.clone()?;
+        Some(KeyName { holder: self.holder_of(index), key })
+    }
+
+    /// Whose keys, and whose messages for later, those of this session are.
+    pub(crate) fn holder_of(&self, index: SessionIndex) -> KeyHolder {
         let session = &self.sessions[index as usize];
-        Some(KeyName { holder: KeyHolder::new(session.principal.user.as_ref(), &session.client), key })
+        KeyHolder::new(session.principal.user.as_ref(), &session.client)
     }
 
     /// The publish waits for the answer of its key; the token of that, 0 if nobody hears it.
@@ -476,7 +481,8 @@ impl Broker {
             self.log_key(place);
         }
         if is_for_later {
-            self.schedule(Arc::clone(message));
+            let by = self.keys.keys[place as usize].name.holder.clone();
+            self.schedule(Arc::clone(message), Some(by));
             return self.answer_key_at_once(place, ReasonCode::Success);
         }
         let holder = Holder::Key(KeyId { place, id });

@@ -62,7 +62,12 @@ impl Broker {
         let letters = self.letters.has_steps() || self.keys.has_steps();
         let lanes = [self.drain.due(&self.config), self.resends.due(), self.scheduled_due()];
         let lanes = lanes.into_iter().flatten().any(|at| at <= self.now.mono);
-        letters || lanes || !self.later.is_empty() || !self.draining.is_empty() || self.retiring.has_steps()
+        letters
+            || lanes
+            || self.desk_is_due()
+            || !self.later.is_empty()
+            || !self.draining.is_empty()
+            || self.retiring.has_steps()
     }
 
     /// Takes the next steps, of each kind some, so that none waits for a crowd of another. What they add to the line waits for
@@ -72,6 +77,7 @@ impl Broker {
         self.announce_some();
         self.do_letters_jobs();
         self.publish_due();
+        self.serve_desk();
         if self.keys.has_steps() {
             self.forget_old_keys();
         }

@@ -31,6 +31,7 @@ mod process;
 mod publication;
 mod receipts;
 mod report;
+mod scheduled;
 mod server;
 mod shared;
 mod stall;
@@ -56,6 +57,7 @@ pub use report::{
     DrainsReport, GroupsReport, Histogram, InterfaceReport, LanesReport, LogReport, Request, ScheduledReport,
     ShardReport,
 };
+pub use scheduled::{CancelOrder, ScheduledEntries, ScheduledEntry, ScheduledQuestion};
 pub use server::{BuildInfo, Control, Handle, Listeners, Note, Phase, STOP_PATIENCE, Settings, Status};
 pub use tokens::{Holder, Right, Tokens, TokensError};
 pub use topics::{

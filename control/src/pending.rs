@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use postroad_base::{ClientId, Pending, PendingAnswer, PendingId};
+use postroad_base::{ClientId, Pending, PendingAnswer, PendingId, PendingIdError};
 use serde::Serialize;
 
-use crate::publication::Properties;
+use crate::checks::LIMIT_MAX;
+use crate::clients::unknown_client;
+use crate::problem::{Kind, Problem};
+use crate::publication::{Caller, Properties};
+use crate::shared::Server;
 
 /// A delivery, with what travelled with its message.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +53,57 @@ pub struct PendingOrder {
     pub ids: Vec<PendingId>,
     /// Where the answer goes, once what was done is as safe as `durability` asks.
     pub answer: flume::Sender<PendingAnswer>,
+}
+
+/// Which of the deliveries that somebody acknowledged are over by that.
+#[derive(Debug)]
+pub(crate) struct Acknowledged {
+    pub ended: Vec<PendingId>,
+    /// Over before, or none of this client.
+    pub gone: Vec<PendingId>,
+}
+
+impl Server {
+    /// What waits for a client or is in flight to it, behind this delivery, at most so many.
+    pub async fn pending(
+        &self,
+        client: &str,
+        after: Option<PendingId>,
+        limit: usize,
+    ) -> Result<PendingReports, Problem> {
+        self.api.pending(known_name(client)?, after, limit).await?.ok_or_else(unknown_client)
+    }
+
+    /// Acknowledges deliveries in the place of their client, for a caller who may.
+    pub async fn acknowledge_pending(
+        &self,
+        caller: &Caller,
+        client: &str,
+        named: &[String],
+    ) -> Result<Acknowledged, Problem> {
+        if !(1..=LIMIT_MAX).contains(&named.len()) {
+            return Err(Problem::bad(format!("deliveries must name 1 to {LIMIT_MAX}")));
+        }
+        let ids: Result<Vec<PendingId>, PendingIdError> = named.iter().map(|text| text.parse()).collect();
+        let ids = ids.map_err(|error| Problem::bad(format!("deliveries: {error}")))?;
+        let ended = match self.api.end_pending(known_name(client)?, ids.clone()).await? {
+            PendingAnswer::Ended(ended) => ended,
+            PendingAnswer::Connected => {
+                let why = "the client is connected: it acknowledges by itself";
+                return Err(Problem::new(Kind::ClientConnected, why));
+            }
+            PendingAnswer::NoClient => return Err(unknown_client()),
+        };
+        let count = ended.len();
+        tracing::info!(client, caller = &*caller.name, count, "deliveries are acknowledged through the API");
+        let gone = ids.into_iter().filter(|id| !ended.contains(id)).collect();
+        Ok(Acknowledged { ended, gone })
+    }
+}
+
+/// No client has a name with a zero byte, callers of ours do.
+fn known_name(client: &str) -> Result<&str, Problem> {
+    if client.contains('\0') { Err(unknown_client()) } else { Ok(client) }
 }
 
 /// A delivery in JSON.

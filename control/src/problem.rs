@@ -34,8 +34,10 @@ pub(crate) enum Kind {
     ClientConnected,
     /// There is no such consumer group.
     UnknownGroup,
-    /// There is no such dead letter (any more).
+    /// There is no such dead letter, or message that waits for its time (any more).
     Gone,
+    /// A message that is to be published later is being published: it can't be taken back.
+    Published,
     /// A dead letter's client is nobody any more.
     NoClient,
     /// What is asked for can't be kept: there is no room on the disk, or none for its kind.
@@ -93,6 +95,7 @@ impl Problem {
             Kind::UnknownGroup => "unknown_group",
             Kind::Gone => "gone",
             Kind::NoClient => "no_client",
+            Kind::Published => "published",
             Kind::ReloadRefused => "reload_refused",
             Kind::NamedByFile => "named_by_file",
             Kind::NoStorage => ReasonCode::QuotaExceeded.name(),

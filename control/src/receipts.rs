@@ -129,15 +129,23 @@ impl Following {
 }
 
 impl Server {
-    /// Who calls, and whose receipts that one may see: `None`: all; else those of what this user has published.
+    /// Who calls, and what that one may see: `None`: all, as it has this right; else what this user has published.
     pub fn may_see(
         &self,
+        all: Right,
         caller: impl Fn(Right) -> Result<Caller, Problem>,
     ) -> Result<(Caller, Option<String>), Problem> {
-        match caller(Right::Trace) {
+        match caller(all) {
             Ok(caller) => Ok((caller, None)),
             Err(Problem { kind: Kind::Forbidden, .. }) => {
-                let caller = caller(Right::Publish)?;
+                let neither = |problem: Problem| match problem.kind {
+                    Kind::Forbidden => {
+                        let why = format!("this token has neither the right {:?} nor \"publish\"", all.name());
+                        Problem::new(Kind::Forbidden, why)
+                    }
+                    _ => problem,
+                };
+                let caller = caller(Right::Publish).map_err(neither)?;
                 let own = caller.name.to_string();
                 Ok((caller, Some(own)))
             }

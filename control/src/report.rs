@@ -14,6 +14,7 @@ use crate::groups::{GroupLeft, GroupQuestion, GroupReport, GroupsQuestion};
 use crate::letters::{LetterImport, LetterOrder, LettersQuestion};
 use crate::pending::{PendingOrder, PendingQuestion};
 use crate::publication::Batch;
+use crate::scheduled::{CancelOrder, ScheduledQuestion};
 use crate::topics::{RetainedQuery, SubscriptionsQuery};
 use crate::watching::Watch;
 
@@ -50,6 +51,10 @@ pub enum Request {
     Pending(Box<PendingQuestion>),
     /// Acknowledge some of it in its place.
     EndPending(Box<PendingOrder>),
+    /// Find messages that are to be published later.
+    Scheduled(Box<ScheduledQuestion>),
+    /// Take one of them back.
+    CancelScheduled(Box<CancelOrder>),
     /// Find clients.
     Clients(Box<ClientsQuery>),
     /// Tell of one client, after something was done to it; `None`: nothing is known of it.

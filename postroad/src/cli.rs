@@ -27,6 +27,8 @@ pub enum Command {
     Token(TokenArgs),
     /// Publish through the API: each message is answered with its id once it is stored.
     Publish(Box<PublishArgs>),
+    /// See what is to be published later, and take it back, through the API.
+    Scheduled(ScheduledArgs),
     /// See clients and what waits for them, register them, or end a connection, through the API.
     Client(ClientArgs),
     /// See topics that have a retained message, through the API.
@@ -144,6 +146,49 @@ pub struct ApiArgs {
 }
 
 #[derive(Args, Debug)]
+pub struct ScheduledArgs {
+    #[command(subcommand)]
+    pub action: ScheduledAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ScheduledAction {
+    /// List messages that wait for their time, those of each shard in the order in which they were taken in.
+    ///
+    /// With the right clients all of them, with publish those that were published under the token's name.
+    List {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Only those whose topic matches.
+        #[arg(long, value_name = "FILTER")]
+        topic_filter: Option<String>,
+        /// Only those of this user; callers of the API are users by the names of their tokens.
+        #[arg(long, value_name = "NAME", conflicts_with = "client")]
+        user: Option<String>,
+        /// Only those of this client, which has proved to be no user.
+        #[arg(long, value_name = "NAME")]
+        client: Option<String>,
+        /// Only those that are due in so many seconds or later.
+        #[arg(long, value_name = "SECONDS")]
+        due_after: Option<u64>,
+        /// Only those that are due before so many seconds have passed.
+        #[arg(long, value_name = "SECONDS")]
+        due_before: Option<u64>,
+        /// Stop after so many.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+    },
+    /// Take messages back: they are never published.
+    Cancel {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Ids of messages: 32 hexadecimal digits, as publishing answers them.
+        #[arg(required = true, value_name = "MESSAGE")]
+        messages: Vec<String>,
+    },
+}
+
+#[derive(Args, Debug)]
 pub struct ClientArgs {
     #[command(subcommand)]
     pub action: ClientAction,
@@ -177,6 +222,26 @@ pub enum ClientAction {
         api: ApiArgs,
         /// Its identifier.
         client: String,
+    },
+    /// List what waits for a client or is in flight to it, oldest first. Nothing is taken by that.
+    Pending {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Its identifier.
+        client: String,
+        /// Stop after so many.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+    },
+    /// Acknowledge deliveries in the place of a client that is not connected: it does not get them.
+    Acknowledge {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Its identifier.
+        client: String,
+        /// Names of deliveries, such as 0-3-1017.
+        #[arg(required = true, value_name = "DELIVERY")]
+        deliveries: Vec<String>,
     },
     /// End a client's connection. Its session stays, and it may come back at once.
     Kick {
@@ -222,7 +287,7 @@ pub struct TopicArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum TopicAction {
-    /// List topics: bytes, time of publishing in milliseconds since 1970, topic.
+    /// List topics, those of each shard in the order of their bytes.
     List {
         #[command(flatten)]
         api: ApiArgs,
@@ -243,7 +308,7 @@ pub struct SubscriptionArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum SubscriptionAction {
-    /// List subscriptions: client, QoS, filter.
+    /// List subscriptions.
     List {
         #[command(flatten)]
         api: ApiArgs,
@@ -367,8 +432,15 @@ pub struct RequeueArgs {
     /// Time that the new message is worth delivering, in seconds.
     #[arg(long, value_name = "SECONDS")]
     pub ttl: Option<u32>,
-    #[command(flatten)]
-    pub payload: PayloadArgs,
+    /// Instead of the payload that they have: this text.
+    #[arg(long, short, group = "replacement", value_name = "TEXT")]
+    pub message: Option<String>,
+    /// Instead of it: a file.
+    #[arg(long, short, group = "replacement", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Instead of it: all of standard input.
+    #[arg(long, short, group = "replacement")]
+    pub stdin: bool,
 }
 
 /// Which letters something is done with.
@@ -560,7 +632,7 @@ pub struct TopArgs {
     #[arg(long, short, default_value_t = 2, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub interval: u64,
     /// End after so many looks.
-    #[arg(long, short = 'n', value_name = "COUNT")]
+    #[arg(long, short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
     /// Clients that are shown.
     #[arg(long, default_value_t = 10, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -632,7 +704,7 @@ pub struct WishArgs {
     /// Deliver it not before so many seconds have passed.
     #[arg(long, value_name = "SECONDS")]
     pub deliver_after: Option<u64>,
-    /// A repeat under the same key is not published again. Of one message.
+    /// A repeat under the same key is not published again. Of one message to one topic.
     #[arg(long, value_name = "KEY", conflicts_with = "lines")]
     pub idempotency_key: Option<String>,
     /// Ask for receipts of this level, and those it includes: stored, sent, acknowledged; or dead, for failures alone.
@@ -862,10 +934,13 @@ mod tests {
         for filter in
             ["--client x", "--topic-filter x", "--reason x", "--since 1", "--until 1", "--parked", "--unparked"]
         {
-            for action in ["drop", "park", "unpark", "requeue -n"] {
+            for action in ["drop", "park", "unpark", "requeue"] {
                 assert!(!is_taken(&format!("postroad dlq {action} 0-3-1 {filter}")), "{action} {filter}");
             }
         }
+        // It asked for a payload, so that no letter could be sent again as it was.
+        assert!(is_taken("postroad dlq requeue 0-3-1") && is_taken("postroad dlq requeue 0-3-1 -m x"));
+        assert!(!is_taken("postroad dlq requeue 0-3-1 -m x --stdin"));
         assert!(is_taken("postroad publish t -m x --deliver-after 5 --idempotency-key k"));
         assert!(!is_taken("postroad publish t -m x --deliver-after 5 --deliver-at 5"));
         assert!(!is_taken("postroad publish t -l --idempotency-key k"), "one key for many messages");

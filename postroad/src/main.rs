@@ -37,10 +37,20 @@ const EXIT_CONFIG: u8 = 2;
 fn main() -> ExitCode {
     let outcome = run(Cli::parse().command);
     outcome.unwrap_or_else(|error| {
+        if is_output_closed(&error) {
+            return ExitCode::SUCCESS;
+        }
         eprintln!("postroad: {error:#}");
         let config = error.downcast_ref::<options::ConfigError>().is_some();
         ExitCode::from(if config { EXIT_CONFIG } else { 1 })
     })
+}
+
+/// Whoever reads what we print, `head` for instance, has enough.
+fn is_output_closed(error: &anyhow::Error) -> bool {
+    // Sockets say so in a context of their own.
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    kind == Some(std::io::ErrorKind::BrokenPipe) && error.chain().count() == 1
 }
 
 fn run(command: Command) -> Result<ExitCode> {
@@ -50,6 +60,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Passwd(args) => passwd::passwd(&args)?,
         Command::Token(args) => token::token(&args)?,
         Command::Publish(args) => return api::publish(&args),
+        Command::Scheduled(args) => api::scheduled(&args.action)?,
         Command::Client(args) => api::client(&args.action)?,
         Command::Topic(args) => api::topic(&args.action)?,
         Command::Subscription(args) => api::subscription(&args.action)?,

@@ -48,18 +48,22 @@ impl Page {
 fn pages() -> Result<Vec<Page>> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
-    let mut pages = vec![page("postroad", command.clone())?];
-    for sub in command.get_subcommands() {
-        let name = format!("postroad-{}", sub.get_name());
-        pages.push(page(&name, sub.clone())?);
-    }
+    let mut pages = Vec::new();
+    add_pages("postroad", &command, &mut pages)?;
     pages.push(Page { file: "postroad.toml.5".to_owned(), text: options::manual().into_bytes() });
     Ok(pages)
 }
 
+/// A page for the command, and one for each below it: `postroad-dlq-list.1`.
+fn add_pages(name: &str, command: &clap::Command, pages: &mut Vec<Page>) -> Result<()> {
+    pages.push(page(name, command.clone())?);
+    command.get_subcommands().try_for_each(|sub| add_pages(&format!("{name}-{}", sub.get_name()), sub, pages))
+}
+
 fn page(name: &str, command: clap::Command) -> Result<Page> {
     let mut text = Vec::new();
-    clap_mangen::Man::new(command.version(env!("CARGO_PKG_VERSION"))).title(name).render(&mut text)?;
+    let page = clap_mangen::Man::new(command.version(env!("CARGO_PKG_VERSION"))).title(name);
+    page.source(concat!("postroad ", env!("CARGO_PKG_VERSION"))).render(&mut text)?;
     Ok(Page { file: format!("{name}.1"), text })
 }
 
@@ -86,6 +90,28 @@ mod tests {
 
     fn repository(path: &str) -> std::path::PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+    }
+
+    /// Whoever reads of a command in one page finds that of the command.
+    #[test]
+    fn every_command_has_a_page() {
+        fn names(name: &str, command: &clap::Command, all: &mut Vec<String>) {
+            all.push(format!("{name}.1"));
+            command.get_subcommands().for_each(|sub| names(&format!("{name}-{}", sub.get_name()), sub, all));
+        }
+        let mut all = Vec::new();
+        names("postroad", &Cli::command(), &mut all);
+        let pages = pages().expect("in memory");
+        let files: Vec<&str> = pages.iter().map(|page| &*page.file).collect();
+        assert!(all.len() > 40 && all.iter().all(|name| files.contains(&&**name)), "{all:?}");
+        let mentioned = pages.iter().flat_map(|page| {
+            let text = String::from_utf8(page.text.clone()).expect("text");
+            let text = text.replace("\\-", "-").replace("\\fB", "").replace("\\fR", "");
+            text.lines().filter_map(|line| line.strip_suffix("(1)").map(str::to_owned)).collect::<Vec<_>>()
+        });
+        for name in mentioned {
+            assert!(files.contains(&&*format!("{name}.1")), "{name}(1) is mentioned, and there is none");
+        }
     }
 
     /// Remakes what differs when it is asked to: `POSTROAD_BLESS=1 cargo test -p postroad generated`.

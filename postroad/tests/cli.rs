@@ -63,6 +63,24 @@ fn a_trace_is_of_a_message_or_of_what_happens() {
     assert!(stderr(&no_id).contains("names no message"), "{}", stderr(&no_id));
 }
 
+/// The server refuses it, too; asked of all topics at once it is plain before.
+#[test]
+fn a_key_is_of_one_topic() {
+    let output = run(&["publish", "a", "b", "-m", "x", "--idempotency-key", "k", "--api", "http://127.0.0.1:9"]);
+    assert_code(&output, 2);
+    assert!(stderr(&output).contains("one message to one topic"), "{}", stderr(&output));
+}
+
+#[test]
+fn what_is_no_message_is_not_asked_for() {
+    let output = run(&["scheduled", "cancel", "../clients", "--api", "http://127.0.0.1:9"]);
+    assert_code(&output, 1);
+    assert!(stderr(&output).contains("../clients: it names no message"), "{}", stderr(&output));
+    assert_code(&run(&["scheduled", "cancel"]), 2);
+    assert_code(&run(&["scheduled", "list", "--user", "a", "--client", "b"]), 2);
+    assert_code(&run(&["client", "acknowledge", "truck-7"]), 2);
+}
+
 #[test]
 fn help_lists_every_command() {
     let output = run(&["--help"]);
@@ -74,6 +92,7 @@ fn help_lists_every_command() {
         "passwd",
         "token",
         "publish",
+        "scheduled",
         "client",
         "trace",
         "receipts",

@@ -58,6 +58,10 @@ impl Lists for v1::RegisterClientRequest {
     const FIELDS: &'static [Field] = &[field(3, &[])];
 }
 
+impl Lists for v1::AcknowledgePendingRequest {
+    const FIELDS: &'static [Field] = DELIVERIES;
+}
+
 impl Lists for v1::ImportLetterRequest {
     const FIELDS: &'static [Field] = &[field(1, LETTER)];
 }
@@ -86,6 +90,13 @@ impl Lists for v1::ConsumeRequest {
 impl Lists for v1::PublishResponse {}
 impl Lists for v1::PublishManyResponse {}
 impl Lists for v1::PublishStreamResponse {}
+impl Lists for v1::ListScheduledRequest {}
+impl Lists for v1::ListScheduledResponse {}
+impl Lists for v1::CancelScheduledRequest {}
+impl Lists for v1::CancelScheduledResponse {}
+impl Lists for v1::ListPendingRequest {}
+impl Lists for v1::ListPendingResponse {}
+impl Lists for v1::AcknowledgePendingResponse {}
 impl Lists for v1::ListClientsRequest {}
 impl Lists for v1::ListClientsResponse {}
 impl Lists for v1::TopClientsRequest {}

@@ -169,6 +169,7 @@ impl Broker {
             requeues: message.requeues().saturating_add(1),
             letter: None,
             wishes: message.wishes().map(Wishes::of_repeat).unwrap_or_default(),
+            scheduled_by: None,
         };
         Message {
             id: self.ids.next(self.now.wall),

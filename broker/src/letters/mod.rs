@@ -205,7 +205,8 @@ impl Broker {
             | Outcome::Requeued
             | Outcome::Dropped
             | Outcome::Retention
-            | Outcome::Collapsed => false,
+            | Outcome::Collapsed
+            | Outcome::Cancelled => false,
         };
         is_kept && entry.qos.is_acknowledged() && !is_of_server(&entry.message.topic) && self.config.letters_max > 0
     }
@@ -282,6 +283,7 @@ impl Broker {
             letter: Some(id),
             original: Some(message.original()),
             wishes: Wishes::default(),
+            scheduled_by: None,
             ..message.extras.as_deref().cloned().unwrap_or_default()
         };
         let announcement = Message {

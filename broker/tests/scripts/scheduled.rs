@@ -1332,3 +1332,565 @@ fn nothing_sleeps_for_long() {
         "#]],
     );
 }
+
+/// What waits is shown in the order of publication, by what is asked for, page by page, and of it what waits still.
+#[test]
+fn what_waits_is_shown() {
+    check(
+        world(1, true, |_| {}),
+        "
+        scheduled
+        connect 8 q user=eve
+        pub 9 t/1 one qos=1 tag=1 deliver=5000
+        pub 8 t/2 two qos=2 tag=1 deliver=3000
+        pub 8 u three deliver=4000
+        pub 9 t/1 four qos=1 tag=2 deliver=9000 priority=high
+        scheduled
+        scheduled limit=2
+        scheduled limit=2 after=0-1-9
+        scheduled topic=t/#
+        scheduled by=user:eve
+        scheduled by=client:p
+        scheduled by=client:eve
+        scheduled from=4000 until=9000
+        at 4000
+        scheduled
+        ",
+        expect![[r#"
+            scheduled
+                that was all
+            connect 8 q user=eve
+                log 6 Register
+                8: connected present=false
+            pub 9 t/1 one qos=1 tag=1 deliver=5000
+                log 7 QueueBegin
+                log 8 Publish to 1
+                9: published 1 success
+            pub 8 t/2 two qos=2 tag=1 deliver=3000
+                log 9 Publish to 1
+                8: published 1 success
+            pub 8 u three deliver=4000
+                log 10 Publish to 1
+            pub 9 t/1 four qos=1 tag=2 deliver=9000 priority=high
+                log 11 Publish to 1
+                9: published 2 success
+            scheduled
+                at 6000 t/1 "one" by client p
+                at 4000 t/2 "two" by user eve
+                at 5000 u "three" by user eve
+                at 10000 t/1 "four" by client p
+                that was all
+            scheduled limit=2
+                at 6000 t/1 "one" by client p
+                at 4000 t/2 "two" by user eve
+                more behind 0-1-9
+            scheduled limit=2 after=0-1-9
+                at 5000 u "three" by user eve
+                at 10000 t/1 "four" by client p
+                more behind 0-1-11
+            scheduled topic=t/#
+                at 6000 t/1 "one" by client p
+                at 4000 t/2 "two" by user eve
+                at 10000 t/1 "four" by client p
+                that was all
+            scheduled by=user:eve
+                at 4000 t/2 "two" by user eve
+                at 5000 u "three" by user eve
+                that was all
+            scheduled by=client:p
+                at 6000 t/1 "one" by client p
+                at 10000 t/1 "four" by client p
+                that was all
+            scheduled by=client:eve
+                that was all
+            scheduled from=4000 until=9000
+                at 6000 t/1 "one" by client p
+                at 4000 t/2 "two" by user eve
+                at 5000 u "three" by user eve
+                that was all
+            at 4000
+                log 12 InboundBegin
+                count no_subscriber 1
+                log 13 Settle 9 Moved
+                log 14 InboundEnd
+            scheduled
+                at 6000 t/1 "one" by client p
+                at 5000 u "three" by user eve
+                at 10000 t/1 "four" by client p
+                that was all
+        "#]],
+    );
+}
+
+/// Of what is stored, too, behind which there is what is in memory.
+#[test]
+fn what_is_stored_is_shown() {
+    check(
+        world(1, true, |config| config.backlog_messages_max = 2),
+        "
+        pub 9 t one qos=1 tag=1 deliver=5000
+        pub 9 t two qos=1 tag=2 deliver=3000
+        pub 9 t three qos=1 tag=3 deliver=4000
+        scheduled limit=2
+        retire
+        pub 9 t four qos=1 tag=4 deliver=9000
+        scheduled limit=2
+        scheduled topic=none
+        cancel three
+        scheduled
+        cancel three
+        scheduled
+        crash
+        scheduled
+        ",
+        expect![[r#"
+            pub 9 t one qos=1 tag=1 deliver=5000
+                log 6 QueueBegin
+                log 7 Publish to 1
+                9: published 1 success
+            pub 9 t two qos=1 tag=2 deliver=3000
+                log 8 Publish to 1
+                9: published 2 success
+            pub 9 t three qos=1 tag=3 deliver=4000
+                log 9 Publish to 1
+                9: published 3 success
+            scheduled limit=2
+                at 6000 t "one" by client p
+                at 4000 t "two" by client p
+                more behind 0-1-8
+            retire
+                ingest: 3 pending, 0 settled
+            pub 9 t four qos=1 tag=4 deliver=9000
+                log 10 Publish to 1
+                9: published 4 success
+            scheduled limit=2
+                read backlog: 2 entries, end=false
+                at 6000 t "one" by client p
+                at 4000 t "two" by client p
+                more behind 0-1-8
+            scheduled topic=none
+                read backlog: 2 entries, end=false
+                read backlog: 1 entries, end=true
+                that was all
+            cancel three
+                Unknown
+            scheduled
+                read backlog: 2 entries, end=false
+                read backlog: 1 entries, end=true
+                at 6000 t "one" by client p
+                at 4000 t "two" by client p
+                at 5000 t "three" by client p
+                at 10000 t "four" by client p
+                that was all
+            cancel three
+                read backlog: 1 entries, end=false
+                log 11 Settle 9 Cancelled
+                Cancelled
+            scheduled
+                read backlog: 2 entries, end=false
+                read backlog: 1 entries, end=true
+                at 6000 t "one" by client p
+                at 4000 t "two" by client p
+                at 10000 t "four" by client p
+                that was all
+            crash
+                read backlog: 2 entries, end=false
+                log 12 Disconnected
+                log 13 Disconnected
+                read backlog: 1 entries, end=true
+            scheduled
+                read backlog: 2 entries, end=false
+                read backlog: 1 entries, end=true
+                at 6000 t "one" by client p
+                at 4000 t "two" by client p
+                at 10000 t "four" by client p
+                that was all
+        "#]],
+    );
+}
+
+/// Whose it is may take it back, and no one else; whoever asks again is told the same.
+#[test]
+fn it_is_taken_back_by_whose_it_is() {
+    check(
+        world(1, true, |_| {}),
+        "
+        connect 8 q user=eve
+        pub 8 t mine qos=2 tag=1 deliver=3000
+        pub 9 t theirs qos=1 tag=1 deliver=3000
+        scheduled
+        cancel mine of=user:adam
+        cancel mine of=client:q
+        cancel theirs of=user:eve
+        cancel nothing of=user:eve
+        cancel mine of=user:eve
+        cancel mine of=user:eve
+        cancel mine of=user:adam
+        cancel mine
+        cancel theirs of=client:p
+        stats wishes
+        at 4000
+        cancel mine of=user:eve
+        ",
+        expect![[r#"
+            connect 8 q user=eve
+                log 6 Register
+                8: connected present=false
+            pub 8 t mine qos=2 tag=1 deliver=3000
+                log 7 QueueBegin
+                log 8 Publish to 1
+                8: published 1 success
+            pub 9 t theirs qos=1 tag=1 deliver=3000
+                log 9 Publish to 1
+                9: published 1 success
+            scheduled
+                at 4000 t "mine" by user eve
+                at 4000 t "theirs" by client p
+                that was all
+            cancel mine of=user:adam
+                Unknown
+            cancel mine of=client:q
+                Unknown
+            cancel theirs of=user:eve
+                Unknown
+            cancel nothing of=user:eve
+                Unknown
+            cancel mine of=user:eve
+                log 10 Settle 8 Cancelled
+                Cancelled
+            cancel mine of=user:eve
+                Cancelled
+            cancel mine of=user:adam
+                Unknown
+            cancel mine
+                Cancelled
+            cancel theirs of=client:p
+                log 11 Settle 9 Cancelled
+                Cancelled
+            stats wishes
+                keys=0 scheduled=0 bytes=0 under_way=0
+            at 4000
+            cancel mine of=user:eve
+                Cancelled
+        "#]],
+    );
+}
+
+/// It is told once it is in the log: a crash before leaves it waiting, one behind does not bring it back.
+#[test]
+fn what_was_taken_back_stays_so() {
+    check(
+        world(1, true, |_| {}),
+        "
+        pub 9 t one qos=1 tag=1 deliver=3000
+        pub 9 t two qos=1 tag=2 deliver=3000
+        scheduled
+        cancel one
+        hold
+        cancel two
+        crash
+        commit
+        scheduled
+        cancel one
+        commit
+        at 4000
+        ",
+        expect![[r#"
+            pub 9 t one qos=1 tag=1 deliver=3000
+                log 6 QueueBegin
+                log 7 Publish to 1
+                9: published 1 success
+            pub 9 t two qos=1 tag=2 deliver=3000
+                log 8 Publish to 1
+                9: published 2 success
+            scheduled
+                at 4000 t "one" by client p
+                at 4000 t "two" by client p
+                that was all
+            cancel one
+                log 9 Settle 7 Cancelled
+                Cancelled
+            hold
+            cancel two
+                log 10 Settle 8 Cancelled
+            crash
+                log 10 Disconnected
+                log 11 Disconnected
+            commit
+            scheduled
+                at 4000 t "two" by client p
+                that was all
+            cancel one
+                Unknown
+            commit
+            at 4000
+                log 12 InboundBegin
+                log 13 Publish to 1
+                log 14 Settle 8 Moved
+                log 15 InboundEnd
+        "#]],
+    );
+}
+
+/// It is one or the other: what is on its way to another shard, or has come to some, is not taken back any more.
+#[test]
+fn what_is_on_its_way_is_not_taken_back() {
+    check(
+        two_shards(|_| {}),
+        "
+        pub 9 t one qos=1 tag=1 deliver=3000
+        scheduled
+        scheduled shard=1
+        stop 1
+        at 4000
+        cancel one
+        cancel one shard=1
+        go
+        cancel one
+        cancel one shard=1
+        ",
+        expect![[r#"
+            pub 9 t one qos=1 tag=1 deliver=3000
+                log 6 QueueBegin
+                log 7 Publish to 1
+                9: published 1 success
+            scheduled
+                at 4000 t "one" by client p
+                that was all
+            scheduled shard=1
+                that was all
+            stop 1
+            at 4000
+                log 8 InboundBegin
+                log 9 Publish to 1
+                1: deliver t "one" qos=1 tag=1
+                log 5 Publish to 1
+                2: deliver t "one" qos=1 tag=1
+            cancel one
+                Published
+            cancel one shard=1
+                Unknown
+            go
+                log 10 Settle 7 Moved
+                log 11 InboundEnd
+            cancel one
+                Unknown
+            cancel one shard=1
+                Unknown
+        "#]],
+    );
+}
+
+/// What finds no room is tried again, and can be taken back until some have it.
+#[test]
+fn what_finds_no_room_can_be_taken_back() {
+    check(
+        world(1, true, |config| config.queue_messages_max = 1),
+        "
+        pub 9 t fills qos=1 tag=1
+        pub 9 t waits qos=1 tag=2 deliver=1000
+        at 2000
+        scheduled
+        cancel waits
+        scheduled
+        ",
+        expect![[r#"
+            pub 9 t fills qos=1 tag=1
+                log 6 Publish to 1
+                1: deliver t "fills" qos=1 tag=1
+                9: published 1 success
+            pub 9 t waits qos=1 tag=2 deliver=1000
+                log 7 QueueBegin
+                log 8 Publish to 1
+                9: published 2 success
+            at 2000
+            scheduled
+                at 2000 t "waits" by client p, tried again at 12000
+                that was all
+            cancel waits
+                log 9 Settle 8 Cancelled
+                Cancelled
+            scheduled
+                that was all
+        "#]],
+    );
+}
+
+/// What is asked while the times are read after a crash waits until it is known what waits.
+#[test]
+fn who_looks_waits_for_the_recovery() {
+    check(
+        world(1, true, |config| config.backlog_messages_max = 2),
+        "
+        pub 9 t one qos=1 tag=1 deliver=5000
+        pub 9 t two qos=1 tag=2 deliver=3000
+        pub 9 t three qos=1 tag=3 deliver=4000
+        scheduled
+        retire
+        reading
+        crash
+        cancel three
+        scheduled
+        at 4000
+        read
+        ",
+        expect![[r#"
+            pub 9 t one qos=1 tag=1 deliver=5000
+                log 6 QueueBegin
+                log 7 Publish to 1
+                9: published 1 success
+            pub 9 t two qos=1 tag=2 deliver=3000
+                log 8 Publish to 1
+                9: published 2 success
+            pub 9 t three qos=1 tag=3 deliver=4000
+                log 9 Publish to 1
+                9: published 3 success
+            scheduled
+                at 6000 t "one" by client p
+                at 4000 t "two" by client p
+                at 5000 t "three" by client p
+                that was all
+            retire
+                ingest: 3 pending, 0 settled
+            reading
+            crash
+                read backlog: 2 entries, end=false
+                log 10 Disconnected
+                log 11 Disconnected
+            cancel three
+            scheduled
+            at 4000
+            read
+                read backlog: 1 entries, end=true
+                log 12 InboundBegin
+                log 13 Publish to 1
+                log 14 Settle 8 Moved
+                log 15 InboundEnd
+                read backlog: 1 entries, end=false
+                log 16 Settle 9 Cancelled
+                read backlog: 2 entries, end=false
+                read backlog: 1 entries, end=true
+                Cancelled
+                at 6000 t "one" by client p
+                that was all
+        "#]],
+    );
+}
+
+/// Its publisher is told, if it wants receipts; under a key the repeat is answered, and it is not published.
+#[test]
+fn what_is_taken_back_is_told() {
+    check(
+        world(1, true, |_| {}),
+        "
+        sub 9 2 $receipt/#:1
+        pub 9 t one qos=1 tag=1 deliver=3000 receipt=dead key=k
+        scheduled
+        cancel one
+        pub 9 t one qos=1 tag=2 deliver=3000 receipt=dead key=k
+        scheduled
+        at 4000
+        ",
+        expect![[r#"
+            sub 9 2 $receipt/#:1
+                log 6 Subscribe
+                log 7 RetainedDue
+                9: subscribed 2 granted_qos_1
+                log 8 RetainedGiven
+            pub 9 t one qos=1 tag=1 deliver=3000 receipt=dead key=k
+                log 9 Key k ?
+                step 0 - published by p - to t qos=1 3 B
+                log 10 QueueBegin
+                log 11 Publish to 1
+                log 12 Key k success
+                9: published 1 success
+            scheduled
+                at 4000 t "one" by client p
+                that was all
+            cancel one
+                log 13 Settle 11 Cancelled
+                step 0 - over cancelled 0 after 0 sends, told
+                Cancelled
+                log 14 Publish to 1
+                9: deliver $receipt/0000000f462800000000000000000007/dead/- "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":null,\"level\":\"dead\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":\"cancelled\",\"topic\":\"t\"}" qos=1 tag=1
+            pub 9 t one qos=1 tag=2 deliver=3000 receipt=dead key=k
+                9: published 2 success
+            scheduled
+                that was all
+            at 4000
+        "#]],
+    );
+}
+
+/// Who looks and what is due take turns with what is stored.
+#[test]
+fn who_looks_and_what_is_due_take_turns() {
+    check(
+        world(1, true, |config| config.backlog_messages_max = 1),
+        "
+        pub 9 t one qos=1 tag=1 deliver=3000
+        pub 9 t two qos=1 tag=2 deliver=3000
+        pub 9 t three qos=1 tag=3 deliver=3000
+        pub 9 t four qos=1 tag=4 deliver=9000
+        scheduled
+        retire
+        reading
+        at 4000
+        scheduled
+        cancel four
+        read
+        ",
+        expect![[r#"
+            pub 9 t one qos=1 tag=1 deliver=3000
+                log 6 QueueBegin
+                log 7 Publish to 1
+                9: published 1 success
+            pub 9 t two qos=1 tag=2 deliver=3000
+                log 8 Publish to 1
+                9: published 2 success
+            pub 9 t three qos=1 tag=3 deliver=3000
+                log 9 Publish to 1
+                9: published 3 success
+            pub 9 t four qos=1 tag=4 deliver=9000
+                log 10 Publish to 1
+                9: published 4 success
+            scheduled
+                at 4000 t "one" by client p
+                at 4000 t "two" by client p
+                at 4000 t "three" by client p
+                at 10000 t "four" by client p
+                that was all
+            retire
+                ingest: 4 pending, 0 settled
+            reading
+            at 4000
+                read backlog: 1 entries, end=false
+            scheduled
+            cancel four
+            read
+                read backlog: 1 entries, end=false
+                log 11 InboundBegin
+                log 12 Publish to 1
+                log 13 Settle 7 Moved
+                log 14 InboundEnd
+                read backlog: 1 entries, end=false
+                read backlog: 1 entries, end=false
+                log 15 Settle 10 Cancelled
+                log 16 InboundBegin
+                log 17 Publish to 1
+                log 18 Settle 8 Moved
+                log 19 InboundEnd
+                read backlog: 1 entries, end=false
+                read backlog: 1 entries, end=false
+                log 20 InboundBegin
+                log 21 Publish to 1
+                log 22 Settle 9 Moved
+                log 23 InboundEnd
+                1: deliver t "one" qos=1 tag=1
+                Cancelled
+                1: deliver t "two" qos=1 tag=2
+                1: deliver t "three" qos=1 tag=3
+                that was all
+        "#]],
+    );
+}

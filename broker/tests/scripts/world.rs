@@ -21,6 +21,8 @@
 //! policy full_sync                                         what happens to a full queue, as by a reload
 //! peek anna [after=0-0-9] [limit=2]                        what waits for her; and these are acknowledged in her place:
 //! end anna 0-0-9 0-0-10
+//! scheduled [shard=1] [topic=t/#] [by=user:u|client:p] [from=0] [until=9000] [limit=2] [after=0-0-9]   what waits for its time
+//! cancel later [shard=1] [of=user:u]                       takes back the one with this payload, which a look has shown
 //! due                                                      how long until the next tick is due
 //! road 1 90 of 100 [unread]                                the answer to a probe: so many bytes of so many have arrived
 //! retry a/# attempts=3 age=9000 immediate=0 backoff=1000   a policy by topic, beside those before; without one: none
@@ -49,8 +51,9 @@ use base::{
     Addressee, ClientId, ConnectionId, DeliveryId, Extras, FormerShard, GroupAnswer, GroupOrder, KeyHolder, KeyName,
     KnownIds, Leased, Letter, LetterAction, LetterAnswer, LetterFilter, LetterId, LetterQuery, Message, MessageId,
     MonoMillis, Moved, Now, Outcome, Pending, PendingAnswer, Placement, Priority, Published, Qos, QueueId, ReasonCode,
-    ReceiptLevel, Record, Requeue, RetainHandling, Sequence, SessionExpiry, ShardId, Step, SubscriptionOptions, Tag,
-    Take, TopicFilter, TopicName, Verdict, WallMillis, Will, Wishes,
+    ReceiptLevel, Record, Requeue, RetainHandling, ScheduledFilter, ScheduledMessage, ScheduledQuery, Sequence,
+    SessionExpiry, ShardId, Step, SubscriptionOptions, Tag, Take, TopicFilter, TopicName, Verdict, WallMillis, Will,
+    Wishes,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
@@ -137,6 +140,8 @@ pub struct World {
     /// What `auth.file` says, once it was read.
     file: Option<Vec<(ClientId, Principal)>>,
     poison: Vec<MessageId>,
+    /// Of what was seen to wait for its time, by payload.
+    scheduled_ids: BTreeMap<String, MessageId>,
     /// Orders for groups so far: names the next one.
     orders: u64,
 }
@@ -177,6 +182,7 @@ impl World {
             topics: Vec::new(),
             file: None,
             poison: Vec::new(),
+            scheduled_ids: BTreeMap::new(),
             orders: 0,
         };
         for number in 0..shards {
@@ -451,6 +457,12 @@ impl World {
                 let ids = words[1..].iter().map(|id| id.parse().unwrap()).collect();
                 self.handle(self.home(client), Event::EndPending { token: 4, client: client.into(), ids });
             }
+            "scheduled" => self.find_scheduled(&arguments),
+            "cancel" => {
+                let id = self.scheduled_ids.get(words[0]).copied().unwrap_or(MessageId(1));
+                let event = Event::Cancel { token: 5, id, of: arguments.text("of").map(holder) };
+                self.handle(arguments.option("shard").unwrap_or(0), event);
+            }
             "group" => self.group(&arguments),
             "groups" => self.print_groups(),
             "left" => {
@@ -587,7 +599,25 @@ impl World {
         self.revoked_max = self.revoked_max.max(revoked);
     }
 
+    fn find_scheduled(&mut self, arguments: &Arguments<'_>) {
+        let wall = |key| arguments.option(key).map(|at: u64| WallMillis(1_000_000 + at));
+        let filter = ScheduledFilter {
+            topic: arguments.text("topic").map(|filter| TopicFilter::new(filter).unwrap()),
+            by: arguments.text("by").map(holder),
+            from: wall("from"),
+            until: wall("until"),
+        };
+        let limit = arguments.option("limit").unwrap_or(100);
+        let query = Box::new(ScheduledQuery { after: arguments.option("after"), filter, limit });
+        self.handle(arguments.option("shard").unwrap_or(0), Event::FindScheduled { token: 5, query });
+    }
+
     fn effect(&mut self, shard: usize, effect: Effect) {
+        if let Effect::ScheduledFound { page: Some(page), .. } = &effect {
+            let payload = |message: &Message| String::from_utf8_lossy(&message.payload).into_owned();
+            let seen = page.messages.iter().map(|found| (payload(&found.message), found.message.id));
+            self.scheduled_ids.extend(seen);
+        }
         let line = words_of(&effect);
         match effect {
             Effect::Append { record } => {
@@ -1111,6 +1141,13 @@ fn words_of(effect: &Effect) -> Option<String> {
             lines.push(page.next.map_or("that was all".to_owned(), |next| format!("more behind {next}")));
             lines.join("\n    ")
         }
+        Effect::ScheduledFound { page: None, .. } => "too many look".to_owned(),
+        Effect::ScheduledFound { page: Some(page), .. } => {
+            let mut lines: Vec<String> = page.messages.iter().map(scheduled_words).collect();
+            lines.push(page.next.map_or("that was all".to_owned(), |next| format!("more behind {next}")));
+            lines.join("\n    ")
+        }
+        Effect::CancelDone { answer, .. } => format!("{answer:?}"),
         Effect::PendingEnded { answer, .. } => match answer {
             PendingAnswer::Ended(ids) => {
                 let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
@@ -1190,6 +1227,28 @@ fn pending_words(pending: &Pending) -> String {
     let of = if *is_push { " push" } else { "" };
     let state = if *is_in_flight { " in flight" } else { "" };
     format!("pending {id} {topic} {payload:?} qos={}{of}{state}", qos.number())
+}
+
+fn scheduled_words(found: &ScheduledMessage) -> String {
+    let ScheduledMessage { message, tried_again } = found;
+    let since = |at: WallMillis| at.0 - 1_000_000;
+    let at = message.wishes().and_then(|wishes| wishes.deliver_at).expect("it waits for that");
+    let by = match message.scheduled_by() {
+        Some(KeyHolder::User(user)) => format!(" by user {user}"),
+        Some(KeyHolder::Client(client)) => format!(" by client {}", client.as_str()),
+        None => String::new(),
+    };
+    let again = tried_again.map_or(String::new(), |at| format!(", tried again at {}", since(at)));
+    format!("at {} {} {:?}{by}{again}", since(at), message.topic, String::from_utf8_lossy(&message.payload))
+}
+
+/// `user:u` or `client:c`.
+fn holder(text: &str) -> KeyHolder {
+    match text.split_once(':') {
+        Some(("user", user)) => KeyHolder::User(user.into()),
+        Some(("client", client)) => KeyHolder::Client(client.into()),
+        _ => panic!("no holder: {text}"),
+    }
 }
 
 fn letter_words(letter: &Letter) -> String {

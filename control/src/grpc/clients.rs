@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
+use postroad_base::{Pending, PendingId};
 use postroad_proto::v1;
 use tonic::{Request, Response, Status};
 
+use super::messages::told_message;
 use super::{Call, page_begin};
 use crate::checks::page_limit;
 use crate::clients::{
     ClientAction, ClientChange, ClientReport, ClientsCursor, ClientsFilter, DeliveryReport, QueueReport,
     RegistrationReport, RoadReport, SessionReport,
 };
+use crate::pending::{Acknowledged, PendingReport, PendingReports};
 use crate::problem::{Kind, Problem};
 use crate::shared::Server;
 use crate::tokens::Right;
@@ -71,6 +74,33 @@ impl v1::clients_server::Clients for Service {
         self.0.change_client(call.caller(Right::Clients)?, client, ClientChange::Unregister).await?;
         Ok(Response::new(v1::UnregisterClientResponse {}))
     }
+
+    async fn list_pending(
+        &self,
+        request: Request<v1::ListPendingRequest>,
+    ) -> Result<Response<v1::ListPendingResponse>, Status> {
+        Call::in_request(&request)?.caller(Right::Clients)?;
+        let v1::ListPendingRequest { client, page_size, page_token } = request.into_inner();
+        let limit = page_limit("page_size", page_size)?;
+        let after = page_begin(&page_token, |text| text.parse().ok())?;
+        let PendingReports { deliveries, next } = self.0.pending(&client, after, limit).await?;
+        Ok(Response::new(v1::ListPendingResponse {
+            deliveries: deliveries.into_iter().map(Into::into).collect(),
+            next_page_token: next.map(|next| next.to_string()).unwrap_or_default(),
+        }))
+    }
+
+    async fn acknowledge_pending(
+        &self,
+        request: Request<v1::AcknowledgePendingRequest>,
+    ) -> Result<Response<v1::AcknowledgePendingResponse>, Status> {
+        let call = Call::in_request(&request)?;
+        let v1::AcknowledgePendingRequest { client, deliveries } = request.into_inner();
+        let caller = call.caller(Right::Clients)?;
+        let Acknowledged { ended, gone } = self.0.acknowledge_pending(caller, &client, &deliveries).await?;
+        let text = |ids: Vec<PendingId>| ids.iter().map(ToString::to_string).collect();
+        Ok(Response::new(v1::AcknowledgePendingResponse { acknowledged: text(ended), gone: text(gone) }))
+    }
 }
 
 impl Service {
@@ -116,6 +146,27 @@ impl From<ClientReport> for v1::Client {
             registration: registration.map(Into::into),
             road: road.map(Into::into),
             delivery: delivery.map(Into::into),
+        }
+    }
+}
+
+impl From<PendingReport> for v1::PendingDelivery {
+    fn from(PendingReport { pending, properties }: PendingReport) -> Self {
+        let Pending { id, is_push, is_in_flight, message, topic, qos, retain } = pending;
+        let told = v1::Message {
+            topic: topic.to_string(),
+            qos: Some(qos.number().into()),
+            retain,
+            ..told_message(&message, &properties)
+        };
+        Self {
+            id: id.to_string(),
+            message_id: message.id.to_string(),
+            message: Some(told),
+            is_push,
+            is_in_flight,
+            published_unix_ms: message.id.published_at().0,
+            expires_unix_ms: message.expires_at.map(|at| at.0),
         }
     }
 }

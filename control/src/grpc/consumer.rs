@@ -22,12 +22,11 @@ use postroad_base::{DeliveryId, Leased, Verdict};
 use postroad_proto::v1;
 use postroad_proto::v1::consume_request::Request as Said;
 use postroad_proto::v1::consume_response::Response as Told;
-use postroad_proto::v1::message::Content;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::messages::place_for_stream;
+use super::messages::{place_for_stream, told_message};
 use super::{Call, status};
 use crate::checks::{LIMIT_MAX, page_limit};
 use crate::groups::{Answered, LeasedReport, WAIT_SECONDS_MAX, deliveries_of, lease_of, name_of, refusal_of, take_of};
@@ -147,24 +146,7 @@ fn deliveries(taken: Vec<LeasedReport>) -> v1::Deliveries {
 impl From<LeasedReport> for v1::Delivery {
     fn from(report: LeasedReport) -> Self {
         let LeasedReport { leased: Leased { id, message, may_repeat }, properties } = report;
-        let property = |(name, value): &(ByteString, ByteString)| v1::Property {
-            name: name.to_string(),
-            value: value.to_string(),
-        };
-        let content = match (properties.is_text, std::str::from_utf8(&message.payload)) {
-            (true, Ok(text)) => Content::PayloadText(text.to_owned()),
-            _ => Content::Payload(message.payload.to_vec()),
-        };
-        let told = v1::Message {
-            topic: message.topic.to_string(),
-            content: Some(content),
-            qos: Some(u32::from(message.qos.number())),
-            content_type: properties.content_type.as_ref().map(ToString::to_string),
-            response_topic: properties.response_topic.as_ref().map(ToString::to_string),
-            correlation_data: properties.correlation_data.as_ref().map(|data| data.to_vec()),
-            properties: properties.user.iter().map(property).collect(),
-            ..v1::Message::default()
-        };
+        let told = v1::Message { retain: false, ..told_message(&message, &properties) };
         Self {
             delivery: id.to_string(),
             attempt: id.attempt,

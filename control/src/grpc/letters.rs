@@ -281,7 +281,7 @@ impl From<LetterReport> for v1::DeadLetter {
     }
 }
 
-fn property((name, value): &(bytestring::ByteString, bytestring::ByteString)) -> v1::Property {
+pub(super) fn property((name, value): &(bytestring::ByteString, bytestring::ByteString)) -> v1::Property {
     v1::Property { name: name.to_string(), value: value.to_string() }
 }
 

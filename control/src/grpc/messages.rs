@@ -23,11 +23,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::letters::property;
 use super::{Call, status};
 use crate::api::Pending;
 use crate::checks::{check_key, check_spread, qos_of};
 use crate::problem::{Kind, Problem};
-use crate::publication::{Caller, GivenProperties, GivenWishes, Outcome, Publication, topic_of, wall_now};
+use crate::publication::{Caller, GivenProperties, GivenWishes, Outcome, Properties, Publication, topic_of, wall_now};
 use crate::shared::Server;
 use crate::tokens::Right;
 
@@ -426,5 +427,23 @@ impl Answering {
                 }
             }
         }
+    }
+}
+/// A message that somebody is shown, as it was published, without its wishes.
+pub(super) fn told_message(message: &postroad_base::Message, properties: &Properties) -> v1::Message {
+    let content = match (properties.is_text, std::str::from_utf8(&message.payload)) {
+        (true, Ok(text)) => Content::PayloadText(text.to_owned()),
+        _ => Content::Payload(message.payload.to_vec()),
+    };
+    v1::Message {
+        topic: message.topic.to_string(),
+        content: Some(content),
+        qos: Some(message.qos.number().into()),
+        retain: message.retain,
+        content_type: properties.content_type.as_ref().map(ToString::to_string),
+        response_topic: properties.response_topic.as_ref().map(ToString::to_string),
+        correlation_data: properties.correlation_data.as_ref().map(|data| data.to_vec()),
+        properties: properties.user.iter().map(property).collect(),
+        ..v1::Message::default()
     }
 }

@@ -19,6 +19,7 @@ mod lent;
 mod letters;
 mod messages;
 mod receipts;
+mod scheduled;
 mod status;
 mod topics;
 
@@ -36,6 +37,7 @@ use postroad_proto::v1::dead_letters_server::DeadLettersServer;
 use postroad_proto::v1::groups_server::GroupsServer;
 use postroad_proto::v1::messages_server::MessagesServer;
 use postroad_proto::v1::receipts_server::ReceiptsServer;
+use postroad_proto::v1::scheduled_server::ScheduledServer;
 use postroad_proto::v1::topics_server::TopicsServer;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -82,7 +84,7 @@ struct Call {
     peer: Peer,
     /// Who calls, and the right that was asked for; `None` where nobody asks.
     caller: Option<(Right, Caller)>,
-    /// It may see what becomes of what this user has published, and of nothing else.
+    /// It may see what this user has published and what becomes of that, and nothing else.
     own_only: Option<String>,
     /// When it is given up by who calls.
     deadline: Option<Instant>,
@@ -108,6 +110,8 @@ enum Shape {
     Stream(Right),
     /// One request, answers for as long as it goes, of what its caller may see.
     Receipts,
+    /// One request, one answer, of what its caller may see.
+    Scheduled,
     /// For everybody, and small.
     Open,
     /// What is not listed here is not served, whatever the router knows: a new service says who may call it.
@@ -123,6 +127,7 @@ impl Shape {
             ClientsServer::<clients::Service>::NAME => Self::Unary(Some(Right::Clients)),
             TopicsServer::<topics::Service>::NAME => Self::Unary(Some(Right::Clients)),
             ReceiptsServer::<receipts::Service>::NAME => Self::Receipts,
+            ScheduledServer::<scheduled::Service>::NAME => Self::Scheduled,
             DeadLettersServer::<letters::Service>::NAME if matches!(method, "Export" | "Follow") => {
                 Self::Stream(Right::DeadLetters)
             }
@@ -152,7 +157,7 @@ impl Shape {
         match self {
             Self::Unary(right) => right,
             Self::Patient(right) | Self::Stream(right) => Some(right),
-            Self::Receipts | Self::Open | Self::Unknown => None,
+            Self::Receipts | Self::Scheduled | Self::Open | Self::Unknown => None,
         }
     }
 }
@@ -168,6 +173,7 @@ impl Grpc {
         let consumer = ConsumerServer::new(consumer::Service::new(Arc::clone(server), streams));
         let clients = ClientsServer::new(clients::Service(Arc::clone(server)));
         let receipts = ReceiptsServer::new(receipts::Service(Arc::clone(server)));
+        let scheduled = ScheduledServer::new(scheduled::Service(Arc::clone(server)));
         let topics = TopicsServer::new(topics::Service(Arc::clone(server)));
         let admin = AdminServer::new(admin::Service(Arc::clone(server)));
         let health = admin::health(server).await.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX);
@@ -186,6 +192,7 @@ impl Grpc {
             .route_service(&path_of(&consumer), consumer.max_decoding_message_size(body_bytes_max))
             .route_service(&path_of(&clients), clients.max_decoding_message_size(body_bytes_max))
             .route_service(&path_of(&receipts), receipts.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
+            .route_service(&path_of(&scheduled), scheduled.max_decoding_message_size(body_bytes_max))
             .route_service(&path_of(&topics), topics.max_decoding_message_size(body_bytes_max))
             .route_service(&path_of(&letters), letters.max_decoding_message_size(body_bytes_max))
             .route_service(&path_of(&admin), admin.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
@@ -207,7 +214,7 @@ impl Grpc {
         let deadline = call.deadline;
         request.extensions_mut().insert(call);
         let (answer, place) = match shape {
-            Shape::Unary(_) | Shape::Patient(_) => {
+            Shape::Unary(_) | Shape::Patient(_) | Shape::Scheduled => {
                 let answered = self.unary(&server, shape, request, deadline).await;
                 answered.unwrap_or_else(|problem| (refused(problem), None))
             }
@@ -234,7 +241,8 @@ impl Grpc {
         let most = Instant::now() + request_timeout + publish_timeout + shape.patience();
         let deadline = deadline.map_or(most, |deadline| deadline.min(most));
         let busy = || Problem::new(Kind::Busy, "http.connections_max calls are under way; try again");
-        let place = match shape.right().map(|_| Arc::clone(&self.places)) {
+        let asks_for_none = shape == Shape::Unary(None);
+        let place = match Some(Arc::clone(&self.places)).filter(|_| !asks_for_none) {
             Some(places) => {
                 let place = timeout_at(deadline, places.acquire_owned()).await;
                 Some(place.ok().and_then(Result::ok).ok_or_else(busy)?)
@@ -264,8 +272,14 @@ impl Call {
         let (caller, own_only) = match shape {
             // Who may not see all may see its own: either way it may see receipts.
             Shape::Receipts => {
-                let (caller, own_only) = server.may_see(|right| server.grpc_caller(from.peer, headers, right))?;
+                let known = |right| server.grpc_caller(from.peer, headers, right);
+                let (caller, own_only) = server.may_see(Right::Trace, known)?;
                 (Some((Right::Trace, caller)), own_only)
+            }
+            Shape::Scheduled => {
+                let known = |right| server.grpc_caller(from.peer, headers, right);
+                let (caller, own_only) = server.may_see_scheduled(known)?;
+                (Some((Right::Clients, caller)), own_only)
             }
             _ => {
                 let known = |right| server.grpc_caller(from.peer, headers, right).map(|caller| (right, caller));
@@ -308,7 +322,7 @@ fn refused(problem: Problem) -> Response {
 fn unknown_method() -> Response {
     refused(Problem::new(
         Kind::NotFound,
-        "there are postroad.v1.Messages, Groups, Consumer, Clients, Topics, Receipts, DeadLetters and Admin, health and reflection",
+        "there are postroad.v1.Messages, Scheduled, Groups, Consumer, Clients, Topics, Receipts, DeadLetters and Admin, health and reflection",
     ))
 }
 

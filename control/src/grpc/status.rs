@@ -31,6 +31,7 @@ impl Kind {
                 Code::ResourceExhausted
             }
             Self::NoClient
+            | Self::Published
             | Self::ClientConnected
             | Self::NamedByFile
             | Self::ReloadRefused

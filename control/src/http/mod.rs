@@ -13,6 +13,7 @@ mod pages;
 mod path;
 mod pending;
 mod problem;
+mod scheduled;
 mod topics;
 mod trace;
 
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -100,6 +101,8 @@ fn routes() -> Router<Arc<Server>> {
         .route("/v1/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], document::OPENAPI)))
         .route("/v1/messages", post(messages::publish))
         .route("/v1/messages/{message}", get(trace::life))
+        .route("/v1/scheduled", get(scheduled::list))
+        .route("/v1/scheduled/{message}", delete(scheduled::cancel))
         .route("/v1/receipts", get(trace::receipts))
         .route("/v1/trace", get(trace::watch))
         .route("/v1/clients", get(clients::list))

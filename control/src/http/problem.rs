@@ -17,6 +17,7 @@ impl Kind {
             Self::Forbidden | Self::Refused(ReasonCode::NotAuthorized) => StatusCode::FORBIDDEN,
             Self::NotFound | Self::UnknownClient | Self::UnknownGroup | Self::Gone => StatusCode::NOT_FOUND,
             Self::NoClient
+            | Self::Published
             | Self::ClientConnected
             | Self::NamedByFile
             | Self::ReloadRefused

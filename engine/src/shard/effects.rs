@@ -84,6 +84,8 @@ impl Shard {
             Effect::ClientDone { token, answer } => self.client_done(token, answer),
             Effect::Peeked { token, page } => self.peeked(token, page.map(|page| *page)),
             Effect::PendingEnded { token, answer } => self.pending_ended(token, answer),
+            Effect::ScheduledFound { token, page } => self.scheduled_found(token, page.map(|page| *page)),
+            Effect::CancelDone { token, answer } => self.scheduled_cancelled(token, answer),
             Effect::LetterKept { token, id } => self.letter_kept(token, id),
             Effect::LetterDone { token, answer } => self.letter_done(token, answer),
             Effect::Moved(moved) => self.moved(moved),

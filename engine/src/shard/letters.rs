@@ -69,8 +69,14 @@ impl Shard {
         self.asking.kept.insert(token, answer);
         let ImportedLetter { message_id, original, requeues, topic, payload, qos, retain, properties, death, parked } =
             import;
-        let extras =
-            Extras { death: Some(Box::new(death)), original, requeues, letter: None, wishes: Wishes::default() };
+        let extras = Extras {
+            death: Some(Box::new(death)),
+            original,
+            requeues,
+            letter: None,
+            wishes: Wishes::default(),
+            scheduled_by: None,
+        };
         let message = Message {
             id: message_id.unwrap_or(MessageId(0)),
             topic,

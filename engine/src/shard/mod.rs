@@ -23,6 +23,7 @@ mod letters;
 mod pending;
 mod reading;
 mod road;
+mod scheduled;
 mod sys;
 mod timing;
 mod topics;
@@ -252,6 +253,7 @@ pub(crate) struct Shard {
     /// Who watches what happens here.
     watchers: Vec<watching::Watcher>,
     looking: pending::Looking,
+    scheduled: scheduled::Asking,
     /// Callers of the API that have published here.
     callers: Callers,
     opened: Option<flume::Sender<ShardId>>,
@@ -339,6 +341,7 @@ impl Shard {
             consuming: groups::Consuming::default(),
             watchers: Vec::new(),
             looking: pending::Looking::default(),
+            scheduled: scheduled::Asking::default(),
             callers: Callers::default(),
             opened: Some(opened),
             failure: None,
@@ -399,6 +402,8 @@ impl Shard {
             Request::Retained(query) => self.find_retained(*query),
             Request::Pending(question) => self.show_pending(*question),
             Request::EndPending(order) => self.end_pending(*order),
+            Request::Scheduled(question) => self.find_scheduled(*question),
+            Request::CancelScheduled(order) => self.cancel_scheduled(*order),
             Request::Clients(query) => self.find_clients(*query),
             Request::Client { client, action, answer } => self.tell_of_client(&client, action, &answer),
             Request::ChangeClient(order) => self.change_client(*order),

@@ -1,8 +1,8 @@
-//! `postroad client list|top|show|kick|drain|register|unregister`.
+//! `postroad client list|top|show|pending|acknowledge|kick|drain|register|unregister`.
 
 use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::{Api, escaped};
@@ -18,6 +18,8 @@ pub fn client(action: &ClientAction) -> Result<()> {
             Table::new(api.json).rows(clients(&page)?)
         }
         ClientAction::Show { api, client } => show(api, &Api::new(api).get(&path(client), &[])?),
+        ClientAction::Pending { api, client, limit } => pending(api, client, limit.unwrap_or(u64::MAX)),
+        ClientAction::Acknowledge { api, client, deliveries } => acknowledge(api, client, deliveries),
         ClientAction::Kick { api, client } => {
             let after = Api::new(api).post(&format!("{}/disconnect", path(client)), &Value::Null)?;
             show(api, &after)
@@ -39,6 +41,41 @@ fn list(api: &ApiArgs, filter: &ClientFilter, limit: u64) -> Result<()> {
     let mut table = Table::new(api.json);
     Api::new(api)
         .walk("/v1/clients", "clients", &parameters(filter), limit, |client| table.rows(std::slice::from_ref(client)))
+}
+
+fn pending(api: &ApiArgs, client: &str, limit: u64) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut has_head = api.json;
+    Api::new(api).walk(&format!("{}/messages", path(client)), "deliveries", &[], limit, |delivery| {
+        if api.json {
+            return Ok(writeln!(out, "{delivery}")?);
+        }
+        if !std::mem::replace(&mut has_head, true) {
+            writeln!(out, "{:<16} {:<12} {:<9} {:<32} {:<3}  TOPIC", "DELIVERY", "QUEUE", "STATE", "MESSAGE", "QOS")?;
+        }
+        let text = |name: &str| printable(delivery[name].as_str().unwrap_or("-"));
+        let (id, queue, state) = (text("id"), text("queue"), text("state"));
+        let (message, qos, topic) = (text("message_id"), delivery["qos"].as_u64().unwrap_or(0), text("topic"));
+        Ok(writeln!(out, "{id:<16} {queue:<12} {state:<9} {message:<32} {qos:<3}  {topic}")?)
+    })
+}
+
+/// What was over before is an error: whoever names it believes something else.
+fn acknowledge(api: &ApiArgs, client: &str, deliveries: &[String]) -> Result<()> {
+    let body = json!({ "deliveries": deliveries });
+    let answer = Api::new(api).post(&format!("{}/messages/acknowledge", path(client)), &body)?;
+    let names =
+        |list: &str| answer[list].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>();
+    let mut out = std::io::stdout().lock();
+    match api.json {
+        true => writeln!(out, "{answer}")?,
+        false => names("acknowledged").iter().try_for_each(|name| writeln!(out, "{name}: acknowledged"))?,
+    }
+    let gone = names("gone");
+    if !gone.is_empty() {
+        bail!("over before, or not this client's: {}", gone.join(" "));
+    }
+    Ok(())
 }
 
 fn parameters(filter: &ClientFilter) -> Vec<(&'static str, String)> {

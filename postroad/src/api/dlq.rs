@@ -28,12 +28,12 @@ pub fn dlq(action: &DlqAction) -> Result<()> {
             let mut out = std::io::stdout().lock();
             walk(&Api::new(api), filter, u64::MAX, |letter| Ok(writeln!(out, "{letter}")?))
         }
-        DlqAction::Import { api, file } => import(&Api::new(api), file),
+        DlqAction::Import { api, file } => import(api, file),
     }
 }
 
 fn requeue_body(args: &RequeueArgs) -> Result<Value> {
-    let RequeueArgs { topic, ttl, payload, .. } = args;
+    let RequeueArgs { topic, ttl, message, file, stdin, .. } = args;
     let mut body = json!({});
     if let Some(topic) = topic {
         body["topic"] = topic.as_str().into();
@@ -41,8 +41,8 @@ fn requeue_body(args: &RequeueArgs) -> Result<Value> {
     if let Some(ttl) = ttl {
         body["ttl_seconds"] = (*ttl).into();
     }
-    if payload.message.is_some() || payload.file.is_some() || payload.stdin {
-        body["payload_base64"] = BASE64_STANDARD.encode(payload::whole(payload)?).into();
+    if let Some(payload) = payload::given(message.as_deref(), file.as_deref(), *stdin)? {
+        body["payload_base64"] = BASE64_STANDARD.encode(payload).into();
     }
     Ok(body)
 }
@@ -117,7 +117,8 @@ fn each(api: &ApiArgs, choice: &LetterChoice, action: &str, body: &Value) -> Res
     Ok(())
 }
 
-fn import(server: &Api<'_>, file: &std::path::Path) -> Result<()> {
+fn import(api: &ApiArgs, file: &std::path::Path) -> Result<()> {
+    let server = Api::new(api);
     let input: Box<dyn std::io::Read> = match file.to_str() {
         Some("-") => Box::new(std::io::stdin().lock()),
         _ => Box::new(std::fs::File::open(file).with_context(|| format!("can't read {}", file.display()))?),
@@ -130,10 +131,15 @@ fn import(server: &Api<'_>, file: &std::path::Path) -> Result<()> {
         }
         let at = || format!("line {}; the {count} letters before it are kept", number + 1);
         let letter: Value = serde_json::from_str(&line).with_context(at)?;
-        server.post(PATH, &letter).with_context(at)?;
+        let kept = server.post(PATH, &letter).with_context(at)?;
         count += 1;
+        if api.json {
+            writeln!(std::io::stdout(), "{kept}")?;
+        }
     }
-    println!("{count} letters");
+    if !api.json {
+        println!("{count} letters");
+    }
     Ok(())
 }
 

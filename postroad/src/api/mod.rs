@@ -6,6 +6,7 @@ mod dlq;
 mod group;
 mod publish;
 mod samples;
+mod scheduled;
 mod top;
 mod topics;
 mod trace;
@@ -13,7 +14,7 @@ mod trace;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ureq::http::Response;
+use ureq::http::{Response, StatusCode};
 use ureq::{Agent, RequestBuilder};
 
 use crate::cli::ApiArgs;
@@ -23,6 +24,7 @@ pub use client::client;
 pub use dlq::dlq;
 pub use group::group;
 pub use publish::publish;
+pub use scheduled::scheduled;
 pub use top::top;
 pub use topics::{subscription, topic};
 pub use trace::{receipts, trace};
@@ -55,7 +57,7 @@ impl<'a> Api<'a> {
     fn post(&self, path: &str, body: &serde_json::Value) -> Result<serde_json::Value> {
         let url = self.url(path);
         let request = self.agent.post(&url).content_type("application/json");
-        let answer = self.signed(request).send(body.to_string()).with_context(|| format!("can't reach {url}"))?;
+        let answer = self.signed(request).send(body.to_string()).with_context(|| unreachable(&url))?;
         read(&url, answer)
     }
 
@@ -63,14 +65,14 @@ impl<'a> Api<'a> {
     fn put(&self, path: &str, body: &serde_json::Value) -> Result<serde_json::Value> {
         let url = self.url(path);
         let request = self.agent.put(&url).content_type("application/json");
-        let answer = self.signed(request).send(body.to_string()).with_context(|| format!("can't reach {url}"))?;
+        let answer = self.signed(request).send(body.to_string()).with_context(|| unreachable(&url))?;
         read(&url, answer)
     }
 
     /// What the server answers to a DELETE.
     fn delete(&self, path: &str) -> Result<serde_json::Value> {
         let url = self.url(path);
-        let answer = self.signed(self.agent.delete(&url)).call().with_context(|| format!("can't reach {url}"))?;
+        let answer = self.signed(self.agent.delete(&url)).call().with_context(|| unreachable(&url))?;
         read(&url, answer)
     }
 
@@ -79,7 +81,7 @@ impl<'a> Api<'a> {
         let url = self.url(path);
         let pairs = parameters.iter().map(|(name, value)| (*name, value.as_str()));
         let request = self.agent.get(&url).query_pairs(pairs);
-        let answer = self.signed(request).call().with_context(|| format!("can't reach {url}"))?;
+        let answer = self.signed(request).call().with_context(|| unreachable(&url))?;
         read(&url, answer)
     }
 
@@ -113,7 +115,7 @@ impl<'a> Api<'a> {
     /// A page that is text.
     fn get_text(&self, path: &str) -> Result<String> {
         let url = self.url(path);
-        let mut answer = self.signed(self.agent.get(&url)).call().with_context(|| format!("can't reach {url}"))?;
+        let mut answer = self.signed(self.agent.get(&url)).call().with_context(|| unreachable(&url))?;
         if !answer.status().is_success() {
             bail!("{url}: {}", answer.status());
         }
@@ -145,6 +147,10 @@ fn escaped(name: &str) -> String {
     escaped
 }
 
+fn unreachable(url: &str) -> String {
+    format!("can't reach {url} (does the server run, and is that its --api?)")
+}
+
 fn read(url: &str, mut answer: Response<ureq::Body>) -> Result<serde_json::Value> {
     let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
     let text = text.with_context(|| format!("{url} broke off its answer"))?;
@@ -153,5 +159,6 @@ fn read(url: &str, mut answer: Response<ureq::Body>) -> Result<serde_json::Value
         return parsed.with_context(|| format!("{url} did not answer with JSON: is it a Postroad server?"));
     }
     let detail = parsed.as_ref().and_then(|problem| problem["detail"].as_str()).unwrap_or(text.trim());
-    bail!("{}: {detail}", answer.status())
+    let hint = if answer.status() == StatusCode::UNAUTHORIZED { "; here: --token, or POSTROAD_TOKEN" } else { "" };
+    bail!("{}: {detail}{hint}", answer.status())
 }

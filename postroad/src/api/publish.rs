@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use clap::CommandFactory;
+use clap::error::ErrorKind;
 use serde_json::{Value, json};
 
 use super::Api;
-use crate::cli::PublishArgs;
+use crate::cli::{Cli, PublishArgs};
 use crate::payload;
 
 /// Lines that are sent together.
@@ -19,6 +21,14 @@ const BYTES_MAX: usize = 1 << 20;
 
 /// Runs the command.
 pub fn publish(args: &PublishArgs) -> Result<ExitCode> {
+    if args.wishes.idempotency_key.is_some() && args.topic.len() > 1 {
+        // Neither is wrong by itself, so that the parser can't say it.
+        let why = "--idempotency-key is of one message to one topic: give one TOPIC, or a key for each";
+        let mut command = Cli::command();
+        command.build();
+        let publish = command.find_subcommand_mut("publish").expect("it runs");
+        publish.error(ErrorKind::ArgumentConflict, why).exit();
+    }
     let mut run = Run { args, api: Api::new(&args.api), failed: false };
     if args.payload.lines {
         run.lines()?;

@@ -27,7 +27,7 @@ const RATES: [(&str, &str); 5] = [
     ("commits", "postroad_log_commits_total"),
 ];
 /// Figures that are shown as they are.
-const LEVELS: [(&str, &str); 7] = [
+const LEVELS: [(&str, &str); 9] = [
     ("connections", "postroad_connections"),
     ("sessions", "postroad_sessions"),
     ("registrations", "postroad_registrations"),
@@ -35,6 +35,8 @@ const LEVELS: [(&str, &str); 7] = [
     ("retained", "postroad_retained_messages"),
     ("queued", "postroad_queued_messages"),
     ("in flight", "postroad_in_flight_messages"),
+    ("scheduled", "postroad_scheduled_messages"),
+    ("dead letters", "postroad_dead_letters"),
 ];
 
 /// Runs the command, until it is interrupted or has shown as much as was asked for.
@@ -168,7 +170,7 @@ impl Frame {
 
     fn json(&self) -> Value {
         let pairs = |pairs: &[(&'static str, f64)]| {
-            pairs.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect::<serde_json::Map<_, _>>()
+            pairs.iter().map(|(name, value)| (name.replace(' ', "_"), json!(value))).collect::<serde_json::Map<_, _>>()
         };
         let counted: serde_json::Map<_, _> =
             self.counted.iter().map(|(why, rate)| (why.clone(), json!(rate))).collect();

@@ -9,7 +9,7 @@ use serde_json::Value;
 use ureq::Agent;
 
 use super::client::printable;
-use super::{Api, read};
+use super::{Api, read, unreachable};
 use crate::cli::{ApiArgs, ReceiptsArgs, TraceArgs};
 
 /// Longer than a stream says nothing.
@@ -102,7 +102,7 @@ fn stream(
     let url = server.url(path);
     let pairs = parameters.iter().map(|(name, value)| (*name, value.as_str()));
     let request = server.agent.get(&url).query_pairs(pairs).header("accept", "application/x-ndjson");
-    let answer = server.signed(request).call().with_context(|| format!("can't reach {url}"))?;
+    let answer = server.signed(request).call().with_context(|| unreachable(&url))?;
     if !answer.status().is_success() {
         return read(&url, answer).map(drop);
     }

@@ -256,6 +256,132 @@ pub struct Error {
     #[prost(string, tag = "3")]
     pub detail: ::prost::alloc::string::String,
 }
+/// Which messages, and which page. What is not set is not asked.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListScheduledRequest {
+    /// Only those whose topics match this filter.
+    #[prost(string, optional, tag = "1")]
+    pub topic: ::core::option::Option<::prost::alloc::string::String>,
+    /// Only those of this user, or of this client that is none; not both.
+    #[prost(string, optional, tag = "2")]
+    pub user: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "3")]
+    pub client: ::core::option::Option<::prost::alloc::string::String>,
+    /// Only those that are due then or later, and before that, in milliseconds since 1970.
+    #[prost(uint64, optional, tag = "4")]
+    pub from_unix_ms: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "5")]
+    pub until_unix_ms: ::core::option::Option<u64>,
+    /// At most so many: 1 to 1,000; 0: 100.
+    #[prost(uint32, tag = "6")]
+    pub page_size: u32,
+    /// The `next_page_token` of the page before.
+    #[prost(string, tag = "7")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListScheduledResponse {
+    /// Maybe fewer than were asked for, or none, though there are more.
+    #[prost(message, repeated, tag = "1")]
+    pub messages: ::prost::alloc::vec::Vec<ScheduledMessage>,
+    /// Empty: that was all.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// A message that waits for its time.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ScheduledMessage {
+    /// Names it, also once it is published: 32 hexadecimal digits.
+    #[prost(string, tag = "1")]
+    pub message_id: ::prost::alloc::string::String,
+    /// Without its wishes.
+    #[prost(message, optional, tag = "2")]
+    pub message: ::core::option::Option<Message>,
+    /// Who published it: a user (callers of the API are users by the names of their tokens), or a client that is none.
+    #[prost(string, optional, tag = "3")]
+    pub user: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "4")]
+    pub client: ::core::option::Option<::prost::alloc::string::String>,
+    /// When it was taken in.
+    #[prost(uint64, tag = "5")]
+    pub published_unix_ms: u64,
+    /// When it is due.
+    #[prost(uint64, tag = "6")]
+    pub deliver_at_unix_ms: u64,
+    /// It was due, and somewhere was no room for it: it is tried again then.
+    #[prost(uint64, optional, tag = "7")]
+    pub tried_again_unix_ms: ::core::option::Option<u64>,
+    /// When it stops being worth delivering.
+    #[prost(uint64, optional, tag = "8")]
+    pub expires_unix_ms: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelScheduledRequest {
+    #[prost(string, tag = "1")]
+    pub message_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelScheduledResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListPendingRequest {
+    #[prost(string, tag = "1")]
+    pub client: ::prost::alloc::string::String,
+    /// At most so many: 1 to 1,000; 0: 100.
+    #[prost(uint32, tag = "2")]
+    pub page_size: u32,
+    /// The `next_page_token` of the page before.
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListPendingResponse {
+    /// Maybe fewer than were asked for, or none, though there are more.
+    #[prost(message, repeated, tag = "1")]
+    pub deliveries: ::prost::alloc::vec::Vec<PendingDelivery>,
+    /// Empty: that was all.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// A delivery that its client has not acknowledged.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PendingDelivery {
+    /// Names it for as long as it is one: three numbers, such as 0-3-1017.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub message_id: ::prost::alloc::string::String,
+    /// As its client sees it: topic, level and retain flag. Without its wishes.
+    #[prost(message, optional, tag = "3")]
+    pub message: ::core::option::Option<Message>,
+    /// It was pushed to the client and waits for its registration, not for its session.
+    #[prost(bool, tag = "4")]
+    pub is_push: bool,
+    /// It was sent, or is about to be.
+    #[prost(bool, tag = "5")]
+    pub is_in_flight: bool,
+    #[prost(uint64, tag = "6")]
+    pub published_unix_ms: u64,
+    /// When it stops being worth delivering.
+    #[prost(uint64, optional, tag = "7")]
+    pub expires_unix_ms: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcknowledgePendingRequest {
+    #[prost(string, tag = "1")]
+    pub client: ::prost::alloc::string::String,
+    /// Names of deliveries, 1 to 1,000.
+    #[prost(string, repeated, tag = "2")]
+    pub deliveries: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcknowledgePendingResponse {
+    /// Over by this.
+    #[prost(string, repeated, tag = "1")]
+    pub acknowledged: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Over before, or none of this client.
+    #[prost(string, repeated, tag = "2")]
+    pub gone: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// Which clients are looked for. What is not set is not asked.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClientFilter {
@@ -1573,6 +1699,380 @@ pub mod messages_server {
     }
 }
 /// Generated client implementations.
+pub mod scheduled_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What is to be published later: docs/scheduled.md. With the right `clients` a caller sees all and takes any back, with `publish`
+    /// what has been published under its name.
+    #[derive(Debug, Clone)]
+    pub struct ScheduledClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> ScheduledClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ScheduledClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ScheduledClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// What waits to be published, of each shard in the order in which it was taken in.
+        pub async fn list(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListScheduledRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListScheduledResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.Scheduled/List",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.Scheduled", "List"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes a message back: it is never published. `NOT_FOUND` if it does not wait (any more), `FAILED_PRECONDITION` if it is being
+        /// published.
+        pub async fn cancel(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CancelScheduledRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelScheduledResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.Scheduled/Cancel",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.Scheduled", "Cancel"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod scheduled_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ScheduledServer.
+    #[async_trait]
+    pub trait Scheduled: std::marker::Send + std::marker::Sync + 'static {
+        /// What waits to be published, of each shard in the order in which it was taken in.
+        async fn list(
+            &self,
+            request: tonic::Request<super::ListScheduledRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListScheduledResponse>,
+            tonic::Status,
+        >;
+        /// Takes a message back: it is never published. `NOT_FOUND` if it does not wait (any more), `FAILED_PRECONDITION` if it is being
+        /// published.
+        async fn cancel(
+            &self,
+            request: tonic::Request<super::CancelScheduledRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelScheduledResponse>,
+            tonic::Status,
+        >;
+    }
+    /// What is to be published later: docs/scheduled.md. With the right `clients` a caller sees all and takes any back, with `publish`
+    /// what has been published under its name.
+    #[derive(Debug)]
+    pub struct ScheduledServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ScheduledServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ScheduledServer<T>
+    where
+        T: Scheduled,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/postroad.v1.Scheduled/List" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSvc<T: Scheduled>(pub Arc<T>);
+                    impl<
+                        T: Scheduled,
+                    > tonic::server::UnaryService<super::ListScheduledRequest>
+                    for ListSvc<T> {
+                        type Response = super::ListScheduledResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListScheduledRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Scheduled>::list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.Scheduled/Cancel" => {
+                    #[allow(non_camel_case_types)]
+                    struct CancelSvc<T: Scheduled>(pub Arc<T>);
+                    impl<
+                        T: Scheduled,
+                    > tonic::server::UnaryService<super::CancelScheduledRequest>
+                    for CancelSvc<T> {
+                        type Response = super::CancelScheduledResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CancelScheduledRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Scheduled>::cancel(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CancelSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ScheduledServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "postroad.v1.Scheduled";
+    impl<T> tonic::server::NamedService for ScheduledServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
 pub mod clients_client {
     #![allow(
         unused_variables,
@@ -1809,6 +2309,56 @@ pub mod clients_client {
                 .insert(GrpcMethod::new("postroad.v1.Clients", "Unregister"));
             self.inner.unary(req, path, codec).await
         }
+        /// What waits for it or is in flight to it, oldest first: of its session, then of its registration. Nothing is taken by that.
+        pub async fn list_pending(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListPendingRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListPendingResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.Clients/ListPending",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.Clients", "ListPending"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Acknowledges deliveries in its place. `FAILED_PRECONDITION` while it is connected: then it acknowledges by itself.
+        pub async fn acknowledge_pending(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AcknowledgePendingRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AcknowledgePendingResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.Clients/AcknowledgePending",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.Clients", "AcknowledgePending"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1869,6 +2419,22 @@ pub mod clients_server {
             request: tonic::Request<super::UnregisterClientRequest>,
         ) -> std::result::Result<
             tonic::Response<super::UnregisterClientResponse>,
+            tonic::Status,
+        >;
+        /// What waits for it or is in flight to it, oldest first: of its session, then of its registration. Nothing is taken by that.
+        async fn list_pending(
+            &self,
+            request: tonic::Request<super::ListPendingRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListPendingResponse>,
+            tonic::Status,
+        >;
+        /// Acknowledges deliveries in its place. `FAILED_PRECONDITION` while it is connected: then it acknowledges by itself.
+        async fn acknowledge_pending(
+            &self,
+            request: tonic::Request<super::AcknowledgePendingRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AcknowledgePendingResponse>,
             tonic::Status,
         >;
     }
@@ -2247,6 +2813,96 @@ pub mod clients_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UnregisterSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.Clients/ListPending" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListPendingSvc<T: Clients>(pub Arc<T>);
+                    impl<
+                        T: Clients,
+                    > tonic::server::UnaryService<super::ListPendingRequest>
+                    for ListPendingSvc<T> {
+                        type Response = super::ListPendingResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListPendingRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Clients>::list_pending(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListPendingSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.Clients/AcknowledgePending" => {
+                    #[allow(non_camel_case_types)]
+                    struct AcknowledgePendingSvc<T: Clients>(pub Arc<T>);
+                    impl<
+                        T: Clients,
+                    > tonic::server::UnaryService<super::AcknowledgePendingRequest>
+                    for AcknowledgePendingSvc<T> {
+                        type Response = super::AcknowledgePendingResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AcknowledgePendingRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Clients>::acknowledge_pending(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AcknowledgePendingSvc(inner);
                         let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -259,6 +259,10 @@ fn extras(r: &mut Reader<'_>) -> Result<Extras, RecordError> {
                 extras.wishes.attempts_max = Some(attempts.ok_or(RecordError::Invalid("attempts"))?);
             }
             extra::AGE_MAX => extras.wishes.age_max_ms = Some(fields.varint()?),
+            extra::SCHEDULED_BY => {
+                let holder = KeyHolder::from_parts(fields.u8()?, fields.text()?);
+                extras.scheduled_by = Some(holder.ok_or(RecordError::Invalid("holder"))?);
+            }
             _ => return Err(RecordError::Invalid("unknown extra")),
         }
     }
@@ -308,9 +312,9 @@ fn will(r: &mut Reader<'_>) -> Result<Will, RecordError> {
 
 /// Extras of a message that has not been published.
 fn only_wishes(r: &mut Reader<'_>) -> Result<Wishes, RecordError> {
-    let Extras { death, original, requeues, letter, wishes } = extras(r)?;
-    match (death, original, requeues, letter, wishes.is_none()) {
-        (None, None, 0, None, false) => Ok(wishes),
+    let Extras { death, original, requeues, letter, wishes, scheduled_by } = extras(r)?;
+    match (death, original, requeues, letter, scheduled_by, wishes.is_none()) {
+        (None, None, 0, None, None, false) => Ok(wishes),
         _ => Err(RecordError::Invalid("extras of a will")),
     }
 }

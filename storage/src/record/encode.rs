@@ -232,7 +232,7 @@ pub(crate) fn message(out: &mut Vec<u8>, message: &Message) {
 }
 
 fn put_extras(out: &mut Vec<u8>, extras: &Extras) {
-    let Extras { death, original, requeues, letter, wishes } = extras;
+    let Extras { death, original, requeues, letter, wishes, scheduled_by } = extras;
     let mut fields = Vec::new();
     if let Some(death) = death {
         fields.push(extra::DEATH);
@@ -252,6 +252,11 @@ fn put_extras(out: &mut Vec<u8>, extras: &Extras) {
         put_varint(&mut fields, letter.sequence.0);
     }
     put_wishes(&mut fields, wishes);
+    if let Some(holder) = scheduled_by {
+        let (kind, name) = holder.parts();
+        fields.extend_from_slice(&[extra::SCHEDULED_BY, kind]);
+        put_bytes(&mut fields, name.as_bytes());
+    }
     put_bytes(out, &fields);
 }
 

@@ -58,6 +58,7 @@ mod extra {
     pub const RECEIPT: u8 = 9;
     pub const ATTEMPTS_MAX: u8 = 10;
     pub const AGE_MAX: u8 = 11;
+    pub const SCHEDULED_BY: u8 = 12;
 }
 
 /// Flag bits of how a delivery ended.

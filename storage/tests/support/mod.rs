@@ -136,14 +136,21 @@ pub fn any_message() -> BoxedStrategy<Arc<Message>> {
 
 fn any_extras() -> impl Strategy<Value = Extras> {
     let letter = (any_queue(), any_sequence()).prop_map(|(queue, sequence)| LetterId { queue, sequence });
-    (option::of(any_death()), option::of(any::<u128>()), any::<u32>(), option::of(letter), any_wishes().boxed())
-        .prop_map(|(death, original, requeues, letter, wishes)| Extras {
+    let last = (any_wishes().boxed(), option::of(any_holder()));
+    (option::of(any_death()), option::of(any::<u128>()), any::<u32>(), option::of(letter), last).prop_map(
+        |(death, original, requeues, letter, (wishes, scheduled_by))| Extras {
             death: death.map(Box::new),
             original: original.map(MessageId),
             requeues,
             letter,
             wishes,
-        })
+            scheduled_by,
+        },
+    )
+}
+
+fn any_holder() -> impl Strategy<Value = KeyHolder> {
+    prop_oneof![any_text().prop_map(KeyHolder::User), any_client().prop_map(KeyHolder::Client)]
 }
 
 fn any_wishes() -> impl Strategy<Value = Wishes> {
@@ -327,7 +334,7 @@ fn any_name_record() -> impl Strategy<Value = Record> {
 }
 
 fn any_keyed() -> impl Strategy<Value = KeyedPublish> {
-    let holder = prop_oneof![any_text().prop_map(KeyHolder::User), any_client().prop_map(KeyHolder::Client)];
+    let holder = any_holder();
     let reason = (0_u8..=255).prop_filter_map("a reason", ReasonCode::from_number);
     let name = (holder, any_text()).prop_map(|(holder, key)| KeyName { holder, key });
     (name, any::<u128>(), any::<u128>(), any_time(), option::of(reason)).prop_map(|(name, id, digest, at, answer)| {

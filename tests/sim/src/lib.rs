@@ -80,6 +80,8 @@ pub enum Canary {
     DueUntold,
     /// What is put off is published a little too early.
     DueEarly,
+    /// A crash forgets that a message was taken back.
+    CancelForgotten,
     /// Who wants to pull is pushed to.
     PushesToAll,
     /// A crash forgets for how many deliveries the message stands into which a queue has overflowed.
@@ -137,6 +139,8 @@ pub struct Report {
     pub put_off: usize,
     /// Times that the wall clock was put forward or back.
     pub jumps: usize,
+    /// Of them, those that were taken back.
+    pub cancelled: usize,
     /// Times that a subscriber asked for deliveries.
     pub pulls: usize,
     /// Messages that told a subscriber that its queue has overflowed, duplicates included.

@@ -12,6 +12,7 @@
 //! - Of one collapse key: whoever does not get a message gets none, or has a newer one coming; the newest one comes.
 //! - Published under a key: under one id, however often it is repeated (`wisher`). Put off: not early, and once. No order is promised
 //!   of these.
+//! - Taken back before it was due: nobody gets it (`wisher`).
 //! - Published for the first time after an UNSUBACK came ⇒ it does not come there.
 //! - Dropped by an overflow into one message (`full_sync`): no more than those messages tell its client.
 //! - A client that pulls: no more comes for the first time than it has asked for; all that is owed, if it asks for enough.
@@ -144,6 +145,12 @@ impl Oracle {
     /// Whether whoever was to get it has to, by now.
     pub fn is_owed(&self, name: Name) -> bool {
         self.acknowledged.contains(&name) && !self.may_be_collapsed(name)
+    }
+
+    /// It was taken back, or may have been: nobody has to get it.
+    pub fn cancelled(&mut self, name: Name) {
+        self.owed.remove(&name);
+        self.owed_to_group.retain(|(_, owed)| *owed != name);
     }
 
     pub fn acknowledged(&mut self, name: Name) {

@@ -1,9 +1,13 @@
 //! Publishers that repeat by key, and that put off what they publish. Two clients of one user: what one has not heard of the other
-//! repeats, on whatever shard that lives. They forget their sessions: only the key says that it is a repeat.
+//! repeats, on whatever shard that lives. They forget their sessions: only the key says that it is a repeat. Somebody takes some of what
+//! they put off back.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use base::{ConnectionId, Extras, Message, MessageId, Qos, QueueId, ReasonCode, Tag, WallMillis, Wishes};
+use base::{
+    CancelAnswer, ConnectionId, Extras, KeyHolder, Message, MessageId, Qos, QueueId, ReasonCode, ScheduledMessage,
+    ScheduledPage, ScheduledQuery, Tag, WallMillis, Wishes,
+};
 use postroad_base as base;
 use postroad_broker::api::{Effect, Event, Inbound};
 
@@ -11,6 +15,8 @@ use crate::client::{Link, topic_name};
 use crate::oracle::{Name, Oracle, WISHER};
 use crate::random::Random;
 
+/// What somebody who takes back remembers to have seen.
+const SEEN_MAX: usize = 12;
 /// Publishes under way on one connection.
 const WINDOW: usize = 6;
 
@@ -172,6 +178,88 @@ impl Wisher {
             self.link.to_server.push_back(Event::Release { connection, tag });
         }
         Ok(false)
+    }
+}
+
+/// Somebody who looks at what is put off and takes some of it back.
+#[derive(Debug, Default)]
+pub struct Canceller {
+    token_last: u64,
+    /// What was seen to wait, and on which shard.
+    seen: Vec<(usize, MessageId, Name)>,
+    /// Not answered yet.
+    asked: BTreeMap<u64, Name>,
+    /// The server says that they were taken back.
+    cancelled: BTreeSet<Name>,
+}
+
+impl Canceller {
+    /// What to ask a shard next.
+    pub fn ask(&mut self, shard: usize, random: &mut Random) -> (usize, Event) {
+        self.token_last += 1;
+        let token = self.token_last;
+        if self.seen.is_empty() || random.chance(500) {
+            let query = ScheduledQuery { limit: 1 + random.below(5), ..ScheduledQuery::default() };
+            return (shard, Event::FindScheduled { token, query: Box::new(query) });
+        }
+        // Some are asked for again.
+        let place = random.below(self.seen.len());
+        let (shard, id, name) = if random.chance(700) { self.seen.swap_remove(place) } else { self.seen[place] };
+        self.asked.insert(token, name);
+        let of = random.chance(500).then(|| KeyHolder::User("wisher".into()));
+        (shard, Event::Cancel { token, id, of })
+    }
+
+    pub fn found(&mut self, shard: usize, page: ScheduledPage) -> Result<(), String> {
+        for ScheduledMessage { message, .. } in page.messages {
+            let name = Name::parse(&message.payload).ok_or(format!("{message:?} is nobody's"))?;
+            if self.cancelled.contains(&name) {
+                return Err(format!("{name:?} was taken back, and waits"));
+            }
+            self.seen.push((shard, message.id, name));
+        }
+        let most = self.seen.len().saturating_sub(SEEN_MAX);
+        self.seen.drain(..most);
+        Ok(())
+    }
+
+    /// The server has answered. Which one was taken back, if so.
+    pub fn answered(&mut self, token: u64, answer: CancelAnswer, came: &WishIds) -> Result<Option<Name>, String> {
+        let name = self.asked.remove(&token).ok_or("an answer to nobody")?;
+        match answer {
+            CancelAnswer::Cancelled if came.0.contains_key(&name) => {
+                Err(format!("{name:?} was taken back, and had been published"))
+            }
+            CancelAnswer::Cancelled => {
+                self.cancelled.insert(name);
+                Ok(Some(name))
+            }
+            CancelAnswer::Published | CancelAnswer::Unknown if self.cancelled.contains(&name) => {
+                // It was told so by a process that knew; this one knows nothing of it, but it does not wait either.
+                if answer == CancelAnswer::Published {
+                    Err(format!("{name:?} was taken back, and is due"))
+                } else {
+                    Ok(None)
+                }
+            }
+            CancelAnswer::Published | CancelAnswer::Unknown => Ok(None),
+            CancelAnswer::Busy => Err("nobody else looks".into()),
+        }
+    }
+
+    /// What has not been answered, may be so.
+    pub fn crash(&mut self) -> Vec<Name> {
+        self.seen.clear();
+        std::mem::take(&mut self.asked).into_values().collect()
+    }
+
+    pub fn is_at_rest(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    /// It comes to somebody.
+    pub fn came(&self, name: Name) -> Result<(), String> {
+        if self.cancelled.contains(&name) { Err(format!("{name:?} was taken back, and comes")) } else { Ok(()) }
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, Death, Extras, Letter, LetterAnswer, LetterId, LetterQuery, Message, MessageId, MonoMillis,
-    Now, Outcome, PartitionId, Placement, Qos, QueueId, QueueOwner, Record, Sequence, SessionExpiry, ShardId,
-    SubscriptionOptions, Tag, TopicFilter, WallMillis,
+    CancelAnswer, ClientId, ConnectionId, Death, Extras, Letter, LetterAnswer, LetterId, LetterQuery, Message,
+    MessageId, MonoMillis, Now, Outcome, PartitionId, Placement, Qos, QueueId, QueueOwner, Record, Sequence,
+    SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, WallMillis,
 };
 use postroad_base as base;
 use postroad_broker::access::Acl;
@@ -24,7 +24,7 @@ use crate::operator::{Operator, Page, Question};
 use crate::oracle::{FILTERS, GROUPS, Name, Oracle, PUSH_TOPIC, SHARED_TOPIC};
 use crate::random::Random;
 use crate::shard::{Job, Shard};
-use crate::wisher::{WishIds, WishList, Wisher};
+use crate::wisher::{Canceller, WishIds, WishList, Wisher};
 use crate::{Canary, Report};
 
 /// A run.
@@ -154,6 +154,7 @@ struct World {
     wishers: Vec<Wisher>,
     wish_list: WishList,
     wish_ids: WishIds,
+    canceller: Canceller,
     /// Queues of what is put off.
     scheduled: BTreeSet<QueueId>,
     consumers: Consumers,
@@ -190,6 +191,7 @@ impl World {
             wishers: (0..WISHERS).map(|_| Wisher::default()).collect(),
             wish_list: WishList::default(),
             wish_ids: WishIds::default(),
+            canceller: Canceller::default(),
             scheduled: BTreeSet::new(),
             consumers: Consumers::default(),
             group_queue: None,
@@ -395,6 +397,11 @@ impl World {
             Effect::LetterDone { token, answer } => self.letter_done(token, answer),
             Effect::ClientDone { .. } => unreachable!("no caller registers clients here"),
             Effect::Peeked { .. } | Effect::PendingEnded { .. } => unreachable!("nobody looks"),
+            Effect::ScheduledFound { page, .. } => {
+                let outcome = self.canceller.found(shard, *page.expect("nobody else looks"));
+                self.complain(outcome);
+            }
+            Effect::CancelDone { token, answer } => self.cancel_answered(token, answer),
             Effect::GroupDone { token, answer } => {
                 let outcome = self.consumers.answered(token, *answer);
                 self.complain(outcome);
@@ -483,6 +490,11 @@ impl World {
             Record::Key { .. } if self.options.canary == Some(Canary::KeyForgotten) => nothing(),
             Record::Settle { queue, outcome: Outcome::Moved, .. }
                 if self.scheduled.contains(&queue) && self.options.canary == Some(Canary::DueAgain) =>
+            {
+                nothing()
+            }
+            Record::Settle { outcome: Outcome::Cancelled, .. }
+                if self.options.canary == Some(Canary::CancelForgotten) =>
             {
                 nothing()
             }
@@ -659,6 +671,9 @@ impl World {
         }
         self.letters_crash();
         self.consumers.crash();
+        for name in self.canceller.crash() {
+            self.oracle.cancelled(name);
+        }
         for number in 0..self.shards.len() {
             self.poll(number);
         }
@@ -888,6 +903,7 @@ impl World {
             14..=39 => self.wish(wisher),
             40..=59 => self.server_reads_wisher(wisher),
             60..=79 => self.wisher_reads(wisher)?,
+            80..=87 => self.cancel_step(),
             _ => self.due_step(),
         }
         Ok(())
@@ -900,6 +916,24 @@ impl World {
             if self.shards[shard].broker.next_deadline().is_some_and(|at| at.0 <= self.clock) {
                 self.handle(shard, Event::Tick);
             }
+        }
+    }
+
+    /// Somebody looks at what is put off, or takes some of it back.
+    fn cancel_step(&mut self) {
+        let shard = self.random.below(self.shards.len());
+        let (shard, event) = self.canceller.ask(shard, &mut self.random);
+        self.handle(shard, event);
+    }
+
+    fn cancel_answered(&mut self, token: u64, answer: CancelAnswer) {
+        match self.canceller.answered(token, answer, &self.wish_ids) {
+            Ok(Some(name)) => {
+                self.report.cancelled += 1;
+                self.oracle.cancelled(name);
+            }
+            Ok(None) => {}
+            Err(what) => self.complain(Err(what)),
         }
     }
 
@@ -1002,6 +1036,7 @@ impl World {
         self.options.wishers == 0
             || self.wishers.iter().all(quiet)
                 && self.wish_list.is_heard()
+                && self.canceller.is_at_rest()
                 && self.shards.iter().all(|shard| shard.broker.stats().scheduled == 0)
     }
 
@@ -1085,6 +1120,7 @@ impl World {
                     && number < DEVICE
                 {
                     self.wish_ids.came(name, &delivery.message)?;
+                    self.canceller.came(name)?;
                 }
                 self.subscribers[number].take(at, effect, &mut self.oracle)
             }

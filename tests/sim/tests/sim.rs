@@ -27,6 +27,7 @@ fn sum(total: Report, report: Report) -> Report {
         repeated: total.repeated + report.repeated,
         put_off: total.put_off + report.put_off,
         jumps: total.jumps + report.jumps,
+        cancelled: total.cancelled + report.cancelled,
         pulls: total.pulls + report.pulls,
         full_syncs: total.full_syncs + report.full_syncs,
         takes: total.takes + report.takes,
@@ -129,7 +130,7 @@ fn letters_of_a_server_in_memory_are_found_as_long_as_it_runs() {
 #[test]
 fn what_has_a_key_is_published_once_and_what_is_put_off_when_it_is_due() {
     let total = check(7_000..7_500, |seed| Options { wishers: 120, ..Options::new(seed) });
-    assert!(total.repeated > 7_500 && total.put_off > 3_000, "{total:?}");
+    assert!(total.repeated > 7_500 && total.put_off > 3_000 && total.cancelled > 300, "{total:?}");
     let total = check(7_500..7_700, |seed| Options { wishers: 120, queue_max: Some(6), ..Options::new(seed) });
     assert!(total.repeated > 3_000 && total.put_off > 1_250 && total.refused > 200, "{total:?}");
     let total = check(7_700..7_900, |seed| Options { wishers: 120, credits: 8, slow: 5, ..Options::new(seed) });
@@ -188,6 +189,7 @@ fn every_canary_is_found() {
         Canary::DueAgain,
         Canary::DueUntold,
         Canary::DueEarly,
+        Canary::CancelForgotten,
         Canary::PushesToAll,
         Canary::OverflowForgotten,
         Canary::DoneForgotten,
@@ -206,8 +208,10 @@ fn every_canary_is_found() {
         let wishes = canary == Canary::NewestIsOver;
         let consumers = matches!(canary, Canary::DoneForgotten | Canary::NoGroupQueue);
         let refusals = if is_of_letters { 400 } else { 0 };
-        let is_of_wishers =
-            matches!(canary, Canary::KeyForgotten | Canary::DueAgain | Canary::DueUntold | Canary::DueEarly);
+        let is_of_wishers = matches!(
+            canary,
+            Canary::KeyForgotten | Canary::DueAgain | Canary::DueUntold | Canary::DueEarly | Canary::CancelForgotten
+        );
         let wishers = if is_of_wishers { 120 } else { 0 };
         let canaried = Options {
             canary: Some(canary),

@@ -17,15 +17,20 @@
 //! again, under the same id, to those who have not got it. `Settle` stands before `InboundEnd`: a message that is still in its
 //! queue is never taken for a new one.
 //!
-//! After a recovery the times of what is stored are read in portions; what of it is due goes as soon as it is found.
+//! After a recovery the times of what is stored are read in portions. What is due goes in order of time, so it waits until all
+//! times are known: of two that were due meanwhile the later one may be found first.
+//!
+//! Whoever looks at what waits, or takes one back, reads in the same turns (`desk`).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod desk;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
 use base::{
-    Ended, Message, MessageId, MonoMillis, Now, Outcome, PartitionId, QueueId, QueueOwner, ReasonCode, Recipient,
-    Record, Sequence, ShardId, Step, Tag, WallMillis,
+    Ended, KeyHolder, Message, MessageId, MonoMillis, Now, Outcome, PartitionId, QueueId, QueueOwner, ReasonCode,
+    Recipient, Record, Sequence, ShardId, Step, Tag, WallMillis,
 };
 use postroad_base as base;
 use smallvec::SmallVec;
@@ -42,6 +47,7 @@ use crate::repeats::Holder;
 use crate::retire::entry_of;
 use crate::route::Origin;
 use crate::session::{AnswerKind, ConnectionIndex, InboundName, InboundState, Progress, Role, Session, SessionIndex};
+use desk::Desk;
 
 /// Messages that one tick publishes.
 const DUE_PER_TICK: usize = 64;
@@ -63,13 +69,17 @@ type Due = (WallMillis, QueueId, Sequence);
 pub(crate) struct Scheduled {
     /// Their queues. Mostly one.
     queues: BTreeMap<QueueId, SessionIndex>,
-    /// What waits, in order of time.
-    waiting: BTreeSet<Due>,
+    /// What waits, in order of time, each with its mark.
+    waiting: BTreeMap<Due, Mark>,
+    /// When those are tried again that were due and found no room somewhere.
+    put_off: AHashMap<(QueueId, Sequence), WallMillis>,
     /// What is on its way to other shards.
     under_way: AHashMap<(QueueId, Tag), UnderWay>,
     /// Bodies that were read and are due.
     bodies: BTreeMap<(QueueId, Sequence), Entry>,
     reading: Option<Reading>,
+    /// Who looks at them.
+    desk: Desk,
     /// Recovery: what of the stored ones has not been looked at, by queue: from behind the first up to the last.
     unseen: BTreeMap<QueueId, (Sequence, Sequence)>,
     /// Recovery: messages that were due when the server ended, not found yet; whether they are over is known at the end.
@@ -79,6 +89,17 @@ pub(crate) struct Scheduled {
     /// The first one that is due lacks a credit to this shard.
     lacks: Option<ShardId>,
     rate: Bucket,
+}
+
+/// A few bits of a message's id: whoever looks for one by its id reads only those that have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark(u32);
+
+impl Mark {
+    fn of(id: MessageId) -> Self {
+        let (millis, count) = ((id.0 >> 80) as u32, (id.0 >> 48) as u32);
+        Self(millis.rotate_left(16) ^ count)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,16 +115,20 @@ enum Reading {
     Times,
     /// The body of this one, and maybe of others that are due.
     Body(Due),
+    /// What whoever looks has asked for.
+    Desk,
 }
 
 impl Scheduled {
     pub fn new(config: &Config) -> Self {
         Self {
             queues: BTreeMap::new(),
-            waiting: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            put_off: AHashMap::new(),
             under_way: AHashMap::new(),
             bodies: BTreeMap::new(),
             reading: None,
+            desk: Desk::default(),
             unseen: BTreeMap::new(),
             unfound: AHashMap::new(),
             replayed: AHashSet::new(),
@@ -120,6 +145,14 @@ impl Scheduled {
         let (_, queue, sequence) = *due;
         self.waiting.remove(due);
         self.bodies.remove(&(queue, sequence));
+        self.put_off.remove(&(queue, sequence));
+    }
+
+    /// The same, of one of which it is not known for when it waits.
+    fn due_of(&self, queue: QueueId, sequence: Sequence, message: &Message) -> Option<Due> {
+        let at = message.wishes().and_then(|wishes| wishes.deliver_at).unwrap_or_default();
+        let at = self.put_off.get(&(queue, sequence)).copied().unwrap_or(at);
+        Some((at, queue, sequence)).filter(|due| self.waiting.contains_key(due))
     }
 
     /// Recovery: a young record holds this one.
@@ -127,12 +160,17 @@ impl Scheduled {
         self.replayed.insert(id);
     }
 
+    /// Whether a step for who looks can be taken: what waits is known, and nothing is being read.
+    fn desk_is_due(&self) -> bool {
+        self.desk.is_wanted() && self.reading.is_none() && self.unseen.is_empty()
+    }
+
     /// When the first one can be published.
     fn due(&self, now: Now) -> Option<MonoMillis> {
         if self.reading.is_some() || self.lacks.is_some() || self.under_way.len() >= UNDER_WAY_MAX {
             return None; // whatever ends that goes on
         }
-        let (at, ..) = self.waiting.first()?;
+        let (&(at, ..), _) = self.waiting.first_key_value()?;
         Some(match at.since(now.wall) {
             0 => self.rate.portion_at(),
             left => now.mono.after(left.min(SLEEP_MILLIS_MAX)),
@@ -168,7 +206,8 @@ impl Broker {
         if let Some(begin) = begin.clone().filter(|_| earlier.is_none()) {
             self.append(begin);
         }
-        self.schedule(inbound.message);
+        let by = self.holder_of(index);
+        self.schedule(inbound.message, Some(by));
         if let Some(begin) = begin {
             self.append(begin); // no other shard has to have it
             self.mark_dirty(index);
@@ -187,7 +226,10 @@ impl Broker {
     pub(crate) fn put_off_orphan(&mut self, message: Arc<Message>) {
         match self.schedule_refusal(&message) {
             Some((_, why)) => self.count(why),
-            None => self.schedule(message),
+            None => {
+                let by = self.session_of_queue(message.publisher).map(|index| self.holder_of(index));
+                self.schedule(message, by);
+            }
         }
     }
 
@@ -208,8 +250,11 @@ impl Broker {
         is_too_much.then_some((ReasonCode::QuotaExceeded, Counted::ScheduledLimit))
     }
 
-    /// Puts a message into the queue. Its id is given, and there is room.
-    pub(crate) fn schedule(&mut self, message: Arc<Message>) {
+    /// Puts a message into the queue. Its id is given, and there is room. `by`: who may take it back.
+    pub(crate) fn schedule(&mut self, mut message: Arc<Message>, by: Option<KeyHolder>) {
+        if let Some(extras) = &mut Arc::make_mut(&mut message).extras {
+            extras.scheduled_by = by;
+        }
         let Some(at) = message.wishes().and_then(|wishes| wishes.deliver_at) else { return };
         if self.is_followed(&message) {
             self.tell_published(&message);
@@ -226,7 +271,7 @@ impl Broker {
         } else {
             self.position()
         };
-        self.scheduled.waiting.insert((at, queue, entry.sequence));
+        self.scheduled.waiting.insert((at, queue, entry.sequence), Mark::of(entry.message.id));
         self.sessions[index as usize].queue.push(entry);
         self.mark_dirty(index);
     }
@@ -258,6 +303,11 @@ impl Broker {
         if self.repeats.recovering { None } else { self.scheduled.due(self.now) }
     }
 
+    /// Whether a tick is due for who looks at what waits.
+    pub(crate) fn desk_is_due(&self) -> bool {
+        self.scheduled.desk_is_due()
+    }
+
     /// Publishes what is due, in order of time, as much as one tick may.
     pub(crate) fn publish_due(&mut self) {
         if self.scheduled.waiting.is_empty() {
@@ -283,7 +333,7 @@ impl Broker {
 
     /// Publishes the next one, if it is due and nothing is lacking.
     fn publish_next_due(&mut self) -> bool {
-        let Some(&due) = self.scheduled.waiting.first() else { return false };
+        let Some((&due, _)) = self.scheduled.waiting.first_key_value() else { return false };
         let (at, queue, sequence) = due;
         let is_ready = self.scheduled_due().is_some() && at <= self.now.wall;
         let Some(index) = self.scheduled.queues.get(&queue).copied().filter(|_| is_ready) else { return false };
@@ -309,7 +359,7 @@ impl Broker {
             return true;
         }
         if self.lacks_room(&message).is_some() || self.lacks_tags(index, message.id) {
-            self.wait_longer(due); // its publisher was told that it is safe
+            self.wait_longer(due, message.id); // its publisher was told that it is safe
             return true;
         }
         self.collect(&message, Origin::Here);
@@ -320,7 +370,7 @@ impl Broker {
                 return true;
             }
             Some(_) => {
-                self.wait_longer(due);
+                self.wait_longer(due, message.id);
                 return true;
             }
             None => {}
@@ -330,7 +380,7 @@ impl Broker {
             return false;
         }
         if self.must_reject(&message) {
-            self.wait_longer(due); // its publisher was told that it is safe
+            self.wait_longer(due, message.id); // its publisher was told that it is safe
             return true;
         }
         self.route_due(index, due, message, &entry);
@@ -412,7 +462,7 @@ impl Broker {
             // Its publisher was told that it is safe: those who have it leave it out when it comes again.
             Some(_) => {
                 self.know_groups(id, &pending.groups);
-                self.wait_longer((WallMillis(0), queue, sequence));
+                self.wait_longer((WallMillis(0), queue, sequence), id);
             }
             None => {
                 if !pending.matched {
@@ -472,10 +522,11 @@ impl Broker {
     }
 
     /// Somewhere is no room for it: later.
-    fn wait_longer(&mut self, due: Due) {
+    fn wait_longer(&mut self, due: Due, id: MessageId) {
         self.scheduled.no_longer_waits(&due);
-        let (_, queue, sequence) = due;
-        self.scheduled.waiting.insert((self.now.wall.after(PUT_OFF_MILLIS), queue, sequence));
+        let ((_, queue, sequence), at) = (due, self.now.wall.after(PUT_OFF_MILLIS));
+        self.scheduled.waiting.insert((at, queue, sequence), Mark::of(id));
+        self.scheduled.put_off.insert((queue, sequence), at);
     }
 
     /// As it is published. A session of a former run that the log did not know is nobody's today: its number may be
@@ -515,7 +566,11 @@ impl Broker {
                     self.keep_due_bodies(queue, entries);
                 }
             }
-            Some(Reading::Body(due)) => self.take_body(due, entries),
+            Some(Reading::Body(due)) => {
+                self.take_body(due, entries);
+                self.serve_desk(); // else who publishes would read again and again, and nobody else
+            }
+            Some(Reading::Desk) => self.desk_read(&entries, end),
         }
         self.read_times();
     }
@@ -534,9 +589,8 @@ impl Broker {
     /// Of what was read, what is due now.
     fn keep_due_bodies(&mut self, queue: QueueId, entries: Vec<BacklogEntry>) {
         for item in entries {
-            let at = item.message.wishes().and_then(|wishes| wishes.deliver_at).unwrap_or_default();
-            let due = (at, queue, item.sequence);
-            if at <= self.now.wall && self.scheduled.waiting.contains(&due) {
+            let due = self.scheduled.due_of(queue, item.sequence, &item.message);
+            if due.is_some_and(|(at, ..)| at <= self.now.wall) {
                 self.scheduled.bodies.insert((queue, item.sequence), entry_of(item));
             }
         }
@@ -585,7 +639,7 @@ impl Broker {
     fn found(&mut self, queue: QueueId, sequence: Sequence, message: &Message) {
         self.scheduled.unfound.remove(&message.id);
         let at = message.wishes().and_then(|wishes| wishes.deliver_at).unwrap_or_default();
-        self.scheduled.waiting.insert((at, queue, sequence));
+        self.scheduled.waiting.insert((at, queue, sequence), Mark::of(message.id));
     }
 
     /// Asks for the next times, if some are not known yet.

@@ -232,7 +232,10 @@ impl Broker {
                 self.effects.push_back(Effect::Subscribed { connection, tag, reasons });
             }
             Asked::Client { .. } => {}
-            Asked::Group { token, is_new, unwanted } => self.group_set(session, token, is_new, &unwanted, &reasons),
+            Asked::Group { token, is_new, unwanted } => {
+                let index = self.session_of_queue(queue);
+                self.group_set(index, token, is_new, &unwanted, &reasons);
+            }
         }
         if watches {
             let wanted = granted.into_iter().filter(Granted::wants_retained).map(|granted| granted.filter);

@@ -193,15 +193,18 @@ impl Broker {
         self.subscribe_to(index, asked, missing);
     }
 
-    /// Every shard has answered for its filters, or has not in time.
+    /// Every shard has answered for its filters, or has not in time. `None`: it was deleted meanwhile.
     pub(crate) fn group_set(
         &mut self,
-        index: SessionIndex,
+        index: Option<SessionIndex>,
         token: u64,
         is_new: bool,
         unwanted: &[TopicFilter],
         reasons: &[ReasonCode],
     ) {
+        let Some(index) = index else {
+            return self.group_done(token, GroupAnswer::Refused(GroupRefusal::NoGroup));
+        };
         if reasons.iter().any(|reason| reason.is_error()) {
             return self.group_done(token, GroupAnswer::Refused(GroupRefusal::Unconfirmed));
         }

@@ -1260,3 +1260,50 @@ fn a_name_that_was_not_given_is_gone() {
         "#]],
     );
 }
+
+/// Hostile orders found it: a group was deleted while another order for its filters waited for their commit, and what that was to drop
+/// was dropped from whatever had its place by then, or from nothing, which stopped the server.
+#[test]
+fn a_group_that_is_deleted_while_it_is_set_is_gone() {
+    check(
+        begun(durable().open()),
+        "
+        hold
+        group orders set u
+        group orders delete
+        commit
+        connect 3 b expiry=600
+        sub 3 1 t/#:1
+        commit
+        pub 9 t/1 one qos=1 tag=1
+        commit
+        group orders take
+        ",
+        expect![[r#"
+            hold
+            group orders set u
+                log 3 Subscribe
+            group orders delete
+                log 4 QueueEnd
+            commit
+                group 2: Refused(NoGroup)
+                group 3: Deleted
+            connect 3 b expiry=600
+                log 5 QueueBegin
+            sub 3 1 t/#:1
+                log 6 Subscribe
+                log 7 RetainedDue
+            commit
+                3: connected present=false
+                3: subscribed 1 granted_qos_1
+                log 8 RetainedGiven
+            pub 9 t/1 one qos=1 tag=1
+                log 9 Publish to 1
+            commit
+                3: deliver t/1 "one" qos=1 tag=1
+                9: published 1 success
+            group orders take
+                group 4: Refused(NoGroup)
+        "#]],
+    );
+}

@@ -97,6 +97,7 @@ fn will() -> Will {
         retain: true,
         delay_seconds: 5,
         expiry_seconds: Some(60),
+        wishes: wishes(),
     }
 }
 

@@ -407,9 +407,8 @@ impl Broker {
 fn replay_watermark(session: &mut Session, upto: Sequence) {
     if session.watermark > Sequence(0) || session.has_watermark {
         let after = session.watermark;
-        // How many it is `replay_stored` may tell. Where none is read in its turn their number is exact: none, until then.
-        let unread = usize::from(!session.role.is_read_out_of_turn());
-        session.queue.backlog = Some(Box::new(Backlog { after, until: upto, unread, ..Backlog::default() }));
+        // How many it is `replay_stored` tells; without a word of it there are none: all of them are over, and the store knows.
+        session.queue.backlog = Some(Box::new(Backlog { after, until: upto, ..Backlog::default() }));
         session.maybe_shared = true; // nobody knows before it is read
     }
     session.has_watermark = true;

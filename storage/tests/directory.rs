@@ -8,10 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use postroad_base::{
-    ClientId, KeyedPublish, Message, MessageId, Qos, QueueId, QueueOwner, ReasonCode, Recipient, Record, RegisteredBy,
-    Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis,
+    ClientId, KeyedPublish, Message, MessageId, Outcome, Qos, QueueId, QueueOwner, ReasonCode, Recipient, Record,
+    RegisteredBy, Sequence, SessionExpiry, ShardId, SubscriptionOptions, Tag, TopicFilter, TopicName, WallMillis,
 };
 use postroad_storage::directory::{DataDirectory, DirectoryError, DirectoryOptions};
+use postroad_storage::record::{RecordError, decode, encode};
 use support::{begin, inbound, keyed, life, message, publish, publish_once, queue, recipient, settle};
 use tempfile::TempDir;
 
@@ -422,11 +423,17 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What the release of format 1 wrote must open for ever. `examples/make_fixture.rs` says what is in it.
+/// A copy of the fixture of this name.
+fn fixture(name: &str) -> TempDir {
+    let directory = TempDir::new().unwrap();
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name), directory.path());
+    directory
+}
+
+/// What the release of format 1 wrote must open for ever.
 #[test]
 fn a_directory_of_format_1_opens() {
-    let directory = TempDir::new().unwrap();
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1"), directory.path());
+    let directory = fixture("format-1");
     for shards in [1, 3] {
         let (_data, shards) = life::open(directory.path(), shards);
         let mut waiting = BTreeMap::<QueueId, Vec<u64>>::new();
@@ -443,5 +450,60 @@ fn a_directory_of_format_1_opens() {
         assert!(records.contains(&Record::Retain { message: message(77, 20) }));
         assert!(records.contains(&begin(queue(2, 1), "client-2")));
         assert_eq!(records.iter().filter(|record| matches!(record, Record::Subscribe { .. })).count(), 4);
+    }
+}
+
+/// As format 1; what is found in it is what the same life leaves in a directory of today, with any number of shards.
+#[test]
+fn a_directory_of_format_2_opens() {
+    let (then, now) = (fixture("format-2"), TempDir::new().unwrap());
+    support::fixture::live(&mut life::open(now.path(), 1).1[0]);
+    for shards in [1, 3, 2, 1] {
+        let found = |directory: &TempDir| {
+            let (_data, shards) = life::open(directory.path(), shards);
+            let waiting: Vec<_> = shards.iter().flat_map(|shard| shard.waiting()).collect();
+            let mut records: Vec<_> =
+                shards.iter().flat_map(|shard| shard.records()).map(|r| format!("{r:?}")).collect();
+            records.sort();
+            (waiting, records, life::taken(&shards))
+        };
+        let (waiting, records, taken) = found(&then);
+        assert!(waiting.len() > 10 && records.len() > 20, "{waiting:?} {records:?}");
+        assert_eq!((waiting, records, taken), found(&now), "{shards} shards");
+    }
+}
+
+/// Whoever adds a kind of record, an owner or an outcome writes one into the fixture, too (`support/fixture.rs`).
+#[test]
+fn every_kind_is_in_the_fixture() {
+    let directory = fixture("format-2");
+    let data = DataDirectory::open(directory.path(), ONE).unwrap();
+    let records = life::raw_records(&data, ShardId(0));
+    let (mut kinds, mut owners, mut outcomes) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for record in &records {
+        let mut bytes = Vec::new();
+        encode(record, &mut bytes);
+        kinds.insert(bytes[0]);
+        match record {
+            Record::QueueBegin { owner, .. } => _ = owners.insert(owner_number(owner)),
+            Record::Settle { outcome, .. } => _ = outcomes.insert(*outcome as u8),
+            _ => {}
+        }
+    }
+    let unknown = (1..=u8::MAX).find(|&kind| decode(&mut &[kind][..]) == Err(RecordError::UnknownKind(kind)));
+    assert_eq!(kinds, (1..unknown.unwrap()).collect(), "kinds of records");
+    assert_eq!(owners, (0..=owner_number(&QueueOwner::Group("".into()))).collect(), "owners");
+    assert_eq!(outcomes, Outcome::ALL.iter().map(|outcome| *outcome as u8).collect(), "outcomes");
+}
+
+/// If you add an owner: a number here, the highest one in the test above, and one in the fixture.
+fn owner_number(owner: &QueueOwner) -> u8 {
+    match owner {
+        QueueOwner::Session(_) => 0,
+        QueueOwner::Registration(_) => 1,
+        QueueOwner::Share(..) => 2,
+        QueueOwner::Dead => 3,
+        QueueOwner::Scheduled => 4,
+        QueueOwner::Group(_) => 5,
     }
 }

@@ -233,6 +233,19 @@ fn what_is_stored_behind_an_empty_portion_is_there() {
     );
 }
 
+/// Seen after 200 kills: all that had been stored of a device that stays away was over, and after the next start one delivery of no bytes
+/// was counted as waiting, for as long as the device did not come.
+#[test]
+fn what_is_over_is_not_counted_after_a_crash() {
+    let mut world = away();
+    world.run("retire");
+    let output = world.run("peek anna\npeek anna after=0-0-999999");
+    let pending = output.lines().filter_map(|line| line.trim().strip_prefix("pending "));
+    let ids: Vec<&str> = pending.map(|line| line.split(' ').next().unwrap()).collect();
+    let output = world.run(&format!("end anna {}\npub 9 b x qos=1 tag=9\nretire\ncrash\nclients 10", ids.join(" ")));
+    assert!(output.contains("session 1 subscriptions 0+0 (0 B) Connection 0+0 (0 B)"), "{output}");
+}
+
 /// A client that is here acknowledges by itself; what is another's is not touched.
 #[test]
 fn only_what_is_the_clients_own_and_only_while_it_is_away() {

@@ -1803,6 +1803,7 @@ fn what_is_taken_back_is_told() {
                 log 10 QueueBegin
                 log 11 Publish to 1
                 log 12 Key k success
+                9: taken Some(1) at 1001000
                 9: published 1 success
             scheduled
                 at 4000 t "one" by client p
@@ -1812,8 +1813,9 @@ fn what_is_taken_back_is_told() {
                 step 0 - over cancelled 0 after 0 sends, told
                 Cancelled
                 log 14 Publish to 1
-                9: deliver $receipt/0000000f462800000000000000000007/dead/- "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":null,\"level\":\"dead\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":\"cancelled\",\"topic\":\"t\"}" qos=1 tag=1
+                9: deliver $receipt/0000000f462800000000000000000007/dead/- "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":null,\"group\":null,\"level\":\"dead\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":\"cancelled\",\"topic\":\"t\"}" qos=1 tag=1
             pub 9 t one qos=1 tag=2 deliver=3000 receipt=dead key=k
+                9: taken Some(2) at 1001000
                 9: published 2 success
             scheduled
                 that was all

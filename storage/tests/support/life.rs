@@ -9,7 +9,7 @@ use postroad_storage::directory::{DataDirectory, DirectoryOptions};
 use postroad_storage::log::{FileLog, Log, SegmentLog, Sync};
 use postroad_storage::old::{IngestBatch, Old, Pending, StateKey};
 use postroad_storage::snapshot::State;
-use postroad_storage::young::{FileDirectory, WriterConfig};
+use postroad_storage::young::{FileDirectory, WriterConfig, recover};
 
 /// A shard with its log open.
 pub struct Shard {
@@ -39,12 +39,28 @@ pub fn open_shard(directory: &DataDirectory, id: ShardId) -> Shard {
     Shard { id, old, log, state }
 }
 
+/// All records as they lie in the files of a shard: the pieces of state, then the young generation.
+pub fn raw_records(directory: &DataDirectory, id: ShardId) -> Vec<Record> {
+    let mut records = Vec::new();
+    let old = directory.open_old(id).unwrap();
+    old.load_state(&mut |_, record| records.push(record)).unwrap();
+    let mut files = FileDirectory::new(directory.young_path(id));
+    recover(&mut files, directory.log_id(id), old.covered(), &mut |_, record| records.push(record)).unwrap();
+    records
+}
+
 impl Shard {
+    /// Appends to the next commit.
+    pub fn append(&mut self, record: Record) -> Sequence {
+        let sequence = self.log.append(&record);
+        self.state.replay(sequence, record, Sequence(0));
+        sequence
+    }
+
     /// Appends and commits.
     pub fn write(&mut self, record: Record) -> Sequence {
-        let sequence = self.log.append(&record);
+        let sequence = self.append(record);
         self.log.commit().unwrap();
-        self.state.replay(sequence, record, Sequence(0));
         sequence
     }
 

@@ -1,6 +1,7 @@
 //! Records and messages for tests.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part, and a test may panic")]
 
+pub mod fixture;
 pub mod life;
 
 use std::num::NonZeroU32;

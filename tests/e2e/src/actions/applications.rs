@@ -230,7 +230,7 @@ pub(super) fn support(shared: &Shared, mut random: Random) {
         for delivery in page["deliveries"].as_array().expect("a list") {
             let (id, name) = (text_of(delivery, "id").to_owned(), payload_of(delivery).to_owned());
             let mut ledger = shared.ledger();
-            ledger.shown(&name, Target::Device(AWAY));
+            ledger.shown(&name, Target::Device(AWAY), shared.life());
             if shared.is_settling() || chance(&mut random, 300) {
                 ledger.handed_out(&name);
                 ended.push((name, id));
@@ -246,7 +246,10 @@ pub(super) fn support(shared: &Shared, mut random: Random) {
         assert_eq!(code, 200, "{answer}");
         let mut ledger = shared.ledger();
         let acknowledged = answer["acknowledged"].as_array().expect("a list");
-        ended.iter().filter(|(_, id)| acknowledged.contains(&json!(id))).for_each(|(name, _)| ledger.stored(name));
+        ended.iter().filter(|(_, id)| acknowledged.contains(&json!(id))).for_each(|(name, _)| {
+            ledger.note(name, format!("acknowledged in life {}", shared.life()));
+            ledger.stored(name);
+        });
     }
 }
 

@@ -208,9 +208,9 @@ impl Ledger {
     }
 
     /// A look at what waits for its receiver has met it: nothing is taken by that.
-    pub fn shown(&mut self, name: &str, target: Target) {
+    pub fn shown(&mut self, name: &str, target: Target, life: u64) {
         let entry = self.entry(name);
-        entry.happens("shown");
+        entry.happens(format!("shown in life {life}"));
         assert_eq!(entry.wish.target, target, "{name} waits for somebody else");
         assert!(!entry.is_void, "{name} was refused or not done, and waits: {entry:?}");
         assert!(!entry.is_stored, "{name} was acknowledged, that was stored, and it waits: {entry:?}");

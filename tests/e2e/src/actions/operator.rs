@@ -167,6 +167,7 @@ impl Operator<'_> {
         self.shared.ledger().parks(name, note);
         let is_done = self.ask(&format!("{PATH}/{id}/{action}"), &body)?;
         self.shared.ledger().parked(name, is_done);
+        self.leased.remove(id); // who parks gives its lease back
         Some(())
     }
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use postroad_base::{
-    Death, Extras, LetterId, Message, MessageId, Outcome, Priority, Qos, QueueId, QueueOwner, ReasonCode, ReceiptLevel,
-    Recipient, Record, RegisteredBy, RetainHandling, Sequence, SessionExpiry, SubscriptionOptions, Tag, TopicFilter,
-    TopicName, WallMillis, Will, Wishes,
+    Death, Extras, KeyHolder, LetterId, Message, MessageId, Outcome, Priority, Qos, QueueId, QueueOwner, ReasonCode,
+    ReceiptLevel, Recipient, Record, RegisteredBy, RetainHandling, Sequence, SessionExpiry, SubscriptionOptions, Tag,
+    TopicFilter, TopicName, WallMillis, Will, Wishes,
 };
 
 use super::life::Shard;
@@ -139,8 +139,15 @@ fn letter(n: u64, outcome: Outcome) -> Arc<Message> {
             requeues: 2,
             letter: Some(origin),
             wishes: Wishes::default(),
+            scheduled_by: None,
         },
     )
+}
+
+/// One that waits for its time, of somebody known.
+fn put_off(n: u64) -> Arc<Message> {
+    let scheduled_by = Some(KeyHolder::User("ann".into()));
+    with(n, Extras { wishes: wishes(), scheduled_by, ..Extras::default() })
 }
 
 /// What a recipient may have besides its queue.
@@ -153,9 +160,7 @@ fn full_recipient(queue: QueueId) -> Recipient {
 fn publish_stored(shard: &mut Shard) {
     let recipients = vec![full_recipient(owned(0)), recipient(owned(1))];
     shard.append(Record::Publish { message: with(2, Extras { wishes: wishes(), ..Extras::default() }), recipients });
-    for (message, owner) in
-        [(letter(3, Outcome::Refused), 3), (with(4, Extras { wishes: wishes(), ..Extras::default() }), 4)]
-    {
+    for (message, owner) in [(letter(3, Outcome::Refused), 3), (put_off(4), 4)] {
         shard.append(Record::Publish { message, recipients: vec![recipient(owned(owner))] });
     }
     shard.write(publish_once(5, 5_000, &[owned(0)]));

@@ -74,7 +74,7 @@ fn push_to_all(clients: u64) {
 impl Shard {
     fn new() -> Self {
         let mut config = Config::new(ShardId(0), Placement::new(256, 1, [0; 16]), true, 1);
-        config.subscriptions_max = usize::MAX;
+        config.limits.subscriptions_max = usize::MAX;
         let mut broker = Broker::new(config, Sequence(1));
         broker.set_access(Arc::new(Acl::parse(EVERYTHING).expect("rules")));
         Self { broker, appended: 0 }

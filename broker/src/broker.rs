@@ -211,9 +211,9 @@ impl Broker {
 
     /// Replaces the bounds that can be changed: they hold for what comes.
     pub fn set_limits(&mut self, limits: Limits) {
-        let (before, watched) = (self.config.push, self.config.watches());
-        limits.apply(&mut self.config);
-        if watched != self.config.watches() {
+        let (before, watched) = (self.config.limits.push, self.config.limits.watches());
+        self.config.limits = limits;
+        if watched != self.config.limits.watches() {
             self.watch_anew();
         }
         self.drain.set_rates(&self.config, self.now.mono);
@@ -221,7 +221,7 @@ impl Broker {
         self.letters_bounded();
         self.keys_bounded();
         self.scheduled.set_rate(&self.config, self.now.mono);
-        if before == Push::Off && self.config.push == Push::On {
+        if before == Push::Off && self.config.limits.push == Push::On {
             self.all_may_drain();
         }
     }

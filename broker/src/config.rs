@@ -112,6 +112,41 @@ pub struct Config {
     pub durable: bool,
     /// A random number drawn once per start of the process, for message ids.
     pub boot: u32,
+    /// Publishes of one connection that are taken in and not answered: above that it is parked.
+    pub answers_max: usize,
+    /// Retained topics that are looked at in one turn for a new subscription, hence given at once at most.
+    pub retained_portion_max: usize,
+    /// Sessions on this shard.
+    pub sessions_max: usize,
+    /// Late deliveries that are sent again in one tick.
+    pub resent_per_tick: usize,
+    /// Publishes that may be under way to one other shard.
+    pub mesh_credits: u32,
+    /// QoS 2 publishes from the oldest one on whose end is not committed, be it for want of another shard's answer: above that
+    /// all shards are told of the oldest, to remember these instead of all newer ones.
+    pub routing_max: usize,
+    /// Publishes of clients that are gone (wills, QoS 0 of a parked connection) that wait for credit.
+    pub deferred_max: usize,
+    /// How long a SUBSCRIBE waits for the other shards, in milliseconds.
+    pub subscribe_timeout_ms: u64,
+    /// Messages of one portion read from the old generation.
+    pub backlog_messages_max: usize,
+    /// Bytes of one such portion.
+    pub backlog_bytes_max: usize,
+    /// Pieces of state and deliveries that one step of a retirement puts together; deliveries that one step drops of a queue that
+    /// has overflowed.
+    pub retired_per_step: usize,
+    /// Deliveries that have waited which leave between two ticks by themselves, and again as many by steps, beside as many as
+    /// have come to wait meanwhile: more wait for the ticks that follow.
+    pub drained_per_tick: usize,
+    /// What a reload may change.
+    pub limits: Limits,
+}
+
+/// The bounds that can be changed while a shard runs. They hold for what comes: nothing that is queued, retained or
+/// subscribed already is dropped because a bound has become lower, and an open connection keeps its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
     /// Pending deliveries of one session.
     pub queue_messages_max: usize,
     /// Bytes of payload, topic and properties of one session's pending deliveries, in memory and stored.
@@ -120,20 +155,14 @@ pub struct Config {
     pub queue_policy: QueuePolicy,
     /// Unacknowledged deliveries of one connection, whatever its receive maximum.
     pub inflight_max: u16,
-    /// Publishes of one connection that are taken in and not answered: above that it is parked.
-    pub answers_max: usize,
     /// Retained messages on this shard.
     pub retained_max: usize,
     /// Bytes of their topics, properties and payloads.
     pub retained_bytes_max: usize,
-    /// Retained topics that are looked at in one turn for a new subscription, hence given at once at most.
-    pub retained_portion_max: usize,
     /// Levels of a topic name or filter (a slash stands between two).
     pub topic_levels_max: usize,
     /// Subscriptions of one session.
     pub subscriptions_max: usize,
-    /// Sessions on this shard.
-    pub sessions_max: usize,
     /// Clients registered on this shard.
     pub registrations_max: usize,
     /// How long a registration that a connection or a push made outlives the last visit of its client, in milliseconds; 0:
@@ -153,8 +182,6 @@ pub struct Config {
     pub ack_timeout_max_ms: u64,
     /// Resends per second on connections that live; 0: no limit (see `resend`).
     pub resent_per_second: u32,
-    /// How many of them leave in one tick.
-    pub resent_per_tick: usize,
     /// Dead letters of this shard: above that the oldest go.
     pub letters_max: usize,
     /// Bytes of their payloads, topics and properties.
@@ -164,6 +191,7 @@ pub struct Config {
     /// A message that has been requeued so often and dies again is parked.
     pub requeues_max: u32,
     /// Of so many in a million messages each step is told, asked for or not.
+    /// For a moment after a change shards may disagree.
     pub trace_sample: u32,
     /// Milliseconds for which an idempotency key is kept.
     pub keys_window_ms: u64,
@@ -192,29 +220,12 @@ pub struct Config {
     /// Whether deliveries leave.
     pub push: Push,
     /// Who says when, where neither the client nor its entry in `auth.file` chooses.
+    /// An open connection keeps its own.
     pub delivery_mode: DeliveryMode,
-    /// Publishes that may be under way to one other shard.
-    pub mesh_credits: u32,
-    /// QoS 2 publishes from the oldest one on whose end is not committed, be it for want of another shard's answer: above that
-    /// all shards are told of the oldest, to remember these instead of all newer ones.
-    pub routing_max: usize,
-    /// Publishes of clients that are gone (wills, QoS 0 of a parked connection) that wait for credit.
-    pub deferred_max: usize,
-    /// How long a SUBSCRIBE waits for the other shards, in milliseconds.
-    pub subscribe_timeout_ms: u64,
-    /// Messages of one portion read from the old generation.
-    pub backlog_messages_max: usize,
-    /// Bytes of one such portion.
-    pub backlog_bytes_max: usize,
-    /// Pieces of state and deliveries that one step of a retirement puts together; deliveries that one step drops of a queue that
-    /// has overflowed.
-    pub retired_per_step: usize,
-    /// Deliveries that have waited which leave between two ticks by themselves, and again as many by steps, beside as many as
-    /// have come to wait meanwhile: more wait for the ticks that follow.
-    pub drained_per_tick: usize,
     /// Deliveries per second from the backlogs of clients that came back; 0: no limit (see `drain`).
     pub drained_per_second: u32,
     /// Below this many milliseconds the drain of a client that came back waits; 0: it begins at once.
+    /// Whoever waits goes on waiting for as long as was drawn.
     pub drain_jitter_ms: u64,
     /// What a client gets when it comes back for the first time after a start.
     pub restart_delivery: RestartDelivery,
@@ -222,250 +233,17 @@ pub struct Config {
     pub restart_sessions_per_second: u32,
 }
 
-/// The bounds that can be changed while a shard runs. They hold for what comes: nothing that is queued, retained or
-/// subscribed already is dropped because a bound has become lower, and an open connection keeps its window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// As [`Config::queue_messages_max`].
-    pub queue_messages_max: usize,
-    /// As [`Config::queue_bytes_max`].
-    pub queue_bytes_max: usize,
-    /// As [`Config::queue_policy`].
-    pub queue_policy: QueuePolicy,
-    /// As [`Config::inflight_max`].
-    pub inflight_max: u16,
-    /// As [`Config::retained_max`].
-    pub retained_max: usize,
-    /// As [`Config::retained_bytes_max`].
-    pub retained_bytes_max: usize,
-    /// As [`Config::topic_levels_max`].
-    pub topic_levels_max: usize,
-    /// As [`Config::subscriptions_max`].
-    pub subscriptions_max: usize,
-    /// As [`Config::registrations_max`].
-    pub registrations_max: usize,
-    /// As [`Config::registrations_idle_max_ms`].
-    pub registrations_idle_max_ms: u64,
-    /// As [`Config::unknown_client`].
-    pub unknown_client: UnknownClient,
-    /// As [`Config::session_expiry_max`].
-    pub session_expiry_max: SessionExpiry,
-    /// As [`Config::retry`].
-    pub retry: RetryPolicy,
-    /// As [`Config::resend`].
-    pub resend: Resend,
-    /// As [`Config::ack_timeout_min_ms`].
-    pub ack_timeout_min_ms: u64,
-    /// As [`Config::ack_timeout_max_ms`].
-    pub ack_timeout_max_ms: u64,
-    /// As [`Config::resent_per_second`].
-    pub resent_per_second: u32,
-    /// As [`Config::letters_max`].
-    pub letters_max: usize,
-    /// As [`Config::letters_bytes_max`].
-    pub letters_bytes_max: usize,
-    /// As [`Config::letters_age_max_ms`].
-    pub letters_age_max_ms: u64,
-    /// As [`Config::requeues_max`].
-    pub requeues_max: u32,
-    /// As [`Config::trace_sample`]. For a moment shards may disagree.
-    pub trace_sample: u32,
-    /// As [`Config::keys_window_ms`].
-    pub keys_window_ms: u64,
-    /// As [`Config::keys_max`].
-    pub keys_max: usize,
-    /// As [`Config::keys_total_max`].
-    pub keys_total_max: usize,
-    /// As [`Config::scheduled_max`].
-    pub scheduled_max: usize,
-    /// As [`Config::scheduled_bytes_max`].
-    pub scheduled_bytes_max: usize,
-    /// As [`Config::scheduled_delay_max_ms`].
-    pub scheduled_delay_max_ms: u64,
-    /// As [`Config::scheduled_per_second`].
-    pub scheduled_per_second: u32,
-    /// As [`Config::groups_max`].
-    pub groups_max: usize,
-    /// As [`Config::groups_leases_max`].
-    pub groups_leases_max: usize,
-    /// As [`Config::groups_waiting_max`].
-    pub groups_waiting_max: usize,
-    /// As [`Config::groups_delay_ms`].
-    pub groups_delay_ms: u64,
-    /// As [`Config::groups_delay_max_ms`].
-    pub groups_delay_max_ms: u64,
-    /// As [`Config::push`].
-    pub push: Push,
-    /// As [`Config::delivery_mode`]: an open connection keeps its own.
-    pub delivery_mode: DeliveryMode,
-    /// As [`Config::drained_per_second`].
-    pub drained_per_second: u32,
-    /// As [`Config::drain_jitter_ms`]: whoever waits goes on waiting for as long as was drawn.
-    pub drain_jitter_ms: u64,
-    /// As [`Config::restart_delivery`].
-    pub restart_delivery: RestartDelivery,
-    /// As [`Config::restart_sessions_per_second`].
-    pub restart_sessions_per_second: u32,
-}
-
-impl Limits {
-    /// Those of `config`.
-    pub fn of(config: &Config) -> Self {
+impl Default for Limits {
+    fn default() -> Self {
         Self {
-            queue_messages_max: config.queue_messages_max,
-            queue_bytes_max: config.queue_bytes_max,
-            queue_policy: config.queue_policy,
-            inflight_max: config.inflight_max,
-            retained_max: config.retained_max,
-            retained_bytes_max: config.retained_bytes_max,
-            topic_levels_max: config.topic_levels_max,
-            subscriptions_max: config.subscriptions_max,
-            registrations_max: config.registrations_max,
-            registrations_idle_max_ms: config.registrations_idle_max_ms,
-            unknown_client: config.unknown_client,
-            session_expiry_max: config.session_expiry_max,
-            retry: config.retry,
-            resend: config.resend,
-            ack_timeout_min_ms: config.ack_timeout_min_ms,
-            ack_timeout_max_ms: config.ack_timeout_max_ms,
-            resent_per_second: config.resent_per_second,
-            letters_max: config.letters_max,
-            letters_bytes_max: config.letters_bytes_max,
-            letters_age_max_ms: config.letters_age_max_ms,
-            requeues_max: config.requeues_max,
-            trace_sample: config.trace_sample,
-            keys_window_ms: config.keys_window_ms,
-            keys_max: config.keys_max,
-            keys_total_max: config.keys_total_max,
-            scheduled_max: config.scheduled_max,
-            scheduled_bytes_max: config.scheduled_bytes_max,
-            scheduled_delay_max_ms: config.scheduled_delay_max_ms,
-            scheduled_per_second: config.scheduled_per_second,
-            groups_max: config.groups_max,
-            groups_leases_max: config.groups_leases_max,
-            groups_waiting_max: config.groups_waiting_max,
-            groups_delay_ms: config.groups_delay_ms,
-            groups_delay_max_ms: config.groups_delay_max_ms,
-            push: config.push,
-            delivery_mode: config.delivery_mode,
-            drained_per_second: config.drained_per_second,
-            drain_jitter_ms: config.drain_jitter_ms,
-            restart_delivery: config.restart_delivery,
-            restart_sessions_per_second: config.restart_sessions_per_second,
-        }
-    }
-
-    /// Puts them into `config`. Whoever adds a bound adds it here, else a reload leaves it as it was.
-    pub fn apply(self, config: &mut Config) {
-        let Self {
-            queue_messages_max,
-            queue_bytes_max,
-            queue_policy,
-            inflight_max,
-            retained_max,
-            retained_bytes_max,
-            topic_levels_max,
-            subscriptions_max,
-            registrations_max,
-            registrations_idle_max_ms,
-            unknown_client,
-            session_expiry_max,
-            retry,
-            resend,
-            ack_timeout_min_ms,
-            ack_timeout_max_ms,
-            resent_per_second,
-            letters_max,
-            letters_bytes_max,
-            letters_age_max_ms,
-            requeues_max,
-            trace_sample,
-            keys_window_ms,
-            keys_max,
-            keys_total_max,
-            scheduled_max,
-            scheduled_bytes_max,
-            scheduled_delay_max_ms,
-            scheduled_per_second,
-            groups_max,
-            groups_leases_max,
-            groups_waiting_max,
-            groups_delay_ms,
-            groups_delay_max_ms,
-            push,
-            delivery_mode,
-            drained_per_second,
-            drain_jitter_ms,
-            restart_delivery,
-            restart_sessions_per_second,
-        } = self;
-        config.queue_messages_max = queue_messages_max;
-        config.queue_bytes_max = queue_bytes_max;
-        config.queue_policy = queue_policy;
-        config.inflight_max = inflight_max;
-        config.retained_max = retained_max;
-        config.retained_bytes_max = retained_bytes_max;
-        config.topic_levels_max = topic_levels_max;
-        config.subscriptions_max = subscriptions_max;
-        config.registrations_max = registrations_max;
-        config.registrations_idle_max_ms = registrations_idle_max_ms;
-        config.unknown_client = unknown_client;
-        config.session_expiry_max = session_expiry_max;
-        config.retry = retry;
-        config.resend = resend;
-        config.ack_timeout_min_ms = ack_timeout_min_ms;
-        config.ack_timeout_max_ms = ack_timeout_max_ms;
-        config.resent_per_second = resent_per_second;
-        config.letters_max = letters_max;
-        config.letters_bytes_max = letters_bytes_max;
-        config.letters_age_max_ms = letters_age_max_ms;
-        config.requeues_max = requeues_max;
-        config.trace_sample = trace_sample;
-        config.keys_window_ms = keys_window_ms;
-        config.keys_max = keys_max;
-        config.keys_total_max = keys_total_max;
-        config.scheduled_max = scheduled_max;
-        config.scheduled_bytes_max = scheduled_bytes_max;
-        config.scheduled_delay_max_ms = scheduled_delay_max_ms;
-        config.scheduled_per_second = scheduled_per_second;
-        config.groups_max = groups_max;
-        config.groups_leases_max = groups_leases_max;
-        config.groups_waiting_max = groups_waiting_max;
-        config.groups_delay_ms = groups_delay_ms;
-        config.groups_delay_max_ms = groups_delay_max_ms;
-        config.push = push;
-        config.delivery_mode = delivery_mode;
-        config.drained_per_second = drained_per_second;
-        config.drain_jitter_ms = drain_jitter_ms;
-        config.restart_delivery = restart_delivery;
-        config.restart_sessions_per_second = restart_sessions_per_second;
-    }
-}
-
-impl Config {
-    /// What says when connections are looked at for what they have not acknowledged.
-    pub(crate) fn watches(&self) -> (RetryPolicy, Resend, u64, u64) {
-        (self.retry, self.resend, self.ack_timeout_min_ms, self.ack_timeout_max_ms)
-    }
-
-    /// The defaults.
-    pub fn new(shard: ShardId, placement: Placement, durable: bool, boot: u32) -> Self {
-        Self {
-            shard,
-            placement,
-            durable,
-            boot,
             queue_messages_max: 100_000,
             queue_bytes_max: 64 << 20,
             queue_policy: QueuePolicy::default(),
             inflight_max: 1024,
-            answers_max: 4096,
             retained_max: 1_000_000,
             retained_bytes_max: 1 << 30,
-            retained_portion_max: 128,
             topic_levels_max: 128,
             subscriptions_max: 10_000,
-            sessions_max: 1_000_000,
             registrations_max: 1_000_000,
             registrations_idle_max_ms: 180 * 86_400_000,
             unknown_client: UnknownClient::default(),
@@ -475,7 +253,6 @@ impl Config {
             ack_timeout_min_ms: 5_000,
             ack_timeout_max_ms: 60_000,
             resent_per_second: 0,
-            resent_per_tick: 256,
             letters_max: 1_000_000,
             letters_bytes_max: 1 << 30,
             letters_age_max_ms: 30 * 86_400_000,
@@ -495,6 +272,33 @@ impl Config {
             groups_delay_max_ms: 300_000,
             push: Push::default(),
             delivery_mode: DeliveryMode::default(),
+            drained_per_second: 0,
+            drain_jitter_ms: 0,
+            restart_delivery: RestartDelivery::default(),
+            restart_sessions_per_second: 2_000,
+        }
+    }
+}
+
+impl Limits {
+    /// What says when connections are looked at for what they have not acknowledged.
+    pub(crate) fn watches(&self) -> (RetryPolicy, Resend, u64, u64) {
+        (self.retry, self.resend, self.ack_timeout_min_ms, self.ack_timeout_max_ms)
+    }
+}
+
+impl Config {
+    /// The defaults.
+    pub fn new(shard: ShardId, placement: Placement, durable: bool, boot: u32) -> Self {
+        Self {
+            shard,
+            placement,
+            durable,
+            boot,
+            answers_max: 4096,
+            retained_portion_max: 128,
+            sessions_max: 1_000_000,
+            resent_per_tick: 256,
             mesh_credits: 1024,
             routing_max: 16_384,
             deferred_max: 10_000,
@@ -503,10 +307,7 @@ impl Config {
             backlog_bytes_max: 1 << 20,
             retired_per_step: 512,
             drained_per_tick: 256,
-            drained_per_second: 0,
-            drain_jitter_ms: 0,
-            restart_delivery: RestartDelivery::default(),
-            restart_sessions_per_second: 2_000,
+            limits: Limits::default(),
         }
     }
 }

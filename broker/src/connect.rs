@@ -31,7 +31,7 @@ impl Broker {
             return self.effects.push_back(Effect::ConnectRefused { connection, reason });
         }
         let existing = self.session_to_resume(&connect);
-        let expiry = connect.expiry.min(self.config.session_expiry_max);
+        let expiry = connect.expiry.min(self.config.limits.session_expiry_max);
         // Before the session: after a crash in between, no push may find a session and no registration.
         self.register_connected(&connect.client, connect.name, &connect.principal);
         let index = match existing {
@@ -41,7 +41,7 @@ impl Broker {
         self.judge_resumed(index, &connect.principal);
         self.set_will(index, connect.will);
         let connection = connect.connection;
-        let window_max = connect.receive_maximum.clamp(1, self.config.inflight_max.max(1));
+        let window_max = connect.receive_maximum.clamp(1, self.config.limits.inflight_max.max(1));
         let made = Connection {
             peer: match (connect.name, connect.hears_refusals) {
                 (ClientName::Caller, _) => Peer::Caller,
@@ -49,7 +49,7 @@ impl Broker {
                 (_, false) => Peer::DeafClient,
             },
             resend: connect.resend,
-            allowance: Connection::allowance_of(connect.delivery.unwrap_or(self.config.delivery_mode)),
+            allowance: Connection::allowance_of(connect.delivery.unwrap_or(self.config.limits.delivery_mode)),
             ..Connection::new(connection, index, window_max)
         };
         let place = u32::try_from(self.connections.insert(made)).expect("fewer connections than 2^32");
@@ -253,7 +253,7 @@ impl Broker {
         if let DisconnectCause::Normal { expiry: Some(expiry) } | DisconnectCause::WithWill { expiry: Some(expiry) } =
             cause
         {
-            session.expiry = expiry.min(self.config.session_expiry_max);
+            session.expiry = expiry.min(self.config.limits.session_expiry_max);
         }
         let publisher = session.id;
         // QoS 0 has no second chance; what expects an answer is sent again by the client.

@@ -164,7 +164,7 @@ impl Broker {
     pub(crate) fn ready(&self, index: SessionIndex) -> Option<ConnectionIndex> {
         let place = self.sessions[index as usize].connection?;
         let connection = &self.connections[place as usize];
-        (!connection.opening && !connection.congested && self.config.push == Push::On).then_some(place)
+        (!connection.opening && !connection.congested && self.config.limits.push == Push::On).then_some(place)
     }
 
     /// The same, if it takes one that has waited.

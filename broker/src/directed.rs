@@ -73,7 +73,7 @@ impl Broker {
             return self.add_push(session, message);
         }
         // QoS 0 would not wait for it.
-        if self.config.unknown_client == UnknownClient::Reject || !message.qos.is_acknowledged() {
+        if self.config.limits.unknown_client == UnknownClient::Reject || !message.qos.is_acknowledged() {
             self.scratch.refusal = Some((Counted::UnknownClient, Forwarded::UnknownClient));
             return;
         }

@@ -84,8 +84,8 @@ pub(crate) struct Drain {
 impl Drain {
     pub fn new(config: &Config) -> Self {
         Self {
-            deliveries: Bucket::new(config.drained_per_second),
-            sessions: Bucket::new(config.restart_sessions_per_second),
+            deliveries: Bucket::new(config.limits.drained_per_second),
+            sessions: Bucket::new(config.limits.restart_sessions_per_second),
             returned: AHashMap::new(),
             delayed: BTreeSet::new(),
             unscheduled: BTreeSet::new(),
@@ -97,8 +97,8 @@ impl Drain {
     }
 
     pub fn set_rates(&mut self, config: &Config, now: MonoMillis) {
-        self.deliveries.set_rate(config.drained_per_second, now);
-        self.sessions.set_rate(config.restart_sessions_per_second, now);
+        self.deliveries.set_rate(config.limits.drained_per_second, now);
+        self.sessions.set_rate(config.limits.restart_sessions_per_second, now);
     }
 
     /// Whether each delivery takes a token.
@@ -114,7 +114,7 @@ impl Drain {
     /// When a tick has something to do here.
     pub fn due(&self, config: &Config) -> Option<MonoMillis> {
         let delayed = self.delayed.first().map(|(at, _)| MonoMillis(*at));
-        let unscheduled = (!self.unscheduled.is_empty()).then(|| match config.restart_delivery {
+        let unscheduled = (!self.unscheduled.is_empty()).then(|| match config.limits.restart_delivery {
             RestartDelivery::Scheduled => self.sessions.portion_at(),
             RestartDelivery::Pull => MonoMillis(0),
         });
@@ -301,7 +301,7 @@ impl Broker {
 
     fn schedule_returned(&mut self) {
         for _ in 0..TURNS_PER_TICK {
-            let is_free = self.config.restart_delivery == RestartDelivery::Pull;
+            let is_free = self.config.limits.restart_delivery == RestartDelivery::Pull;
             if !is_free && self.drain.sessions.room(self.now.mono) == 0 {
                 return;
             }
@@ -355,7 +355,7 @@ impl Broker {
 
     fn jitter_is_over(&mut self, place: ConnectionIndex) {
         let is_first = self.queues_of(place).any(|index| self.sessions[index as usize].recovered);
-        if is_first && self.config.restart_delivery == RestartDelivery::Scheduled {
+        if is_first && self.config.limits.restart_delivery == RestartDelivery::Scheduled {
             let now = self.now.mono;
             if !self.drain.unscheduled.is_empty() || self.drain.sessions.room(now) == 0 {
                 let ticket = self.drain.next_ticket();
@@ -416,7 +416,7 @@ impl Broker {
         let connection = &self.connections[place as usize];
         let client = &self.sessions[connection.session as usize].client;
         let seed = u64::from(self.config.boot) << 32 ^ connection.id.0;
-        spread(client.as_str(), seed).checked_rem(self.config.drain_jitter_ms).unwrap_or(0)
+        spread(client.as_str(), seed).checked_rem(self.config.limits.drain_jitter_ms).unwrap_or(0)
     }
 }
 

@@ -48,7 +48,7 @@ impl Broker {
     #[inline]
     pub(crate) fn is_followed(&self, message: &Message) -> bool {
         (message.extras.is_some() && message.wishes().is_some_and(|wishes| wishes.receipt.is_some()))
-            || ((self.config.trace_sample > 0 || self.is_watched) && self.is_sampled_or_watched(message))
+            || ((self.config.limits.trace_sample > 0 || self.is_watched) && self.is_sampled_or_watched(message))
     }
 
     #[cold]
@@ -57,7 +57,7 @@ impl Broker {
     }
 
     fn is_sampled(&self, message: &Message) -> bool {
-        let share = u64::from(self.config.trace_sample);
+        let share = u64::from(self.config.limits.trace_sample);
         share > 0 && spread(message.id.0) % 1_000_000 < share && !is_of_server(&message.topic)
     }
 

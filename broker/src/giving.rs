@@ -250,12 +250,12 @@ impl Broker {
         let queue = &session.queue;
         let (pending, bytes) = (queue.messages(), queue.bytes_pending());
         let is_behind = pending - queue.window.len() > self.config.retained_portion_max / 2
-            || bytes > self.config.queue_bytes_max / 2;
+            || bytes > self.config.limits.queue_bytes_max / 2;
         let needs = session.watch.as_ref().map_or(0, |watch| watch.needs);
-        if pending > 0 && (is_behind || bytes + needs > self.config.queue_bytes_max) {
+        if pending > 0 && (is_behind || bytes + needs > self.config.limits.queue_bytes_max) {
             return None;
         }
-        let room = self.config.queue_messages_max.saturating_sub(pending);
+        let room = self.config.limits.queue_messages_max.saturating_sub(pending);
         (room > 0 || pending == 0).then(|| room.min(self.config.retained_portion_max).max(1))
     }
 

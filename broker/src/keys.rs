@@ -599,14 +599,14 @@ impl Broker {
 
     fn has_too_many_keys(&self, holder: &KeyHolder) -> bool {
         let of_holder = self.keys.counts.get(holder).copied().unwrap_or(0);
-        of_holder >= self.config.keys_max || self.keys.len() >= self.config.keys_total_max
+        of_holder >= self.config.limits.keys_max || self.keys.len() >= self.config.limits.keys_total_max
     }
 }
 
 // How keys end.
 impl Broker {
     fn is_key_old(&self, at: base::WallMillis) -> bool {
-        self.now.wall.since(at) >= self.config.keys_window_ms
+        self.now.wall.since(at) >= self.config.limits.keys_window_ms
     }
 
     /// The key of this name, if its window is not over.
@@ -636,7 +636,7 @@ impl Broker {
         }
         let Some(&(place, id)) = self.keys.line.front() else { return };
         let at = self.keys.get_mut(KeyId { place, id }).map_or(base::WallMillis(0), |key| key.at);
-        let left = at.after(self.config.keys_window_ms).since(self.now.wall);
+        let left = at.after(self.config.limits.keys_window_ms).since(self.now.wall);
         self.keys.timer = Some(self.timers.set(self.now.mono.after(left.max(1)), Timer::Keys));
     }
 
@@ -657,7 +657,7 @@ impl Broker {
         self.keys.has_more = false;
         for _ in 0..FORGOTTEN_PER_TICK {
             let Some(&(place, id)) = self.keys.line.front() else { return };
-            let (now, window) = (self.now.wall, self.config.keys_window_ms);
+            let (now, window) = (self.now.wall, self.config.limits.keys_window_ms);
             match self.keys.get_mut(KeyId { place, id }) {
                 Some(key) if now.since(key.at) < window => return self.wait_for_old_keys(),
                 Some(key) if key.progress == KeyProgress::Routing => key.in_line = false,

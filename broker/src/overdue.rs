@@ -177,7 +177,7 @@ impl Broker {
 
     /// Whether what is not acknowledged on this connection is sent again on it.
     pub(crate) fn is_resent_to(&self, place: ConnectionIndex) -> bool {
-        self.connections[place as usize].resend == Resend::Live && self.config.resend == Resend::Live
+        self.connections[place as usize].resend == Resend::Live && self.config.limits.resend == Resend::Live
     }
 
     /// For how long an acknowledgement of this connection is waited for, after so many resends.

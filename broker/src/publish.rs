@@ -266,7 +266,8 @@ impl Broker {
 
     /// Levels cost nodes of the index and time of each match; a million of them fit into one topic of a client.
     pub(crate) fn has_too_many_levels(&self, topic: &str) -> bool {
-        topic.len() >= self.config.topic_levels_max && topic.split('/').count() > self.config.topic_levels_max
+        topic.len() >= self.config.limits.topic_levels_max
+            && topic.split('/').count() > self.config.limits.topic_levels_max
     }
 
     fn may_publish(&mut self, place: ConnectionIndex, topic: &str) -> bool {

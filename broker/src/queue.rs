@@ -714,8 +714,8 @@ impl Queue {
     /// room.
     #[inline]
     pub fn is_full_behind(&self, more: usize, size: usize, key: Option<&ByteString>, config: &Config) -> bool {
-        let is_full = self.messages() + more >= config.queue_messages_max
-            || self.bytes_pending() + size * (more + 1) > config.queue_bytes_max;
+        let is_full = self.messages() + more >= config.limits.queue_messages_max
+            || self.bytes_pending() + size * (more + 1) > config.limits.queue_bytes_max;
         is_full && !self.has_room_of(key, more, size, config)
     }
 
@@ -724,8 +724,8 @@ impl Queue {
     #[cold]
     fn has_room_of(&self, key: Option<&ByteString>, more: usize, size: usize, config: &Config) -> bool {
         let Some((_, bytes)) = key.and_then(|key| self.collapsible(key)) else { return false };
-        (self.messages() + more).saturating_sub(1) < config.queue_messages_max
-            && (self.bytes_pending() + size * (more + 1)).saturating_sub(bytes) <= config.queue_bytes_max
+        (self.messages() + more).saturating_sub(1) < config.limits.queue_messages_max
+            && (self.bytes_pending() + size * (more + 1)).saturating_sub(bytes) <= config.limits.queue_bytes_max
     }
 
     pub fn push(&mut self, entry: Entry) {

@@ -356,7 +356,7 @@ impl Broker {
         let session = &mut self.sessions[index as usize];
         let window = match session.role {
             Role::Group => WINDOW_OF_GROUP,
-            _ => usize::from(self.config.inflight_max),
+            _ => usize::from(self.config.limits.inflight_max),
         };
         let queue = &mut session.queue;
         if let Some(backlog) = &mut queue.backlog {

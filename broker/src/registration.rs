@@ -264,7 +264,7 @@ impl Broker {
     /// Ends those whose clients have not been here for long.
     pub(crate) fn end_idle_registrations(&mut self) {
         self.registrations.sweep = None;
-        let idle_max = self.config.registrations_idle_max_ms;
+        let idle_max = self.config.limits.registrations_idle_max_ms;
         let is_idle = |known: &&Registration| {
             !matches!(known.by, RegisteredBy::File | RegisteredBy::Api)
                 && idle_max > 0
@@ -309,7 +309,7 @@ impl Broker {
 
     /// Whether another client may be registered.
     pub(crate) fn may_register(&self) -> bool {
-        self.registrations.len() < self.config.registrations_max
+        self.registrations.len() < self.config.limits.registrations_max
     }
 
     /// These are the clients of this shard that `auth.file` names now. One that it names no longer is unregistered, unless

@@ -68,11 +68,11 @@ pub(crate) struct Resends {
 
 impl Resends {
     pub fn new(config: &Config) -> Self {
-        Self { late: AHashMap::new(), line: VecDeque::new(), tokens: Bucket::new(config.resent_per_second) }
+        Self { late: AHashMap::new(), line: VecDeque::new(), tokens: Bucket::new(config.limits.resent_per_second) }
     }
 
     pub fn set_rate(&mut self, config: &Config, now: MonoMillis) {
-        self.tokens.set_rate(config.resent_per_second, now);
+        self.tokens.set_rate(config.limits.resent_per_second, now);
     }
 
     /// When a tick has something to do here.
@@ -140,7 +140,7 @@ impl Broker {
             // What has no attempts left waits for nothing more.
             Some(entry) if !self.has_attempts_left(index, slot.sequence, &entry.message) => Some(late),
             Some(entry) => Some(late.after(self.retry_policy(&entry.message).backoff(slot.resends, seed))),
-            None => Some(late.after(self.config.retry.backoff(slot.resends, seed))),
+            None => Some(late.after(self.config.limits.retry.backoff(slot.resends, seed))),
         }
     }
 

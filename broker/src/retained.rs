@@ -51,8 +51,8 @@ impl Broker {
     pub(crate) fn lacks_room_to_retain(&self, message: &Message) -> bool {
         let old = self.retained.get(message.topic.as_str()).map(|kept| kept.message.size());
         let bytes = self.retained_bytes - old.unwrap_or(0) + message.size();
-        let too_many = old.is_none() && self.retained.len() >= self.config.retained_max;
-        !message.payload.is_empty() && (too_many || bytes > self.config.retained_bytes_max)
+        let too_many = old.is_none() && self.retained.len() >= self.config.limits.retained_max;
+        !message.payload.is_empty() && (too_many || bytes > self.config.limits.retained_bytes_max)
     }
 
     /// Keeps a message, instead of an older one; its time runs from now.

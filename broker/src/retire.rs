@@ -396,7 +396,7 @@ impl Broker {
         let mut dropped = 0;
         loop {
             let queue = &mut self.sessions[index as usize].queue;
-            let (messages_max, bytes_max) = (self.config.queue_messages_max, self.config.queue_bytes_max);
+            let (messages_max, bytes_max) = (self.config.limits.queue_messages_max, self.config.limits.queue_bytes_max);
             if queue.messages() <= messages_max && queue.bytes_pending() <= bytes_max {
                 break;
             }

@@ -86,7 +86,7 @@ impl TopicPolicies {
 }
 
 impl Broker {
-    /// Policies for the messages of these topics, instead of [`crate::Config::retry`]; the first one that matches holds. They
+    /// Policies for the messages of these topics, instead of [`crate::Limits::retry`]; the first one that matches holds. They
     /// replace those before, also for what is under way.
     pub fn set_retry_topics(&mut self, entries: &[(TopicFilter, RetryPolicy)]) {
         self.topic_policies = TopicPolicies::new(entries);
@@ -96,7 +96,7 @@ impl Broker {
     /// By which rules a message is retried.
     #[inline]
     pub(crate) fn retry_policy(&self, message: &Message) -> RetryPolicy {
-        if self.has_usual_policy(message) { self.config.retry } else { self.special_policy(message) }
+        if self.has_usual_policy(message) { self.config.limits.retry } else { self.special_policy(message) }
     }
 
     /// Whether nothing is said of it but the configuration.
@@ -106,7 +106,7 @@ impl Broker {
     }
 
     fn special_policy(&self, message: &Message) -> RetryPolicy {
-        let by_topic = self.topic_policies.find(message.topic.as_str()).unwrap_or(self.config.retry);
+        let by_topic = self.topic_policies.find(message.topic.as_str()).unwrap_or(self.config.limits.retry);
         message.wishes().map_or(by_topic, |wishes| by_topic.with(wishes.attempts_max, wishes.age_max_ms))
     }
 

@@ -37,10 +37,10 @@ impl RoundTrip {
     /// after each.
     #[inline]
     pub fn deadline(self, resends: u8, config: &Config) -> u64 {
-        let most = config.ack_timeout_max_ms;
+        let most = config.limits.ack_timeout_max_ms;
         let first = u64::from(self.smoothed) + 4 * u64::from(self.deviation);
-        let first = first.max(config.ack_timeout_min_ms).max(1);
-        first.saturating_mul(1 << resends.min(32)).min(most.max(config.ack_timeout_min_ms))
+        let first = first.max(config.limits.ack_timeout_min_ms).max(1);
+        first.saturating_mul(1 << resends.min(32)).min(most.max(config.limits.ack_timeout_min_ms))
     }
 }
 
@@ -85,9 +85,15 @@ mod tests {
 
     #[test]
     fn bounds_that_contradict_each_other_do_no_harm() {
-        let config = Config { ack_timeout_min_ms: 9, ack_timeout_max_ms: 3, ..config() };
+        let config = Config {
+            limits: crate::Limits { ack_timeout_min_ms: 9, ack_timeout_max_ms: 3, ..config().limits },
+            ..config()
+        };
         assert_eq!(after(&[20_000]).deadline(7, &config), 9);
-        let config = Config { ack_timeout_min_ms: 0, ack_timeout_max_ms: 0, ..config };
+        let config = Config {
+            limits: crate::Limits { ack_timeout_min_ms: 0, ack_timeout_max_ms: 0, ..config.limits },
+            ..config
+        };
         assert!(RoundTrip::default().deadline(0, &config) <= 1);
     }
 

@@ -124,7 +124,7 @@ impl Broker {
                 // It is kept from here on; nobody could be told that there is no room.
                 let kept = &mut scratch.matches[session.mark as usize];
                 kept.qos = options.qos;
-                kept.full = !config.queue_policy.makes_room()
+                kept.full = !config.limits.queue_policy.makes_room()
                     && session.queue.is_full_behind(0, message.size(), message.collapse_key(), config);
             }
         });
@@ -160,7 +160,7 @@ impl Broker {
     /// Whether a recipient's queue is full and the policy is to tell the publisher. Who pushes to many is not told: one
     /// client that stays away would make it fail for all.
     pub(crate) fn must_reject(&mut self, message: &Message) -> bool {
-        if !message.qos.is_acknowledged() || self.config.queue_policy.makes_room() {
+        if !message.qos.is_acknowledged() || self.config.limits.queue_policy.makes_room() {
             return false;
         }
         let (size, key) = (message.size(), message.collapse_key());
@@ -183,7 +183,7 @@ impl Broker {
 
     /// Whether the policy is to tell a publisher that a queue is full.
     pub(crate) fn is_publisher_told(&self, message: &Message) -> bool {
-        self.config.queue_policy == QueuePolicy::RejectPublisher && !is_to_many(&message.topic)
+        self.config.limits.queue_policy == QueuePolicy::RejectPublisher && !is_to_many(&message.topic)
     }
 
     /// Hands the message to the sessions that `collect` found; logs it first if one of them is to keep it.
@@ -301,7 +301,7 @@ impl Broker {
 
     /// There is no room for it.
     fn overflow(&mut self, index: SessionIndex, entry: &Entry) {
-        if self.config.queue_policy == QueuePolicy::FullSync {
+        if self.config.limits.queue_policy == QueuePolicy::FullSync {
             return self.ask_for_full_sync(index, entry);
         }
         self.count(Counted::QueueOverflow);
@@ -352,7 +352,7 @@ impl Broker {
             if !queue.is_full_behind(0, size, key, &self.config) {
                 break true;
             }
-            if !self.config.queue_policy.is_oldest_first() {
+            if !self.config.limits.queue_policy.is_oldest_first() {
                 break false;
             }
             let Some(oldest) = queue.pop_for_room() else { break self.trim_stored(index) };

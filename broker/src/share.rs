@@ -528,7 +528,7 @@ impl<'a> Offer<'a> {
     fn load(&self, sessions: &Slab<Session>, connections: &Slab<Connection>, (index, options): &Member) -> Load {
         let session = &sessions[*index as usize];
         let is_kept = options.qos.min(self.message.qos).is_acknowledged();
-        if is_kept && !self.config.queue_policy.makes_room() && self.is_full(*index, &session.queue) {
+        if is_kept && !self.config.limits.queue_policy.makes_room() && self.is_full(*index, &session.queue) {
             return Load::Full;
         }
         match session.connection {

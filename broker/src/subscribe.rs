@@ -176,7 +176,7 @@ impl Broker {
         if !self.acl.decide(&session.principal, &session.client, Action::Subscribe, filter.pattern()) {
             return Some((ReasonCode::NotAuthorized, Counted::NotAuthorized));
         }
-        let full = session.subscriptions.len() >= self.config.subscriptions_max;
+        let full = session.subscriptions.len() >= self.config.limits.subscriptions_max;
         if full && session.subscriptions.get(filter).is_none() {
             return Some((ReasonCode::QuotaExceeded, Counted::SubscriptionLimit));
         }

@@ -453,7 +453,7 @@ fn recover_shard(id: ShardId, plan: &Plan, common: &Common) -> Result<(Broker, O
 
 fn broker_config(id: ShardId, plan: &Plan, common: &Common) -> postroad_broker::Config {
     let mut config = postroad_broker::Config::new(id, common.placement.clone(), plan.directory.is_some(), plan.boot);
-    broker_limits(&plan.config, common.inboxes.len()).apply(&mut config);
+    config.limits = broker_limits(&plan.config, common.inboxes.len());
     config
 }
 

@@ -175,7 +175,7 @@ impl Held {
 
 impl Broker {
     pub(super) fn take_from_group(&mut self, token: u64, index: SessionIndex, take: Take) {
-        let waiting_max = self.config.groups_waiting_max;
+        let waiting_max = self.config.limits.groups_waiting_max;
         let until = self.now.mono.after(take.wait_ms);
         let leases = self.consumers.leases_mut(index);
         if leases.takers.len() >= waiting_max {
@@ -297,7 +297,7 @@ impl Broker {
         if self.drop_expired(index) {
             return Next::Over;
         }
-        let leases_max = self.config.groups_leases_max;
+        let leases_max = self.config.limits.groups_leases_max;
         let session = &mut self.sessions[index as usize];
         if session.queue.window.len() >= leases_max {
             return Next::Nothing;
@@ -504,8 +504,8 @@ impl Broker {
 
     /// Doubles with each attempt.
     fn backoff(&self, attempt: u32) -> u64 {
-        let doubled = self.config.groups_delay_ms.saturating_mul(1 << (attempt - 1).min(32));
-        doubled.min(self.config.groups_delay_max_ms)
+        let doubled = self.config.limits.groups_delay_ms.saturating_mul(1 << (attempt - 1).min(32));
+        doubled.min(self.config.limits.groups_delay_max_ms)
     }
 
     /// Leases and delays that are over end; who has waited long enough hears it.

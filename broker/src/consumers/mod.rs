@@ -219,7 +219,7 @@ impl Broker {
         if filters.iter().any(is_bad) {
             return Some(GroupRefusal::BadFilter);
         }
-        if filters.len() > self.config.subscriptions_max {
+        if filters.len() > self.config.limits.subscriptions_max {
             self.count(Counted::SubscriptionLimit);
             return Some(GroupRefusal::TooManyFilters);
         }
@@ -232,7 +232,7 @@ impl Broker {
             return Some(GroupRefusal::DiskFull);
         }
         let is_new = self.consumers.find(name).is_none();
-        (is_new && self.consumers.len() >= self.config.groups_max).then_some(GroupRefusal::TooManyGroups)
+        (is_new && self.consumers.len() >= self.config.limits.groups_max).then_some(GroupRefusal::TooManyGroups)
     }
 
     fn begin_group(&mut self, name: ByteString) -> SessionIndex {

@@ -158,7 +158,7 @@ impl Broker {
         if ends == Ends::WithIt {
             self.note_ended(index, entry.sequence, entry.stored, outcome);
         }
-        if message.requeues() >= self.config.requeues_max {
+        if message.requeues() >= self.config.limits.requeues_max {
             let note = format!("died again after {} requeues", message.requeues());
             self.park(letters, id, Some(note.into()));
         }
@@ -173,7 +173,7 @@ impl Broker {
         mut message: Arc<Message>,
         note: Option<bytestring::ByteString>,
     ) {
-        if self.config.letters_max == 0 || self.disk_full || message.death().is_none() {
+        if self.config.limits.letters_max == 0 || self.disk_full || message.death().is_none() {
             return self.effects.push_back(Effect::LetterKept { token, id: None });
         }
         if message.id == MessageId(0) {
@@ -197,7 +197,7 @@ impl Broker {
     pub(crate) fn is_letter(&self, entry: &Entry, outcome: Outcome) -> bool {
         let is_kept = match outcome {
             Outcome::Refused | Outcome::TooLarge | Outcome::Unacknowledged | Outcome::Attempts => true,
-            Outcome::Overflow => self.config.queue_policy == QueuePolicy::DeadLetterOldest,
+            Outcome::Overflow => self.config.limits.queue_policy == QueuePolicy::DeadLetterOldest,
             Outcome::Acknowledged
             | Outcome::Expired
             | Outcome::Moved
@@ -208,7 +208,10 @@ impl Broker {
             | Outcome::Collapsed
             | Outcome::Cancelled => false,
         };
-        is_kept && entry.qos.is_acknowledged() && !is_of_server(&entry.message.topic) && self.config.letters_max > 0
+        is_kept
+            && entry.qos.is_acknowledged()
+            && !is_of_server(&entry.message.topic)
+            && self.config.limits.letters_max > 0
     }
 
     fn letter_of(&self, index: SessionIndex, entry: &Entry, outcome: Outcome, reason_code: u8) -> Arc<Message> {
@@ -333,12 +336,12 @@ impl Broker {
         let queues = self.letters.queues.values().map(|index| &self.sessions[*index as usize].queue);
         let (count, bytes) =
             queues.fold((0, 0), |(count, bytes), queue| (count + queue.messages(), bytes + queue.bytes_pending()));
-        count > self.config.letters_max || bytes > self.config.letters_bytes_max
+        count > self.config.limits.letters_max || bytes > self.config.limits.letters_bytes_max
     }
 
     /// Whether one that died then is to go for its age.
     fn is_letter_old(&self, died: WallMillis) -> bool {
-        let most = self.config.letters_age_max_ms;
+        let most = self.config.limits.letters_age_max_ms;
         most > 0 && self.now.wall.since(died) >= most
     }
 

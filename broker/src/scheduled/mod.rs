@@ -133,12 +133,12 @@ impl Scheduled {
             unfound: AHashMap::new(),
             replayed: AHashSet::new(),
             lacks: None,
-            rate: Bucket::new(config.scheduled_per_second),
+            rate: Bucket::new(config.limits.scheduled_per_second),
         }
     }
 
     pub fn set_rate(&mut self, config: &Config, now: MonoMillis) {
-        self.rate.set_rate(config.scheduled_per_second, now);
+        self.rate.set_rate(config.limits.scheduled_per_second, now);
     }
 
     fn no_longer_waits(&mut self, due: &Due) {
@@ -236,7 +236,7 @@ impl Broker {
     /// Why a message can't be put off, if so.
     pub(crate) fn schedule_refusal(&self, message: &Message) -> Option<(ReasonCode, Counted)> {
         let at = message.wishes().and_then(|wishes| wishes.deliver_at)?;
-        if at.since(self.now.wall) > self.config.scheduled_delay_max_ms {
+        if at.since(self.now.wall) > self.config.limits.scheduled_delay_max_ms {
             return Some((ReasonCode::ImplementationSpecificError, Counted::ScheduledDelay));
         }
         if self.disk_full {
@@ -245,8 +245,8 @@ impl Broker {
         let queues = self.scheduled.queues.values().map(|index| &self.sessions[*index as usize].queue);
         let (count, bytes) =
             queues.fold((0, 0), |(count, bytes), queue| (count + queue.messages(), bytes + queue.bytes_pending()));
-        let is_too_much =
-            count >= self.config.scheduled_max || bytes + message.size() > self.config.scheduled_bytes_max;
+        let is_too_much = count >= self.config.limits.scheduled_max
+            || bytes + message.size() > self.config.limits.scheduled_bytes_max;
         is_too_much.then_some((ReasonCode::QuotaExceeded, Counted::ScheduledLimit))
     }
 

@@ -30,7 +30,7 @@ fn numbers(range: std::ops::RangeInclusive<usize>) -> Vec<String> {
 /// takes none.
 #[test]
 fn a_backlog_leaves_at_its_rate() {
-    let mut world = World::new(1, true, |config| config.drained_per_second = 10);
+    let mut world = World::new(1, true, |config| config.limits.drained_per_second = 10);
     with_backlog(&mut world, "a", 4);
     expect![[r#"
         connect 2 a expiry=600
@@ -72,7 +72,7 @@ fn a_backlog_leaves_at_its_rate() {
 /// Others, who have no backlog, feel nothing of a lane that is full: also where their deliveries wait for acknowledgements.
 #[test]
 fn realtime_does_not_wait_for_the_drain() {
-    let mut world = World::new(1, true, |config| config.drained_per_second = 1);
+    let mut world = World::new(1, true, |config| config.limits.drained_per_second = 1);
     with_backlog(&mut world, "a", 9);
     world.run("connect 3 b expiry=600 max=1\nsub 3 1 b/#:1\nconnect 2 a expiry=600");
     expect![[r#"
@@ -98,7 +98,7 @@ fn realtime_does_not_wait_for_the_drain() {
 /// Without tokens nobody spins: a portion of them comes in 10 ms, and that often a tick is due.
 #[test]
 fn ticks_come_with_the_tokens() {
-    let mut world = World::new(1, true, |config| config.drained_per_second = 2_000);
+    let mut world = World::new(1, true, |config| config.limits.drained_per_second = 2_000);
     with_backlog(&mut world, "a", 300);
     with_backlog(&mut world, "b", 300);
     world.ticks = 0;
@@ -121,7 +121,7 @@ fn ticks_come_with_the_tokens() {
 #[test]
 fn a_line_is_served_in_turn() {
     let mut world = World::new(1, true, |config| {
-        config.drained_per_second = 10;
+        config.limits.drained_per_second = 10;
         config.drained_per_tick = 8; // two for each
     });
     with_backlog(&mut world, "a", 9);
@@ -138,7 +138,7 @@ fn a_line_is_served_in_turn() {
 /// The lane's limits can be changed while clients stand in line: they hold from then on.
 #[test]
 fn a_new_rate_holds_for_those_that_wait() {
-    let mut world = World::new(1, true, |config| config.drained_per_second = 1);
+    let mut world = World::new(1, true, |config| config.limits.drained_per_second = 1);
     with_backlog(&mut world, "a", 8);
     expect![[r#"
         connect 2 a expiry=600
@@ -167,7 +167,7 @@ fn a_new_rate_holds_for_those_that_wait() {
 /// A crowd spreads over the jitter; QoS 0 and what the client publishes do not wait, nor does who has no backlog.
 #[test]
 fn a_drain_begins_after_its_jitter() {
-    let mut world = World::new(1, true, |config| config.drain_jitter_ms = 1_000);
+    let mut world = World::new(1, true, |config| config.limits.drain_jitter_ms = 1_000);
     for client in 0..20 {
         with_backlog(&mut world, &format!("c{client}"), 1);
     }
@@ -203,8 +203,8 @@ fn a_drain_begins_after_its_jitter() {
 #[test]
 fn a_client_that_leaves_while_it_waits_stands_nowhere() {
     let mut world = World::new(1, true, |config| {
-        config.drained_per_second = 1;
-        config.drain_jitter_ms = 1_000;
+        config.limits.drained_per_second = 1;
+        config.limits.drain_jitter_ms = 1_000;
     });
     with_backlog(&mut world, "a", 3);
     expect![[r#"
@@ -245,7 +245,7 @@ fn a_client_that_leaves_while_it_waits_stands_nowhere() {
 #[test]
 fn both_queues_of_a_client_are_drained() {
     check(
-        World::new(1, true, |config| config.drained_per_second = 10).open(),
+        World::new(1, true, |config| config.limits.drained_per_second = 10).open(),
         "
         connect 1 car expiry=60 user=anna
         sub 1 1 a:2
@@ -294,7 +294,7 @@ fn both_queues_of_a_client_are_drained() {
 /// has nothing waiting at once.
 #[test]
 fn after_a_start_the_scheduler_comes_by() {
-    let mut world = World::new(1, true, |config| config.restart_sessions_per_second = 10);
+    let mut world = World::new(1, true, |config| config.limits.restart_sessions_per_second = 10);
     for client in ["a", "b", "c"] {
         with_backlog(&mut world, client, 2);
     }
@@ -346,7 +346,7 @@ fn after_a_start_the_scheduler_comes_by() {
 /// Who leaves before its turn has it when it comes back, behind those that have waited meanwhile.
 #[test]
 fn who_leaves_before_its_turn_goes_to_the_end() {
-    let mut world = World::new(1, true, |config| config.restart_sessions_per_second = 10);
+    let mut world = World::new(1, true, |config| config.limits.restart_sessions_per_second = 10);
     for client in ["a", "b", "c"] {
         with_backlog(&mut world, client, 1);
     }
@@ -375,7 +375,7 @@ fn who_leaves_before_its_turn_goes_to_the_end() {
 /// The other policy: clients pull once connected. A reload to it lets everybody go that waits.
 #[test]
 fn with_pull_a_client_gets_its_backlog_as_it_connects() {
-    let mut world = World::new(1, true, |config| config.restart_sessions_per_second = 1);
+    let mut world = World::new(1, true, |config| config.limits.restart_sessions_per_second = 1);
     for client in ["a", "b", "c"] {
         with_backlog(&mut world, client, 1);
     }
@@ -403,7 +403,7 @@ fn with_pull_a_client_gets_its_backlog_as_it_connects() {
 #[test]
 fn a_stored_backlog_is_read_when_its_turn_has_come() {
     let mut world = World::new(1, true, |config| {
-        config.drained_per_second = 20;
+        config.limits.drained_per_second = 20;
         config.backlog_messages_max = 2;
     });
     with_backlog(&mut world, "a", 5);
@@ -449,7 +449,8 @@ fn a_stored_backlog_is_read_when_its_turn_has_come() {
 #[test]
 fn a_drain_is_kicked() {
     let mut world = World::new(1, true, |config| {
-        (config.drained_per_second, config.drain_jitter_ms, config.restart_sessions_per_second) = (1, 60_000, 1);
+        (config.limits.drained_per_second, config.limits.drain_jitter_ms, config.limits.restart_sessions_per_second) =
+            (1, 60_000, 1);
     });
     with_backlog(&mut world, "a", 4);
     with_backlog(&mut world, "b", 4);
@@ -495,7 +496,7 @@ fn a_drain_is_kicked() {
 /// The age of the oldest that waits is known without reading what is stored; of what was stored before a start that it is so.
 #[test]
 fn the_oldest_that_waits_has_an_age() {
-    let mut world = World::new(1, true, |config| config.drain_jitter_ms = 60_000);
+    let mut world = World::new(1, true, |config| config.limits.drain_jitter_ms = 60_000);
     with_backlog(&mut world, "a", 2);
     expect![[r#"
         oldest
@@ -528,7 +529,7 @@ fn the_oldest_that_waits_has_an_age() {
     "#]].assert_eq(&world.run(
         "oldest\nat 3000\npub 9 a/t later qos=1 tag=7\noldest\nretire\noldest\nat 5000\nconnect 2 a expiry=600\noldest\ndrain-now a\noldest\nack 2 1\nack 2 2\noldest",
     ));
-    let mut world = World::new(1, true, |config| config.drain_jitter_ms = 60_000);
+    let mut world = World::new(1, true, |config| config.limits.drain_jitter_ms = 60_000);
     with_backlog(&mut world, "a", 2);
     expect![[r#"
         retire

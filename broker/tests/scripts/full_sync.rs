@@ -12,8 +12,8 @@ fn check(mut world: World, script: &str, expected: Expect) {
 /// A queue holds so many deliveries.
 fn limit(messages: usize) -> impl Fn(&mut Config) {
     move |config| {
-        config.queue_policy = QueuePolicy::FullSync;
-        config.queue_messages_max = messages;
+        config.limits.queue_policy = QueuePolicy::FullSync;
+        config.limits.queue_messages_max = messages;
     }
 }
 
@@ -260,8 +260,8 @@ fn a_full_window_leaves_room_for_the_message_only() {
 fn bytes_are_a_bound() {
     check(
         away(|config| {
-            config.queue_policy = QueuePolicy::FullSync;
-            config.queue_bytes_max = 80;
+            config.limits.queue_policy = QueuePolicy::FullSync;
+            config.limits.queue_bytes_max = 80;
         }),
         "pub 9 a 0123456789012345678901234567890123456789 qos=1 tag=1
          pub 9 a 0123456789012345678901234567890123456789 qos=1 tag=2
@@ -517,7 +517,7 @@ fn a_new_policy_finds_the_message_in_its_place() {
     let output = world.run("connect 2 anna expiry=600");
     assert_eq!(delivered(&output, 2)[1..], ["6", "7"], "the message is of high priority: {output}");
     assert!(output.contains("dropped\\\":4,"), "{output}");
-    let mut world = away(|config| config.queue_messages_max = 3);
+    let mut world = away(|config| config.limits.queue_messages_max = 3);
     publish(&mut world, 1..=3);
     world.run("policy full_sync");
     publish(&mut world, 4..=4);

@@ -221,7 +221,7 @@ fn a_lease_ends_by_itself() {
 #[test]
 fn a_refused_one_is_given_again_and_dies_in_the_end() {
     check(
-        begun(World::new(1, true, |config| config.retry.attempts_max = 4).open()),
+        begun(World::new(1, true, |config| config.limits.retry.attempts_max = 4).open()),
         "
         pub 9 t/1 one qos=1 tag=1
         group orders take
@@ -476,7 +476,7 @@ fn a_crash_ends_leases_and_nothing_else() {
 #[test]
 fn whatever_a_consumer_may_have_had_says_so_after_a_crash() {
     check(
-        begun(World::new(1, true, |config| config.inflight_max = 1).open()),
+        begun(World::new(1, true, |config| config.limits.inflight_max = 1).open()),
         "
         pub 9 t/1 one qos=1 tag=1
         pub 9 t/1 two qos=1 tag=2
@@ -508,7 +508,7 @@ fn whatever_a_consumer_may_have_had_says_so_after_a_crash() {
 #[test]
 fn the_last_attempt_counts_across_a_crash() {
     check(
-        begun(World::new(1, true, |config| config.retry.attempts_max = 2).open()),
+        begun(World::new(1, true, |config| config.limits.retry.attempts_max = 2).open()),
         "
         pub 9 t/1 one qos=1 tag=1
         group orders take lease=1000
@@ -828,11 +828,11 @@ fn bounds_hold() {
     check(
         begun(
             World::new(1, true, |config| {
-                config.groups_max = 2;
-                config.groups_leases_max = 2;
-                config.groups_waiting_max = 1;
-                config.subscriptions_max = 2;
-                config.queue_messages_max = 3;
+                config.limits.groups_max = 2;
+                config.limits.groups_leases_max = 2;
+                config.limits.groups_waiting_max = 1;
+                config.limits.subscriptions_max = 2;
+                config.limits.queue_messages_max = 3;
             })
             .open(),
         ),
@@ -1094,7 +1094,7 @@ fn who_is_gone_takes_nothing() {
 #[test]
 fn what_nobody_got_is_not_given_up() {
     check(
-        begun(World::new(1, true, |config| config.retry.attempts_max = 2).open()),
+        begun(World::new(1, true, |config| config.limits.retry.attempts_max = 2).open()),
         "
         pub 9 t/1 one qos=1 tag=1 age=5000
         group orders take

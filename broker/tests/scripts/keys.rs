@@ -116,7 +116,7 @@ fn at_qos_2_tag_and_key_both_hold() {
 
 #[test]
 fn a_key_is_over_after_its_window_and_a_crowd_goes_in_steps() {
-    let mut world = world(1, true, |config| config.keys_window_ms = 10_000);
+    let mut world = world(1, true, |config| config.limits.keys_window_ms = 10_000);
     for key in 0..2_000 {
         world.run(&format!("pub 9 nobody x qos=1 tag=1 key=k{key}"));
     }
@@ -159,7 +159,7 @@ fn a_key_is_over_after_its_window_and_a_crowd_goes_in_steps() {
 
 #[test]
 fn keys_are_bounded_for_each_publisher_and_for_all() {
-    let tune = |config: &mut Config| (config.keys_max, config.keys_total_max) = (2, 3);
+    let tune = |config: &mut Config| (config.limits.keys_max, config.limits.keys_total_max) = (2, 3);
     check(
         world(1, true, tune),
         "
@@ -254,7 +254,7 @@ fn keys_of_two_publishers_have_nothing_to_do_with_each_other() {
 
 #[test]
 fn what_is_refused_frees_its_key() {
-    let tune = |config: &mut Config| config.queue_messages_max = 1;
+    let tune = |config: &mut Config| config.limits.queue_messages_max = 1;
     check(
         world(1, true, tune),
         "
@@ -698,7 +698,7 @@ fn a_crash_before_the_answer_is_logged() {
 /// Another shard has no room: its publisher hears it. The same body goes to those who have not got it, another one takes the key.
 #[test]
 fn what_another_shard_refuses_can_be_sent_again() {
-    let tune = |config: &mut Config| config.queue_messages_max = 1;
+    let tune = |config: &mut Config| config.limits.queue_messages_max = 1;
     let mut world = two_shards(tune);
     let out = world.run(
         "
@@ -955,7 +955,7 @@ fn callers_hear_which_message_it_is() {
 /// What one shard has refused and another one has taken leaves its key free for another message.
 #[test]
 fn after_a_refusal_by_some_another_body_takes_the_key() {
-    let mut world = two_shards(|config| config.queue_messages_max = 1);
+    let mut world = two_shards(|config| config.limits.queue_messages_max = 1);
     let out = world.run(
         "
         connect 2 p2 expiry=600

@@ -330,7 +330,7 @@ fn a_parked_letter_keeps_its_note() {
 /// time, never sent and never lost, and for a human in the end.
 #[test]
 fn what_is_too_large_is_a_letter_again_after_a_requeue() {
-    let world = World::new(1, true, |config| config.requeues_max = 2);
+    let world = World::new(1, true, |config| config.limits.requeues_max = 2);
     check(
         begun(world.open()),
         "
@@ -430,7 +430,7 @@ fn what_is_too_large_is_a_letter_again_after_a_requeue() {
 /// What has been requeued too often is for a human.
 #[test]
 fn after_too_many_requeues_it_is_parked() {
-    let world = World::new(1, true, |config| config.requeues_max = 1);
+    let world = World::new(1, true, |config| config.limits.requeues_max = 1);
     check(
         begun(world.open()),
         "
@@ -537,8 +537,8 @@ fn a_letter_waits_for_its_client_or_has_none() {
 #[test]
 fn what_makes_room_becomes_a_letter() {
     let tune = |config: &mut postroad_broker::Config| {
-        config.queue_policy = QueuePolicy::DeadLetterOldest;
-        config.queue_messages_max = 2;
+        config.limits.queue_policy = QueuePolicy::DeadLetterOldest;
+        config.limits.queue_messages_max = 2;
     };
     check(
         begun(World::new(1, true, tune).open()),
@@ -598,8 +598,8 @@ fn what_makes_room_becomes_a_letter() {
 #[test]
 fn letters_are_kept_within_bounds() {
     let tune = |config: &mut postroad_broker::Config| {
-        config.letters_max = 2;
-        config.letters_age_max_ms = 100_000;
+        config.limits.letters_max = 2;
+        config.limits.letters_age_max_ms = 100_000;
     };
     check(
         begun(World::new(1, true, tune).open()),
@@ -818,7 +818,7 @@ fn what_is_over_before_its_first_batch_is_stored_stays_over() {
 #[test]
 fn what_is_over_stays_over_when_all_that_was_stored_goes() {
     check(
-        begun(World::new(1, true, |config| config.letters_max = 3).open()),
+        begun(World::new(1, true, |config| config.limits.letters_max = 3).open()),
         "
         disc 8
         pub 9 t/1 one qos=1 tag=1
@@ -1004,7 +1004,7 @@ fn a_letter_is_told_of_once_it_is_safe() {
 /// ones, those of the second grew old for ever.
 #[test]
 fn each_queue_of_letters_is_kept_within_bounds() {
-    let tune = |config: &mut postroad_broker::Config| config.letters_age_max_ms = 100_000;
+    let tune = |config: &mut postroad_broker::Config| config.limits.letters_age_max_ms = 100_000;
     check(
         begun(World::new(1, true, tune).open()),
         "
@@ -1156,7 +1156,7 @@ fn what_was_seen_is_not_found_again() {
 /// To park a letter does not stop its age: what nobody has seen to by then goes as any other.
 #[test]
 fn a_parked_letter_grows_old() {
-    let tune = |config: &mut postroad_broker::Config| config.letters_age_max_ms = 100_000;
+    let tune = |config: &mut postroad_broker::Config| config.limits.letters_age_max_ms = 100_000;
     check(
         begun(World::new(1, true, tune).open()),
         "

@@ -208,7 +208,7 @@ fn credit_parks_a_publisher() {
 fn what_is_published_for_one_that_is_gone_is_judged() {
     let world = World::new(2, false, |config| {
         config.mesh_credits = 1;
-        config.topic_levels_max = 3;
+        config.limits.topic_levels_max = 3;
     });
     check(
         world,
@@ -1122,7 +1122,7 @@ fn a_crash_while_giving_back_loses_nothing() {
 /// No room with any member, or no member at all: dropped, and counted.
 #[test]
 fn what_can_t_be_given_back_is_counted() {
-    let world = World::new(3, true, |config| config.queue_messages_max = 2);
+    let world = World::new(3, true, |config| config.limits.queue_messages_max = 2);
     check(
         world,
         "
@@ -1197,7 +1197,7 @@ fn what_can_t_be_given_back_is_counted() {
 /// (Its tag was freed by the refusal, and the repeat was a new message to the others.)
 #[test]
 fn a_refused_qos_2_publish_is_not_taken_twice() {
-    let world = World::new(3, true, |config| config.queue_messages_max = 1);
+    let world = World::new(3, true, |config| config.limits.queue_messages_max = 1);
     check(
         world,
         "
@@ -1321,7 +1321,7 @@ fn a_refused_qos_2_publish_is_not_taken_twice() {
 /// The same by MQTT 5: the refusal frees the tag [MQTT-4.3.3-9], and what comes under it next is another message.
 #[test]
 fn a_refused_qos_2_publish_frees_its_tag_if_the_client_is_told() {
-    let world = World::new(3, true, |config| config.queue_messages_max = 1);
+    let world = World::new(3, true, |config| config.limits.queue_messages_max = 1);
     check(
         world,
         "
@@ -1373,7 +1373,7 @@ fn a_refused_qos_2_publish_frees_its_tag_if_the_client_is_told() {
 /// is published, goes there. (Only connected members were looked for, and a full one stood for its whole shard.)
 #[test]
 fn a_waiting_member_is_better_than_a_full_one() {
-    let world = || World::new(3, true, |config| config.queue_messages_max = 1);
+    let world = || World::new(3, true, |config| config.limits.queue_messages_max = 1);
     let script = "
         connect 1 a expiry=60
         connect 2 d expiry=60
@@ -1446,8 +1446,8 @@ fn a_waiting_member_is_better_than_a_full_one() {
 #[test]
 fn a_group_drops_only_what_no_member_has_room_for() {
     let world = World::new(3, true, |config| {
-        config.queue_messages_max = 1;
-        config.queue_policy = QueuePolicy::DropNew;
+        config.limits.queue_messages_max = 1;
+        config.limits.queue_policy = QueuePolicy::DropNew;
     });
     check(
         world,
@@ -1520,7 +1520,7 @@ fn a_group_drops_only_what_no_member_has_room_for() {
 /// chosen. Where all would lose it, it is lost and counted.
 #[test]
 fn a_waiting_member_at_qos_0_gets_nothing_that_another_keeps() {
-    let world = World::new(3, true, |config| config.queue_messages_max = 2);
+    let world = World::new(3, true, |config| config.limits.queue_messages_max = 2);
     check(
         world,
         "
@@ -1612,7 +1612,7 @@ fn a_waiting_member_at_qos_0_gets_nothing_that_another_keeps() {
 /// with the refusal, and the repeat after a crash is not taken again. (It was in memory until the next retirement.)
 #[test]
 fn a_late_refusal_of_qos_2_outlives_a_crash() {
-    let world = World::new(3, true, |config| config.queue_messages_max = 1);
+    let world = World::new(3, true, |config| config.limits.queue_messages_max = 1);
     check(
         world.showing_log(),
         "
@@ -1762,7 +1762,7 @@ const B_IS_FULL: &str = "
 /// know it by their logs, although nothing of the refusal is in one.
 #[test]
 fn what_is_known_at_a_refusal_outlives_a_crash() {
-    let mut world = World::new(3, true, |config| config.queue_messages_max = 1);
+    let mut world = World::new(3, true, |config| config.limits.queue_messages_max = 1);
     assert!(world.home("b") != world.home("p") && world.home("c") != world.home("p"));
     world.run(B_IS_FULL);
     world.run(&format!(
@@ -1817,7 +1817,7 @@ fn what_is_known_at_a_refusal_outlives_a_crash() {
 /// Its client comes back by MQTT 5: it can be told of the next refusal, its tag is free, and who had it has it once.
 #[test]
 fn a_refusal_is_told_to_who_has_come_back() {
-    let mut world = World::new(3, true, |config| config.queue_messages_max = 1);
+    let mut world = World::new(3, true, |config| config.limits.queue_messages_max = 1);
     world.run(B_IS_FULL);
     world.run(
         "
@@ -1981,7 +1981,7 @@ fn a_subscription_that_is_asked_for_again_outlives_the_first_ones_timeout() {
 /// nothing of the second, which goes to all others. (Those who had the first were told to remember the second.)
 #[test]
 fn a_refusal_is_not_that_of_the_tags_next_publish() {
-    let mut world = World::new(3, true, |config| config.queue_messages_max = 1);
+    let mut world = World::new(3, true, |config| config.limits.queue_messages_max = 1);
     let [b, c, p] = ["b", "c", "p"].map(|name| world.home(name));
     assert!(b != p && c != p && b != c);
     world.run(B_IS_FULL);

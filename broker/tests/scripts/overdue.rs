@@ -6,8 +6,8 @@ use expect_test::{Expect, expect};
 /// Three attempts, 10 s.
 fn world(durable: bool) -> World {
     let tune = |config: &mut postroad_broker::Config| {
-        config.retry.attempts_max = 3;
-        config.retry.age_max_ms = 10_000;
+        config.limits.retry.attempts_max = 3;
+        config.limits.retry.age_max_ms = 10_000;
     };
     let mut world = World::new(1, durable, tune).open();
     world.run("connect 1 a expiry=600\n sub 1 1 t:1 u:2\n connect 9 pub");

@@ -7,8 +7,8 @@ use postroad_broker::QueuePolicy;
 /// A client that takes one delivery at a time, and is away; two deliveries are read at once.
 fn world(durable: bool, policy: QueuePolicy) -> World {
     let tune = |config: &mut postroad_broker::Config| {
-        config.queue_messages_max = 4;
-        config.queue_policy = policy;
+        config.limits.queue_messages_max = 4;
+        config.limits.queue_policy = policy;
         config.backlog_messages_max = 2;
     };
     let mut world = World::new(1, durable, tune).open();
@@ -774,8 +774,8 @@ fn what_goes_ahead_is_not_counted_twice() {
 #[test]
 fn a_message_that_was_not_taken_is_not_replaced() {
     let tune = |config: &mut postroad_broker::Config| {
-        config.queue_messages_max = 3;
-        config.queue_policy = QueuePolicy::DropOldest;
+        config.limits.queue_messages_max = 3;
+        config.limits.queue_policy = QueuePolicy::DropOldest;
     };
     let script = "
         connect 1 a expiry=600
@@ -854,7 +854,7 @@ fn what_may_have_been_sent_is_marked_in_each_line() {
         ack 2 2
     ";
     check(
-        World::new(1, true, |config| config.inflight_max = 2).open(),
+        World::new(1, true, |config| config.limits.inflight_max = 2).open(),
         script,
         expect![[r#"
         connect 1 a expiry=600

@@ -289,7 +289,7 @@ fn the_window_holds_too() {
 #[test]
 fn the_mode_is_chosen_by_option_by_connection_or_by_the_first_pull() {
     check(
-        World::new(1, false, |config| config.delivery_mode = DeliveryMode::Pull),
+        World::new(1, false, |config| config.limits.delivery_mode = DeliveryMode::Pull),
         "connect 1 anna
          connect 2 berta push
          sub 1 1 a:1
@@ -640,7 +640,7 @@ fn after_a_start_a_pull_waits_for_the_scheduler() {
          drains
          pub 3 $pull/1";
     check(
-        World::new(1, true, |config| config.restart_sessions_per_second = 1),
+        World::new(1, true, |config| config.limits.restart_sessions_per_second = 1),
         script,
         expect![[r#"
         connect 1 anna expiry=600 pull
@@ -673,8 +673,8 @@ fn after_a_start_a_pull_waits_for_the_scheduler() {
     "#]],
     );
     let pull = |config: &mut postroad_broker::Config| {
-        config.restart_delivery = postroad_broker::RestartDelivery::Pull;
-        config.restart_sessions_per_second = 1;
+        config.limits.restart_delivery = postroad_broker::RestartDelivery::Pull;
+        config.limits.restart_sessions_per_second = 1;
     };
     let output = World::new(1, true, pull).run(script);
     let answer = output.split("pub 4 $pull/1").nth(1).unwrap().lines().nth(1).unwrap().trim();
@@ -684,7 +684,7 @@ fn after_a_start_a_pull_waits_for_the_scheduler() {
 /// [RTM-2] What had waited leaves by the rate of the drain lane, also when it is pulled.
 #[test]
 fn a_pull_takes_the_rate_of_the_drain() {
-    let mut world = World::new(1, true, |config| config.drained_per_second = 10);
+    let mut world = World::new(1, true, |config| config.limits.drained_per_second = 10);
     world.run("connect 1 anna expiry=600 pull\nsub 1 1 a:1\ndisc 1 lost\nconnect 9 pub");
     for n in 1..=4 {
         world.run(&format!("pub 9 a {n} qos=1 tag={n}"));
@@ -728,7 +728,7 @@ fn a_pull_takes_the_rate_of_the_drain() {
 /// A jitter holds for pulls as well.
 #[test]
 fn a_pull_waits_for_the_jitter() {
-    let mut world = World::new(1, true, |config| config.drain_jitter_ms = 1_000);
+    let mut world = World::new(1, true, |config| config.limits.drain_jitter_ms = 1_000);
     world.run("connect 1 anna expiry=600 pull\nsub 1 1 a:1\ndisc 1 lost\nconnect 9 pub\npub 9 a one qos=1 tag=1");
     let early = world.run("connect 2 anna expiry=600 pull\npub 2 $pull/1 qos=1 tag=1");
     assert!(early.contains("2: published 1 success") && !early.contains("deliver"), "{early}");
@@ -863,7 +863,7 @@ fn tag_of(output: &str) -> &str {
 #[test]
 fn what_nobody_pulls_is_bounded() {
     check(
-        World::new(1, true, |config| config.queue_messages_max = 2),
+        World::new(1, true, |config| config.limits.queue_messages_max = 2),
         "connect 1 anna expiry=60 pull
          sub 1 1 a:1
          connect 9 pub
@@ -900,7 +900,7 @@ fn what_nobody_pulls_is_bounded() {
 /// A crowd of messages for who asks for nothing makes no work: no ticks, and no larger turns for others.
 #[test]
 fn who_asks_for_nothing_makes_no_work() {
-    let mut world = World::new(1, true, |config| config.drained_per_second = 1_000);
+    let mut world = World::new(1, true, |config| config.limits.drained_per_second = 1_000);
     world.run("connect 1 anna expiry=600 pull\nsub 1 1 a:1\ndisc 1 lost\nconnect 9 pub\npub 9 a 0 qos=1 tag=999");
     world.run("connect 1 anna expiry=600 pull");
     world.ticks = 0;

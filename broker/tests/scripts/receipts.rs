@@ -347,8 +347,8 @@ fn after_a_crash_the_publisher_still_gets_receipts() {
 #[test]
 fn other_ends_are_told_of_too() {
     let world = World::new(1, true, |config| {
-        config.queue_messages_max = 2;
-        config.queue_policy = QueuePolicy::DropOldest;
+        config.limits.queue_messages_max = 2;
+        config.limits.queue_policy = QueuePolicy::DropOldest;
     });
     check(
         begun(world.open()),
@@ -424,7 +424,7 @@ fn other_ends_are_told_of_too() {
 /// A sampled message is followed, and nobody is told; a watched one is not even kept.
 #[test]
 fn sampled_and_watched_messages_are_followed() {
-    let mut world = World::new(1, false, |config| config.trace_sample = 1_000_000).open();
+    let mut world = World::new(1, false, |config| config.limits.trace_sample = 1_000_000).open();
     world.run(BEGIN);
     check(
         world,
@@ -622,8 +622,8 @@ fn what_is_collapsed_is_told_of() {
 #[test]
 fn no_end_is_told_before_it_is_committed() {
     let world = World::new(1, true, |config| {
-        config.queue_messages_max = 2;
-        config.queue_policy = QueuePolicy::DropOldest;
+        config.limits.queue_messages_max = 2;
+        config.limits.queue_policy = QueuePolicy::DropOldest;
     });
     check(
         begun(world.open()),

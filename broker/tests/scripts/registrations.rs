@@ -10,7 +10,7 @@ fn check(mut world: World, script: &str, expected: Expect) {
 }
 
 fn with_unknown(policy: UnknownClient) -> World {
-    World::new(1, true, |config| config.unknown_client = policy).open()
+    World::new(1, true, |config| config.limits.unknown_client = policy).open()
 }
 
 /// A push waits for the client, not for its session: neither the end of a session nor a clean start discards it.
@@ -343,8 +343,8 @@ fn subscriptions_to_reserved_roots() {
 fn a_refused_push_has_one_reason_on_every_shard() {
     for (policy, reason) in [(UnknownClient::Reject, "topic_name_invalid"), (UnknownClient::Queue, "quota_exceeded")] {
         let mut world = World::new(2, true, |config| {
-            config.unknown_client = policy;
-            config.registrations_max = 0;
+            config.limits.unknown_client = policy;
+            config.limits.registrations_max = 0;
         })
         .open();
         for home in 0..2 {
@@ -459,8 +459,8 @@ fn pushes_in_the_old_generation() {
 #[test]
 fn too_many_registrations() {
     let world = World::new(1, true, |config| {
-        config.registrations_max = 2;
-        config.unknown_client = UnknownClient::Queue;
+        config.limits.registrations_max = 2;
+        config.limits.unknown_client = UnknownClient::Queue;
     });
     check(
         world.open(),
@@ -633,7 +633,7 @@ fn a_session_stays_its_users() {
 /// client has not been here for long. Those of `auth.file` stay.
 #[test]
 fn registrations_end() {
-    let world = World::new(1, true, |config| config.registrations_idle_max_ms = 3 * 86_400_000);
+    let world = World::new(1, true, |config| config.limits.registrations_idle_max_ms = 3 * 86_400_000);
     check(
         world.open(),
         "
@@ -696,7 +696,7 @@ fn registrations_end() {
 /// One client that stays away does not make a push to many fail; who pushes to that one is told.
 #[test]
 fn a_full_queue_among_many() {
-    let world = World::new(1, true, |config| config.queue_messages_max = 1);
+    let world = World::new(1, true, |config| config.limits.queue_messages_max = 1);
     check(
         world.open(),
         "
@@ -805,7 +805,7 @@ fn clients_are_listed_and_kicked() {
 #[test]
 fn the_api_registers() {
     check(
-        World::new(1, true, |config| config.registrations_max = 2).open(),
+        World::new(1, true, |config| config.limits.registrations_max = 2).open(),
         "
         connect 1 back-end
         register car user=anna groups=fleet

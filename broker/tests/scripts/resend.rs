@@ -7,9 +7,9 @@ use expect_test::{Expect, expect};
 /// Deadlines of 5 s, 10 s, 20 s …; one resend at once, then a backoff of 1 s that is all chance but for half of it.
 fn world(durable: bool) -> World {
     let tune = |config: &mut postroad_broker::Config| {
-        config.retry.immediate = 1;
-        config.retry.backoff_min_ms = 1_000;
-        config.retry.attempts_max = 4;
+        config.limits.retry.immediate = 1;
+        config.limits.retry.backoff_min_ms = 1_000;
+        config.limits.retry.attempts_max = 4;
     };
     let mut world = World::new(1, durable, tune).open();
     world.run("connect 1 a expiry=600 v3\n sub 1 1 t/#:1 u:2\n connect 9 pub");
@@ -369,8 +369,9 @@ fn qos_2_repeats_the_half_that_is_not_answered() {
 /// connection is closed, and the next one has all of them.
 #[test]
 fn a_client_that_leaves_copies_unanswered_is_closed_when_no_tag_is_left() {
-    let tune =
-        |config: &mut postroad_broker::Config| (config.inflight_max, config.resent_per_tick) = (u16::MAX, 1 << 20);
+    let tune = |config: &mut postroad_broker::Config| {
+        (config.limits.inflight_max, config.resent_per_tick) = (u16::MAX, 1 << 20)
+    };
     let mut world = World::new(1, false, tune).open();
     world.run("connect 1 a expiry=600 v3 max=65535\n sub 1 1 t:1\n connect 9 pub");
     let all = |verb: &str| (1..=32_767).map(|n| verb.replace('N', &n.to_string()) + "\n").collect::<String>();
@@ -402,9 +403,10 @@ fn a_client_that_leaves_copies_unanswered_is_closed_when_no_tag_is_left() {
 /// An operator may want it as MQTT 5 has it for everybody.
 #[test]
 fn nothing_is_sent_again_live_if_an_operator_wants_it_so() {
-    let mut world =
-        World::new(1, false, |config: &mut postroad_broker::Config| config.resend = postroad_broker::Resend::Reconnect)
-            .open();
+    let mut world = World::new(1, false, |config: &mut postroad_broker::Config| {
+        config.limits.resend = postroad_broker::Resend::Reconnect
+    })
+    .open();
     world.run("connect 1 a expiry=600 v3\n sub 1 1 t:1\n connect 9 pub");
     check(
         world,
@@ -610,7 +612,8 @@ fn a_crash_keeps_the_attempts() {
 /// [RTM-1] Each tick has a budget, each connection its share of it, in the order in which the roads were clear.
 #[test]
 fn resends_leave_by_a_budget_in_turn() {
-    let tune = |config: &mut postroad_broker::Config| (config.resent_per_tick, config.resent_per_second) = (2, 10);
+    let tune =
+        |config: &mut postroad_broker::Config| (config.resent_per_tick, config.limits.resent_per_second) = (2, 10);
     let mut world = World::new(1, false, tune).open();
     world.run("connect 1 a expiry=600 v3\n sub 1 1 t:1\n connect 2 b expiry=600 v3\n sub 2 1 t:1\n connect 9 pub");
     check(

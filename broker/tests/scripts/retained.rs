@@ -416,7 +416,7 @@ fn a_crowd_shares_its_fences() {
 #[test]
 fn retained_messages_wait_for_room_in_the_queue() {
     for (messages_max, shards) in [(1, 1), (1, 2), (3, 1), (100_000, 2)] {
-        let mut world = World::new(shards, true, |config| config.queue_messages_max = messages_max);
+        let mut world = World::new(shards, true, |config| config.limits.queue_messages_max = messages_max);
         world.run("connect 1 b");
         publish_retained(&mut world, 300, 1);
         world.run("connect 2 a expiry=60 max=1");
@@ -438,7 +438,7 @@ fn retained_messages_wait_for_room_in_the_queue() {
 /// What does not fit into the bytes of a queue waits until it is empty; what never fits is counted.
 #[test]
 fn retained_messages_wait_for_bytes_in_the_queue() {
-    let world = World::new(1, false, |config| config.queue_bytes_max = 12);
+    let world = World::new(1, false, |config| config.limits.queue_bytes_max = 12);
     check(
         world,
         "
@@ -515,7 +515,7 @@ fn a_reconnect_goes_on_where_it_was() {
 #[test]
 fn what_is_due_is_given_after_a_crash() {
     check(
-        World::new(2, true, |config| config.queue_messages_max = 1),
+        World::new(2, true, |config| config.limits.queue_messages_max = 1),
         "
         connect 1 b
         pub 1 r/1 one qos=1 tag=1 retain
@@ -623,7 +623,7 @@ fn a_publisher_of_a_former_run_is_nobody() {
 /// nothing.)
 #[test]
 fn what_one_is_given_the_others_have_not_taken() {
-    let mut world = World::new(2, true, |config| config.queue_messages_max = 1);
+    let mut world = World::new(2, true, |config| config.limits.queue_messages_max = 1);
     let new = ["c", "d", "e", "f", "g", "h"].into_iter().find(|name| world.home(name) == world.home("b"));
     let new = new.expect("some client lives there");
     assert!(world.home("a") == world.home("r/1") && world.home("a") != world.home("b"));
@@ -659,7 +659,7 @@ fn what_one_is_given_the_others_have_not_taken() {
 /// older one stays. The publisher is told, also by another shard; what is cleared makes room.
 #[test]
 fn bytes_of_retained_messages_are_bounded() {
-    let world = World::new(2, true, |config| config.retained_bytes_max = 8);
+    let world = World::new(2, true, |config| config.limits.retained_bytes_max = 8);
     check(
         world,
         "
@@ -729,7 +729,7 @@ fn bytes_of_retained_messages_are_bounded() {
 /// Levels of a topic cost memory and time: beyond the limit a publish, a subscription and a will are refused.
 #[test]
 fn levels_of_a_topic_are_bounded() {
-    let world = World::new(1, true, |config| config.topic_levels_max = 3);
+    let world = World::new(1, true, |config| config.limits.topic_levels_max = 3);
     check(
         world,
         "
@@ -768,7 +768,7 @@ fn levels_of_a_topic_are_bounded() {
 /// What has moved to the old generation counts against the queue's limits, in messages and bytes, also after a restart.
 #[test]
 fn stored_deliveries_count_against_the_limits() {
-    let world = World::new(1, true, |config| config.queue_bytes_max = 16);
+    let world = World::new(1, true, |config| config.limits.queue_bytes_max = 16);
     check(
         world,
         "
@@ -828,7 +828,7 @@ fn stored_deliveries_count_against_the_limits() {
                 3: published 2 success
         "#]],
     );
-    let world = World::new(1, true, |config| config.queue_messages_max = 2);
+    let world = World::new(1, true, |config| config.limits.queue_messages_max = 2);
     check(
         world,
         "
@@ -871,8 +871,8 @@ fn stored_deliveries_count_against_the_limits() {
 #[test]
 fn the_oldest_is_dropped_where_it_is_stored() {
     let world = World::new(1, true, |config| {
-        config.queue_messages_max = 3;
-        config.queue_policy = postroad_broker::QueuePolicy::DropOldest;
+        config.limits.queue_messages_max = 3;
+        config.limits.queue_policy = postroad_broker::QueuePolicy::DropOldest;
     });
     check(
         world,

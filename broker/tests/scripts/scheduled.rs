@@ -159,9 +159,9 @@ fn subscriptions_of_then_count() {
 #[test]
 fn what_is_too_much_or_too_late_is_refused() {
     let tune = |config: &mut Config| {
-        config.scheduled_max = 2;
-        config.scheduled_bytes_max = 100;
-        config.scheduled_delay_max_ms = 10_000;
+        config.limits.scheduled_max = 2;
+        config.limits.scheduled_bytes_max = 100;
+        config.limits.scheduled_delay_max_ms = 10_000;
     };
     check(
         world(1, true, tune),
@@ -261,7 +261,7 @@ fn what_is_over_before_it_can_be_published_expires() {
 
 #[test]
 fn a_rate_spreads_what_is_due_at_once() {
-    let mut world = world(1, true, |config| config.scheduled_per_second = 100);
+    let mut world = world(1, true, |config| config.limits.scheduled_per_second = 100);
     for number in 0..50 {
         world.run(&format!("pub 9 t {number} qos=1 tag={} deliver=5000", number + 1));
     }
@@ -872,7 +872,7 @@ fn a_restart_reads_the_times_back() {
 #[test]
 fn it_waits_for_room() {
     check(
-        world(1, true, |config| config.queue_messages_max = 1),
+        world(1, true, |config| config.limits.queue_messages_max = 1),
         "
         pub 9 t fills qos=1 tag=1
         pub 9 t one qos=1 tag=2 deliver=1000
@@ -1166,7 +1166,7 @@ fn a_crash_while_other_shards_answer() {
 /// Another shard has no room: it comes again, to those who have not got it.
 #[test]
 fn another_shard_has_no_room() {
-    let mut world = two_shards(|config| config.queue_messages_max = 1);
+    let mut world = two_shards(|config| config.limits.queue_messages_max = 1);
     let out = world.run(
         "
         pub 9 t fills qos=1 tag=1
@@ -1685,7 +1685,7 @@ fn what_is_on_its_way_is_not_taken_back() {
 #[test]
 fn what_finds_no_room_can_be_taken_back() {
     check(
-        world(1, true, |config| config.queue_messages_max = 1),
+        world(1, true, |config| config.limits.queue_messages_max = 1),
         "
         pub 9 t fills qos=1 tag=1
         pub 9 t waits qos=1 tag=2 deliver=1000

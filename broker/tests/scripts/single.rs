@@ -683,8 +683,8 @@ fn a_full_queue_follows_the_policy() {
         ),
     ] {
         let world = World::new(1, true, |config| {
-            config.queue_messages_max = 2;
-            config.queue_policy = policy;
+            config.limits.queue_messages_max = 2;
+            config.limits.queue_policy = policy;
         });
         check(
             world,
@@ -706,9 +706,9 @@ fn a_full_queue_follows_the_policy() {
 #[test]
 fn limits_are_answered_with_a_reason() {
     let world = World::new(1, true, |config| {
-        config.subscriptions_max = 1;
+        config.limits.subscriptions_max = 1;
         config.sessions_max = 2;
-        config.retained_max = 1;
+        config.limits.retained_max = 1;
     });
     check(
         world,
@@ -792,7 +792,7 @@ fn unanswered_publishes_are_bounded() {
 /// A retained message for a new subscription pushes nothing out of a full queue: it waits, also across a crash.
 #[test]
 fn a_full_queue_takes_no_retained_message() {
-    let world = World::new(1, true, |config| config.queue_messages_max = 1);
+    let world = World::new(1, true, |config| config.limits.queue_messages_max = 1);
     check(
         world,
         "

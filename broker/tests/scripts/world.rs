@@ -257,22 +257,22 @@ impl World {
 
     fn set_push(&mut self, word: &str) {
         let push = if word == "off" { Push::Off } else { Push::On };
-        self.shards.iter_mut().for_each(|shard| shard.broker.set_limits(Limits { push, ..Limits::of(&self.config) }));
-        self.config.push = push;
+        self.shards.iter_mut().for_each(|shard| shard.broker.set_limits(Limits { push, ..self.config.limits }));
+        self.config.limits.push = push;
     }
 
     fn set_policy(&mut self, word: &str) {
-        self.config.queue_policy = match word {
+        self.config.limits.queue_policy = match word {
             "drop_oldest" => QueuePolicy::DropOldest,
             "full_sync" => QueuePolicy::FullSync,
             other => panic!("unknown policy {other}"),
         };
-        let limits = Limits::of(&self.config);
+        let limits = self.config.limits;
         self.shards.iter_mut().for_each(|shard| shard.broker.set_limits(limits));
     }
 
     fn set_drain(&mut self, arguments: &Arguments<'_>) {
-        let mut limits = Limits::of(&self.config);
+        let mut limits = self.config.limits;
         let or = |key: &str, before: u32| arguments.option(key).unwrap_or(before);
         limits.drained_per_second = or("rate", limits.drained_per_second);
         limits.restart_sessions_per_second = or("sessions", limits.restart_sessions_per_second);
@@ -282,7 +282,7 @@ impl World {
             Some(_) => RestartDelivery::Scheduled,
             None => limits.restart_delivery,
         };
-        limits.apply(&mut self.config);
+        self.config.limits = limits;
         self.shards.iter_mut().for_each(|shard| shard.broker.set_limits(limits));
     }
 
@@ -297,7 +297,7 @@ impl World {
             self.topics.clear();
             return self.tell_retry_topics();
         };
-        let usual = self.config.retry;
+        let usual = self.config.limits.retry;
         let policy = RetryPolicy {
             attempts_max: arguments.option("attempts").unwrap_or(usual.attempts_max),
             age_max_ms: arguments.option("age").unwrap_or(usual.age_max_ms),

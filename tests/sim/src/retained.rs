@@ -144,7 +144,7 @@ impl World {
     fn config(&self, shard: u16) -> Config {
         let mut config = Config::new(ShardId(shard), self.placement(), true, self.boots);
         config.mesh_credits = 1;
-        config.inflight_max = 2;
+        config.limits.inflight_max = 2;
         config.retained_portion_max = 1 + self.options.seed as usize % 3;
         config.retired_per_step = 1 + self.options.seed as usize % 3;
         config

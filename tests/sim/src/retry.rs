@@ -308,7 +308,7 @@ impl World {
     }
 
     fn check_attempt(&mut self, client: usize, number: u64, attempts: u32) {
-        let most = config(self.options.seed, 0).retry.attempts_max;
+        let most = config(self.options.seed, 0).limits.retry.attempts_max;
         let facts = self.facts.entry((client, number)).or_default();
         let expected = facts.attempts.max(1) + 1;
         facts.attempts = attempts;
@@ -652,12 +652,12 @@ impl World {
 fn config(seed: u64, boots: u32) -> Config {
     let mut config = Config::new(ShardId(0), Placement::new(16, 1, [5; 16]), true, boots);
     // Above 16, a full window uses a tag again as soon as it is free.
-    config.inflight_max = [3, 24][seed as usize % 2];
+    config.limits.inflight_max = [3, 24][seed as usize % 2];
     config.backlog_messages_max = 2;
-    (config.ack_timeout_min_ms, config.ack_timeout_max_ms) = (100, 1_000);
+    (config.limits.ack_timeout_min_ms, config.limits.ack_timeout_max_ms) = (100, 1_000);
     config.resent_per_tick = [1, 3, 256][seed as usize % 3];
-    config.resent_per_second = [0, 0, 20][seed as usize / 3 % 3];
-    config.retry = RetryPolicy {
+    config.limits.resent_per_second = [0, 0, 20][seed as usize / 3 % 3];
+    config.limits.retry = RetryPolicy {
         attempts_max: [0, 3, 6][seed as usize / 9 % 3],
         age_max_ms: [0, 3_000][seed as usize / 27 % 2],
         immediate: 1,

@@ -229,22 +229,22 @@ impl World {
         config.backlog_messages_max = 2;
         config.drained_per_tick = [1, 2, 256][self.options.seed as usize / 3 % 3];
         config.retired_per_step = [1, 3, 100][self.options.seed as usize % 3];
-        config.drained_per_second = [0, 10, 200, 5_000][self.options.seed as usize / 9 % 4];
-        config.drain_jitter_ms = [0, 0, 100][self.options.seed as usize / 36 % 3];
-        config.restart_sessions_per_second = [0, 3, 50][self.options.seed as usize / 5 % 3];
-        config.restart_delivery =
+        config.limits.drained_per_second = [0, 10, 200, 5_000][self.options.seed as usize / 9 % 4];
+        config.limits.drain_jitter_ms = [0, 0, 100][self.options.seed as usize / 36 % 3];
+        config.limits.restart_sessions_per_second = [0, 3, 50][self.options.seed as usize / 5 % 3];
+        config.limits.restart_delivery =
             [RestartDelivery::Scheduled, RestartDelivery::Pull][usize::from(self.options.seed.is_multiple_of(7))];
-        config.inflight_max = 3;
-        config.trace_sample = [0, 300_000, 1_000_000][self.options.seed as usize / 2 % 3]; // telling of it changes nothing
-        config.keys_window_ms = 1 << 50; // nobody is to be told that it was forgotten
-        config.requeues_max = REQUEUES_MAX;
+        config.limits.inflight_max = 3;
+        config.limits.trace_sample = [0, 300_000, 1_000_000][self.options.seed as usize / 2 % 3]; // telling of it changes nothing
+        config.limits.keys_window_ms = 1 << 50; // nobody is to be told that it was forgotten
+        config.limits.requeues_max = REQUEUES_MAX;
         if self.options.consumers {
-            config.retry.attempts_max = 0; // nobody waits for letters here
+            config.limits.retry.attempts_max = 0; // nobody waits for letters here
         }
-        config.unknown_client = UnknownClient::Queue;
-        config.queue_messages_max = self.options.queue_max.unwrap_or(config.queue_messages_max);
+        config.limits.unknown_client = UnknownClient::Queue;
+        config.limits.queue_messages_max = self.options.queue_max.unwrap_or(config.limits.queue_messages_max);
         if self.options.full_sync {
-            config.queue_policy = QueuePolicy::FullSync;
+            config.limits.queue_policy = QueuePolicy::FullSync;
         }
         config
     }
@@ -1434,7 +1434,7 @@ impl World {
     fn keys_end(&mut self) -> Result<(), String> {
         self.clock += 10;
         for shard in 0..self.shards.len() {
-            let limits = Limits { keys_window_ms: 1, ..Limits::of(&self.config(shard as u16)) };
+            let limits = Limits { keys_window_ms: 1, ..self.config(shard as u16).limits };
             self.shards[shard].broker.set_limits(limits);
             while self.shards[shard].broker.has_steps() {
                 self.handle(shard, Event::Tick);

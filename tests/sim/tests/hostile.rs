@@ -52,22 +52,23 @@ impl World {
         let placement = Placement::new(16, SHARDS, [seed as u8; 16]);
         let broker = |shard| {
             let mut config = Config::new(ShardId(shard), placement.clone(), durable, 1);
-            config.queue_messages_max = QUEUE_MAX;
-            config.queue_policy = policy;
-            config.inflight_max = 3;
-            config.retained_max = 2;
+            config.limits.queue_messages_max = QUEUE_MAX;
+            config.limits.queue_policy = policy;
+            config.limits.inflight_max = 3;
+            config.limits.retained_max = 2;
             config.sessions_max = 4;
-            config.subscriptions_max = 3;
+            config.limits.subscriptions_max = 3;
             config.mesh_credits = 2;
             config.answers_max = 3;
             config.deferred_max = 2;
-            config.letters_max = LETTERS_MAX;
-            (config.ack_timeout_min_ms, config.resent_per_tick) = (500, 2);
-            config.retry = RetryPolicy { attempts_max: 3, age_max_ms: 9_000, backoff_min_ms: 500, ..config.retry };
-            config.groups_max = GROUPS_MAX;
-            config.groups_leases_max = LEASES_MAX;
-            config.groups_waiting_max = 2;
-            config.groups_delay_ms = 50;
+            config.limits.letters_max = LETTERS_MAX;
+            (config.limits.ack_timeout_min_ms, config.resent_per_tick) = (500, 2);
+            config.limits.retry =
+                RetryPolicy { attempts_max: 3, age_max_ms: 9_000, backoff_min_ms: 500, ..config.limits.retry };
+            config.limits.groups_max = GROUPS_MAX;
+            config.limits.groups_leases_max = LEASES_MAX;
+            config.limits.groups_waiting_max = 2;
+            config.limits.groups_delay_ms = 50;
             Broker::new(config, Sequence(1))
         };
         let brokers = (0..SHARDS).map(broker).collect();

@@ -5,7 +5,7 @@ use postroad_base as base;
 
 use crate::broker::Broker;
 use crate::index::Cursor;
-use crate::session::Role;
+use crate::session::{Role, Session};
 
 /// A subscription as it is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct SubscriptionState<'a> {
     pub filter: &'a TopicFilter,
     /// How.
     pub options: &'a SubscriptionOptions,
+    /// Whether `client` is the name of a consumer group, not of a client.
+    pub is_group: bool,
 }
 
 /// Where a walk over all subscriptions of a shard goes on. The default is its beginning.
@@ -44,6 +46,28 @@ impl Broker {
         client: Option<&str>,
         from: SubscriptionsCursor,
         looks_max: usize,
+        take: impl FnMut(SubscriptionState<'_>) -> bool,
+    ) -> Option<SubscriptionsCursor> {
+        self.walk_filters_of(client, |session| session.role == Role::Session, from, looks_max, take)
+    }
+
+    /// The same of all clients and consumer groups.
+    pub fn walk_filters(
+        &self,
+        from: SubscriptionsCursor,
+        looks_max: usize,
+        take: impl FnMut(SubscriptionState<'_>) -> bool,
+    ) -> Option<SubscriptionsCursor> {
+        let subscribes = |session: &Session| matches!(session.role, Role::Session | Role::Group);
+        self.walk_filters_of(None, subscribes, from, looks_max, take)
+    }
+
+    fn walk_filters_of(
+        &self,
+        client: Option<&str>,
+        is_wanted: impl Fn(&Session) -> bool,
+        from: SubscriptionsCursor,
+        looks_max: usize,
         mut take: impl FnMut(SubscriptionState<'_>) -> bool,
     ) -> Option<SubscriptionsCursor> {
         let only = client.map(|client| self.session_of_client(client));
@@ -61,14 +85,15 @@ impl Broker {
         let mut looks = 0;
         while (place as usize) < end {
             let session = self.sessions.get(place as usize);
-            let session = session.filter(|session| session.role == Role::Session && !session.ending);
+            let session = session.filter(|session| is_wanted(session) && !session.ending);
             looks += 1;
             for (filter, options) in
                 session.into_iter().flat_map(|session| session.subscriptions.behind(behind.as_ref()))
             {
-                let client = &self.sessions[place as usize].client;
+                let Session { client, role, .. } = &self.sessions[place as usize];
                 looks += 1;
-                if !take(SubscriptionState { client, filter, options }) || looks >= looks_max {
+                let is_group = *role == Role::Group;
+                if !take(SubscriptionState { client, filter, options, is_group }) || looks >= looks_max {
                     return Some(SubscriptionsCursor { place, behind: Some(filter.clone()) });
                 }
             }

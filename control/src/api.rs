@@ -25,8 +25,8 @@ use crate::publication::{Batch, Caller, Outcome, Publication, Turn};
 use crate::report::Request;
 use crate::server::{Phase, Settings, Status};
 use crate::topics::{
-    RetainedCursor, RetainedQuery, RetainedReport, SubscriptionReport, SubscriptionsCursor, SubscriptionsFilter,
-    SubscriptionsQuery,
+    FilterCounts, FilterReport, FiltersQuery, FiltersWanted, RetainedCursor, RetainedQuery, RetainedReport,
+    SubscriptionReport, SubscriptionsCursor, SubscriptionsFilter, SubscriptionsQuery,
 };
 
 /// Bytes of the payloads of letters in one answer, at most one shard's answer more.
@@ -210,6 +210,25 @@ impl Api {
                 .filter(|next| home.is_none_or(|home| next.shard == home));
         }
         Ok((found, cursor))
+    }
+
+    /// The first filters that fit, at most `limit`, with how many have subscribed to each; and behind which to go on, if those were
+    /// not all. For each page all subscriptions are looked at.
+    pub async fn filters(
+        &self,
+        wanted: &FiltersWanted,
+        limit: usize,
+    ) -> Result<(Vec<FilterReport>, Option<TopicFilter>), NoAnswer> {
+        let (most, mut found) = (limit + 1, FilterCounts::default()); // one more tells whether there is one
+        let mut cursor = Some(SubscriptionsCursor::default());
+        while let Some(SubscriptionsCursor { shard, place }) = cursor {
+            let (answer, answered) = flume::bounded(1);
+            let query = FiltersQuery { from: place, wanted: wanted.clone(), limit: most, answer };
+            let page = self.ask(shard, Request::Filters(Box::new(query)), answered).await?;
+            found.merge(page.filters, most);
+            cursor = Cursor::behind(shard, page.next, self.shard_count());
+        }
+        Ok(found.page(limit))
     }
 
     /// The next retained messages whose topics match, likewise.

@@ -61,7 +61,7 @@ pub use scheduled::{CancelOrder, ScheduledEntries, ScheduledEntry, ScheduledQues
 pub use server::{BuildInfo, Control, Handle, Listeners, Note, Phase, STOP_PATIENCE, Settings, Status};
 pub use tokens::{Holder, Right, Tokens, TokensError};
 pub use topics::{
-    RetainedPage, RetainedQuery, RetainedReport, SubscriptionReport, SubscriptionsFilter, SubscriptionsPage,
-    SubscriptionsQuery,
+    FilterCount, FilterCounts, FiltersPage, FiltersQuery, FiltersWanted, RetainedPage, RetainedQuery, RetainedReport,
+    SubscriptionReport, SubscriptionsFilter, SubscriptionsPage, SubscriptionsQuery,
 };
 pub use watching::{Watch, Watched, WatchedLine};

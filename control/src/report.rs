@@ -15,7 +15,7 @@ use crate::letters::{LetterImport, LetterOrder, LettersQuestion};
 use crate::pending::{PendingOrder, PendingQuestion};
 use crate::publication::Batch;
 use crate::scheduled::{CancelOrder, ScheduledQuestion};
-use crate::topics::{RetainedQuery, SubscriptionsQuery};
+use crate::topics::{FiltersQuery, RetainedQuery, SubscriptionsQuery};
 use crate::watching::Watch;
 
 /// What a shard can be asked. Closed: a new need is a new variant.
@@ -45,6 +45,8 @@ pub enum Request {
     GroupState { name: ByteString, answer: flume::Sender<Option<GroupReport>> },
     /// Find subscriptions.
     Subscriptions(Box<SubscriptionsQuery>),
+    /// Find filters, and how many have subscribed to each.
+    Filters(Box<FiltersQuery>),
     /// Find retained messages.
     Retained(Box<RetainedQuery>),
     /// Show what waits for a client.

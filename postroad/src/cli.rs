@@ -325,6 +325,20 @@ pub enum SubscriptionAction {
         #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
     },
+    /// List filters in order: how many clients have subscribed to each, how many consumer groups, and the filter.
+    Filters {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// Only those that begin so.
+        #[arg(long, value_name = "TEXT")]
+        prefix: Option<String>,
+        /// Only those to which a message for this topic goes.
+        #[arg(long, value_name = "TOPIC")]
+        topic: Option<String>,
+        /// Stop after so many.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+    },
 }
 
 #[derive(Args, Debug)]

@@ -129,6 +129,8 @@ impl Lists for v1::FollowLettersResponse {}
 impl Lists for v1::DeadLetter {}
 impl Lists for v1::ListSubscriptionsRequest {}
 impl Lists for v1::ListSubscriptionsResponse {}
+impl Lists for v1::ListFiltersRequest {}
+impl Lists for v1::ListFiltersResponse {}
 impl Lists for v1::ListRetainedRequest {}
 impl Lists for v1::ListRetainedResponse {}
 impl Lists for v1::GetMetricsRequest {}

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 /// How long a peer may be silent that has the last answers to hear and its side to close.
-const SILENCE_MAX: Duration = Duration::from_secs(1);
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// What is read at once of what nobody wants.
 const WASTE_BYTES: usize = 16 << 10;
 

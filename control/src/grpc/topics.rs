@@ -11,7 +11,8 @@ use crate::problem::Problem;
 use crate::shared::Server;
 use crate::tokens::Right;
 use crate::topics::{
-    RetainedCursor, RetainedReport, SubscriptionReport, SubscriptionsCursor, SubscriptionsFilter, filter_of,
+    FilterReport, FiltersWanted, RetainedCursor, RetainedReport, SubscriptionReport, SubscriptionsCursor,
+    SubscriptionsFilter, filter_of,
 };
 
 #[derive(Debug)]
@@ -32,6 +33,22 @@ impl v1::topics_server::Topics for Service {
         Ok(Response::new(v1::ListSubscriptionsResponse {
             subscriptions: found.into_iter().map(Into::into).collect(),
             next_page_token: next.map(SubscriptionsCursor::text).unwrap_or_default(),
+        }))
+    }
+
+    async fn list_filters(
+        &self,
+        request: Request<v1::ListFiltersRequest>,
+    ) -> Result<Response<v1::ListFiltersResponse>, Status> {
+        Call::in_request(&request)?.caller(Right::Clients)?;
+        let v1::ListFiltersRequest { prefix, topic, page_size, page_token } = request.into_inner();
+        let limit = page_limit("page_size", page_size)?;
+        let after = page_begin(&page_token, FiltersWanted::parse)?;
+        let wanted = FiltersWanted::of(prefix, topic.as_deref(), after)?;
+        let (found, next) = self.0.api.filters(&wanted, limit).await.map_err(Problem::from)?;
+        Ok(Response::new(v1::ListFiltersResponse {
+            filters: found.into_iter().map(Into::into).collect(),
+            next_page_token: next.as_ref().map(FiltersWanted::text_of).unwrap_or_default(),
         }))
     }
 
@@ -56,6 +73,13 @@ impl From<SubscriptionReport> for v1::Subscription {
     fn from(report: SubscriptionReport) -> Self {
         let SubscriptionReport { client, filter, qos, no_local, retain_as_published, identifier } = report;
         Self { client, filter, qos: qos.into(), no_local, retain_as_published, identifier }
+    }
+}
+
+impl From<FilterReport> for v1::Filter {
+    fn from(report: FilterReport) -> Self {
+        let FilterReport { filter, count } = report;
+        Self { filter, subscribers: count.subscribers, groups: count.groups }
     }
 }
 

@@ -126,6 +126,7 @@ fn routes() -> Router<Arc<Server>> {
         .route("/v1/groups/{group}/refuse", post(groups::refuse))
         .route("/v1/groups/{group}/extend", post(groups::extend))
         .route("/v1/subscriptions", get(topics::subscriptions))
+        .route("/v1/filters", get(topics::filters))
         .route("/v1/topics", get(topics::topics))
         .route("/v1/admin/status", get(admin::status))
         .route("/v1/admin/reload", post(admin::reload))

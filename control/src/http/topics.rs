@@ -1,4 +1,4 @@
-//! `/v1/subscriptions` and `/v1/topics`: who asks for what, and which messages are retained.
+//! `/v1/subscriptions`, `/v1/filters` and `/v1/topics`: who asks for what, how many do, and which messages are retained.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::{cursor_of, json_page, limit_of};
 use crate::problem::Problem;
 use crate::shared::{Peer, Server};
 use crate::tokens::Right;
-use crate::topics::{RetainedCursor, SubscriptionsCursor, SubscriptionsFilter, filter_of};
+use crate::topics::{FiltersWanted, RetainedCursor, SubscriptionsCursor, SubscriptionsFilter, filter_of};
 
 /// Which subscriptions.
 #[derive(Deserialize)]
@@ -21,6 +21,16 @@ use crate::topics::{RetainedCursor, SubscriptionsCursor, SubscriptionsFilter, fi
 pub(super) struct Subscriptions {
     client: Option<String>,
     filter: Option<String>,
+    topic: Option<String>,
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+/// Which filters.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Filters {
+    prefix: Option<String>,
     topic: Option<String>,
     limit: Option<usize>,
     after: Option<String>,
@@ -49,6 +59,21 @@ pub(super) async fn subscriptions(
     let (subscriptions, next) = server.api.subscriptions(&filter, after, limit).await?;
     let next = next.map(SubscriptionsCursor::text);
     Ok(json_page(&serde_json::json!({ "subscriptions": subscriptions, "next": next })))
+}
+
+pub(super) async fn filters(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    wanted: Result<Query<Filters>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    server.http_caller(peer, &headers, Right::Clients)?;
+    let Query(Filters { prefix, topic, limit, after }) = wanted.map_err(|error| Problem::bad(error.body_text()))?;
+    let (limit, after) = (limit_of(limit)?, cursor_of(after.as_deref(), FiltersWanted::parse)?);
+    let wanted = FiltersWanted::of(prefix, topic.as_deref(), after)?;
+    let (filters, next) = server.api.filters(&wanted, limit).await?;
+    let next = next.as_ref().map(FiltersWanted::text_of);
+    Ok(json_page(&serde_json::json!({ "filters": filters, "next": next })))
 }
 
 pub(super) async fn topics(

@@ -399,6 +399,7 @@ impl Shard {
             Request::Groups(question) => self.find_groups(*question),
             Request::GroupState { name, answer } => self.tell_of_group(&name, &answer),
             Request::Subscriptions(query) => self.find_subscriptions(*query),
+            Request::Filters(query) => self.find_filters(*query),
             Request::Retained(query) => self.find_retained(*query),
             Request::Pending(question) => self.show_pending(*question),
             Request::EndPending(order) => self.end_pending(*order),

@@ -3,7 +3,8 @@
 use postroad_broker::index::Cursor;
 use postroad_broker::topics::{RetainedState, SubscriptionState, SubscriptionsCursor};
 use postroad_control::{
-    RetainedPage, RetainedQuery, RetainedReport, SubscriptionReport, SubscriptionsPage, SubscriptionsQuery,
+    FilterCount, FilterCounts, FiltersPage, FiltersQuery, RetainedPage, RetainedQuery, RetainedReport,
+    SubscriptionReport, SubscriptionsPage, SubscriptionsQuery,
 };
 
 use super::Shard;
@@ -25,6 +26,20 @@ impl Shard {
         let _gone = answer.try_send(SubscriptionsPage { subscriptions, next });
     }
 
+    /// Of what one look finds the first filters, in the order of their bytes: those of the whole are among these.
+    pub(super) fn find_filters(&self, query: FiltersQuery) {
+        let FiltersQuery { from: (place, behind), wanted, limit, answer } = query;
+        let (mut filters, from) = (FilterCounts::default(), SubscriptionsCursor { place, behind });
+        let next = self.broker.walk_filters(from, LOOKS_MAX, |state| {
+            if wanted.fits(state.filter) {
+                filters.add(state.filter, FilterCount::of_one(state.is_group), limit);
+            }
+            true
+        });
+        let next = next.map(|cursor| (cursor.place, cursor.behind));
+        let _gone = answer.try_send(FiltersPage { filters, next });
+    }
+
     pub(super) fn find_retained(&self, query: RetainedQuery) {
         let RetainedQuery { from, limit, filter, answer } = query;
         let from = from.as_deref().map(Cursor::at).unwrap_or_default();
@@ -39,7 +54,7 @@ impl Shard {
 }
 
 fn subscription_report(state: SubscriptionState<'_>) -> SubscriptionReport {
-    let SubscriptionState { client, filter, options } = state;
+    let SubscriptionState { client, filter, options, is_group: _ } = state;
     SubscriptionReport {
         client: client.as_str().to_owned(),
         filter: filter.as_str().to_owned(),

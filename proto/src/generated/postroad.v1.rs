@@ -811,6 +811,41 @@ pub struct Subscription {
     pub identifier: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListFiltersRequest {
+    /// Only those that begin so.
+    #[prost(string, optional, tag = "1")]
+    pub prefix: ::core::option::Option<::prost::alloc::string::String>,
+    /// Only those to which a message for this topic goes.
+    #[prost(string, optional, tag = "2")]
+    pub topic: ::core::option::Option<::prost::alloc::string::String>,
+    /// At most so many; 0 is 100, the most is 1,000.
+    #[prost(uint32, tag = "3")]
+    pub page_size: u32,
+    /// The `next_page_token` of the page before; empty for the first page.
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListFiltersResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub filters: ::prost::alloc::vec::Vec<Filter>,
+    /// Empty on the last page.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Filter {
+    /// `$share/<name>/` included.
+    #[prost(string, tag = "1")]
+    pub filter: ::prost::alloc::string::String,
+    /// Clients that have subscribed to it; of a filter that begins with `$share/`: members of the share group.
+    #[prost(uint64, tag = "2")]
+    pub subscribers: u64,
+    /// Consumer groups that have.
+    #[prost(uint64, tag = "3")]
+    pub groups: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRetainedRequest {
     /// Only topics that match; not set: all but those that begin with `$`.
     #[prost(string, optional, tag = "1")]
@@ -4149,6 +4184,32 @@ pub mod topics_client {
                 .insert(GrpcMethod::new("postroad.v1.Topics", "ListSubscriptions"));
             self.inner.unary(req, path, codec).await
         }
+        /// Filters that somebody has subscribed to, and how many have, in the order of their bytes. For each page all subscriptions are
+        /// looked at.
+        pub async fn list_filters(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListFiltersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListFiltersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/postroad.v1.Topics/ListFilters",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("postroad.v1.Topics", "ListFilters"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Topics that have a retained message, those of each shard in the order of their bytes.
         pub async fn list_retained(
             &mut self,
@@ -4195,6 +4256,15 @@ pub mod topics_server {
             request: tonic::Request<super::ListSubscriptionsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListSubscriptionsResponse>,
+            tonic::Status,
+        >;
+        /// Filters that somebody has subscribed to, and how many have, in the order of their bytes. For each page all subscriptions are
+        /// looked at.
+        async fn list_filters(
+            &self,
+            request: tonic::Request<super::ListFiltersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListFiltersResponse>,
             tonic::Status,
         >;
         /// Topics that have a retained message, those of each shard in the order of their bytes.
@@ -4313,6 +4383,51 @@ pub mod topics_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListSubscriptionsSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/postroad.v1.Topics/ListFilters" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListFiltersSvc<T: Topics>(pub Arc<T>);
+                    impl<
+                        T: Topics,
+                    > tonic::server::UnaryService<super::ListFiltersRequest>
+                    for ListFiltersSvc<T> {
+                        type Response = super::ListFiltersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListFiltersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Topics>::list_filters(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListFiltersSvc(inner);
                         let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step of the test is a failed test")]
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -618,8 +618,19 @@ fn subscriptions_and_topics_are_seen() {
         }
     };
     let text = |thing: &Value, name: &str| thing[name].as_str().unwrap().to_owned();
+    let group = ask(&daemon, "PUT", "/v1/groups/orders", &json!({"filters": ["b/+", "a/1/0"]}));
+    expect(&group, 201);
     expected.sort();
+    let mut counts: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    expected.iter().for_each(|(_, filter)| counts.entry(filter.clone()).or_default().0 += 1);
+    ["b/+", "a/1/0"].into_iter().for_each(|filter| counts.entry(filter.to_owned()).or_default().1 += 1);
+    let counts: Vec<(String, (u64, u64))> = counts.into_iter().collect();
     for limit in [1, 7, 1_000] {
+        let count = |filter: &Value, name: &str| filter[name].as_u64().unwrap();
+        let found = walk("/v1/filters?", "filters", limit);
+        let told =
+            found.iter().map(|found| (text(found, "filter"), (count(found, "subscribers"), count(found, "groups"))));
+        assert_eq!(told.collect::<Vec<_>>(), counts, "pages of {limit}");
         let found = walk("/v1/subscriptions?", "subscriptions", limit);
         let mut pairs: Vec<_> = found.iter().map(|found| (text(found, "client"), text(found, "filter"))).collect();
         pairs.sort();
@@ -633,12 +644,19 @@ fn subscriptions_and_topics_are_seen() {
     let shared = walk("/v1/subscriptions?topic=b%2Fx&", "subscriptions", 2);
     assert_eq!((shared.len(), &shared[0]["qos"]), (6, &json!(2)));
     assert_eq!(walk("/v1/subscriptions?filter=a%2F5%2F7&", "subscriptions", 7).len(), 1);
+    assert_eq!(walk("/v1/filters?prefix=a%2F2%2F&", "filters", 7).len(), 60);
+    let both = walk("/v1/filters?topic=b%2Fx&", "filters", 1);
+    assert_eq!(both.iter().map(|found| text(found, "filter")).collect::<Vec<_>>(), ["$share/g/b/+", "b/+"]);
     let one = walk("/v1/topics?filter=kept%2F07&", "topics", 7).remove(0);
     assert_eq!(one["bytes"], json!(10), "topic, payload, and that it is text");
     assert!(one["expires_unix_ms"].as_u64() > one["published_unix_ms"].as_u64(), "{one}");
-    for wrong in
-        ["/v1/topics?after=x", "/v1/topics?filter=a%23", "/v1/subscriptions?after=1", "/v1/subscriptions?limit=0"]
-    {
+    for wrong in [
+        "/v1/topics?after=x",
+        "/v1/topics?filter=a%23",
+        "/v1/subscriptions?after=1",
+        "/v1/subscriptions?limit=0",
+        "/v1/filters?after=YQ%3D",
+    ] {
         assert_eq!(get(&daemon, wrong).code, 400, "{wrong}");
     }
     let api = format!("http://{}", daemon.http_address());
@@ -650,6 +668,8 @@ fn subscriptions_and_topics_are_seen() {
     assert_eq!(by_hand(&["topic", "list", "--filter", "kept/#"]).lines().count(), 1 + 40);
     assert_eq!(by_hand(&["subscription", "list", "--client", "client-2"]).lines().count(), 1 + 61);
     assert_eq!(by_hand(&["subscription", "list", "--limit", "5"]).lines().count(), 1 + 5);
+    let counted = by_hand(&["subscription", "filters", "--prefix", "$share"]);
+    assert_eq!(counted, "SUBSCRIBERS GROUPS  FILTER\n          6      0  $share/g/b/+\n");
 }
 
 /// A reload and a stop through the API do what the signals do, tell what came of it, and are for who has the right.

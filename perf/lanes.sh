@@ -28,7 +28,7 @@ few=(--count 10 --qos 1 --payload 256 --duration "$seconds" --warmup 1 --client-
 many=(--count 50 --qos 1 --payload 256 --client-prefix flood)
 returning=(offline --count $((200 * seconds)) --messages $((4000 * seconds)) --qos 1 --payload 256 --v5 --client-prefix watched)
 crowd=(offline --count 1000 --messages 4000000 --qos 1 --payload 256 --v5 --client-prefix flood)
-lead=12 # seconds until the first message of the flood of what is scheduled is due: longer than publishing it takes
+lead=50 # seconds until the first message of the flood of what is scheduled is due: longer than publishing it and log.young_age
 
 # Stores what the watched lane needs.
 prepare_watch() {
@@ -56,7 +56,7 @@ flood() {
     retry) beside pairs "${many[@]}" --rate 50000 --burst 20 --persistent --second-copies 0.5 --duration $((seconds + 6)) && sleep 2 ;;
     drain) beside "${crowd[@]}" --phase drain && sleep 0.5 ;;
     scheduled)
-      beside pairs "${many[@]}" --inflight 100 --burst 20 --v5 --persistent --deliver-after $lead --messages 2000000 --duration 60
+      beside pairs "${many[@]}" --inflight 100 --burst 20 --v5 --persistent --deliver-after $lead --messages 2000000 --duration 60 --timeout 120
       sleep $lead
       ;;
   esac

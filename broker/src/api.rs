@@ -92,6 +92,8 @@ pub enum Event {
     GroupLeft { token: u64, name: ByteString },
     /// Stored bytes are near the limit of the disk (or have fallen below it): refuse publishes with 0x97.
     DiskFull { full: bool },
+    /// The old generation is busy, and as much waits for it as it takes in at a time (or that is over): what can wait does.
+    LogPressed { pressed: bool },
     /// Sending this delivery has made our own code panic again and again: take it out.
     SetAside { connection: ConnectionId, tag: Tag },
     /// An operator wants this client's connection to end. Its session stays.

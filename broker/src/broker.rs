@@ -98,6 +98,7 @@ pub struct Broker {
     pub(crate) retiring: Retiring,
     pub(crate) poison: Poison,
     pub(crate) disk_full: bool,
+    pub(crate) log_pressed: bool,
     /// Somebody watches: see `followed`.
     pub(crate) is_watched: bool,
     pub(crate) stats: Stats,
@@ -152,6 +153,7 @@ impl Broker {
             retiring: Retiring::default(),
             poison: Poison::default(),
             disk_full: false,
+            log_pressed: false,
             is_watched: false,
             stats: Stats::default(),
             config,
@@ -191,6 +193,7 @@ impl Broker {
             Event::GroupLeft { token, name } => self.group_left(token, &name),
             Event::Group { token, name, caller, order } => self.group_order(token, &name, &caller, *order),
             Event::DiskFull { full } => self.disk_full = full,
+            Event::LogPressed { pressed } => self.log_pressed = pressed,
             Event::SetAside { connection, tag } => self.set_aside(connection, tag),
             Event::CutOff { client } => {
                 if let Some(index) = self.session_of_client(client.as_str()) {

@@ -51,6 +51,9 @@ use desk::Desk;
 
 /// Messages that one tick publishes.
 const DUE_PER_TICK: usize = 64;
+/// While the log is pressed, so many, and then a pause: few, so that those who publish now do not wait for them, and not none.
+const DUE_PRESSED: usize = 16;
+const PAUSE_PRESSED_MILLIS: u64 = 10;
 /// Messages of one queue that other shards have not all answered for: each has a tag.
 const UNDER_WAY_MAX: usize = 256;
 /// Tags of one queue that are taken: those that some shard has refused keep theirs until it takes them. With so many, what has none
@@ -89,6 +92,8 @@ pub(crate) struct Scheduled {
     /// The first one that is due lacks a credit to this shard.
     lacks: Option<ShardId>,
     rate: Bucket,
+    /// Nothing is published before, since the log was pressed.
+    paused_until: MonoMillis,
 }
 
 /// A few bits of a message's id: whoever looks for one by its id reads only those that have the same.
@@ -134,6 +139,7 @@ impl Scheduled {
             replayed: AHashSet::new(),
             lacks: None,
             rate: Bucket::new(config.limits.scheduled_per_second),
+            paused_until: MonoMillis(0),
         }
     }
 
@@ -172,7 +178,7 @@ impl Scheduled {
         }
         let (&(at, ..), _) = self.waiting.first_key_value()?;
         Some(match at.since(now.wall) {
-            0 => self.rate.portion_at(),
+            0 => self.rate.portion_at().max(self.paused_until),
             left => now.mono.after(left.min(SLEEP_MILLIS_MAX)),
         })
     }
@@ -310,15 +316,19 @@ impl Broker {
 
     /// Publishes what is due, in order of time, as much as one tick may.
     pub(crate) fn publish_due(&mut self) {
-        if self.scheduled.waiting.is_empty() {
+        if self.scheduled.waiting.is_empty() || self.now.mono < self.scheduled.paused_until {
             return;
         }
-        let most = DUE_PER_TICK.min(self.scheduled.rate.room(self.now.mono));
+        let most = if self.log_pressed { DUE_PRESSED } else { DUE_PER_TICK };
+        let most = most.min(self.scheduled.rate.room(self.now.mono));
         let mut count = 0;
         while count < most && self.publish_next_due() {
             count += 1;
         }
         self.scheduled.rate.take(count as u64, self.now.mono);
+        if self.log_pressed {
+            self.scheduled.paused_until = self.now.mono.after(PAUSE_PRESSED_MILLIS);
+        }
     }
 
     /// A credit of this shard has come back.

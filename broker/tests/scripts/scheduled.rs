@@ -1896,3 +1896,30 @@ fn who_looks_and_what_is_due_take_turns() {
         "#]],
     );
 }
+
+/// What is due once filled the log faster than the old generation took it in, and whoever published meanwhile waited for seconds.
+#[test]
+fn what_is_due_waits_while_the_log_is_pressed() {
+    let mut world = world(1, true, |_| {});
+    for tag in 1..=200 {
+        world.run(&format!("pub 9 t x qos=1 tag={tag} deliver=1000"));
+    }
+    let waiting = |world: &mut World| {
+        let stats = world.run("stats wishes");
+        let (_, rest) = stats.split_once("scheduled=").unwrap();
+        rest.split_once(' ').unwrap().0.parse::<usize>().unwrap()
+    };
+    let published = |world: &mut World, line: &str| {
+        let before = waiting(world);
+        world.run(line);
+        before - waiting(world)
+    };
+    let due = |world: &mut World| world.run("due").lines().last().unwrap().trim().to_owned();
+    world.run("log pressed");
+    assert_eq!(published(&mut world, "at 2000"), 16);
+    assert_eq!(due(&mut world), "due in 10 ms");
+    assert_eq!(published(&mut world, "at 2009"), 0);
+    assert_eq!(published(&mut world, "at 2010"), 16);
+    world.run("log calm");
+    assert_eq!(published(&mut world, "at 2020"), 168, "without a pause");
+}

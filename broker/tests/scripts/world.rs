@@ -40,6 +40,7 @@
 //! left orders 3                                           who asked that group by order 3 is gone
 //! groups                                                   what is known of them
 //! disk full / disk free
+//! log pressed / log calm
 //! aside 1 9          sending tag 9 to connection 1 has panicked too often
 //! ```
 
@@ -468,6 +469,10 @@ impl World {
             "left" => {
                 let name = words[0];
                 self.handle(self.home(name), Event::GroupLeft { token: arguments.number(1), name: name.into() });
+            }
+            "log" => {
+                let pressed = arguments.has("pressed");
+                (0..self.shards.len()).for_each(|shard| self.handle(shard, Event::LogPressed { pressed }));
             }
             "disk" => {
                 let full = arguments.has("full");

@@ -73,6 +73,8 @@ pub(crate) struct ShardLog {
     /// The commit in flight, while its file is made: it is larger than a segment, or segments fill faster than they are made.
     without_file: Option<Commit>,
     disk_full: bool,
+    /// What the broker was told last of [`ShardLog::is_pressed`].
+    pressed: bool,
     /// A spare could not be made: it is tried again a second later, not with each commit.
     spare_failed: bool,
     figures: LogReport,
@@ -106,6 +108,7 @@ impl ShardLog {
             ingesting: false,
             without_file: None,
             disk_full: false,
+            pressed: false,
             spare_failed: false,
             figures: LogReport::default(),
         }
@@ -139,8 +142,15 @@ impl ShardLog {
     /// since that leaves only after all that was appended before it. So the window never holds more than twice
     /// `log.young_bytes`, what was gathered while it was that large, one commit, and what the broker appends while it puts a
     /// batch together: a record for four pieces of what had changed, in each of four rounds at most.
+    ///
+    /// What is published later stops before that ([`ShardLog::is_pressed`]): else who publishes now would wait for it.
     fn is_held(&self) -> bool {
         self.ingesting && self.writer.window_bytes() >= 2 * self.young_bytes
+    }
+
+    /// Whether the old generation is busy and there is work for it again when it is done.
+    fn is_pressed(&self) -> bool {
+        self.retiring.is_some() && self.writer.window_bytes() >= self.young_bytes
     }
 
     /// What to write next; `None` if nothing is pending or the log is held.
@@ -363,8 +373,17 @@ impl Shard {
 
     /// Begins to write what is gathered, unless a commit is under way: at the end of each turn.
     pub(crate) fn carry_commit(&mut self) {
+        self.tell_pressure();
         let now = self.now;
         self.with_disk(|log| log.carry(now));
+    }
+
+    fn tell_pressure(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        let pressed = log.is_pressed();
+        if std::mem::replace(&mut log.pressed, pressed) != pressed {
+            self.handle(Event::LogPressed { pressed });
+        }
     }
 
     /// The disk has something to say: what waited for the commit goes out.

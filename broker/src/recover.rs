@@ -259,8 +259,11 @@ impl Broker {
             if let Some(backlog) = &mut session.queue.backlog {
                 backlog.high.remove(&sequence);
                 backlog.skip.insert(sequence);
-                if is_news && session.role.is_read_out_of_turn() {
+                if is_news {
                     backlog.one_less(None);
+                }
+                if is_news && !session.role.is_read_out_of_turn() {
+                    backlog.passed.insert(sequence, 0); // a read that finds it does not count it again
                 }
             }
         } else {

@@ -432,7 +432,7 @@ impl Broker {
         for queue in queues {
             let session = &self.sessions[queue as usize];
             let owner = self.registrations.find(session.client.as_str());
-            match owner.filter(|_| session.queue.messages() > 0) {
+            match owner.filter(|_| session.queue.messages() > 0 || session.queue.backlog.is_some()) {
                 Some(owner) => self.registrations.entry_mut(owner).queue = Some(queue),
                 None => self.end_registration_queue(queue),
             }

@@ -282,3 +282,32 @@ fn at_qos_2_the_release_is_left() {
         assert!(!world.run("comp 2 1").contains("unknown_tag"));
     }
 }
+
+/// The same where the crash comes before the retirement that would have forgotten them: who had taken all that was stored and stays away
+/// had a queue that was full of nothing, and its publishers were refused.
+#[test]
+fn what_is_over_does_not_fill_a_queue_after_a_crash() {
+    let mut world = World::new(1, true, |config| config.limits.queue_messages_max = 3).open();
+    let output = world.run(
+        "
+        connect 1 anna expiry=600
+        sub 1 1 a:1
+        disc 1 lost
+        connect 9 pub
+        pub 9 a 1 qos=1 tag=1
+        pub 9 a 2 qos=1 tag=2
+        pub 9 a 3 qos=1 tag=3
+        retire
+        connect 2 anna expiry=600
+        ack 2 1
+        ack 2 2
+        ack 2 3
+        disc 2 lost
+        crash
+        connect 9 pub
+        clients 10
+        pub 9 a 4 qos=1 tag=4",
+    );
+    assert!(output.contains("anna - session 1 subscriptions 0+0 (0 B)"), "{output}");
+    assert!(output.trim_end().ends_with("9: published 4 success"), "{output}");
+}

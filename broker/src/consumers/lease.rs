@@ -276,11 +276,13 @@ impl Broker {
         }
         let (message, size, queue, was_sent) = (Arc::clone(&entry.message), entry.size(), session.id, entry.dup);
         let followed = self.is_followed(&message).then(|| entry.clone());
-        let was_given = self.consumers.leases_mut(index).held.get(&sequence).is_some_and(|held| held.attempt > 0);
+        let held = self.consumers.leases_mut(index).held.get(&sequence);
+        let (was_given, is_first) = held.map_or((false, true), |held| (held.attempt > 0, held.attempt < held.first));
+        if is_first && let Some(slot) = self.sessions[index as usize].queue.window.get_mut(tag) {
+            slot.note_sent(self.now); // nobody had it in this run: its age begins
+        }
         if was_given {
             self.note_attempt(index, tag);
-        } else if let Some(slot) = self.sessions[index as usize].queue.window.get_mut(tag) {
-            slot.note_sent(self.now);
         }
         if let Some(entry) = followed {
             self.tell_sent(index, &entry);

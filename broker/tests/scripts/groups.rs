@@ -1307,3 +1307,24 @@ fn a_group_that_is_deleted_while_it_is_set_is_gone() {
         "#]],
     );
 }
+
+/// The age of what nobody got did not begin in this run; after a crash it began with the lease that was not given.
+#[test]
+fn what_nobody_got_after_a_crash_does_not_age() {
+    let mut world = begun(durable().open());
+    let output = world.run(
+        "
+        pub 9 t/1 one qos=1 tag=1 age=5000
+        group orders take
+        group orders refuse 0-0-3-7-1 after=0
+        group orders take
+        crash
+        group orders take
+        group orders untaken 0-0-3-8-3
+        at 9000
+        group orders take
+        group orders refuse 0-0-3-8-3 after=0
+        group orders take",
+    );
+    assert!(output.trim_end().ends_with("0-0-3-8-4 t/1 \"one\" maybe again"), "{output}");
+}

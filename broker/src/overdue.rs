@@ -40,15 +40,15 @@ const GRAIN_MILLIS: u64 = 100;
 /// Places in the line beyond two for each connection, before those that are over are taken out.
 const LINE_SLACK: usize = 1024;
 
-/// When a connection is looked at next: in so many grains of the clock, or never.
+/// An instant, in so many grains of the clock, or never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Watched(u32);
+pub(crate) struct Grain(u32);
 
-impl Watched {
-    const NEVER: Self = Self(u32::MAX);
+impl Grain {
+    pub const NEVER: Self = Self(u32::MAX);
 
     /// At the end of the grain that holds this instant.
-    fn at(due: MonoMillis) -> Self {
+    pub fn at(due: MonoMillis) -> Self {
         Self(u32::try_from(due.0.div_ceil(GRAIN_MILLIS)).unwrap_or(u32::MAX - 1))
     }
 
@@ -57,7 +57,7 @@ impl Watched {
     }
 }
 
-impl Default for Watched {
+impl Default for Grain {
     fn default() -> Self {
         Self::NEVER
     }
@@ -68,7 +68,7 @@ impl Default for Watched {
 /// Each says itself when that is (`Connection::watched`): a place at another time is over, and passed by.
 #[derive(Debug, Default)]
 pub(crate) struct Overdue {
-    line: BTreeMap<Watched, Vec<ConnectionId>>,
+    line: BTreeMap<Grain, Vec<ConnectionId>>,
     places: usize,
 }
 
@@ -78,12 +78,12 @@ impl Overdue {
         self.line.first_key_value().map(|(watched, _)| watched.due())
     }
 
-    fn insert(&mut self, watched: Watched, connection: ConnectionId) {
+    fn insert(&mut self, watched: Grain, connection: ConnectionId) {
         self.line.entry(watched).or_default().push(connection);
         self.places += 1;
     }
 
-    fn pop(&mut self, now: MonoMillis) -> Option<(Watched, ConnectionId)> {
+    fn pop(&mut self, now: MonoMillis) -> Option<(Grain, ConnectionId)> {
         let mut first = self.line.first_entry().filter(|first| first.key().due() <= now)?;
         let (watched, connection) = (*first.key(), first.get_mut().pop());
         if first.get().is_empty() {
@@ -93,7 +93,7 @@ impl Overdue {
         connection.map(|connection| (watched, connection))
     }
 
-    fn retain(&mut self, keep: impl Fn(Watched, ConnectionId) -> bool) {
+    fn retain(&mut self, keep: impl Fn(Grain, ConnectionId) -> bool) {
         self.line.retain(|watched, connections| {
             connections.retain(|connection| keep(*watched, *connection));
             !connections.is_empty()
@@ -124,7 +124,7 @@ impl Broker {
     #[inline]
     pub(crate) fn watch(&mut self, place: ConnectionIndex, message: &Message, waited: u64) {
         let is_usual = waited == 0 && self.has_usual_policy(message);
-        if is_usual && self.connections[place as usize].watched != Watched::NEVER {
+        if is_usual && self.connections[place as usize].watched != Grain::NEVER {
             return; // it is looked at for what was sent before, hence is late before
         }
         let age_max = self.retry_policy(message).age_max_ms;
@@ -143,7 +143,7 @@ impl Broker {
     /// A look at the connection is due then at the latest.
     pub(crate) fn look_in_time(&mut self, place: ConnectionIndex, due: MonoMillis) {
         let connection = &mut self.connections[place as usize];
-        let watched = Watched::at(due);
+        let watched = Grain::at(due);
         if watched < connection.watched {
             connection.watched = watched;
             self.overdue.insert(watched, connection.id);
@@ -153,11 +153,29 @@ impl Broker {
         }
     }
 
-    /// The connection is read from again: what has lain unread is read before anything of it is found to be too old.
+    /// Nothing is read from the connection from now on.
+    pub(crate) fn stop_reading(&mut self, place: ConnectionIndex) {
+        let connection = &mut self.connections[place as usize];
+        connection.unread_since = Grain::at(self.now.mono);
+        let connection = connection.id;
+        self.effects.push_back(Effect::Park { connection });
+    }
+
+    /// The connection is read from again. What has passed meanwhile was no time of what is in flight; and what has lain unread is
+    /// read before anything of it is found to be too old.
     pub(crate) fn look_after_reading(&mut self, place: ConnectionIndex) {
+        let since = std::mem::replace(&mut self.connections[place as usize].unread_since, Grain::NEVER);
+        let (now, unread) = (self.now.mono, self.now.mono.since(since.due()));
+        if unread >= GRAIN_MILLIS {
+            for index in self.queues_of(place) {
+                for (_, slot) in self.sessions[index as usize].queue.window.iter_mut() {
+                    slot.sent_at = slot.sent_at.after(unread).min(now);
+                }
+            }
+        }
         let connection = &mut self.connections[place as usize];
         if connection.watched.due() <= self.now.mono.after(GRAIN_MILLIS) {
-            connection.watched = Watched::NEVER; // the place in the line is passed by
+            connection.watched = Grain::NEVER; // the place in the line is passed by
             self.look_in_time(place, self.now.mono.after(2 * GRAIN_MILLIS));
         }
     }
@@ -171,7 +189,7 @@ impl Broker {
     }
 
     /// The connection, if it is to be looked at then.
-    fn is_watched_at(&self, watched: Watched, id: ConnectionId) -> Option<ConnectionIndex> {
+    fn is_watched_at(&self, watched: Grain, id: ConnectionId) -> Option<ConnectionIndex> {
         self.place_of(id).filter(|place| self.connections[*place as usize].watched == watched)
     }
 
@@ -226,7 +244,7 @@ impl Broker {
         for _ in 0..LOOKS_PER_TICK {
             let Some((watched, id)) = self.overdue.pop(self.now.mono) else { return };
             if let Some(place) = self.is_watched_at(watched, id) {
-                self.connections[place as usize].watched = Watched::NEVER;
+                self.connections[place as usize].watched = Grain::NEVER;
                 self.check_connection(place);
             }
         }

@@ -44,12 +44,12 @@ impl Broker {
         }
         if self.owes_too_much(place) {
             self.connections[place as usize].parked.push_back(inbound);
-            return self.effects.push_back(Effect::Park { connection });
+            return self.stop_reading(place);
         }
         if let Err((inbound, lack)) = self.try_publish(place, inbound) {
             self.connections[place as usize].parked.push_back(*inbound);
             self.mesh.wait(lack, connection);
-            self.effects.push_back(Effect::Park { connection });
+            self.stop_reading(place);
         }
     }
 

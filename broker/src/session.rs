@@ -15,7 +15,7 @@ use crate::api::{Inbound, Principal};
 use crate::config::Resend;
 use crate::filters::Filters;
 use crate::giving::Job;
-use crate::overdue::Watched;
+use crate::overdue::Grain;
 use crate::places::By;
 use crate::queue::{Queue, Tags};
 use crate::round_trip::RoundTrip;
@@ -309,6 +309,8 @@ pub(crate) struct Connection {
     pub allowed: Option<Box<str>>,
     /// Publishes that wait for credit, or for answers to earlier ones. Reading is stopped meanwhile.
     pub parked: Parked,
+    /// Since when it is parked.
+    pub unread_since: Grain,
     /// Parked because too many answers are due.
     pub waits_for_answers: bool,
     /// Who is at its other end.
@@ -316,7 +318,7 @@ pub(crate) struct Connection {
     /// Whether it may be sent again what it does not acknowledge.
     pub resend: Resend,
     /// When it is looked at for what is overdue.
-    pub watched: Watched,
+    pub watched: Grain,
     /// How long it takes to acknowledge.
     pub round_trip: RoundTrip,
 }
@@ -371,10 +373,11 @@ impl Connection {
             allowed: None,
             parked: Parked::default(),
             allowance: None,
+            unread_since: Grain::NEVER,
             waits_for_answers: false,
             peer: Peer::Client,
             resend: Resend::Reconnect,
-            watched: Watched::default(),
+            watched: Grain::default(),
             round_trip: RoundTrip::default(),
         }
     }

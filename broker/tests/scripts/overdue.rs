@@ -430,3 +430,26 @@ fn what_is_parked_does_not_grow_too_old() {
         "#]],
     );
 }
+
+/// Nothing is read from a connection for ten seconds: that was no time in which its client could acknowledge, also once it is over.
+#[test]
+fn the_time_of_parking_is_no_age() {
+    let mut world = World::new(1, true, |config| config.answers_max = 1).open();
+    world.run("connect 1 a expiry=600\n sub 1 1 t:1\n connect 9 pub expiry=600\n sub 9 1 u:1");
+    let output = world.run(
+        "
+        pub 9 t one qos=1 tag=1 age=3000
+        hold
+        pub 1 u x qos=1 tag=1
+        pub 1 u y qos=1 tag=2
+        at 4000
+        at 9000
+        at 13950
+        flow
+        commit
+        at 14100
+        at 14300
+        ack 1 1",
+    );
+    assert!(!output.contains("late_acknowledgement"), "{output}");
+}

@@ -34,7 +34,10 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_types::StatusExt;
 
 /// Longest wait for what ought to happen at once.
@@ -734,6 +737,39 @@ fn a_stream_that_is_not_read_hears_its_end() {
             }
         };
         assert_reason(&end, Code::Unavailable, "connection_age");
+        stage.control.stop();
+    });
+}
+
+/// Health did not know a service that had been there for weeks, and the documents did not say who may call it.
+#[test]
+fn every_service_is_known_to_health_and_to_the_documents() {
+    run(async {
+        let stage = Stage::new(Settings::default());
+        let origin = hyper::Uri::from_static("http://localhost");
+        let connection = Connection::open(stage.address).await;
+        let mut reflection = ServerReflectionClient::with_origin(connection.clone(), origin.clone());
+        let list = MessageRequest::ListServices(String::new());
+        let asked = ServerReflectionRequest { message_request: Some(list), ..ServerReflectionRequest::default() };
+        let mut told =
+            reflection.server_reflection_info(stream::iter([asked])).await.expect("it is taken").into_inner();
+        let answer = soon(told.message()).await.expect("no error").expect("an answer").message_response;
+        let Some(MessageResponse::ListServicesResponse(listed)) = answer else { panic!("no list: {answer:?}") };
+        let names: Vec<&str> =
+            listed.service.iter().map(|service| &*service.name).filter(|name| name.starts_with("postroad.")).collect();
+        assert!(names.len() >= 9, "{names:?}");
+
+        let guide = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/grpc-api.md");
+        let guide = std::fs::read_to_string(guide).expect("the guide is there");
+        let (_, callers) = guide.split_once("## Who may call").expect("it says who may call");
+        let (callers, _) = callers.split_once("\n## ").expect("it goes on");
+        let mut health = HealthClient::with_origin(connection, origin);
+        for name in names {
+            let health = health.check(HealthCheckRequest { service: name.to_owned() }).await;
+            assert!(health.is_ok(), "health does not know {name}");
+            let short = name.rsplit('.').next().expect("a name");
+            assert!(callers.contains(&format!("`{short}`")), "who may call {name}?");
+        }
         stage.control.stop();
     });
 }

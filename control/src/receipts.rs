@@ -12,7 +12,7 @@ use crate::history::{NoHistory, Page, StepRow, Wanted};
 use crate::problem::{Kind, Problem};
 use crate::publication::Caller;
 use crate::server::wait_for_stop;
-use crate::shared::Server;
+use crate::shared::{Server, connection_age, not_serving};
 use crate::tokens::Right;
 
 /// Steps that a reader is given at once.
@@ -96,19 +96,26 @@ impl Following {
             if !rows.is_empty() {
                 return Came::Rows(rows);
             }
-            if self.is_over() || !(more || self.waits) {
-                return Came::End;
+            match self.over() {
+                // Whoever asks for what there is takes an end for the whole of it.
+                Some(problem) if more && !self.waits => return Came::Failed(problem),
+                Some(_) => return Came::End,
+                None if !more && !self.waits => return Came::End,
+                None => {}
             }
-            if !more && !self.is_new().await && !self.is_over() {
+            if !more && !self.is_new().await && self.over().is_none() {
                 return Came::Nothing;
             }
         }
         Came::Nothing
     }
 
-    /// Whether it ends though there may be more: it goes on from where it was.
-    fn is_over(&self) -> bool {
-        *self.server.stopped.borrow() || Instant::now() >= self.ends
+    /// Why it ends though there may be more: another one goes on from where it was.
+    fn over(&self) -> Option<Problem> {
+        if *self.server.stopped.borrow() {
+            return Some(not_serving());
+        }
+        (Instant::now() >= self.ends).then(connection_age)
     }
 
     /// Waits for something new; `false`: nothing came for a while, or the stream is to end.

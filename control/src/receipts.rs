@@ -144,7 +144,8 @@ impl Server {
     ) -> Result<(Caller, Option<String>), Problem> {
         match caller(all) {
             Ok(caller) => Ok((caller, None)),
-            Err(Problem { kind: Kind::Forbidden, .. }) => {
+            // Without tokens it is not for want of a right: to ask for another one would say so.
+            Err(Problem { kind: Kind::Forbidden, .. }) if self.tokens.borrow().is_some() => {
                 let neither = |problem: Problem| match problem.kind {
                     Kind::Forbidden => {
                         let why = format!("this token has neither the right {:?} nor \"publish\"", all.name());

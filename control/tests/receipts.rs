@@ -450,3 +450,14 @@ fn a_listing_that_is_cut_says_so_and_where_it_goes_on() {
     assert!(cut >= 1);
     stage.control.stop();
 }
+
+/// Who came from elsewhere heard of a token that does not exist.
+#[test]
+fn a_refusal_where_there_are_no_tokens_speaks_of_none() {
+    let stage = Stage::new(Settings::default());
+    for path in ["/v1/receipts?follow=false", "/v1/scheduled"] {
+        let answer = stage.get_as(path, "Origin: http://x\r\n");
+        assert!(answer.starts_with("HTTP/1.0 403 ") && answer.contains("without api.tokens_file"), "{answer}");
+    }
+    stage.control.stop();
+}

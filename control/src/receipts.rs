@@ -169,7 +169,7 @@ impl Server {
         let place = |places: &Arc<Semaphore>, why| {
             Arc::clone(places).try_acquire_owned().map_err(|_| Problem::new(Kind::Busy, why))
         };
-        let own_busy = "half of trace.readers_max streams are read by callers without the right trace already";
+        let own_busy = "as many streams as half of trace.readers_max, rounded down, are read by callers without the right trace already";
         let own = is_own.then(|| place(&self.own_readers, own_busy)).transpose()?;
         let any = place(&self.readers, "trace.readers_max streams are read already")?;
         Ok(Place { _any: any, _own: own })

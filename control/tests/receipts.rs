@@ -288,9 +288,18 @@ fn half_of_the_places_are_not_for_those_who_read_their_own() {
     first.read_line(&mut head).expect("a head");
     assert!(head.starts_with("HTTP/1.0 200 "), "{head}");
     let second = stage.get_as("/v1/receipts?follow=false", &as_who("a"));
-    assert!(second.starts_with("HTTP/1.0 503 ") && second.contains("half of trace.readers_max"), "{second}");
+    assert!(
+        second.starts_with("HTTP/1.0 503 ") && second.contains("half of trace.readers_max, rounded down"),
+        "{second}"
+    );
     assert!(stage.get_as("/v1/receipts?follow=false", &as_who("b")).starts_with("HTTP/1.0 200 "));
     drop(first);
+    stage.control.stop();
+    // Half of one was one.
+    let stage = Stage::new(Settings { trace_readers_max: 1, ..Settings::default() });
+    stage.control.handle().use_tokens(Some(Tokens::parse(TOKENS).expect("good tokens")));
+    assert!(stage.get_as("/v1/receipts?follow=false", &as_who("a")).starts_with("HTTP/1.0 503 "));
+    assert!(stage.get_as("/v1/receipts?follow=false", &as_who("b")).starts_with("HTTP/1.0 200 "));
     stage.control.stop();
 }
 

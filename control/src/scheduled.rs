@@ -151,7 +151,8 @@ impl Server {
     /// Takes a message back for a caller who sees those of `own` alone, or all.
     pub async fn cancel_scheduled(&self, caller: &Caller, id: MessageId, own: Option<&str>) -> Result<(), Problem> {
         let answer = self.api.cancel(id, own.map(holder)).await?;
-        tracing::info!(message = %id, caller = &*caller.name, ?answer, "a message for later is taken back through the API");
+        // One for each message, also for those that there are not: whoever may publish could fill the log.
+        tracing::debug!(id = %id, caller = &*caller.name, ?answer, "a message for later is asked back through the API");
         match answer {
             CancelAnswer::Cancelled => Ok(()),
             CancelAnswer::Published => {

@@ -18,11 +18,11 @@ use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use postroad_base::{
     DeliveryId, GroupAnswer, GroupOrder, Leased, Message, MessageId, Moved, Placement, Published, Qos, QueueId,
-    ReasonCode, ReceiptLevel, Sequence, ShardId, Step, TopicName, Verdict, WallMillis,
+    ReasonCode, ReceiptLevel, Sequence, ShardId, Step, TopicFilter, TopicName, Verdict, WallMillis,
 };
 use postroad_control::{
-    Batch, BuildInfo, ClientReport, ClientsPage, Control, GroupLeft, GroupQuestion, GroupResult, LeasedReport, Line,
-    Listeners, Outcome, Phase, Request, Settings, Shards,
+    Batch, BuildInfo, ClientReport, ClientsPage, Control, FilterCount, FilterCounts, FiltersPage, FiltersQuery,
+    GroupLeft, GroupQuestion, GroupResult, LeasedReport, Line, Listeners, Outcome, Phase, Request, Settings, Shards,
 };
 use postroad_proto::v1;
 use postroad_proto::v1::admin_client::AdminClient;
@@ -30,6 +30,7 @@ use postroad_proto::v1::clients_client::ClientsClient;
 use postroad_proto::v1::consumer_client::ConsumerClient;
 use postroad_proto::v1::messages_client::MessagesClient;
 use postroad_proto::v1::receipts_client::ReceiptsClient;
+use postroad_proto::v1::topics_client::TopicsClient;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_health::pb::health_client::HealthClient;
@@ -907,6 +908,66 @@ fn begin(prefetch: u32, lease_seconds: u64) -> v1::Begin {
 }
 
 /// The next order that the shard is given for a group.
+async fn filters_query(stage: &Stage) -> FiltersQuery {
+    loop {
+        if let Request::Filters(query) = soon(stage.asked.recv_async()).await.expect("the control plane asks") {
+            return *query;
+        }
+    }
+}
+
+/// What a look found is told, with where the next one goes on.
+fn tell_filters(query: &FiltersQuery, found: &[(&str, FilterCount)], next: Option<(u32, Option<TopicFilter>)>) {
+    let mut filters = FilterCounts::default();
+    for (filter, count) in found {
+        filters.add(&TopicFilter::new(*filter).expect("a filter"), *count, query.limit);
+    }
+    query.answer.send(FiltersPage { filters, next }).expect("somebody waits");
+}
+
+#[test]
+fn filters_are_listed_page_by_page() {
+    run(async {
+        let stage = Stage::new(Settings::default());
+        let origin = hyper::Uri::from_static("http://localhost");
+        let mut topics = TopicsClient::with_origin(Connection::open(stage.address).await, origin);
+        let asked = v1::ListFiltersRequest { prefix: Some("a".into()), page_size: 1, ..Default::default() };
+        let (of_client, of_group) = (FilterCount::of_one(false), FilterCount::of_one(true));
+
+        let looks = async {
+            let first = filters_query(&stage).await;
+            assert_eq!((first.from.clone(), first.wanted.prefix.as_deref()), ((0, None), Some("a")));
+            tell_filters(&first, &[("a/1", of_client), ("a/2", of_client)], Some((3, None)));
+            let second = filters_query(&stage).await;
+            assert_eq!(second.from, (3, None), "it goes on in the same shard");
+            tell_filters(&second, &[("a/1", of_group), ("a/2", of_client)], None);
+        };
+        let (page, ()) = join(topics.list_filters(asked.clone()), looks).await;
+        let page = page.expect("no error").into_inner();
+        let of_first = v1::Filter { filter: "a/1".into(), subscribers: 1, groups: 1 };
+        assert_eq!(page.filters, [of_first]);
+
+        let asked = v1::ListFiltersRequest { page_token: page.next_page_token, ..asked };
+        let looks = async {
+            let query = filters_query(&stage).await;
+            assert_eq!(query.wanted.after.as_ref().map(TopicFilter::as_str), Some("a/1"));
+            tell_filters(&query, &[("a/2", of_client)], None);
+        };
+        let (page, ()) = join(topics.list_filters(asked.clone()), looks).await;
+        let page = page.expect("no error").into_inner();
+        assert_eq!(page.filters, [v1::Filter { filter: "a/2".into(), subscribers: 1, groups: 0 }]);
+        assert_eq!(page.next_page_token, "", "that was all");
+
+        let wrong = v1::ListFiltersRequest { page_token: "?".into(), ..asked.clone() };
+        let said = topics.list_filters(wrong).await.expect_err("no page gave that");
+        assert_reason(&said, Code::InvalidArgument, "bad_request");
+        let wrong = v1::ListFiltersRequest { topic: Some("a/#".into()), ..asked };
+        let said = topics.list_filters(wrong).await.expect_err("no topic");
+        assert_reason(&said, Code::InvalidArgument, "bad_request");
+        stage.control.stop();
+    });
+}
+
 async fn order(stage: &Stage) -> GroupQuestion {
     loop {
         if let Request::Group(question) = soon(stage.asked.recv_async()).await.expect("the control plane asks") {

@@ -764,12 +764,18 @@ fn every_service_is_known_to_health_and_to_the_documents() {
         let guide = std::fs::read_to_string(guide).expect("the guide is there");
         let (_, callers) = guide.split_once("## Who may call").expect("it says who may call");
         let (callers, _) = callers.split_once("\n## ").expect("it goes on");
+        let mut unknown = tonic::client::Grpc::with_origin(connection.clone(), origin.clone());
+        unknown.ready().await.expect("it is open");
+        let path = hyper::http::uri::PathAndQuery::from_static("/postroad.v1.Nothing/At");
+        let codec = postroad_proto::codec::Codec::<v1::PublishRequest, v1::PublishResponse>::default();
+        let said = unknown.unary(tonic::Request::new(one()), path, codec).await.expect_err("no such service");
         let mut health = HealthClient::with_origin(connection, origin);
         for name in names {
             let health = health.check(HealthCheckRequest { service: name.to_owned() }).await;
             assert!(health.is_ok(), "health does not know {name}");
             let short = name.rsplit('.').next().expect("a name");
             assert!(callers.contains(&format!("`{short}`")), "who may call {name}?");
+            assert!(said.message().contains(short), "who looks for another one hears nothing of {name}: {said:?}");
         }
         stage.control.stop();
     });

@@ -1,6 +1,9 @@
 //! Where a walk over all shards, one after the other, goes on.
 
-use postroad_base::ShardId;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use postroad_base::{LetterId, PendingId, ShardId};
 
 /// A shard, and a place in it; the default place is its beginning. What text it is to callers stands with each kind of place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +33,47 @@ impl<P: Default> Default for Cursor<P> {
     }
 }
 
+/// What is named by three numbers: `0-3-1017`.
+pub(crate) trait Numbered: Display + FromStr {}
+
+impl Numbered for LetterId {}
+impl Numbered for PendingId {}
+
+/// Behind one of those.
+impl<I: Numbered> Cursor<Option<I>> {
+    /// As it is given to callers: `2`, or `2.0-3-1017`.
+    pub fn text(self) -> String {
+        let after = self.place.map_or(String::new(), |after| format!(".{after}"));
+        format!("{}{after}", self.shard.0)
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        let (shard, place) = match text.split_once('.') {
+            Some((shard, after)) => (shard, Some(after.parse().ok()?)),
+            None => (text, None),
+        };
+        Some(Self { shard: ShardId(shard.parse().ok()?), place })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn reads_back<I: Numbered>() {
+        for text in ["0", "12", "1.0-3-1017"] {
+            assert_eq!(Cursor::<Option<I>>::parse(text).map(Cursor::<Option<I>>::text).as_deref(), Some(text));
+        }
+        for wrong in ["", "a", "1.", "1.0-3", "70000"] {
+            assert!(Cursor::<Option<I>>::parse(wrong).is_none(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_behind_a_number_is_read_back() {
+        reads_back::<LetterId>();
+        reads_back::<PendingId>();
+    }
 
     #[test]
     fn a_walk_goes_from_shard_to_shard_to_the_last_one() {

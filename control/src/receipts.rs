@@ -12,7 +12,7 @@ use crate::history::{NoHistory, Page, StepRow, Wanted};
 use crate::problem::{Kind, Problem};
 use crate::publication::Caller;
 use crate::server::wait_for_stop;
-use crate::shared::Server;
+use crate::shared::{Server, connection_age, not_serving};
 use crate::tokens::Right;
 
 /// Steps that a reader is given at once.
@@ -96,19 +96,26 @@ impl Following {
             if !rows.is_empty() {
                 return Came::Rows(rows);
             }
-            if self.is_over() || !(more || self.waits) {
-                return Came::End;
+            match self.over() {
+                // Whoever asks for what there is takes an end for the whole of it.
+                Some(problem) if more && !self.waits => return Came::Failed(problem),
+                Some(_) => return Came::End,
+                None if !more && !self.waits => return Came::End,
+                None => {}
             }
-            if !more && !self.is_new().await && !self.is_over() {
+            if !more && !self.is_new().await && self.over().is_none() {
                 return Came::Nothing;
             }
         }
         Came::Nothing
     }
 
-    /// Whether it ends though there may be more: it goes on from where it was.
-    fn is_over(&self) -> bool {
-        *self.server.stopped.borrow() || Instant::now() >= self.ends
+    /// Why it ends though there may be more: another one goes on from where it was.
+    fn over(&self) -> Option<Problem> {
+        if *self.server.stopped.borrow() {
+            return Some(not_serving());
+        }
+        (Instant::now() >= self.ends).then(connection_age)
     }
 
     /// Waits for something new; `false`: nothing came for a while, or the stream is to end.
@@ -137,7 +144,8 @@ impl Server {
     ) -> Result<(Caller, Option<String>), Problem> {
         match caller(all) {
             Ok(caller) => Ok((caller, None)),
-            Err(Problem { kind: Kind::Forbidden, .. }) => {
+            // Without tokens it is not for want of a right: to ask for another one would say so.
+            Err(Problem { kind: Kind::Forbidden, .. }) if self.tokens.borrow().is_some() => {
                 let neither = |problem: Problem| match problem.kind {
                     Kind::Forbidden => {
                         let why = format!("this token has neither the right {:?} nor \"publish\"", all.name());
@@ -161,7 +169,7 @@ impl Server {
         let place = |places: &Arc<Semaphore>, why| {
             Arc::clone(places).try_acquire_owned().map_err(|_| Problem::new(Kind::Busy, why))
         };
-        let own_busy = "half of trace.readers_max streams are read by callers without the right trace already";
+        let own_busy = "as many streams as half of trace.readers_max, rounded down, are read by callers without the right trace already";
         let own = is_own.then(|| place(&self.own_readers, own_busy)).transpose()?;
         let any = place(&self.readers, "trace.readers_max streams are read already")?;
         Ok(Place { _any: any, _own: own })

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use postroad_base::{
-    CancelAnswer, KeyHolder, MessageId, ScheduledFilter, ScheduledMessage, ScheduledQuery, ShardId, TopicFilter,
-    WallMillis,
+    CancelAnswer, KeyHolder, MessageId, PendingId, ScheduledFilter, ScheduledMessage, ScheduledQuery, ShardId,
+    TopicFilter, WallMillis,
 };
 use serde::Serialize;
 
 use crate::api::{Api, NoAnswer};
 use crate::cursor::Cursor;
-use crate::letters::LettersCursor;
 use crate::problem::{Kind, Problem};
 use crate::publication::{Caller, Properties, checked};
 use crate::report::Request;
@@ -41,7 +40,7 @@ pub struct ScheduledEntries {
     /// In the order in which they were published.
     pub messages: Vec<ScheduledEntry>,
     /// Where to go on; `None`: those were all of this shard.
-    pub next: Option<postroad_base::PendingId>,
+    pub next: Option<PendingId>,
 }
 
 /// Find these messages.
@@ -65,7 +64,7 @@ pub struct CancelOrder {
 }
 
 /// Where to go on with those of all shards.
-pub(crate) type ScheduledCursor = LettersCursor;
+pub(crate) type ScheduledCursor = Cursor<Option<PendingId>>;
 
 /// Which messages, as a caller says it. What is not set is not asked.
 #[derive(Clone, Debug, Default)]
@@ -137,13 +136,11 @@ impl Server {
             && looks < LOOKS_MAX
         {
             looks += 1;
-            let after = at.place.map(|after| postroad_base::PendingId { queue: after.queue, sequence: after.sequence });
-            let query = ScheduledQuery { after, filter: filter.clone(), limit: limit - found.len() };
+            let query = ScheduledQuery { after: at.place, filter: filter.clone(), limit: limit - found.len() };
             let page = self.api.some_scheduled(at.shard, query).await?.ok_or_else(busy)?;
             bytes += page.messages.iter().map(|report| report.found.message.payload.len()).sum::<usize>();
             found.extend(page.messages);
-            let next = page.next.map(|id| postroad_base::LetterId { queue: id.queue, sequence: id.sequence });
-            cursor = Cursor::behind(at.shard, next.map(Some), self.api.shard_count());
+            cursor = Cursor::behind(at.shard, page.next.map(Some), self.api.shard_count());
         }
         Ok((found, cursor))
     }
@@ -151,7 +148,8 @@ impl Server {
     /// Takes a message back for a caller who sees those of `own` alone, or all.
     pub async fn cancel_scheduled(&self, caller: &Caller, id: MessageId, own: Option<&str>) -> Result<(), Problem> {
         let answer = self.api.cancel(id, own.map(holder)).await?;
-        tracing::info!(message = %id, caller = &*caller.name, ?answer, "a message for later is taken back through the API");
+        // One for each message, also for those that there are not: whoever may publish could fill the log.
+        tracing::debug!(id = %id, caller = &*caller.name, ?answer, "a message for later is asked back through the API");
         match answer {
             CancelAnswer::Cancelled => Ok(()),
             CancelAnswer::Published => {

@@ -262,7 +262,7 @@ impl Control {
             unanswered: AtomicU64::new(0),
             history: history.clone(),
             readers: Arc::new(Semaphore::new(settings.trace_readers_max)),
-            own_readers: Arc::new(Semaphore::new(settings.trace_readers_max.div_ceil(2))),
+            own_readers: Arc::new(Semaphore::new(settings.trace_readers_max / 2)),
             stopped: stopped.clone(),
             stalled: stalled.subscribe(),
         });

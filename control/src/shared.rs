@@ -79,9 +79,7 @@ impl Server {
         });
         match select(closes, passes).await {
             Either::Left(_) if *self.stopped.borrow() => not_serving(),
-            Either::Left(_) => {
-                Problem::new(Kind::ConnectionAge, "the connection is as old as it may be: begin another stream")
-            }
+            Either::Left(_) => connection_age(),
             Either::Right(_) => Problem::new(Kind::Timeout, "the deadline of the stream has passed"),
         }
     }
@@ -101,7 +99,11 @@ impl Server {
     }
 }
 
-fn not_serving() -> Problem {
+pub(crate) fn connection_age() -> Problem {
+    Problem::new(Kind::ConnectionAge, "the connection is as old as it may be: begin another stream")
+}
+
+pub(crate) fn not_serving() -> Problem {
     Problem::new(Kind::NotServing, "the server is starting or stopping")
 }
 

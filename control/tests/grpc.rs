@@ -18,11 +18,11 @@ use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use postroad_base::{
     DeliveryId, GroupAnswer, GroupOrder, Leased, Message, MessageId, Moved, Placement, Published, Qos, QueueId,
-    ReasonCode, ReceiptLevel, Sequence, ShardId, Step, TopicName, Verdict, WallMillis,
+    ReasonCode, ReceiptLevel, Sequence, ShardId, Step, TopicFilter, TopicName, Verdict, WallMillis,
 };
 use postroad_control::{
-    Batch, BuildInfo, ClientReport, ClientsPage, Control, GroupLeft, GroupQuestion, GroupResult, LeasedReport, Line,
-    Listeners, Outcome, Phase, Request, Settings, Shards,
+    Batch, BuildInfo, ClientReport, ClientsPage, Control, FilterCount, FilterCounts, FiltersPage, FiltersQuery,
+    GroupLeft, GroupQuestion, GroupResult, LeasedReport, Line, Listeners, Outcome, Phase, Request, Settings, Shards,
 };
 use postroad_proto::v1;
 use postroad_proto::v1::admin_client::AdminClient;
@@ -30,11 +30,15 @@ use postroad_proto::v1::clients_client::ClientsClient;
 use postroad_proto::v1::consumer_client::ConsumerClient;
 use postroad_proto::v1::messages_client::MessagesClient;
 use postroad_proto::v1::receipts_client::ReceiptsClient;
+use postroad_proto::v1::topics_client::TopicsClient;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_types::StatusExt;
 
 /// Longest wait for what ought to happen at once.
@@ -738,6 +742,45 @@ fn a_stream_that_is_not_read_hears_its_end() {
     });
 }
 
+/// Health did not know a service that had been there for weeks, and the documents did not say who may call it.
+#[test]
+fn every_service_is_known_to_health_and_to_the_documents() {
+    run(async {
+        let stage = Stage::new(Settings::default());
+        let origin = hyper::Uri::from_static("http://localhost");
+        let connection = Connection::open(stage.address).await;
+        let mut reflection = ServerReflectionClient::with_origin(connection.clone(), origin.clone());
+        let list = MessageRequest::ListServices(String::new());
+        let asked = ServerReflectionRequest { message_request: Some(list), ..ServerReflectionRequest::default() };
+        let mut told =
+            reflection.server_reflection_info(stream::iter([asked])).await.expect("it is taken").into_inner();
+        let answer = soon(told.message()).await.expect("no error").expect("an answer").message_response;
+        let Some(MessageResponse::ListServicesResponse(listed)) = answer else { panic!("no list: {answer:?}") };
+        let names: Vec<&str> =
+            listed.service.iter().map(|service| &*service.name).filter(|name| name.starts_with("postroad.")).collect();
+        assert!(names.len() >= 9, "{names:?}");
+
+        let guide = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/grpc-api.md");
+        let guide = std::fs::read_to_string(guide).expect("the guide is there");
+        let (_, callers) = guide.split_once("## Who may call").expect("it says who may call");
+        let (callers, _) = callers.split_once("\n## ").expect("it goes on");
+        let mut unknown = tonic::client::Grpc::with_origin(connection.clone(), origin.clone());
+        unknown.ready().await.expect("it is open");
+        let path = hyper::http::uri::PathAndQuery::from_static("/postroad.v1.Nothing/At");
+        let codec = postroad_proto::codec::Codec::<v1::PublishRequest, v1::PublishResponse>::default();
+        let said = unknown.unary(tonic::Request::new(one()), path, codec).await.expect_err("no such service");
+        let mut health = HealthClient::with_origin(connection, origin);
+        for name in names {
+            let health = health.check(HealthCheckRequest { service: name.to_owned() }).await;
+            assert!(health.is_ok(), "health does not know {name}");
+            let short = name.rsplit('.').next().expect("a name");
+            assert!(callers.contains(&format!("`{short}`")), "who may call {name}?");
+            assert!(said.message().contains(short), "who looks for another one hears nothing of {name}: {said:?}");
+        }
+        stage.control.stop();
+    });
+}
+
 /// Streams of the standard services ended without a status when their connection did: their callers saw a broken connection.
 #[test]
 fn streams_of_the_standard_services_end_with_a_status() {
@@ -871,6 +914,66 @@ fn begin(prefetch: u32, lease_seconds: u64) -> v1::Begin {
 }
 
 /// The next order that the shard is given for a group.
+async fn filters_query(stage: &Stage) -> FiltersQuery {
+    loop {
+        if let Request::Filters(query) = soon(stage.asked.recv_async()).await.expect("the control plane asks") {
+            return *query;
+        }
+    }
+}
+
+/// What a look found is told, with where the next one goes on.
+fn tell_filters(query: &FiltersQuery, found: &[(&str, FilterCount)], next: Option<(u32, Option<TopicFilter>)>) {
+    let mut filters = FilterCounts::default();
+    for (filter, count) in found {
+        filters.add(&TopicFilter::new(*filter).expect("a filter"), *count, query.limit);
+    }
+    query.answer.send(FiltersPage { filters, next }).expect("somebody waits");
+}
+
+#[test]
+fn filters_are_listed_page_by_page() {
+    run(async {
+        let stage = Stage::new(Settings::default());
+        let origin = hyper::Uri::from_static("http://localhost");
+        let mut topics = TopicsClient::with_origin(Connection::open(stage.address).await, origin);
+        let asked = v1::ListFiltersRequest { prefix: Some("a".into()), page_size: 1, ..Default::default() };
+        let (of_client, of_group) = (FilterCount::of_one(false), FilterCount::of_one(true));
+
+        let looks = async {
+            let first = filters_query(&stage).await;
+            assert_eq!((first.from.clone(), first.wanted.prefix.as_deref()), ((0, None), Some("a")));
+            tell_filters(&first, &[("a/1", of_client), ("a/2", of_client)], Some((3, None)));
+            let second = filters_query(&stage).await;
+            assert_eq!(second.from, (3, None), "it goes on in the same shard");
+            tell_filters(&second, &[("a/1", of_group), ("a/2", of_client)], None);
+        };
+        let (page, ()) = join(topics.list_filters(asked.clone()), looks).await;
+        let page = page.expect("no error").into_inner();
+        let of_first = v1::Filter { filter: "a/1".into(), subscribers: 1, groups: 1 };
+        assert_eq!(page.filters, [of_first]);
+
+        let asked = v1::ListFiltersRequest { page_token: page.next_page_token, ..asked };
+        let looks = async {
+            let query = filters_query(&stage).await;
+            assert_eq!(query.wanted.after.as_ref().map(TopicFilter::as_str), Some("a/1"));
+            tell_filters(&query, &[("a/2", of_client)], None);
+        };
+        let (page, ()) = join(topics.list_filters(asked.clone()), looks).await;
+        let page = page.expect("no error").into_inner();
+        assert_eq!(page.filters, [v1::Filter { filter: "a/2".into(), subscribers: 1, groups: 0 }]);
+        assert_eq!(page.next_page_token, "", "that was all");
+
+        let wrong = v1::ListFiltersRequest { page_token: "?".into(), ..asked.clone() };
+        let said = topics.list_filters(wrong).await.expect_err("no page gave that");
+        assert_reason(&said, Code::InvalidArgument, "bad_request");
+        let wrong = v1::ListFiltersRequest { topic: Some("a/#".into()), ..asked };
+        let said = topics.list_filters(wrong).await.expect_err("no topic");
+        assert_reason(&said, Code::InvalidArgument, "bad_request");
+        stage.control.stop();
+    });
+}
+
 async fn order(stage: &Stage) -> GroupQuestion {
     loop {
         if let Request::Group(question) = soon(stage.asked.recv_async()).await.expect("the control plane asks") {

@@ -288,9 +288,18 @@ fn half_of_the_places_are_not_for_those_who_read_their_own() {
     first.read_line(&mut head).expect("a head");
     assert!(head.starts_with("HTTP/1.0 200 "), "{head}");
     let second = stage.get_as("/v1/receipts?follow=false", &as_who("a"));
-    assert!(second.starts_with("HTTP/1.0 503 ") && second.contains("half of trace.readers_max"), "{second}");
+    assert!(
+        second.starts_with("HTTP/1.0 503 ") && second.contains("half of trace.readers_max, rounded down"),
+        "{second}"
+    );
     assert!(stage.get_as("/v1/receipts?follow=false", &as_who("b")).starts_with("HTTP/1.0 200 "));
     drop(first);
+    stage.control.stop();
+    // Half of one was one.
+    let stage = Stage::new(Settings { trace_readers_max: 1, ..Settings::default() });
+    stage.control.handle().use_tokens(Some(Tokens::parse(TOKENS).expect("good tokens")));
+    assert!(stage.get_as("/v1/receipts?follow=false", &as_who("a")).starts_with("HTTP/1.0 503 "));
+    assert!(stage.get_as("/v1/receipts?follow=false", &as_who("b")).starts_with("HTTP/1.0 200 "));
     stage.control.stop();
 }
 
@@ -419,4 +428,45 @@ fn a_stop_waits_as_long_as_it_is_told_for_answers_to_be_read() {
         let steps = reader.lines().map_while(Result::ok).filter(|line| line.starts_with('{')).count();
         assert_eq!(steps == 1_500, is_whole, "{steps} within {patience:?}");
     }
+}
+
+/// It was whole and empty: whoever asked for what there was took that for an answer.
+#[test]
+fn a_listing_that_is_cut_says_so_and_where_it_goes_on() {
+    let stage = Stage::new(Settings { connection_age_max: Duration::from_millis(1), ..Settings::default() });
+    for _ in 0..5_000 {
+        stage.tell(7, Some("a"), Step::Acknowledged { attempts: 1 });
+    }
+    let how = Ended::With(Outcome::Refused);
+    stage.tell(7, Some("b"), Step::Over { how, reason_code: 131, attempts: 2 });
+    let listing = "/v1/receipts?follow=false&level=dead";
+    let in_lines = lines(&stage.get_as(listing, LINES));
+    assert_eq!((in_lines.len(), texts(&in_lines, "reason")), (1, vec!["connection_age"]));
+    // As events it has an id, from which the next one goes on: in the end it comes to the one that fits.
+    let mut after = 0_u64;
+    let mut cut = 0;
+    loop {
+        let answer = stage.get(&format!("{listing}&after={after}"));
+        if answer.contains("event: dead") {
+            break;
+        }
+        assert!(answer.contains("event: error"), "{answer}");
+        let id = body(&answer).lines().find_map(|line| line.strip_prefix("id: ")).expect("where it goes on");
+        let seen = id.parse().expect("a position");
+        assert!(seen > after, "it comes no further than {after}");
+        (after, cut) = (seen, cut + 1);
+    }
+    assert!(cut >= 1);
+    stage.control.stop();
+}
+
+/// Who came from elsewhere heard of a token that does not exist.
+#[test]
+fn a_refusal_where_there_are_no_tokens_speaks_of_none() {
+    let stage = Stage::new(Settings::default());
+    for path in ["/v1/receipts?follow=false", "/v1/scheduled"] {
+        let answer = stage.get_as(path, "Origin: http://x\r\n");
+        assert!(answer.starts_with("HTTP/1.0 403 ") && answer.contains("without api.tokens_file"), "{answer}");
+    }
+    stage.control.stop();
 }

@@ -227,23 +227,31 @@ pub struct Template {
 /// The user property of a message that the server publishes later, and the digits of its value: milliseconds since 1970.
 const DELIVER_AT: (&str, usize) = ("postroad-deliver-at-unix-ms", 13);
 
+/// When the server is to publish it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Publish {
+    Now,
+    /// At a time that it says.
+    Later,
+}
+
 impl Template {
     /// A PUBLISH to `topic` with `payload_bytes` of filler.
     pub fn new(version: Version, topic: &str, qos: u8, payload_bytes: usize) -> Self {
-        Self::with_flags(version, topic, qos << 1, payload_bytes, false)
+        Self::with_flags(version, topic, qos << 1, payload_bytes, Publish::Now)
     }
 
     /// A PUBLISH of MQTT 5 that the server is to publish at a time of its own ([`Template::append`]).
     pub fn scheduled(topic: &str, qos: u8, payload_bytes: usize) -> Self {
-        Self::with_flags(Version::V5, topic, qos << 1, payload_bytes, true)
+        Self::with_flags(Version::V5, topic, qos << 1, payload_bytes, Publish::Later)
     }
 
     /// The same, to be retained; without payload: what is retained goes.
     pub fn retained(version: Version, topic: &str, qos: u8, payload_bytes: usize) -> Self {
-        Self::with_flags(version, topic, qos << 1 | 1, payload_bytes, false)
+        Self::with_flags(version, topic, qos << 1 | 1, payload_bytes, Publish::Now)
     }
 
-    fn with_flags(version: Version, topic: &str, flags: u8, payload_bytes: usize, is_scheduled: bool) -> Self {
+    fn with_flags(version: Version, topic: &str, flags: u8, payload_bytes: usize, publish: Publish) -> Self {
         let mut body = Vec::with_capacity(topic.len() + payload_bytes + 5);
         put_text(&mut body, topic);
         let mut id_at = 0;
@@ -252,7 +260,7 @@ impl Template {
             body.extend([0, 0]);
         }
         let mut deliver_at = 0;
-        if is_scheduled {
+        if publish == Publish::Later {
             let (name, digits) = DELIVER_AT;
             body.extend([(5 + name.len() + digits) as u8, 0x26]);
             put_text(&mut body, name);
@@ -266,7 +274,7 @@ impl Template {
         let mut bytes = Vec::new();
         put_packet(&mut bytes, 0x30 | flags, &body);
         let head = bytes.len() - body.len();
-        let deliver_at = if is_scheduled { deliver_at + head } else { 0 };
+        let deliver_at = if publish == Publish::Later { deliver_at + head } else { 0 };
         Self { bytes, id_at: id_at + head, deliver_at, payload_at: payload_at + head }
     }
 

@@ -10,6 +10,7 @@ use postroad_proto::v1::dead_letters_server::DeadLettersServer;
 use postroad_proto::v1::groups_server::GroupsServer;
 use postroad_proto::v1::messages_server::MessagesServer;
 use postroad_proto::v1::receipts_server::ReceiptsServer;
+use postroad_proto::v1::scheduled_server::ScheduledServer;
 use postroad_proto::v1::topics_server::TopicsServer;
 use tokio::sync::watch;
 use tonic::server::NamedService;
@@ -18,7 +19,7 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
-use super::{Call, clients, consumer, groups, letters, messages, receipts, topics};
+use super::{Call, clients, consumer, groups, letters, messages, receipts, scheduled, topics};
 use crate::admin::Reloaded;
 use crate::server::{self, Phase};
 use crate::shared::Server;
@@ -94,6 +95,7 @@ async fn report(reporter: &HealthReporter, status: &watch::Receiver<server::Stat
         ConsumerServer::<consumer::Service>::NAME,
         ClientsServer::<clients::Service>::NAME,
         ReceiptsServer::<receipts::Service>::NAME,
+        ScheduledServer::<scheduled::Service>::NAME,
         TopicsServer::<topics::Service>::NAME,
         DeadLettersServer::<letters::Service>::NAME,
         AdminServer::<Service>::NAME,

@@ -35,8 +35,7 @@ impl Kind {
             | Self::ClientConnected
             | Self::NamedByFile
             | Self::ReloadRefused
-            | Self::Refused(ReasonCode::UnspecifiedError) => Code::FailedPrecondition,
-            Self::Refused(_) => Code::Internal,
+            | Self::Refused(_) => Code::FailedPrecondition,
             Self::NotServing | Self::ConnectionAge => Code::Unavailable,
             Self::Timeout | Self::Unknown => Code::DeadlineExceeded,
         }

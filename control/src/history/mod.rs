@@ -108,7 +108,7 @@ pub(crate) struct HistoryFigures {
     pub kept: u64,
     /// Steps that came faster than the history takes them.
     pub dropped: u64,
-    /// Steps that could not be written.
+    /// Steps that could not be written; with those that were taken in and seen before they were on disk, and did not get there.
     pub lost: u64,
     /// Steps that are there.
     pub steps: u64,
@@ -215,8 +215,8 @@ struct Keeper {
     show_due: Option<Instant>,
     keep_due: Option<Instant>,
     sweep_due: Instant,
-    /// Whether readers can see what is not on disk.
-    is_unsynced: bool,
+    /// Steps that readers can see and that are not on disk.
+    unsynced: u64,
     /// While it can't be written.
     outage: Option<Outage>,
     /// When it could not be opened last; `None`: it could.
@@ -240,7 +240,7 @@ impl Keeper {
             show_due: None,
             keep_due: None,
             sweep_due: Instant::now() + SWEEP,
-            is_unsynced: false,
+            unsynced: 0,
             outage: None,
             unopened_at: None,
         }
@@ -265,17 +265,26 @@ impl Keeper {
             Order::Step(moved) => self.step(&moved),
             Order::Life { id, after, limit, answer } => {
                 self.commit(Keep::OnDisk);
-                self.answer(&answer, |store| store.life(id, after, limit));
+                let too_old = self.too_old();
+                self.answer(&answer, |store| store.life(id, after.max(store.position().min(too_old)), limit));
             }
             Order::Behind { after, wanted, limit, answer } => {
                 self.commit(Keep::Shown);
+                let too_old = self.too_old();
                 self.answer(&answer, |store| match after {
-                    Some(after) => store.behind(after, &wanted, limit, LOOKS_MAX),
+                    Some(after) => store.behind(after.max(store.position().min(too_old)), &wanted, limit, LOOKS_MAX),
                     None => Ok(Page { upto: store.position(), ..Page::default() }),
                 });
             }
             Order::Stop => unreachable!("the loop ends with it"),
         }
+    }
+
+    /// Up to which position nothing is shown any more: while there is no room for a commit nothing is let go of, and what is too
+    /// old must not be seen for longer because of that. Positions are times in microseconds.
+    fn too_old(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(now.saturating_sub(self.options.retention).as_micros()).unwrap_or(u64::MAX)
     }
 
     fn answer(&mut self, answer: &Answer, read: impl FnOnce(&Store) -> Result<Page, StoreError>) {
@@ -358,7 +367,7 @@ impl Keeper {
             return self.write(&batch, keep);
         }
         self.lose(batch.len() as u64);
-        if keep == Keep::OnDisk && self.is_unsynced {
+        if keep == Keep::OnDisk && self.unsynced > 0 {
             self.write(&[], keep); // what was shown when there was room
         }
     }
@@ -386,8 +395,9 @@ impl Keeper {
         let micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         match store.commit(batch, micros, bounds, keep) {
             Ok(more) => {
-                self.is_unsynced = keep == Keep::Shown;
-                self.committed(batch.len() as u64);
+                let count = batch.len() as u64;
+                self.unsynced = if keep == Keep::Shown { self.unsynced + count } else { 0 };
+                self.committed(count);
                 if more {
                     self.keep_due = Some(Instant::now());
                 }
@@ -472,11 +482,13 @@ impl Keeper {
         }
     }
 
-    /// After an error nothing of a store can be relied upon: the next one is made of what is on disk.
+    /// After an error nothing of a store can be relied upon: the next one is made of what is on disk. What was shown and is not
+    /// there is lost, though it was counted as kept.
     fn break_off(&mut self, error: &StoreError) {
         self.store = None;
-        self.is_unsynced = false;
         self.stop_writing(&error.to_string());
+        let unsynced = std::mem::take(&mut self.unsynced);
+        self.lose(unsynced);
     }
 
     /// One line for each outage, not for each step.
@@ -605,7 +617,7 @@ mod tests {
         keeper.step(&moved(1, Step::Queued));
         keeper.commit(Keep::OnDisk);
         assert_eq!((keeper.recording.figures.read().kept, keeper.recording.figures.read().lost), (1, 1));
-        assert!(keeper.store.is_some() && !keeper.is_unsynced, "what was shown is on disk");
+        assert!(keeper.store.is_some() && keeper.unsynced == 0, "what was shown is on disk");
         drop(keeper);
 
         let (recorder, recording, history) = history(100, PATIENCE);
@@ -616,6 +628,46 @@ mod tests {
         assert_eq!(history.figures.read().lost, 1);
         history.stop();
         thread.join().expect("it ends when it is asked to");
+    }
+
+    /// They were counted as kept, and as lost by nobody.
+    #[test]
+    fn what_was_shown_and_does_not_get_to_the_disk_is_lost() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (_, recording, _) = history(100, PATIENCE);
+        let mut keeper = Keeper::new(recording, options(Some(directory.path().join("history.redb"))));
+        keeper.step(&moved(1, published("anna")));
+        keeper.commit(Keep::OnDisk);
+        keeper.step(&moved(1, Step::Queued));
+        keeper.step(&moved(1, Step::Stored { matched: true }));
+        keeper.commit(Keep::Shown);
+        keeper.break_off(&StoreError::Version(7));
+        keeper.break_off(&StoreError::Version(7));
+        let figures = keeper.recording.figures.read();
+        assert_eq!((figures.kept, figures.lost), (3, 2));
+    }
+
+    /// Nothing is let go of without room, so it was shown for as long as the disk was full.
+    #[test]
+    fn what_is_too_old_is_not_shown_on_a_disk_without_room() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (_, recording, _) = history(100, PATIENCE);
+        let mut keeper = Keeper::new(recording, options(Some(directory.path().join("history.redb"))));
+        keeper.step(&moved(1, published("anna")));
+        keeper.commit(Keep::OnDisk);
+        keeper.options.free_bytes_min = u64::MAX;
+        let position = *keeper.recording.newest.borrow();
+        let shown = |keeper: &mut Keeper| {
+            let ((life, of_life), (behind, of_behind)) = (flume::bounded(1), flume::bounded(1));
+            let wanted = Box::new(Wanted { message: Some(MessageId(1)), ..Wanted::default() });
+            keeper.take(Order::Life { id: MessageId(1), after: 0, limit: 9, answer: life });
+            keeper.take(Order::Behind { after: Some(0), wanted, limit: 9, answer: behind });
+            [of_life, of_behind].map(|answer| answer.try_recv().expect("an answer").expect("it can be read"))
+        };
+        assert_eq!(shown(&mut keeper).map(|page| page.upto), [position; 2]);
+        keeper.options.retention = Duration::ZERO;
+        let none = Page { upto: position, ..Page::default() };
+        assert_eq!(shown(&mut keeper), [none.clone(), none]);
     }
 
     /// It was opened again by the next step alone, and there may be none for hours.

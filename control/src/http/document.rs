@@ -26,6 +26,11 @@ static ANSWERS: LazyLock<BTreeSet<(String, String, u16)>> = LazyLock::new(|| {
     answers
 });
 
+/// Whether it has this answer.
+pub(super) fn knows(path: &str, method: &str, status: u16) -> bool {
+    ANSWERS.contains(&(path.to_owned(), method.to_owned(), status))
+}
+
 /// For builds with assertions, and so for every test: an answer that the document does not know of is our fault.
 pub(super) async fn assert_is_known(path: MatchedPath, request: Request, next: Next) -> Response {
     let method = request.method().to_string();
@@ -33,7 +38,7 @@ pub(super) async fn assert_is_known(path: MatchedPath, request: Request, next: N
     let (path, status) = (path.as_str(), answer.status());
     let is_told = !path.starts_with("/v1/")
         || status == StatusCode::METHOD_NOT_ALLOWED
-        || ANSWERS.contains(&(path.to_owned(), method.replace("HEAD", "GET"), status.as_u16()));
+        || knows(path, &method.replace("HEAD", "GET"), status.as_u16());
     assert!(is_told, "openapi.json does not say that {method} {path} answers {status}");
     answer
 }

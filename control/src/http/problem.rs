@@ -27,11 +27,9 @@ impl Kind {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge | Self::Refused(ReasonCode::PacketTooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Refused(
-                ReasonCode::TopicNameInvalid | ReasonCode::UnspecifiedError | ReasonCode::ImplementationSpecificError,
-            ) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Refused(ReasonCode::QuotaExceeded) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Refused(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            // Whatever else the broker has against a message, it is no fault of the server.
+            Self::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Busy | Self::NotServing | Self::ConnectionAge => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unknown => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -64,5 +62,25 @@ impl IntoResponse for Problem {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reasons without a number of their own were 500, of which the document knows nothing: builds with assertions panicked.
+    #[test]
+    fn whatever_a_message_is_refused_for_the_document_knows_the_answer() {
+        let known = [403, 409, 413, 422, 429];
+        for &reason in ReasonCode::ALL.iter().filter(|reason| reason.is_error()) {
+            let status = Kind::Refused(reason).http().as_u16();
+            assert!(known.contains(&status), "{reason:?}: {status}");
+        }
+        for path in ["/v1/messages", "/v1/dead-letters/{letter}/requeue"] {
+            for status in known {
+                assert!(super::super::document::knows(path, "POST", status), "{path} {status}");
+            }
+        }
     }
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
 
+use super::path::InPath;
 use super::{cursor_of, json_page, limit_of};
 use crate::problem::Problem;
 use crate::receipts::message_id;
@@ -48,7 +49,7 @@ pub(super) async fn list(
 pub(super) async fn cancel(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
-    Path(message): Path<String>,
+    InPath(message): InPath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (caller, own) = server.may_see_scheduled(|right| server.http_caller(peer, &headers, right))?;

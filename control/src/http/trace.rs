@@ -98,7 +98,7 @@ pub(super) async fn receipts(
                 (Ok::<_, Infallible>(Bytes::from(told)), Some(following))
             }
             Came::Nothing => (Ok(format.nothing_up_to(following.seen())), Some(following)),
-            Came::Failed(problem) => (Ok(format.event(None, "error", &problem).into()), None),
+            Came::Failed(problem) => (Ok(format.event(Some(following.seen()), "error", &problem).into()), None),
             Came::End if format == Format::Events => (Ok(format.nothing_up_to(following.seen())), None),
             Came::End => return None,
         })

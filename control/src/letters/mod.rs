@@ -9,8 +9,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use postroad_base::{
-    ClientId, Death, Letter, LetterAction, LetterId, LetterQuery, MessageId, Outcome, Qos, ShardId, TopicName,
-    WallMillis,
+    ClientId, Death, Letter, LetterAction, LetterId, LetterQuery, MessageId, Outcome, Qos, TopicName, WallMillis,
 };
 use serde::{Deserialize, Serialize};
 
@@ -112,22 +111,6 @@ pub struct LetterImport {
 
 /// Behind which letter to go on, on which shard.
 pub(crate) type LettersCursor = Cursor<Option<LetterId>>;
-
-impl LettersCursor {
-    /// As it is given to callers: `2`, or `2.0-3-1017`.
-    pub fn text(self) -> String {
-        let after = self.place.map_or(String::new(), |after| format!(".{after}"));
-        format!("{}{after}", self.shard.0)
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        let (shard, place) = match text.split_once('.') {
-            Some((shard, after)) => (shard, Some(after.parse().ok()?)),
-            None => (text, None),
-        };
-        Some(Self { shard: ShardId(shard.parse().ok()?), place })
-    }
-}
 
 /// A letter in JSON.
 #[derive(Debug, Deserialize, Serialize)]
@@ -370,16 +353,6 @@ mod tests {
         ] {
             let error = refused(from, to).expect_err(to);
             assert!(error.contains(why), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_cursor_is_read_back() {
-        for text in ["0", "12", "1.0-3-1017"] {
-            assert_eq!(LettersCursor::parse(text).map(LettersCursor::text).as_deref(), Some(text));
-        }
-        for wrong in ["", "a", "1.", "1.0-3", "70000"] {
-            assert_eq!(LettersCursor::parse(wrong), None, "{wrong:?}");
         }
     }
 }

@@ -92,7 +92,7 @@ impl Shard {
             return self.poison(format!("message {id} can't be set aside in {}: {error}", data_dir.display()));
         }
         let topic = message.topic.as_str();
-        tracing::warn!(shard = self.id.0, message = %id, topic, ?clients, why, "a poisoned message is set aside");
+        tracing::warn!(shard = self.id.0, id = %id, topic, ?clients, why, "a poisoned message is set aside");
         let text = format!("message {id} on {topic:?} is set aside in quarantine/poison-{id}.json: {why}");
         let _nobody_listens = self.common.notes.try_send(Note { text, until: None });
     }

@@ -790,7 +790,7 @@ pub const ROWS: &[Row] = &[
         1,
         65_535,
         "streams",
-        "Streams of receipts and of what happens that may be read at once, by HTTP and gRPC together; half of them by callers that may read only what is their own. Keep it below http.connections_max, or readers keep others out.",
+        "Streams of receipts and of what happens that may be read at once, by HTTP and gRPC together; half of them, rounded down, by callers that may read only what is their own (with 1: none). Keep it below http.connections_max, or readers keep others out.",
         control.trace_readers_max,
         usize
     ),

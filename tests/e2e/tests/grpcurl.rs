@@ -50,7 +50,7 @@ fn it_lists_and_describes_all_there_is() {
     };
     let listed = ask(&["list"]);
     let services: Vec<&str> = listed.lines().filter(|line| line.starts_with("postroad.v1.")).collect();
-    let all = ["Admin", "Clients", "Consumer", "DeadLetters", "Groups", "Messages", "Receipts", "Topics"];
+    let all = ["Admin", "Clients", "Consumer", "DeadLetters", "Groups", "Messages", "Receipts", "Scheduled", "Topics"];
     assert_eq!(services, all.map(|name| format!("postroad.v1.{name}")), "{listed}");
     assert!(listed.contains("grpc.health.v1.Health"), "{listed}");
     let methods = ask(&["list", "postroad.v1.Messages"]);

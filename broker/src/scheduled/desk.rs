@@ -57,6 +57,17 @@ enum Job {
     Cancel(Cancel),
 }
 
+impl Job {
+    /// What has found something is served to its end before the others, so that one of them holds messages at a time; and what takes
+    /// back, since it is short of time: what it looks for may be due.
+    fn goes_first(&self) -> bool {
+        match self {
+            Self::Find(find) => !find.found.is_empty(),
+            Self::Cancel(_) => true,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Find {
     token: u64,
@@ -149,6 +160,7 @@ impl Broker {
         };
         match progress {
             Progress::Done => {}
+            Progress::Later(job) if job.goes_first() => self.scheduled.desk.jobs.push_front(job),
             Progress::Later(job) => self.scheduled.desk.jobs.push_back(job),
             Progress::Read { job, queue, after, most } => {
                 self.scheduled.desk.jobs.push_front(job);

@@ -1877,22 +1877,25 @@ fn who_looks_and_what_is_due_take_turns() {
                 log 14 InboundEnd
                 read backlog: 1 entries, end=false
                 read backlog: 1 entries, end=false
-                log 15 Settle 10 Cancelled
-                log 16 InboundBegin
-                log 17 Publish to 1
-                log 18 Settle 8 Moved
-                log 19 InboundEnd
+                log 15 InboundBegin
+                log 16 Publish to 1
+                log 17 Settle 8 Moved
+                log 18 InboundEnd
                 read backlog: 1 entries, end=false
                 read backlog: 1 entries, end=false
-                log 20 InboundBegin
-                log 21 Publish to 1
-                log 22 Settle 9 Moved
-                log 23 InboundEnd
+                log 19 InboundBegin
+                log 20 Publish to 1
+                log 21 Settle 9 Moved
+                log 22 InboundEnd
+                read backlog: 1 entries, end=false
+                read backlog: 1 entries, end=false
+                log 23 Settle 10 Cancelled
                 1: deliver t "one" qos=1 tag=1
-                Cancelled
                 1: deliver t "two" qos=1 tag=2
                 1: deliver t "three" qos=1 tag=3
+                at 10000 t "four" by client p
                 that was all
+                Cancelled
         "#]],
     );
 }

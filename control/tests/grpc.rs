@@ -1063,6 +1063,32 @@ fn a_take_has_a_deadline_of_its_own() {
     });
 }
 
+/// Consumers that waited had every place of the calls for up to a minute each: nobody could publish, or acknowledge what one of
+/// them had been given.
+#[test]
+fn takes_that_wait_leave_room_for_others() {
+    run(async {
+        let stage = Stage::new(Settings { connections_max: 4, ..Settings::default() });
+        let origin = hyper::Uri::from_static("http://localhost");
+        let client = GroupConsumer::with_origin(Connection::open(stage.address).await, origin);
+        let asked = v1::TakeRequest { group: "work".into(), wait_seconds: 60, ..v1::TakeRequest::default() };
+        let mut waiting = Vec::new();
+        for _ in 0..4 {
+            let (mut client, asked) = (client.clone(), asked.clone());
+            tokio::spawn(async move { client.take(asked).await });
+            waiting.push(order(&stage).await);
+        }
+        let one_more = client.clone().take(asked.clone()).await.expect_err("four wait");
+        assert_reason(&one_more, Code::ResourceExhausted, "busy");
+        let said = v1::Acknowledge { group: "work".into(), deliveries: vec!["0-0-1-9-1".into()] };
+        let mut other = client.clone();
+        let acknowledged = tokio::spawn(async move { other.acknowledge(said).await });
+        give(&order(&stage).await, GroupResult::Other(GroupAnswer::Answered(vec![true])));
+        assert_eq!(acknowledged.await.expect("no panic").expect("answered").into_inner().done, 1);
+        stage.control.stop();
+    });
+}
+
 /// A consumer that never answers is not stuck with what is not its own any more.
 #[test]
 fn a_lease_that_is_over_takes_no_credit() {

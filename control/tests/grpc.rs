@@ -1040,6 +1040,42 @@ fn a_take_whose_caller_is_gone_is_withdrawn() {
     });
 }
 
+/// The line to a shard may be full when consumers go: what they had was leased to nobody then, for up to a day.
+#[test]
+fn streams_that_break_give_back_when_the_shard_has_no_room() {
+    run(async {
+        let stage = Stage::with_queue(Settings { connections_max: 2, ..Settings::default() }, 1);
+        let mut all = Vec::new();
+        for number in 1..=2 {
+            let mut consuming = Consuming::begin(&stage, begin(1, 3_600)).await;
+            give(&order(&stage).await, leased(number..number + 1));
+            assert_eq!(consuming.deliveries().await.len(), 1);
+            all.push(consuming);
+        }
+        stage.queue.try_send(Request::Ping(flume::bounded(1).0)).expect("it was empty");
+        drop(all);
+        // Who has their places knows that they are gone.
+        let mut places = Vec::new();
+        soon(async {
+            while places.len() < 2 {
+                let mut publisher = publisher(&stage).await;
+                places.extend(publisher.publish_stream(stream::pending()).await);
+            }
+        })
+        .await;
+        let mut waiting = Vec::new();
+        let mut given_back = Vec::new();
+        for _ in 0..2 {
+            let (_, deliveries, verdict) = said(&stage, &mut waiting).await;
+            assert_eq!(verdict, Verdict::GiveBack);
+            given_back.extend(deliveries);
+        }
+        given_back.sort();
+        assert_eq!(given_back, ["0-0-1-9-1", "0-0-2-9-1"]);
+        stage.control.stop();
+    });
+}
+
 /// A take waits for as long as its caller says, whatever a request may take otherwise.
 #[test]
 fn a_take_has_a_deadline_of_its_own() {

@@ -824,8 +824,12 @@ struct Consuming {
 
 impl Consuming {
     async fn begin(stage: &Stage, begin: v1::Begin) -> Self {
+        Self::begin_on(Connection::open(stage.address).await, begin).await
+    }
+
+    async fn begin_on(connection: Connection, begin: v1::Begin) -> Self {
         let origin = hyper::Uri::from_static("http://localhost");
-        let mut client = GroupConsumer::with_origin(Connection::open(stage.address).await, origin);
+        let mut client = GroupConsumer::with_origin(connection, origin);
         let (says, mut said) = tokio::sync::mpsc::unbounded_channel();
         let requests = stream::poll_fn(move |context| said.poll_recv(context));
         let consuming = |answers: tonic::Response<_>| Self { says, answers: answers.into_inner() };
@@ -901,10 +905,14 @@ async fn said(stage: &Stage, waiting: &mut Vec<GroupQuestion>) -> (GroupQuestion
 }
 
 fn leased(numbers: std::ops::Range<u64>) -> GroupResult {
+    leased_with(numbers, b"x")
+}
+
+fn leased_with(numbers: std::ops::Range<u64>, payload: &[u8]) -> GroupResult {
     let message = Message {
         id: MessageId(1),
         topic: TopicName::new("work/1").expect("a topic"),
-        payload: "x".into(),
+        payload: Bytes::copy_from_slice(payload),
         properties: Default::default(),
         qos: postroad_base::Qos::AtLeastOnce,
         retain: false,
@@ -1121,6 +1129,33 @@ fn takes_that_wait_leave_room_for_others() {
         let acknowledged = tokio::spawn(async move { other.acknowledge(said).await });
         give(&order(&stage).await, GroupResult::Other(GroupAnswer::Answered(vec![true])));
         assert_eq!(acknowledged.await.expect("no panic").expect("answered").into_inner().done, 1);
+        stage.control.stop();
+    });
+}
+
+/// Leases counted from when their reader had room for them: a slow one had fewer than it wanted, by as many as were over.
+#[test]
+fn leases_pass_while_their_reader_is_slow() {
+    run(async {
+        let stage = Stage::new(Settings { request_timeout: PATIENCE * 4, ..Settings::default() });
+        let slow = Connection::with_window(stage.address, 1 << 10).await;
+        let mut slow = Consuming::begin_on(slow, begin(4, 1)).await;
+        // One is on its way, two wait behind it, and the fourth has no room.
+        for number in 1..=4 {
+            let take = order(&stage).await;
+            give(&take, leased_with(number..number + 1, &[0; 1 << 20]));
+        }
+        // A lease that began later is over.
+        let mut other = Consuming::begin(&stage, begin(1, 1)).await;
+        give(&order(&stage).await, leased(5..6));
+        assert_eq!(other.deliveries().await, ["0-0-5-9-1"]);
+        let _takes_again = order(&stage).await;
+        for number in 1..=4 {
+            assert_eq!(slow.deliveries().await, [format!("0-0-{number}-9-1")]);
+        }
+        let take = order(&stage).await;
+        let GroupOrder::Take(wanted) = &take.order else { panic!("no take: {take:?}") };
+        assert_eq!(wanted.limit, 4, "all four are over");
         stage.control.stop();
     });
 }

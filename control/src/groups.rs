@@ -2,7 +2,7 @@
 //!
 //! A take waits at its shard for something to come, at most for as long as its caller does. Whose caller is gone, [`Awaited`] hands
 //! the place of the answer to the shard, which alone puts something there: so it is either withdrawn, or what was leased for it was
-//! not given, and no answer falls in between. If the shard has no room for that word, it finds out when it has an answer to give.
+//! not given, and no answer falls in between. A shard that has no room for that word gets it when it has ([`Line::tell`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,16 +150,16 @@ impl Drop for Awaited {
     fn drop(&mut self) {
         if let Some(unread) = self.answered.take() {
             let left = GroupLeft { name: self.name.clone(), caller: self.caller.clone(), unread };
-            self.line.ask(Request::GroupLeft(Box::new(left)));
+            self.line.tell(Request::GroupLeft(Box::new(left)));
         }
     }
 }
 
-/// Nobody waits for the answer: if the shard has no time for it, the leases end by themselves.
+/// Nobody waits for the answer.
 fn give_back(line: &Line, name: &ByteString, caller: &Caller, order: GroupOrder) {
     let (answer, _nobody) = flume::bounded(1);
     let question = GroupQuestion { name: name.clone(), caller: caller.clone(), order, answer };
-    line.ask(Request::Group(Box::new(question)));
+    line.tell(Request::Group(Box::new(question)));
 }
 
 impl Api {

@@ -7,8 +7,8 @@
 //!                                 engine, binary
 //! ```
 //!
-//! It never makes a shard wait: questions go by `try_send` into a bounded queue ([`Line`]), answers come back the
-//! same way, and a shard that does not answer in time is shown as such. It knows nothing of `engine`: who
+//! It never makes a shard wait: questions go by `try_send` into a bounded queue ([`Line`]; what leases are given back by waits for
+//! room there), answers come back the same way, and a shard that does not answer in time is shown as such. It knows nothing of `engine`: who
 //! starts both gives it the lines by [`Handle::attach`].
 
 mod admin;

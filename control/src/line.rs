@@ -74,6 +74,21 @@ impl Line {
         asked
     }
 
+    /// Puts what must not be lost, behind what waits for room already; its asker is gone and waits for nothing. Only for what
+    /// follows upon a question that had room, so that no more of these wait than the shard has taken questions.
+    pub fn tell(&self, request: Request) {
+        let Err(flume::TrySendError::Full(request)) = self.queue.try_send(request) else { return (self.bell)() };
+        // Without a runtime the control plane is at its end, and so is whatever the shard has for it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let line = self.clone();
+            runtime.spawn(async move {
+                if line.queue.send_async(request).await.is_ok() {
+                    (line.bell)();
+                }
+            });
+        }
+    }
+
     /// Whether the shard has ended.
     pub fn is_dead(&self) -> bool {
         self.queue.is_disconnected()
@@ -83,5 +98,40 @@ impl Line {
 impl fmt::Debug for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Line").field("waiting", &self.queue.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// What leases were to be given back by was dropped when the line was full: they lasted for up to a day.
+    #[test]
+    fn what_is_told_is_not_lost_when_the_line_is_full() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let (queue, asked) = flume::bounded(1);
+        let rings = Arc::new(AtomicUsize::new(0));
+        let rung = Arc::clone(&rings);
+        let ring = move || {
+            rung.fetch_add(1, Ordering::Relaxed);
+        };
+        let line = Line::new(queue, ring);
+        let ping = || Request::Ping(flume::bounded(1).0);
+        runtime.block_on(async {
+            (0..3).for_each(|_| line.tell(ping()));
+            assert!(!line.ask(ping()), "there is no room");
+            for _ in 0..3 {
+                asked.recv_async().await.expect("it was told");
+            }
+            while rings.load(Ordering::Relaxed) < 3 {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(asked.is_empty());
+        line.tell(ping());
+        line.tell(ping()); // not from within a runtime: it is lost, and nothing else
+        assert_eq!(asked.len(), 1);
     }
 }

@@ -263,6 +263,7 @@ impl Control {
             history: history.clone(),
             readers: Arc::new(Semaphore::new(settings.trace_readers_max)),
             own_readers: Arc::new(Semaphore::new(settings.trace_readers_max / 2)),
+            patient_http: Semaphore::new(settings.connections_max.div_ceil(2)),
             stopped: stopped.clone(),
             stalled: stalled.subscribe(),
         });

@@ -42,6 +42,9 @@ pub(crate) struct Server {
     pub readers: Arc<Semaphore>,
     /// Of them, those that who may read only what is its own may have: operators find one, however many of these read.
     pub own_readers: Arc<Semaphore>,
+    /// A place for each take by HTTP that may wait: it holds a connection meanwhile, and must leave some to those that publish,
+    /// acknowledge, and look how the server does.
+    pub patient_http: Semaphore,
     /// Whether the server is about to end: connections end with what they owe.
     pub stopped: watch::Receiver<bool>,
     /// Shards that take no turns, as far as the watch has seen.

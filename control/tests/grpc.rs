@@ -867,8 +867,12 @@ struct Consuming {
 
 impl Consuming {
     async fn begin(stage: &Stage, begin: v1::Begin) -> Self {
+        Self::begin_on(Connection::open(stage.address).await, begin).await
+    }
+
+    async fn begin_on(connection: Connection, begin: v1::Begin) -> Self {
         let origin = hyper::Uri::from_static("http://localhost");
-        let mut client = GroupConsumer::with_origin(Connection::open(stage.address).await, origin);
+        let mut client = GroupConsumer::with_origin(connection, origin);
         let (says, mut said) = tokio::sync::mpsc::unbounded_channel();
         let requests = stream::poll_fn(move |context| said.poll_recv(context));
         let consuming = |answers: tonic::Response<_>| Self { says, answers: answers.into_inner() };
@@ -1004,10 +1008,14 @@ async fn said(stage: &Stage, waiting: &mut Vec<GroupQuestion>) -> (GroupQuestion
 }
 
 fn leased(numbers: std::ops::Range<u64>) -> GroupResult {
+    leased_with(numbers, b"x")
+}
+
+fn leased_with(numbers: std::ops::Range<u64>, payload: &[u8]) -> GroupResult {
     let message = Message {
         id: MessageId(1),
         topic: TopicName::new("work/1").expect("a topic"),
-        payload: "x".into(),
+        payload: Bytes::copy_from_slice(payload),
         properties: Default::default(),
         qos: postroad_base::Qos::AtLeastOnce,
         retain: false,
@@ -1143,6 +1151,42 @@ fn a_take_whose_caller_is_gone_is_withdrawn() {
     });
 }
 
+/// The line to a shard may be full when consumers go: what they had was leased to nobody then, for up to a day.
+#[test]
+fn streams_that_break_give_back_when_the_shard_has_no_room() {
+    run(async {
+        let stage = Stage::with_queue(Settings { connections_max: 2, ..Settings::default() }, 1);
+        let mut all = Vec::new();
+        for number in 1..=2 {
+            let mut consuming = Consuming::begin(&stage, begin(1, 3_600)).await;
+            give(&order(&stage).await, leased(number..number + 1));
+            assert_eq!(consuming.deliveries().await.len(), 1);
+            all.push(consuming);
+        }
+        stage.queue.try_send(Request::Ping(flume::bounded(1).0)).expect("it was empty");
+        drop(all);
+        // Who has their places knows that they are gone.
+        let mut places = Vec::new();
+        soon(async {
+            while places.len() < 2 {
+                let mut publisher = publisher(&stage).await;
+                places.extend(publisher.publish_stream(stream::pending()).await);
+            }
+        })
+        .await;
+        let mut waiting = Vec::new();
+        let mut given_back = Vec::new();
+        for _ in 0..2 {
+            let (_, deliveries, verdict) = said(&stage, &mut waiting).await;
+            assert_eq!(verdict, Verdict::GiveBack);
+            given_back.extend(deliveries);
+        }
+        given_back.sort();
+        assert_eq!(given_back, ["0-0-1-9-1", "0-0-2-9-1"]);
+        stage.control.stop();
+    });
+}
+
 /// A take waits for as long as its caller says, whatever a request may take otherwise.
 #[test]
 fn a_take_has_a_deadline_of_its_own() {
@@ -1151,17 +1195,79 @@ fn a_take_has_a_deadline_of_its_own() {
         let settings = Settings { request_timeout: millis(100), publish_timeout: millis(50), ..Settings::default() };
         let stage = Stage::new(settings);
         let origin = hyper::Uri::from_static("http://localhost");
-        let mut client = GroupConsumer::with_origin(Connection::open(stage.address).await, origin);
+        let connection = Connection::open(stage.address).await;
+        let mut client = GroupConsumer::with_origin(connection.clone(), origin);
         let asked = v1::TakeRequest { group: "work".into(), wait_seconds: 60, ..v1::TakeRequest::default() };
         let taken = tokio::spawn(async move { client.take(asked).await });
         let take = order(&stage).await;
         let GroupOrder::Take(wanted) = &take.order else { panic!("no take: {take:?}") };
         assert_eq!(wanted.wait_ms, 60_000);
-        let left = tokio::time::timeout(millis(300), left(&stage)).await;
-        assert!(left.is_err(), "it is gone after the time that a request may take: {left:?}");
+        // A call that begins later, and whose request does not come, is over first.
+        let never = http_body_util::StreamBody::new(stream::pending::<Result<hyper::body::Frame<Bytes>, Status>>());
+        let call = hyper::Request::post("http://localhost/postroad.v1.Consumer/Acknowledge")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Body::new(never))
+            .expect("a request");
+        let over = soon(connection.clone().0.send_request(call)).await.expect("it is answered");
+        assert_reason(&Status::from_header_map(over.headers()).expect("a status"), Code::DeadlineExceeded, "timeout");
+        assert!(stage.asked.is_empty() && !take.answer.is_disconnected(), "the take has left");
         give(&take, leased(1..2));
         let taken = taken.await.expect("no panic").expect("deliveries").into_inner();
         assert_eq!(taken.deliveries[0].delivery, "0-0-1-9-1");
+        stage.control.stop();
+    });
+}
+
+/// Consumers that waited had every place of the calls for up to a minute each: nobody could publish, or acknowledge what one of
+/// them had been given.
+#[test]
+fn takes_that_wait_leave_room_for_others() {
+    run(async {
+        let stage = Stage::new(Settings { connections_max: 4, ..Settings::default() });
+        let origin = hyper::Uri::from_static("http://localhost");
+        let client = GroupConsumer::with_origin(Connection::open(stage.address).await, origin);
+        let asked = v1::TakeRequest { group: "work".into(), wait_seconds: 60, ..v1::TakeRequest::default() };
+        let mut waiting = Vec::new();
+        for _ in 0..4 {
+            let (mut client, asked) = (client.clone(), asked.clone());
+            tokio::spawn(async move { client.take(asked).await });
+            waiting.push(order(&stage).await);
+        }
+        let one_more = client.clone().take(asked.clone()).await.expect_err("four wait");
+        assert_reason(&one_more, Code::ResourceExhausted, "busy");
+        let said = v1::Acknowledge { group: "work".into(), deliveries: vec!["0-0-1-9-1".into()] };
+        let mut other = client.clone();
+        let acknowledged = tokio::spawn(async move { other.acknowledge(said).await });
+        give(&order(&stage).await, GroupResult::Other(GroupAnswer::Answered(vec![true])));
+        assert_eq!(acknowledged.await.expect("no panic").expect("answered").into_inner().done, 1);
+        stage.control.stop();
+    });
+}
+
+/// Leases counted from when their reader had room for them: a slow one had fewer than it wanted, by as many as were over.
+#[test]
+fn leases_pass_while_their_reader_is_slow() {
+    run(async {
+        let stage = Stage::new(Settings { request_timeout: PATIENCE * 4, ..Settings::default() });
+        let slow = Connection::with_window(stage.address, 1 << 10).await;
+        let mut slow = Consuming::begin_on(slow, begin(4, 1)).await;
+        // One is on its way, two wait behind it, and the fourth has no room.
+        for number in 1..=4 {
+            let take = order(&stage).await;
+            give(&take, leased_with(number..number + 1, &[0; 1 << 20]));
+        }
+        // A lease that began later is over.
+        let mut other = Consuming::begin(&stage, begin(1, 1)).await;
+        give(&order(&stage).await, leased(5..6));
+        assert_eq!(other.deliveries().await, ["0-0-5-9-1"]);
+        let _takes_again = order(&stage).await;
+        for number in 1..=4 {
+            assert_eq!(slow.deliveries().await, [format!("0-0-{number}-9-1")]);
+        }
+        let take = order(&stage).await;
+        let GroupOrder::Take(wanted) = &take.order else { panic!("no take: {take:?}") };
+        assert_eq!(wanted.limit, 4, "all four are over");
         stage.control.stop();
     });
 }

@@ -302,3 +302,29 @@ fn a_path_that_is_no_text_is_a_problem_whatever_the_route() {
     assert!(asked >= 20, "{asked}");
     control.stop();
 }
+
+/// Takes that waited could have every connection: nobody could publish what they waited for, or ask whether the server is ready.
+#[test]
+fn takes_that_wait_leave_connections_to_others() {
+    let (control, address) = start(Settings { connections_max: 3, ..Settings::default() });
+    let (line, asked) = line(8);
+    control.handle().attach(shards(vec![line]));
+    control.handle().enter(Phase::Serving);
+    let take = |wait: u64| {
+        let body = format!(r#"{{"wait_seconds": {wait}}}"#);
+        let head = "POST /v1/groups/work/take HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json";
+        format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    };
+    let mut waiting = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.write_all(take(60).as_bytes()).expect("it is taken");
+        let question = asked.recv_timeout(Duration::from_secs(30)).expect("the shard is asked");
+        waiting.push((stream, question));
+    }
+    let third = exchange(address, &take(60));
+    assert_status(&third, 503);
+    assert!(third.contains("\"busy\""), "{third}");
+    assert_status(&get(address, "/health"), 200);
+    control.stop();
+}

@@ -46,7 +46,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// Whoever reads what we print, `head` for instance, has enough.
+/// Whoever reads what we print, `head` for instance, has enough. Only lists come here with it: what acts goes on (`api::told`), and
+/// says why if it can't.
 fn is_output_closed(error: &anyhow::Error) -> bool {
     // Sockets say so in a context of their own.
     let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);

@@ -212,11 +212,43 @@ impl Server<'_> {
         if let Err(error) = stopping {
             return tracing::error!(%error, "callers of the API are cut off");
         }
-        let is_over = || {
-            let selector = flume::Selector::new().recv(&is_done, |_| true);
-            selector.recv(events, |event| event.is_err() || matches!(event, Ok(Event::Signal(SIGINT | SIGTERM)))).wait()
-        };
-        while !is_over() {}
+        let notifier = &self.notifier;
+        feeding(
+            notifier.watchdog_interval(),
+            Instant::now() + patience,
+            || notifier.watchdog(),
+            |due| {
+                let selector = flume::Selector::new().recv(&is_done, |_| true);
+                let selector = selector
+                    .recv(events, |event| event.is_err() || matches!(event, Ok(Event::Signal(SIGINT | SIGTERM))));
+                match due {
+                    Some(due) => selector.wait_deadline(due).ok(),
+                    None => Some(selector.wait()),
+                }
+            },
+        );
+    }
+}
+
+/// Waits until it is over, and feeds the watchdog meanwhile: there may be less of its patience than of ours. Not for longer than
+/// `until`: who hangs then is not saved. `wait` gives `None` when the time that it is given has come.
+fn feeding(
+    interval: Option<Duration>,
+    until: Instant,
+    feed: impl Fn(),
+    mut wait: impl FnMut(Option<Instant>) -> Option<bool>,
+) {
+    let next = || interval.map(|interval| Instant::now() + interval).filter(|next| *next < until);
+    let mut due = next();
+    loop {
+        match wait(due) {
+            Some(true) => return,
+            Some(false) => {}
+            None => {
+                feed();
+                due = next();
+            }
+        }
     }
 }
 
@@ -361,5 +393,26 @@ mod tests {
         assert!(silent_shards(&lines, Duration::from_secs(3600)).is_empty());
         drop(lines);
         threads.into_iter().for_each(|thread| thread.join().expect("ends with its channel"));
+    }
+
+    /// How often it is fed, and how often the wait had an end, until it is over at the fourth look.
+    fn fed(interval: Option<Duration>, until: Instant) -> (u32, u32) {
+        let (feeds, mut looks, mut ends) = (std::cell::Cell::new(0), 0, 0);
+        let feed = || feeds.set(feeds.get() + 1);
+        feeding(interval, until, feed, |due| {
+            looks += 1;
+            ends += u32::from(due.is_some());
+            if looks == 4 { Some(true) } else { due.is_none().then_some(false) }
+        });
+        (feeds.get(), ends)
+    }
+
+    /// A stop that waited for callers to read their answers was longer than the watchdog's patience, and was killed.
+    #[test]
+    fn the_watchdog_is_fed_while_callers_read() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        assert_eq!(fed(Some(second), now + second * 3_600), (3, 4));
+        assert_eq!(fed(Some(second * 2), now + second), (0, 0), "who hangs is not saved");
+        assert_eq!(fed(None, now + second), (0, 0), "there is none");
     }
 }

@@ -259,17 +259,16 @@ impl Consumer {
                     }
                 }
                 Came::Taken(taken) => self.push(taken?).await?,
-                Came::LeaseOver => {
-                    let now = Instant::now();
-                    self.held.retain(|_, until| *until > now);
-                }
+                Came::LeaseOver => {}
                 Came::NoReader => return Ok(()),
             }
         }
     }
 
-    /// Asks for as many as it may have besides, unless it has been asked.
+    /// Asks for as many as it may have beside those whose leases last, unless it has been asked.
     fn take_more(&mut self) -> Result<(), Problem> {
+        let now = Instant::now();
+        self.held.retain(|_, until| *until > now);
         let credit = self.prefetch.saturating_sub(self.held.len());
         if credit == 0 || self.taking.is_some() {
             return Ok(());
@@ -315,8 +314,9 @@ impl Consumer {
             return Ok(());
         }
         self.leaving = taken.iter().map(|report| report.leased.id).collect();
-        self.tell(Told::Deliveries(deliveries(taken))).await?;
+        // Telling waits for a slow reader; leases don't.
         let until = Instant::now() + self.lease;
+        self.tell(Told::Deliveries(deliveries(taken))).await?;
         self.held.extend(std::mem::take(&mut self.leaving).into_iter().map(|id| (id, until)));
         Ok(())
     }

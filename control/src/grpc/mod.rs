@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Limits: connections, calls of a connection at once; calls at once of all, each with one request in hand or one answer that is
-//! not read; bytes of a head and of a request; time for a connection's beginning, for a call, for an answer to be read and for a
+//! not read, and besides as many that wait for something to come; bytes of a head and of a request; time for a connection's beginning, for a call, for an answer to be read and for a
 //! connection. A caller is known, and a call has its place, before a byte of its request is read.
 
 mod admin;
@@ -76,6 +76,8 @@ pub(crate) struct Grpc {
     router: Router,
     /// A place for each call that has a request in hand and is soon over.
     places: Arc<Semaphore>,
+    /// One for each that may wait for something to come: these must not keep out what ends their waiting, a publish.
+    patient: Arc<Semaphore>,
 }
 
 /// What is known of a call before its request is read.
@@ -104,7 +106,7 @@ struct Connection {
 enum Shape {
     /// One request, one answer.
     Unary(Option<Right>),
-    /// One request, one answer, which may be waited for.
+    /// One request, one answer, which may be waited for; these have places of their own.
     Patient(Right),
     /// Requests for as long as it goes; these have places of their own.
     Stream(Right),
@@ -200,7 +202,8 @@ impl Grpc {
             .route_service(&path_of(&v1), v1.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
             .route_service(&path_of(&v1alpha), v1alpha.max_decoding_message_size(SMALL_REQUEST_BYTES_MAX))
             .fallback(async || unknown_method());
-        Self { router, places: Arc::new(Semaphore::new(connections_max)) }
+        let [places, patient] = [(); 2].map(|()| Arc::new(Semaphore::new(connections_max)));
+        Self { router, places, patient }
     }
 
     /// Answers a call; what is wrong with it is an answer, too.
@@ -228,7 +231,7 @@ impl Grpc {
         from.unread.watch(status::with_reason(answer), place)
     }
 
-    /// Bounded in time, and with one of these places, which its answer keeps: what asks for no right, and is small, takes none
+    /// Bounded in time, and with a place of its kind, which its answer keeps: what asks for no right, and is small, takes none
     /// from those that do.
     async fn unary(
         self,
@@ -240,14 +243,19 @@ impl Grpc {
         let Settings { request_timeout, publish_timeout, .. } = server.settings;
         let most = Instant::now() + request_timeout + publish_timeout + shape.patience();
         let deadline = deadline.map_or(most, |deadline| deadline.min(most));
-        let busy = || Problem::new(Kind::Busy, "http.connections_max calls are under way; try again");
-        let asks_for_none = shape == Shape::Unary(None);
-        let place = match Some(Arc::clone(&self.places)).filter(|_| !asks_for_none) {
-            Some(places) => {
-                let place = timeout_at(deadline, places.acquire_owned()).await;
-                Some(place.ok().and_then(Result::ok).ok_or_else(busy)?)
+        let busy = |why: &'static str| move || Problem::new(Kind::Busy, why);
+        let place = match shape {
+            Shape::Unary(None) => None,
+            // At once: those that have a place may keep it for a minute, so that waiting for one is no better than to come again.
+            Shape::Patient(_) => {
+                let place = Arc::clone(&self.patient).try_acquire_owned().ok();
+                Some(place.ok_or_else(busy("http.connections_max calls wait for something to come; try again"))?)
             }
-            None => None,
+            _ => {
+                let place = timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await;
+                let place = place.ok().and_then(Result::ok);
+                Some(place.ok_or_else(busy("http.connections_max calls are under way; try again"))?)
+            }
         };
         let late =
             |_| Problem::new(Kind::Timeout, "the call was not done by its deadline: nobody knows what became of it");

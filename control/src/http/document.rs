@@ -31,7 +31,12 @@ pub(super) fn knows(path: &str, method: &str, status: u16) -> bool {
     ANSWERS.contains(&(path.to_owned(), method.to_owned(), status))
 }
 
-/// For builds with assertions, and so for every test: an answer that the document does not know of is our fault.
+/// Whether it is asserted: in builds with assertions, and where tests run a release.
+pub(super) fn is_asserted() -> bool {
+    cfg!(debug_assertions) || std::env::var_os("POSTROAD_ASSERT_ANSWERS").is_some()
+}
+
+/// An answer that the document does not know of is our fault.
 pub(super) async fn assert_is_known(path: MatchedPath, request: Request, next: Next) -> Response {
     let method = request.method().to_string();
     let answer = next.run(request).await;

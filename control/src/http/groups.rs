@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::path::InPath;
 use super::{json_page, limit_of};
 use crate::groups::{LeasedJson, deliveries_of, filters_of, lease_of, name_of, refusal_of, take_of};
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 use crate::publication::Caller;
 use crate::shared::{Peer, Server};
 use crate::tokens::Right;
@@ -108,6 +108,9 @@ pub(super) async fn delete(Named { server, caller, name }: Named) -> Result<Resp
 pub(super) async fn take(Named { server, caller, name }: Named, body: Body) -> Result<Response, Problem> {
     let Taking { limit, lease_seconds, wait_seconds } = server.json_or_default(body).await?;
     let take = take_of(limit_of(limit)?, lease_seconds, wait_seconds)?;
+    let busy =
+        |_| Problem::new(Kind::Busy, "half of http.connections_max connections wait for something to come; try again");
+    let _place = if wait_seconds == 0 { None } else { Some(server.patient_http.try_acquire().map_err(busy)?) };
     let taken = server.until_it_stops(server.api.take(&caller, &name, take)).await??;
     let deliveries: Vec<LeasedJson> = taken.iter().map(LeasedJson::of).collect();
     Ok(json_page(&serde_json::json!({ "deliveries": deliveries })))

@@ -85,7 +85,7 @@ impl Protocol for Http {
 
 fn router(server: &Arc<Server>) -> Router {
     let routes = routes();
-    let routes = if cfg!(debug_assertions) {
+    let routes = if document::is_asserted() {
         routes.route_layer(axum::middleware::from_fn(document::assert_is_known))
     } else {
         routes

@@ -1,10 +1,12 @@
 //! `postroad admin status|reload|drain`.
 
+use std::io::Write;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::Api;
 use super::client::{printable, show};
+use super::{Api, told};
 use crate::cli::AdminAction;
 
 /// Runs the command.
@@ -16,16 +18,14 @@ pub fn admin(action: &AdminAction) -> Result<()> {
             if api.json {
                 return show(api, &reloaded);
             }
-            print!("{}", described(&reloaded));
-            Ok(())
+            Ok(write!(told(), "{}", described(&reloaded))?)
         }
         AdminAction::Drain { api } => {
             let answer = Api::new(api).post("/v1/admin/drain", &json!({}))?;
             if api.json {
                 return show(api, &answer);
             }
-            println!("it stops");
-            Ok(())
+            Ok(writeln!(told(), "it stops")?)
         }
     }
 }

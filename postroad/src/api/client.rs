@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::{Api, escaped};
+use super::{Api, escaped, told};
 use crate::cli::{ApiArgs, ClientAction, ClientFilter};
 
 /// Runs the command.
@@ -66,7 +66,7 @@ fn acknowledge(api: &ApiArgs, client: &str, deliveries: &[String]) -> Result<()>
     let answer = Api::new(api).post(&format!("{}/messages/acknowledge", path(client)), &body)?;
     let names =
         |list: &str| answer[list].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>();
-    let mut out = std::io::stdout().lock();
+    let mut out = told();
     match api.json {
         true => writeln!(out, "{answer}")?,
         false => names("acknowledged").iter().try_for_each(|name| writeln!(out, "{name}: acknowledged"))?,

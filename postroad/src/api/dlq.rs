@@ -8,8 +8,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-use super::Api;
 use super::client::{printable, show};
+use super::{Api, told};
 use crate::cli::{ApiArgs, DlqAction, LetterChoice, LetterFilterArgs, RequeueArgs};
 use crate::payload;
 
@@ -97,7 +97,7 @@ fn each(api: &ApiArgs, choice: &LetterChoice, action: &str, body: &Value) -> Res
             Ok(())
         })?;
     }
-    let (mut out, mut failed) = (std::io::stdout().lock(), 0);
+    let (mut out, mut failed) = (told(), 0);
     for letter in &letters {
         match server.post(&path(letter, action)?, body) {
             Ok(done) if api.json => writeln!(out, "{done}")?,
@@ -123,7 +123,7 @@ fn import(api: &ApiArgs, file: &std::path::Path) -> Result<()> {
         Some("-") => Box::new(std::io::stdin().lock()),
         _ => Box::new(std::fs::File::open(file).with_context(|| format!("can't read {}", file.display()))?),
     };
-    let mut count = 0;
+    let (mut out, mut count) = (told(), 0);
     for (number, line) in BufReader::new(input).lines().enumerate() {
         let line = line.with_context(|| format!("can't read {}", file.display()))?;
         if line.trim().is_empty() {
@@ -134,11 +134,11 @@ fn import(api: &ApiArgs, file: &std::path::Path) -> Result<()> {
         let kept = server.post(PATH, &letter).with_context(at)?;
         count += 1;
         if api.json {
-            writeln!(std::io::stdout(), "{kept}")?;
+            writeln!(out, "{kept}")?;
         }
     }
     if !api.json {
-        println!("{count} letters");
+        writeln!(out, "{count} letters")?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::client::{printable, show};
-use super::{Api, escaped};
+use super::{Api, escaped, told};
 use crate::cli::{ApiArgs, DeliveryArgs, GroupAction, TakeArgs};
 
 /// Exit code of a take that found nothing: for loops of a shell.
@@ -45,7 +45,7 @@ fn path(group: &str, action: &str) -> String {
 }
 
 fn tell(api: &ApiArgs, done: &Value, word: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = told();
     match api.json {
         true => writeln!(out, "{done}")?,
         false => writeln!(out, "{}: {word}", printable(done["group"].as_str().unwrap_or("-")))?,
@@ -78,6 +78,16 @@ fn take(args: &TakeArgs) -> Result<ExitCode> {
     let asked = json!({ "limit": limit, "lease_seconds": lease, "wait_seconds": wait });
     let taken = server.post(&path(group, "take"), &asked)?;
     let deliveries = taken["deliveries"].as_array().context("the answer has no deliveries")?;
+    // What is not read is not done: it stays leased, and is not acknowledged.
+    print(api, deliveries).context("can't write what was taken: it is given again when its lease is over")?;
+    if *ack && !deliveries.is_empty() {
+        let names: Vec<&str> = deliveries.iter().filter_map(|delivery| delivery["delivery"].as_str()).collect();
+        check(&server.post(&path(group, "acknowledge"), &json!({ "deliveries": names }))?)?;
+    }
+    Ok(if deliveries.is_empty() { ExitCode::from(EXIT_NOTHING) } else { ExitCode::SUCCESS })
+}
+
+fn print(api: &ApiArgs, deliveries: &[Value]) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     for delivery in deliveries {
         if api.json {
@@ -88,19 +98,14 @@ fn take(args: &TakeArgs) -> Result<ExitCode> {
         let payload = if delivery["payload"].is_null() { "payload_base64" } else { "payload" };
         writeln!(out, "{}  {}  {}", text("delivery"), text("topic"), text(payload))?;
     }
-    out.flush()?;
-    if *ack && !deliveries.is_empty() {
-        let names: Vec<&str> = deliveries.iter().filter_map(|delivery| delivery["delivery"].as_str()).collect();
-        check(&server.post(&path(group, "acknowledge"), &json!({ "deliveries": names }))?)?;
-    }
-    Ok(if deliveries.is_empty() { ExitCode::from(EXIT_NOTHING) } else { ExitCode::SUCCESS })
+    out.flush()
 }
 
 fn answer(api: &ApiArgs, args: &DeliveryArgs, action: &str, mut said: Value) -> Result<()> {
     let DeliveryArgs { group, deliveries } = args;
     said["deliveries"] = deliveries.as_slice().into();
     let answered = Api::new(api).post(&path(group, action), &said)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = told();
     match api.json {
         true => writeln!(out, "{answered}")?,
         false => writeln!(out, "{} done", answered["done"].as_u64().unwrap_or(0))?,

@@ -11,6 +11,7 @@ mod top;
 mod topics;
 mod trace;
 
+use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -135,6 +136,38 @@ impl<'a> Api<'a> {
     }
 }
 
+/// Where commands that act tell what they have done. Once nobody reads it they go on in silence, to their end and its exit code;
+/// lists end there.
+fn told() -> impl Write {
+    Told(Some(std::io::stdout().lock()))
+}
+
+/// `None`: its reader has gone.
+struct Told<W>(Option<W>);
+
+impl<W: Write> Told<W> {
+    fn unless_gone<T>(&mut self, silent: T, speak: impl FnOnce(&mut W) -> io::Result<T>) -> io::Result<T> {
+        let Some(out) = &mut self.0 else { return Ok(silent) };
+        match speak(out) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.0 = None;
+                Ok(silent)
+            }
+            spoken => spoken,
+        }
+    }
+}
+
+impl<W: Write> Write for Told<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unless_gone(bytes.len(), |out| out.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.unless_gone((), Write::flush)
+    }
+}
+
 /// A part of a path, which may hold any character.
 fn escaped(name: &str) -> String {
     let mut escaped = String::new();
@@ -161,4 +194,39 @@ fn read(url: &str, mut answer: Response<ureq::Body>) -> Result<serde_json::Value
     let detail = parsed.as_ref().and_then(|problem| problem["detail"].as_str()).unwrap_or(text.trim());
     let hint = if answer.status() == StatusCode::UNAUTHORIZED { "; here: --token, or POSTROAD_TOKEN" } else { "" };
     bail!("{}: {detail}{hint}", answer.status())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pipe that takes some writes and breaks.
+    struct Pipe {
+        left: usize,
+        how: io::ErrorKind,
+    }
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.left = self.left.checked_sub(1).ok_or(self.how)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A publish of 100,000 lines into `head` ended after 256 of them, with exit code 0.
+    #[test]
+    fn a_reader_that_goes_ends_no_act() {
+        let mut told = Told(Some(Pipe { left: 1, how: io::ErrorKind::BrokenPipe }));
+        for _ in 0..3 {
+            told.write_all(b"done\n").expect("it goes on");
+        }
+        assert!(told.0.is_none());
+        told.flush().expect("in silence");
+        let mut told = Told(Some(Pipe { left: 0, how: io::ErrorKind::StorageFull }));
+        assert_eq!(told.write_all(b"done\n").expect_err("that is no reader").kind(), io::ErrorKind::StorageFull);
+    }
 }

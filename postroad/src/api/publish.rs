@@ -10,7 +10,7 @@ use clap::CommandFactory;
 use clap::error::ErrorKind;
 use serde_json::{Value, json};
 
-use super::Api;
+use super::{Api, told};
 use crate::cli::{Cli, PublishArgs};
 use crate::payload;
 
@@ -64,7 +64,7 @@ impl Run<'_> {
         let messages: Vec<Value> = payloads.iter().map(|payload| self.message(payload)).collect();
         let answer = self.api.post("/v1/messages", &json!(messages))?;
         let results = answer["results"].as_array().context("the answer has no results")?;
-        let mut out = std::io::stdout().lock();
+        let mut out = told();
         for result in results {
             let error = result["error"]["detail"].as_str();
             self.failed |= error.is_some();

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use postroad_base::utc;
 use serde_json::Value;
 
-use super::Api;
 use super::client::printable;
+use super::{Api, told};
 use crate::cli::{ApiArgs, ScheduledAction};
 
 const PATH: &str = "/v1/scheduled";
@@ -62,7 +62,7 @@ fn described(message: &Value) -> String {
 /// Each that was named; one that can't be taken back is told and passed by.
 fn cancel(api: &ApiArgs, messages: &[String]) -> Result<()> {
     let server = Api::new(api);
-    let (mut out, mut failed) = (std::io::stdout().lock(), 0);
+    let (mut out, mut failed) = (told(), 0);
     for message in messages {
         match path(message).and_then(|path| server.delete(&path)) {
             Ok(done) if api.json => writeln!(out, "{done}")?,

@@ -812,7 +812,7 @@ pub const ROWS: &[Row] = &[
         1,
         65_535,
         "connections",
-        "HTTP connections open at once, and as many of gRPC; one above is closed unanswered. Of gRPC so many calls are served at once, and so many streams, over all connections.",
+        "HTTP connections open at once, and as many of gRPC; one above is closed unanswered. Of gRPC so many calls are served at once, so many takes wait, and so many streams are open, over all connections. Takes that wait by HTTP have half of its connections at most.",
         control.connections_max,
         usize
     ),

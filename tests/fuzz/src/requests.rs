@@ -2,6 +2,7 @@
 
 use postroad_proto::codec::{Lists, check};
 use postroad_proto::v1;
+use postroad_proto::v1::consume_request::Request as Said;
 use postroad_proto::{ENTRIES_MAX, MESSAGES_MAX};
 use prost::Message;
 
@@ -10,7 +11,7 @@ use prost::Message;
 pub fn check_bytes(input: &[u8]) {
     let [kind, times, rest @ ..] = input else { return };
     let bytes = rest.repeat(1 + usize::from(*times));
-    match kind % 5 {
+    match kind % 11 {
         0 => decoded::<v1::PublishRequest>(&bytes, |request| {
             [usize::from(request.message.is_some()), request.message.iter().map(properties).sum()]
         }),
@@ -22,8 +23,22 @@ pub fn check_bytes(input: &[u8]) {
             [request.messages.len(), request.messages.iter().map(properties).sum()]
         }),
         3 => decoded::<v1::RegisterClientRequest>(&bytes, |request| [request.groups.len(), 0]),
-        _ => decoded::<v1::ImportLetterRequest>(&bytes, |request| {
+        4 => decoded::<v1::ImportLetterRequest>(&bytes, |request| {
             [usize::from(request.letter.is_some()), request.letter.iter().map(|letter| letter.properties.len()).sum()]
+        }),
+        5 => decoded::<v1::AcknowledgePendingRequest>(&bytes, |request| [request.deliveries.len(), 0]),
+        6 => decoded::<v1::SetGroupRequest>(&bytes, |request| [request.filters.len(), 0]),
+        7 => decoded::<v1::Acknowledge>(&bytes, |request| [request.deliveries.len(), 0]),
+        8 => decoded::<v1::Refuse>(&bytes, |request| [request.deliveries.len(), 0]),
+        9 => decoded::<v1::Extend>(&bytes, |request| [request.deliveries.len(), 0]),
+        _ => decoded::<v1::ConsumeRequest>(&bytes, |request| {
+            let named = match &request.request {
+                Some(Said::Acknowledge(said)) => said.deliveries.len(),
+                Some(Said::Refuse(said)) => said.deliveries.len(),
+                Some(Said::Extend(said)) => said.deliveries.len(),
+                Some(Said::Begin(_)) | None => 0,
+            };
+            [usize::from(request.request.is_some()), named]
         }),
     }
 }

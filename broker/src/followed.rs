@@ -174,10 +174,16 @@ impl Broker {
     pub(crate) fn ends_of_queue(&self, index: SessionIndex, how: Ended) -> Vec<(Arc<Message>, Step)> {
         let queue = &self.sessions[index as usize].queue;
         let in_flight = queue.window.iter().filter(|(_, slot)| slot.state != State::Released);
-        let in_flight = in_flight.filter_map(|(_, slot)| slot.entry.as_ref());
+        // A group's are as they were leased; those of a client say of themselves that they were sent, since it has left.
+        let in_flight = in_flight.filter_map(|(_, slot)| Some((slot.entry.as_ref()?, slot.state == State::Sent)));
         let portion = queue.backlog.iter().flat_map(|backlog| backlog.portion.iter());
-        let all = in_flight.chain(portion).chain(queue.young.iter());
-        all.filter_map(|entry| Some((Arc::clone(&entry.message), self.over(index, entry, how, 0)?))).collect()
+        let waiting = portion.chain(queue.young.iter()).map(|entry| (entry, false));
+        let told = in_flight.chain(waiting).filter(|(entry, _)| self.is_followed(&entry.message));
+        let end = |(entry, was_sent): (&Entry, bool)| {
+            let attempts = self.sends_of(index, entry, how).max(u32::from(was_sent));
+            (Arc::clone(&entry.message), Step::Over { how, reason_code: 0, attempts })
+        };
+        told.map(end).collect()
     }
 
     pub(crate) fn tell_ends(&mut self, to: &Addressee, ends: Vec<(Arc<Message>, Step)>) {

@@ -867,3 +867,65 @@ fn a_consumer_group_is_told_from_a_client() {
         "#]],
     );
 }
+
+/// What was leased for the first time when its group was deleted was told as sent never.
+#[test]
+fn what_is_in_flight_when_its_session_ends_was_sent() {
+    check(
+        begun(durable().open()),
+        "
+        connect 2 b
+        sub 2 1 u/#:1
+        pub 9 u/1 hello qos=1 tag=1 receipt=dead
+        disc 2
+        group g set v/#
+        pub 9 v/1 hello qos=1 tag=2 receipt=dead
+        pub 9 v/2 hello qos=1 tag=3 receipt=dead
+        group g take limit=1
+        group g delete
+        ",
+        expect![[r#"
+            connect 2 b
+                2: connected present=false
+            sub 2 1 u/#:1
+                2: subscribed 1 granted_qos_1
+            pub 9 u/1 hello qos=1 tag=1 receipt=dead
+                9: taken Some(1) at 1001000
+                step 0 - published by pub - to u/1 qos=1 5 B
+                step 0 b queued
+                step 0 b sent 1 qos=1
+                2: deliver u/1 "hello" qos=1 tag=1
+                step 0 - stored matched=true
+                9: published 1 success
+            disc 2
+                count session_ended 1
+                step 0 b over session_ended 0 after 1 sends, told
+                9: deliver $receipt/0000000f462800000000000000000007/dead/b "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":\"b\",\"group\":null,\"level\":\"dead\",\"message\":\"0000000f462800000000000000000007\",\"original\":null,\"reason\":\"session_ended\",\"topic\":\"u/1\"}" qos=1 tag=1
+            group g set v/#
+                group 1: Set { is_new: true }
+            pub 9 v/1 hello qos=1 tag=2 receipt=dead
+                9: taken Some(2) at 1001000
+                step 0 - published by pub - to v/1 qos=1 5 B
+                step 0 group g queued
+                step 0 - stored matched=true
+                9: published 2 success
+            pub 9 v/2 hello qos=1 tag=3 receipt=dead
+                9: taken Some(3) at 1001000
+                step 0 - published by pub - to v/2 qos=1 5 B
+                step 0 group g queued
+                step 0 - stored matched=true
+                9: published 3 success
+            group g take limit=1
+                step 0 group g sent 1 qos=1
+                group 2: 1 leased
+                    11-0-20-7-1 v/1 "hello"
+            group g delete
+                count group_deleted 2
+                step 0 group g over session_ended 0 after 1 sends, told
+                step 0 group g over session_ended 0 after 0 sends, told
+                group 3: Deleted
+                9: deliver $receipt/0000000f462800000002000000000007/dead/g "{\"at_unix_ms\":1001000,\"attempts\":1,\"client\":null,\"group\":\"g\",\"level\":\"dead\",\"message\":\"0000000f462800000002000000000007\",\"original\":null,\"reason\":\"session_ended\",\"topic\":\"v/1\"}" qos=1 tag=2
+                9: deliver $receipt/0000000f462800000003000000000007/dead/g "{\"at_unix_ms\":1001000,\"attempts\":0,\"client\":null,\"group\":\"g\",\"level\":\"dead\",\"message\":\"0000000f462800000003000000000007\",\"original\":null,\"reason\":\"session_ended\",\"topic\":\"v/2\"}" qos=1 tag=3
+        "#]],
+    );
+}

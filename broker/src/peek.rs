@@ -8,7 +8,7 @@
 //! A look takes nothing, so it reads beside the turn of the queue: one read of a queue is under way at a time, whoever asked for
 //! it. A page is of one queue, from one read at most.
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use base::{
     ClientId, Outcome, Pending, PendingAnswer, PendingId, PendingPage, Qos, QueueId, Record, Sequence, Step, Tag,
 };
@@ -67,6 +67,13 @@ impl Queue {
         let mut all: Vec<_> = flight.chain(waiting).collect();
         all.sort_unstable_by_key(|(entry, _)| entry.sequence);
         all
+    }
+
+    /// QoS 2: those that the receiver has, or is taken to have, of which only the release is left. The old generation may still hold them.
+    fn received_sequences(&self) -> impl Iterator<Item = Sequence> {
+        let received =
+            self.window.iter().filter(|(_, slot)| matches!(slot.state, State::ReleaseHeld | State::Released));
+        received.map(|(_, slot)| slot.sequence)
     }
 
     /// Where a read for what is stored behind `after` begins; `None`: nothing is.
@@ -216,9 +223,10 @@ impl Broker {
         let mut all = session.queue.in_memory_behind(from, limit + 1);
         let mut upto = None;
         if let Some(found) = found {
-            let in_memory: ahash::AHashSet<Sequence> = all.iter().map(|(entry, _)| entry.sequence).collect();
+            let in_memory = all.iter().map(|(entry, _)| entry.sequence);
+            let known: AHashSet<Sequence> = in_memory.chain(session.queue.received_sequences()).collect();
             let stored = found.entries.into_iter().filter(|item| {
-                item.sequence > from && session.queue.waits_stored(item.sequence) && !in_memory.contains(&item.sequence)
+                item.sequence > from && session.queue.waits_stored(item.sequence) && !known.contains(&item.sequence)
             });
             all.extend(stored.map(|item| (entry_of(item), false)));
             all.sort_unstable_by_key(|(entry, _)| entry.sequence);

@@ -311,3 +311,28 @@ fn what_is_over_does_not_fill_a_queue_after_a_crash() {
     assert!(output.contains("anna - session 1 subscriptions 0+0 (0 B)"), "{output}");
     assert!(output.trim_end().ends_with("9: published 4 success"), "{output}");
 }
+
+/// Found by kill -9 in the midst of everything: what was in flight at QoS 2, and stored, when the server was killed, was shown again after
+/// support had acknowledged it.
+#[test]
+fn what_was_acknowledged_without_its_body_is_not_shown_again() {
+    let mut world = durable().open();
+    world.run(
+        "connect 1 anna user=anna expiry=600
+         sub 1 1 a:2
+         connect 9 pub
+         pub 9 a 1 qos=2 tag=1
+         retire
+         crash",
+    );
+    let shown = |world: &mut World| world.run("peek anna").matches("pending").count();
+    assert_eq!(shown(&mut world), 1);
+    let pending = world.run("peek anna");
+    let id = pending.split_whitespace().skip_while(|word| *word != "pending").nth(1).unwrap().to_owned();
+    world.run(&format!("end anna {id}"));
+    assert_eq!(shown(&mut world), 0, "{id}");
+    world.run("crash");
+    assert_eq!(shown(&mut world), 0, "after another crash");
+    let back = world.run("connect 2 anna user=anna expiry=600\n comp 2 1\n peek anna");
+    assert!(back.contains("release") && !back.contains("deliver") && !back.contains("pending"), "{back}");
+}

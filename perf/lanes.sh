@@ -10,7 +10,7 @@
 #   drain       from a client's turn to connect to the arrival of each of the 20 messages that wait for it; 200 come each second
 #   scheduled   from the moment at which a message is due to its arrival
 # What floods: 50 pairs that publish all they can; 50 pairs whose 50,000 messages a second are all sent twice; 4,000,000 messages
-# that wait for 1,000 clients that come back together; 2,000,000 messages that are due as fast as they could be published.
+# that wait for 1,000 clients that come back together; 1,000,000 messages (scheduled.max) that are due as fast as they could be published.
 # Each run has a server of its own. The generator of the flood shares the core of the one that is watched, at the lowest priority;
 # the lag of the watched one stands beside.
 source "$(dirname "$0")/lib.sh"
@@ -56,7 +56,7 @@ flood() {
     retry) beside pairs "${many[@]}" --rate 50000 --burst 20 --persistent --second-copies 0.5 --duration $((seconds + 6)) && sleep 2 ;;
     drain) beside "${crowd[@]}" --phase drain && sleep 0.5 ;;
     scheduled)
-      beside pairs "${many[@]}" --inflight 100 --burst 20 --v5 --persistent --deliver-after $lead --messages 2000000 --duration 60 --timeout 120
+      beside pairs "${many[@]}" --inflight 100 --burst 20 --v5 --persistent --deliver-after $lead --messages 1000000 --duration 60 --timeout 120
       sleep $lead
       ;;
   esac

@@ -198,9 +198,7 @@ impl Wishes {
         }
         Ok(())
     }
-}
 
-impl Wishes {
     /// Whether they can be those of a will: its delay interval puts it off, and the server publishes it, which knows what it has done.
     ///
     /// # Errors

@@ -43,7 +43,8 @@ impl Broker {
         let waits = session.ending || session.role == Role::Group || !session.queue.is_empty();
         if !waits
             && entry.is_ordinary()
-            && let Some(place) = self.room_for_next(index)
+            && let Some(place) = self.ready_for_queued(index)
+            && self.takes_another(place)
             && !self.connections[place as usize].is_draining
         {
             self.mark_dirty(index);
@@ -253,19 +254,18 @@ impl Broker {
             self.drop_next(index, Outcome::Attempts);
             return true;
         }
-        if self.room_for_next(index).is_none() {
+        if !self.takes_another(place) {
             return false;
         }
         let Some(entry) = self.sessions[index as usize].queue.pop_at(next_place) else { return false };
         self.take_out(index, place, entry)
     }
 
-    /// The session's connection, if it takes a delivery that has waited, and has room for it.
+    /// Whether the connection has room for a delivery, and wants one.
     #[inline]
-    fn room_for_next(&self, index: SessionIndex) -> Option<ConnectionIndex> {
-        let place = self.ready_for_next(index)?;
+    fn takes_another(&self, place: ConnectionIndex) -> bool {
         let connection = &self.connections[place as usize];
-        (connection.unacknowledged < connection.window_max).then_some(place)
+        connection.unacknowledged < connection.window_max && !connection.has_no_allowance()
     }
 
     /// Puts what was in front of the queue into the window, and sends it, or holds it for its commit; false if there is no tag for it.

@@ -69,11 +69,9 @@ impl Queue {
         all
     }
 
-    /// QoS 2: those that the receiver has, or is taken to have, of which only the release is left. The old generation may still hold them.
+    /// Those of which only the release is left: the old generation may still hold them.
     fn received_sequences(&self) -> impl Iterator<Item = Sequence> {
-        let received =
-            self.window.iter().filter(|(_, slot)| matches!(slot.state, State::ReleaseHeld | State::Released));
-        received.map(|(_, slot)| slot.sequence)
+        self.window.iter().filter(|(_, slot)| slot.is_received()).map(|(_, slot)| slot.sequence)
     }
 
     /// Where a read for what is stored behind `after` begins; `None`: nothing is.
@@ -345,7 +343,7 @@ impl Broker {
         let session = &mut self.sessions[index as usize];
         let (queue, logged) = (session.id, session.logged);
         let Some(slot) = session.queue.window.get_mut(tag) else { return false };
-        if matches!(slot.state, State::ReleaseHeld | State::Released) {
+        if slot.is_received() {
             return false;
         }
         (slot.state, slot.restored) = (State::Released, false);

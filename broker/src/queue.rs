@@ -159,6 +159,12 @@ impl Slot {
         self.given_up.is_some()
     }
 
+    /// QoS 2: the receiver has it, or is taken to have it; only the release is left.
+    #[inline]
+    pub fn is_received(&self) -> bool {
+        matches!(self.state, State::ReleaseHeld | State::Released)
+    }
+
     /// Recovery: it is to be sent again, and the old generation has its body.
     pub fn lacks_body(&self) -> bool {
         self.state == State::Waiting && self.entry.is_none()
@@ -940,8 +946,7 @@ impl Queue {
 
     /// What the receiver has (QoS 2, PUBREC) and has not completed.
     pub fn received(&self) -> Vec<Tag> {
-        let received = |slot: &Slot| matches!(slot.state, State::ReleaseHeld | State::Released);
-        self.window.iter().filter(|(_, slot)| received(slot)).map(|(tag, _)| tag).collect()
+        self.window.iter().filter(|(_, slot)| slot.is_received()).map(|(tag, _)| tag).collect()
     }
 
     /// A connection takes the queue up: what is in flight goes first, in its order `[MQTT-4.4.0-1]`.
@@ -953,10 +958,11 @@ impl Queue {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn entry(sequence: u64) -> Entry {
+    /// An ordinary one.
+    pub(crate) fn entry(sequence: u64) -> Entry {
         let message = Message {
             id: base::MessageId(u128::from(sequence)),
             topic: base::TopicName::new("t").unwrap(),

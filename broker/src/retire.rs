@@ -21,7 +21,7 @@ use crate::api::{BacklogEntry, Counted, Effect, Retirement, StateKey};
 use crate::broker::Broker;
 use crate::gate::Waiter;
 use crate::pull::NO_MESSAGE;
-use crate::queue::{Attempts, Backlog, Entry, NOT_OVER, Queue, State};
+use crate::queue::{Attempts, Backlog, Entry, NOT_OVER, Queue};
 use crate::session::{Progress, Role, Session, SessionIndex};
 
 /// What changed since the last retirement.
@@ -672,7 +672,7 @@ fn session_records(session: &Session) -> Vec<Record> {
         }
         let sequence = slot.sequence;
         records.push(Record::Tagged { queue, sequence, tag });
-        if slot.entry.is_none() && (slot.is_dead() || matches!(slot.state, State::ReleaseHeld | State::Released)) {
+        if slot.entry.is_none() && (slot.is_dead() || slot.is_received()) {
             records.push(Record::Received { queue, sequence });
         }
     }

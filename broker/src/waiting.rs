@@ -219,34 +219,12 @@ fn give_room(line: &mut VecDeque<Entry>, kept_max: usize) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use base::{Message, MessageId, Qos, QueueId, TopicName};
-    use smallvec::SmallVec;
-
     use super::*;
-
-    /// One that the old generation has.
-    fn stored(sequence: u64) -> Entry {
-        let message = Message {
-            id: MessageId(u128::from(sequence)),
-            topic: TopicName::new("t").unwrap(),
-            payload: Default::default(),
-            properties: Default::default(),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            expires_at: None,
-            publisher: QueueId::NONE,
-            extras: None,
-        };
-        let (message, identifiers, sequence) = (Arc::new(message), SmallVec::new(), Sequence(sequence));
-        let (qos, retain, dup, group) = (Qos::AtLeastOnce, false, false, None);
-        Entry { sequence, message, identifiers, qos, retain, dup, stored: true, group }
-    }
+    use crate::queue::tests::entry;
 
     fn line_of(entries: u64) -> Waiting {
         let mut waiting = Waiting::default();
-        (1..=entries).for_each(|sequence| waiting.push(stored(sequence)));
+        (1..=entries).for_each(|sequence| waiting.push(Entry { stored: true, ..entry(sequence) }));
         waiting
     }
 

@@ -94,7 +94,7 @@ struct Cancel {
 #[derive(Debug)]
 enum Progress {
     Done,
-    /// Behind the others.
+    /// Behind the others, unless it [goes first](Job::goes_first).
     Later(Job),
     /// Stored messages of this queue behind this one are read first.
     Read {

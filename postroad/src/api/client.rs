@@ -44,20 +44,17 @@ fn list(api: &ApiArgs, filter: &ClientFilter, limit: u64) -> Result<()> {
 }
 
 fn pending(api: &ApiArgs, client: &str, limit: u64) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let mut has_head = api.json;
-    Api::new(api).walk(&format!("{}/messages", path(client)), "deliveries", &[], limit, |delivery| {
-        if api.json {
-            return Ok(writeln!(out, "{delivery}")?);
-        }
-        if !std::mem::replace(&mut has_head, true) {
-            writeln!(out, "{:<16} {:<12} {:<9} {:<32} {:<3}  TOPIC", "DELIVERY", "QUEUE", "STATE", "MESSAGE", "QOS")?;
-        }
-        let text = |name: &str| printable(delivery[name].as_str().unwrap_or("-"));
-        let (id, queue, state) = (text("id"), text("queue"), text("state"));
-        let (message, qos, topic) = (text("message_id"), delivery["qos"].as_u64().unwrap_or(0), text("topic"));
-        Ok(writeln!(out, "{id:<16} {queue:<12} {state:<9} {message:<32} {qos:<3}  {topic}")?)
-    })
+    Api::new(api).list(&format!("{}/messages", path(client)), "deliveries", &[], limit, PENDING)
+}
+
+const PENDING: super::Listing =
+    ("DELIVERY         QUEUE        STATE     MESSAGE                          QOS  TOPIC", described_delivery);
+
+fn described_delivery(delivery: &Value) -> String {
+    let text = |name: &str| printable(delivery[name].as_str().unwrap_or("-"));
+    let (id, queue, state) = (text("id"), text("queue"), text("state"));
+    let (message, qos, topic) = (text("message_id"), delivery["qos"].as_u64().unwrap_or(0), text("topic"));
+    format!("{id:<16} {queue:<12} {state:<9} {message:<32} {qos:<3}  {topic}")
 }
 
 /// What was over before is an error: whoever names it believes something else.

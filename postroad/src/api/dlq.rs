@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::client::{printable, show};
-use super::{Api, told};
+use super::{Api, Listing, told};
 use crate::cli::{ApiArgs, DlqAction, LetterChoice, LetterFilterArgs, RequeueArgs};
 use crate::payload;
 
@@ -66,25 +66,20 @@ fn walk(server: &Api<'_>, filter: &LetterFilterArgs, limit: u64, take: impl FnMu
 }
 
 fn list(api: &ApiArgs, filter: &LetterFilterArgs, limit: u64) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let mut has_head = api.json;
-    walk(&Api::new(api), filter, limit, |letter| {
-        if api.json {
-            return Ok(writeln!(out, "{letter}")?);
-        }
-        if !std::mem::replace(&mut has_head, true) {
-            writeln!(
-                out,
-                "{:<16} {:<24} {:<15} {:>8}  {:<30} NOTE",
-                "LETTER", "CLIENT", "REASON", "ATTEMPTS", "TOPIC"
-            )?;
-        }
-        let text = |name: &str| printable(letter[name].as_str().unwrap_or("-"));
-        let note = printable(letter["parked"]["note"].as_str().unwrap_or(""));
-        let attempts = letter["attempts"].as_u64().unwrap_or(0);
-        let (id, client, reason, topic) = (text("id"), text("client"), text("reason"), text("topic"));
-        Ok(writeln!(out, "{id:<16} {client:<24} {reason:<15} {attempts:>8}  {topic:<30} {note}")?)
-    })
+    Api::new(api).list(PATH, "letters", &parameters(filter)?, limit, LETTERS)
+}
+
+const LETTERS: Listing = (
+    "LETTER           CLIENT                   REASON          ATTEMPTS  TOPIC                          NOTE",
+    described,
+);
+
+fn described(letter: &Value) -> String {
+    let text = |name: &str| printable(letter[name].as_str().unwrap_or("-"));
+    let note = printable(letter["parked"]["note"].as_str().unwrap_or(""));
+    let attempts = letter["attempts"].as_u64().unwrap_or(0);
+    let (id, client, reason, topic) = (text("id"), text("client"), text("reason"), text("topic"));
+    format!("{id:<16} {client:<24} {reason:<15} {attempts:>8}  {topic:<30} {note}")
 }
 
 /// Does it with each letter that was named, or that fits. One that somebody else was faster with is told and passed by.

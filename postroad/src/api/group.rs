@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::client::{printable, show};
-use super::{Api, escaped, told};
+use super::{Api, Listing, escaped, told};
 use crate::cli::{ApiArgs, DeliveryArgs, GroupAction, TakeArgs};
 
 /// Exit code of a take that found nothing: for loops of a shell.
@@ -54,22 +54,18 @@ fn tell(api: &ApiArgs, done: &Value, word: &str) -> Result<()> {
 }
 
 fn list(api: &ApiArgs) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let mut has_head = api.json;
-    Api::new(api).walk("/v1/groups", "groups", &[], u64::MAX, |group| {
-        if api.json {
-            return Ok(writeln!(out, "{group}")?);
-        }
-        if !std::mem::replace(&mut has_head, true) {
-            writeln!(out, "{:<32} {:>9} {:>9} {:>12}  FILTERS", "GROUP", "WAITING", "LEASED", "BYTES")?;
-        }
-        let number = |name: &str| group[name].as_u64().unwrap_or(0);
-        let filters = group["filters"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let filters = printable(&filters.collect::<Vec<_>>().join(" "));
-        let name = printable(group["group"].as_str().unwrap_or("-"));
-        let (waiting, leased, bytes) = (number("waiting"), number("leased"), number("bytes"));
-        Ok(writeln!(out, "{name:<32} {waiting:>9} {leased:>9} {bytes:>12}  {filters}")?)
-    })
+    Api::new(api).list("/v1/groups", "groups", &[], u64::MAX, GROUPS)
+}
+
+const GROUPS: Listing = ("GROUP                              WAITING    LEASED        BYTES  FILTERS", described);
+
+fn described(group: &Value) -> String {
+    let number = |name: &str| group[name].as_u64().unwrap_or(0);
+    let filters = group["filters"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let filters = printable(&filters.collect::<Vec<_>>().join(" "));
+    let name = printable(group["group"].as_str().unwrap_or("-"));
+    let (waiting, leased, bytes) = (number("waiting"), number("leased"), number("bytes"));
+    format!("{name:<32} {waiting:>9} {leased:>9} {bytes:>12}  {filters}")
 }
 
 fn take(args: &TakeArgs) -> Result<ExitCode> {

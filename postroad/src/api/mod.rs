@@ -39,6 +39,9 @@ const PAGE: u64 = 500;
 /// Longer than the server takes to say that it does not know.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// The head of a list, and the line for each thing of it.
+type Listing = (&'static str, fn(&serde_json::Value) -> String);
+
 /// The way to the API.
 struct Api<'a> {
     args: &'a ApiArgs,
@@ -111,6 +114,20 @@ impl<'a> Api<'a> {
             }
         }
         Ok(())
+    }
+
+    /// A line for each thing of a list, under a head; with --json without one, as it came.
+    fn list(&self, path: &str, list: &str, parameters: &[(&str, String)], limit: u64, listing: Listing) -> Result<()> {
+        let (head, line) = listing;
+        let mut out = std::io::stdout().lock();
+        let mut has_head = self.args.json;
+        self.walk(path, list, parameters, limit, |thing| {
+            if !std::mem::replace(&mut has_head, true) {
+                writeln!(out, "{head}")?;
+            }
+            let line = if self.args.json { thing.to_string() } else { line(thing) };
+            Ok(writeln!(out, "{line}")?)
+        })
     }
 
     /// A page that is text.
@@ -194,6 +211,11 @@ fn read(url: &str, mut answer: Response<ureq::Body>) -> Result<serde_json::Value
     let detail = parsed.as_ref().and_then(|problem| problem["detail"].as_str()).unwrap_or(text.trim());
     let hint = if answer.status() == StatusCode::UNAUTHORIZED { "; here: --token, or POSTROAD_TOKEN" } else { "" };
     bail!("{}: {detail}{hint}", answer.status())
+}
+
+/// Parameters of those that are given.
+fn parameters<const N: usize>(texts: [(&'static str, &Option<String>); N]) -> Vec<(&'static str, String)> {
+    texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?))).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use postroad_base::utc;
 use serde_json::Value;
 
 use super::client::printable;
-use super::{Api, told};
+use super::{Api, Listing, parameters, told};
 use crate::cli::{ApiArgs, ScheduledAction};
 
 const PATH: &str = "/v1/scheduled";
@@ -16,37 +16,26 @@ const PATH: &str = "/v1/scheduled";
 /// Runs the command.
 pub fn scheduled(action: &ScheduledAction) -> Result<()> {
     match action {
-        ScheduledAction::List { api, limit, .. } => list(api, &parameters(action)?, limit.unwrap_or(u64::MAX)),
+        ScheduledAction::List { api, limit, .. } => {
+            Api::new(api).list(PATH, "messages", &asked(action)?, limit.unwrap_or(u64::MAX), WAITING)
+        }
         ScheduledAction::Cancel { api, messages } => cancel(api, messages),
     }
 }
 
-fn parameters(action: &ScheduledAction) -> Result<Vec<(&'static str, String)>> {
+const WAITING: Listing = ("MESSAGE                          DUE                  PUBLISHER        TOPIC", described);
+
+fn asked(action: &ScheduledAction) -> Result<Vec<(&'static str, String)>> {
     let ScheduledAction::List { topic_filter, user, client, due_after, due_before, .. } = action else {
         return Ok(Vec::new());
     };
-    let texts = [("topic", topic_filter), ("user", user), ("client", client)];
-    let mut asked: Vec<_> = texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?))).collect();
+    let mut asked = parameters([("topic", topic_filter), ("user", user), ("client", client)]);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
     let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     let from_now = |seconds: u64| now.saturating_add(seconds.saturating_mul(1000)).to_string();
     asked.extend(due_after.map(|seconds| ("from_unix_ms", from_now(seconds))));
     asked.extend(due_before.map(|seconds| ("until_unix_ms", from_now(seconds))));
     Ok(asked)
-}
-
-fn list(api: &ApiArgs, parameters: &[(&str, String)], limit: u64) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let mut has_head = api.json;
-    Api::new(api).walk(PATH, "messages", parameters, limit, |message| {
-        if api.json {
-            return Ok(writeln!(out, "{message}")?);
-        }
-        if !std::mem::replace(&mut has_head, true) {
-            writeln!(out, "{:<32} {:<20} {:<16} TOPIC", "MESSAGE", "DUE", "PUBLISHER")?;
-        }
-        Ok(writeln!(out, "{}", described(message))?)
-    })
 }
 
 fn described(message: &Value) -> String {

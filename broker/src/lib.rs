@@ -23,6 +23,7 @@
 //! | retained messages for new subscribers, access rules applied to what exists, work of many turns | `giving`, `fence`, `judge`, `turns` |
 //! | what is found by a key, in little memory | `places`, `table` |
 //! | the log, read and given back | `recover`, `retire` |
+//! | what plugins decide | `hooks` |
 //! | what operators see | `clients`, `stats`, `peek` |
 
 pub mod access;
@@ -44,6 +45,7 @@ mod full_sync;
 mod gate;
 mod give_back;
 mod giving;
+pub mod hooks;
 pub mod index;
 mod interests;
 mod judge;

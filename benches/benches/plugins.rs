@@ -31,7 +31,9 @@ fn vm(scripts: &[String]) -> Vm {
 }
 
 fn route(body: &str) -> String {
-    format!("local count = 0 return {{ route = {{ filters = {{ 'tenants/+/in/#' }}, run = function(message) {body} end }} }}")
+    format!(
+        "local count = 0 return {{ route = {{ filters = {{ 'tenants/+/in/#' }}, run = function(message) {body} end }} }}"
+    )
 }
 
 fn message(topic: &str) -> Message {
@@ -67,8 +69,16 @@ fn hooks(c: &mut Criterion) {
     run("reads topic and qos", std::slice::from_ref(&reads), &wanted);
     run("reads the payload", &[route("if #message.payload == 7 then return postroad.drop() end")], &wanted);
     run("sets the topic", &[route("message.topic = 'elsewhere/' .. message.topic")], &wanted);
-    run("sets the topic by a pattern", &[route("message.topic = message.topic:gsub('^tenants/([^/]+)/in/', 'by-tenant/%1/')")], &wanted);
-    run("sets the priority", &[route("if message.topic:find('/orders/', 1, true) then message.priority = 'high' end")], &wanted);
+    run(
+        "sets the topic by a pattern",
+        &[route("message.topic = message.topic:gsub('^tenants/([^/]+)/in/', 'by-tenant/%1/')")],
+        &wanted,
+    );
+    run(
+        "sets the priority",
+        &[route("if message.topic:find('/orders/', 1, true) then message.priority = 'high' end")],
+        &wanted,
+    );
     run("drops", &[route("return postroad.drop('why')")], &wanted);
     run("counts", &["local c = postroad.counter('c') return { route = function() c:add(1) end }".to_owned()], &wanted);
     run("five plugins that read topic and qos", &vec![reads.clone(); 5], &wanted);

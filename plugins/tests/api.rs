@@ -216,7 +216,8 @@ fn the_store_is_a_plugins_own_and_outlives_its_vm() {
     let mut said = Vec::new();
     for wait in [0, 9_999, 1] {
         now.mono = now.mono.after(wait);
-        let mut vm = postroad_plugins::Vm::new(&compiled, &Limits::default(), base::ShardId(0), stores.clone()).expect("loaded");
+        let mut vm =
+            postroad_plugins::Vm::new(&compiled, &Limits::default(), base::ShardId(0), stores.clone()).expect("loaded");
         said.push(show(&vm.publish(now, &message("a", ""), Someone::new().peer())));
     }
     expect![[r#"
@@ -225,7 +226,8 @@ fn the_store_is_a_plugins_own_and_outlives_its_vm() {
         replace
           a "2here1.5"
         replace
-          a "3nil1.5""#]].assert_eq(&said.join("\n"));
+          a "3nil1.5""#]]
+    .assert_eq(&said.join("\n"));
     let name = |text| postroad_plugins::PluginName::new(text).expect("a name");
     assert_eq!(stores.borrow().used_by(&name("a")).0, 2);
     stores.borrow_mut().keep_only(|plugin| *plugin == name("b"));
@@ -300,7 +302,8 @@ fn the_table_of_the_api_is_what_scripts_find() {
         postroad.base64.encode(bytes) -> text
         postroad.base64.decode(text) -> value, error?
         postroad.time.utc(ms, offset?) -> fields
-        postroad.time.text(ms) -> text"#]].assert_eq(&signatures.join("\n"));
+        postroad.time.text(ms) -> text"#]]
+    .assert_eq(&signatures.join("\n"));
 }
 
 #[derive(Clone, Debug)]

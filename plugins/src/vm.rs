@@ -442,7 +442,7 @@ impl Vm {
             return Err(failed);
         }
         let function = about.function;
-        let started = (about.figures.calls % SAMPLED == 0).then(Instant::now);
+        let started = about.figures.calls.is_multiple_of(SAMPLED).then(Instant::now);
         about.figures.calls += 1;
         let host = self.state.host_mut();
         host.now = now;

@@ -18,8 +18,8 @@ use crate::world::{World, durable};
 /// Rules, one a line: `HOOK FILTER DO WORDS…`, the first that fits counts. Messages: `topic=payload`, without a payload the message's.
 /// ```text
 /// publish t/# keep | become m | split m m | besides m | drop | refuse 135 | park note | later 500 m
-/// deliver t/# without anna bob        letter t/# requeue fixed | become m | drop | park note
-/// connect bob deny | groups g         subscribe t/# qos 0 | deny          gone bob tell m
+/// deliver t/# without anna ben        letter t/# requeue fixed | become m | drop | park note
+/// connect ben deny | groups g         subscribe t/# qos 0 | deny          gone ben tell m
 /// ```
 #[derive(Debug)]
 pub struct Rules {
@@ -160,9 +160,9 @@ impl Hooks for Rules {
     }
 }
 
-/// Subscribed to all of `t`, `u` and `v`: anna (1) and bob (2). The publisher is 9, for letters watches 8.
+/// Subscribed to all of `t`, `u` and `v`: anna (1) and ben (2). The publisher is 9. Of two shards, ben lives on the first, the others on the second.
 fn begun(mut world: World, rules: &str) -> World {
-    world.run("connect 1 anna expiry=60\nsub 1 1 t/#:2 u/#:2 v/#:2\nconnect 2 bob expiry=60\nsub 2 1 t/#:2 u/#:2 v/#:2\nconnect 9 pub");
+    world.run("connect 1 anna expiry=60\nsub 1 1 t/#:2 u/#:2 v/#:2\nconnect 2 ben expiry=60\nsub 2 1 t/#:2 u/#:2 v/#:2\nconnect 9 pub");
     world.set_plugins(1, rules);
     world
 }
@@ -236,25 +236,25 @@ fn the_publisher_of_a_split_message_is_answered_once_all_parts_are_safe() {
             pub 9 t/1 x qos=1 tag=5
                 plugins 1: publish t/1 "x" of pub
             commit
-                1: deliver u/1 "a" qos=1 tag=1
                 2: deliver u/1 "a" qos=1 tag=1
-                9: published 5 success
-                1: deliver u/2 "b" qos=1 tag=2
                 2: deliver u/2 "b" qos=1 tag=2
-                1: deliver u/3 "c" qos=1 tag=3
                 2: deliver u/3 "c" qos=1 tag=3
+                1: deliver u/1 "a" qos=1 tag=1
+                1: deliver u/2 "b" qos=1 tag=2
+                1: deliver u/3 "c" qos=1 tag=3
+                9: published 5 success
             commit
             commit
             flow
             pub 9 t/1 x qos=2 tag=6
                 plugins 1: publish t/1 "x" of pub
-                1: deliver u/1 "a" qos=2 tag=4
                 2: deliver u/1 "a" qos=2 tag=4
-                9: published 6 success
-                1: deliver u/2 "b" qos=2 tag=5
                 2: deliver u/2 "b" qos=2 tag=5
-                1: deliver u/3 "c" qos=2 tag=6
                 2: deliver u/3 "c" qos=2 tag=6
+                1: deliver u/1 "a" qos=2 tag=4
+                1: deliver u/2 "b" qos=2 tag=5
+                1: deliver u/3 "c" qos=2 tag=6
+                9: published 6 success
             pub 9 t/1 x qos=2 tag=6 dup
                 9: published 6 success
             rel 9 6
@@ -281,19 +281,72 @@ fn parts_wait_for_credit_in_their_order() {
             stop 1
             pub 9 t/1 x qos=1 tag=5
                 plugins 1: publish t/1 "x" of pub
+                9: park
                 1: deliver u/1 "a" qos=1 tag=1
-                2: deliver u/1 "a" qos=1 tag=1
-                9: published 5 success
-                1: deliver u/2 "b" qos=1 tag=2
-                2: deliver u/2 "b" qos=1 tag=2
-                1: deliver u/3 "c" qos=1 tag=3
-                2: deliver u/3 "c" qos=1 tag=3
             pub 9 v/1 behind qos=1 tag=6
-                plugins 1: publish v/1 "behind" of pub
-                1: deliver v/1 "behind" qos=1 tag=4
-                2: deliver v/1 "behind" qos=1 tag=4
-                9: published 6 success
             go
+                2: deliver u/1 "a" qos=1 tag=1
+                2: deliver u/2 "b" qos=1 tag=2
+                1: deliver u/2 "b" qos=1 tag=2
+                plugins 1: publish v/1 "behind" of pub
+                2: deliver u/3 "c" qos=1 tag=3
+                1: deliver u/3 "c" qos=1 tag=3
+                9: published 5 success
+                9: unpark
+                2: deliver v/1 "behind" qos=1 tag=4
+                1: deliver v/1 "behind" qos=1 tag=4
+                9: published 6 success
+        "#]],
+    );
+}
+
+fn with_one_place(shards: u16) -> World {
+    World::new(shards, true, |config| {
+        config.limits.queue_messages_max = 1;
+        config.limits.queue_policy = postroad_broker::QueuePolicy::RejectPublisher;
+    })
+    .open()
+}
+
+/// Ben's shard refuses the second part when the last one has been taken in: its publisher hears of it at QoS 1. At QoS 2 its tag is taken.
+#[test]
+fn a_part_that_another_shard_refuses_is_told() {
+    check(
+        begun(with_one_place(2), "publish t/# split u/1=a w/1=c"),
+        "
+        disc 2
+        pub 9 v/1 first qos=1 tag=4
+        ack 1 1
+        pub 9 t/1 x qos=1 tag=5
+        ack 1 2
+        pub 9 t/1 x qos=2 tag=6
+        rel 9 6
+        pub 9 w/1 other qos=1 tag=7
+        ",
+        expect![[r#"
+            disc 2
+            pub 9 v/1 first qos=1 tag=4
+                plugins 1: publish v/1 "first" of pub
+                1: deliver v/1 "first" qos=1 tag=1
+                9: published 4 success
+            ack 1 1
+            pub 9 t/1 x qos=1 tag=5
+                plugins 1: publish t/1 "x" of pub
+                count no_subscriber 1
+                1: deliver u/1 "a" qos=1 tag=2
+                9: published 5 quota_exceeded
+            ack 1 2
+            pub 9 t/1 x qos=2 tag=6
+                plugins 1: publish t/1 "x" of pub
+                count no_subscriber 1
+                1: deliver u/1 "a" qos=2 tag=3
+                9: published 6 no_matching_subscribers
+            rel 9 6
+                9: completed 6 success
+            pub 9 w/1 other qos=1 tag=7
+                plugins 1: publish w/1 "other" of pub
+                count no_subscriber 1
+                9: published 7 no_matching_subscribers
         "#]],
     );
 }
@@ -301,12 +354,9 @@ fn parts_wait_for_credit_in_their_order() {
 /// A part has no room in anna's queue (one message): the publisher hears of it at QoS 1, and at QoS 2 as long as its tag is not taken.
 #[test]
 fn a_refused_part_is_told() {
-    let world = World::new(1, true, |config| {
-        config.limits.queue_messages_max = 1;
-        config.limits.queue_policy = postroad_broker::QueuePolicy::RejectPublisher;
-    });
+    let world = with_one_place(1);
     check(
-        begun(world.open(), "publish t/# split u/1=a u/2=b v/1=c"),
+        begun(world, "publish t/# split u/1=a u/2=b v/1=c"),
         "
         disc 1
         disc 2
@@ -466,8 +516,8 @@ fn an_idempotency_key_compares_what_came() {
         expect![[r#"
             pub 9 t/1 a qos=1 tag=1 key=k
                 plugins 1: publish t/1 "a" of pub
-                1: deliver u/2 "same" qos=1 tag=1
                 2: deliver u/2 "same" qos=1 tag=1
+                1: deliver u/2 "same" qos=1 tag=1
                 9: published 1 success
             pub 9 t/1 a qos=1 tag=2 key=k
                 plugins 1: publish t/1 "a" of pub
@@ -505,7 +555,7 @@ fn a_part_for_later_waits_for_its_time() {
 #[test]
 fn whom_plugins_leave_out_does_not_get_it() {
     check(
-        begun(two(), "deliver t/# without bob"),
+        begun(two(), "deliver t/# without ben"),
         "
         pub 9 t/1 x qos=1 tag=1
         pub 9 u/1 y qos=1 tag=2
@@ -514,20 +564,22 @@ fn whom_plugins_leave_out_does_not_get_it() {
         expect![[r#"
             pub 9 t/1 x qos=1 tag=1
                 plugins 1: publish t/1 "x" of pub
-                plugins 1: deliver t/1 stamp 1 to anna bob
+                plugins 1: deliver t/1 stamp 1 to anna
+                plugins 1: deliver t/1 stamp 1 to ben
                 count plugin_left_out 1
                 1: deliver t/1 "x" qos=1 tag=1
                 9: published 1 success
             pub 9 u/1 y qos=1 tag=2
                 plugins 1: publish u/1 "y" of pub
-                1: deliver u/1 "y" qos=1 tag=2
                 2: deliver u/1 "y" qos=1 tag=1
+                1: deliver u/1 "y" qos=1 tag=2
                 9: published 2 success
             pub 9 t/1 z
                 plugins 1: publish t/1 "z" of pub
-                plugins 1: deliver t/1 stamp 1 to anna bob
-                count plugin_left_out 1
+                plugins 1: deliver t/1 stamp 1 to anna
                 1: deliver t/1 "z" qos=0
+                plugins 1: deliver t/1 stamp 1 to ben
+                count plugin_left_out 1
         "#]],
     );
 }
@@ -667,6 +719,7 @@ fn a_letter_ends_when_what_is_in_its_place_is_safe() {
             letters
                 that was all
             letters shard=1
+                letter 1-0-13 t/1 "x" qos=1 of anna refused code=131 attempts=1 requeues=0 at 1001000
                 that was all
             go
             letters
@@ -682,21 +735,21 @@ fn a_plugin_decides_who_connects_and_subscribes() {
     check(
         begun(
             durable().open(),
-            "connect bob deny
+            "connect ben deny
              connect carl groups vip
              subscribe t/secret deny
              subscribe t/# qos 0
              gone carl tell v/gone=carl",
         ),
         "
-        connect 3 bob
+        connect 3 ben
         connect 4 carl
         sub 4 1 t/secret:1 t/a:2 u/a:2
         pub 9 $group/vip/hello x qos=1 tag=1
         disc 4
         ",
         expect![[r#"
-            connect 3 bob
+            connect 3 ben
                 count plugin_refused 1
                 3: refused not_authorized
             connect 4 carl
@@ -737,28 +790,33 @@ fn a_generation_is_settled_when_nothing_older_is_under_way() {
             stop 1
             pub 9 t/1 a qos=1 tag=1
                 plugins 1: publish t/1 "a" of pub
-                plugins 1: deliver t/1 stamp 1 to anna bob
+                plugins 1: deliver t/1 stamp 1 to anna
                 1: deliver t/1 "a" qos=1 tag=1
-                2: deliver t/1 "a" qos=1 tag=1
-                9: published 1 success
             pub 9 t/1 b qos=1 tag=2
                 plugins 1: publish t/1 "b" of pub
-                plugins 1: deliver t/1 stamp 1 to anna bob
-                1: deliver t/1 "b" qos=1 tag=2
-                2: deliver t/1 "b" qos=1 tag=2
-                9: published 2 success
+                9: park
             plugins 2 deliver t/# without nobody
             committed 2 0
             committed 2 1
             pub 9 t/1 c qos=1 tag=3
-                plugins 2: publish t/1 "c" of pub
-                plugins 2: deliver t/1 stamp 2 to anna bob
-                1: deliver t/1 "c" qos=1 tag=3
-                2: deliver t/1 "c" qos=1 tag=3
-                9: published 3 success
             go
+                plugins 2: deliver t/1 stamp 1 to ben
+                2: deliver t/1 "a" qos=1 tag=1
+                plugins 2: deliver t/1 stamp 1 to anna
+                plugins 2: publish t/1 "c" of pub
+                9: published 1 success
                 plugins settled 2
+                plugins 2: deliver t/1 stamp 1 to ben
                 plugins settled 2
+                2: deliver t/1 "b" qos=1 tag=2
+                1: deliver t/1 "b" qos=1 tag=2
+                plugins 2: deliver t/1 stamp 2 to anna
+                9: published 2 success
+                9: unpark
+                plugins 2: deliver t/1 stamp 2 to ben
+                2: deliver t/1 "c" qos=1 tag=3
+                1: deliver t/1 "c" qos=1 tag=3
+                9: published 3 success
         "#]],
     );
 }
@@ -784,11 +842,4 @@ fn there_are_no_loops() {
                 2: deliver t/3 "gone" qos=1 tag=3
         "#]],
     );
-}
-#[test]
-fn names() {
-    let world = two();
-    for name in ["anna", "bob", "pub", "ben", "bert", "bill", "boris", "bella", "carl", "willy", "w"] {
-        println!("{name} {}", world.home(name));
-    }
 }

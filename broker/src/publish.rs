@@ -166,7 +166,7 @@ impl Broker {
         earlier: Option<InboundState>,
     ) {
         let answered = waiting.answered();
-        let is_part = waiting.is_part();
+        let (is_part, deed) = (waiting.is_part(), waiting.deed);
         let Inbound { message, tag, .. } = waiting.inbound;
         let session = &self.sessions[index as usize];
         let (queue, logged) = (session.id, session.logged);
@@ -186,7 +186,11 @@ impl Broker {
             }
             self.repeats.begin(Holder::Tag(inbound));
         }
+        let changed = deed.filter(|_| self.is_followed(&message)).map(|did| (Arc::clone(&message), did));
         let mut routed = self.route(message, outlives_crash);
+        if let Some((message, did)) = changed {
+            self.tell(&message, None, base::Step::Plugins { did });
+        }
         let Some((tag, kind)) = answered else { return };
         if self.gate.appended() > before {
             routed.need = self.gate.appended();

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use base::{ClientId, Digest, Message, MessageId, QueueId, ReasonCode, Sequence, Tag};
+use base::{ClientId, Digest, Message, MessageId, PluginDeed, QueueId, ReasonCode, Sequence, Step, Tag};
 use bytestring::ByteString;
 use postroad_base as base;
 
@@ -29,6 +29,8 @@ pub(crate) struct Waiting {
     pub seen: Seen,
     /// Of what came, if it has a key and plugins were asked.
     pub digest: Option<Digest>,
+    /// What they did with it.
+    pub deed: Option<PluginDeed>,
 }
 
 /// What plugins have said.
@@ -44,7 +46,7 @@ pub(crate) enum Seen {
 
 impl Waiting {
     pub fn new(inbound: Inbound) -> Self {
-        Self { inbound, seen: Seen::Not, digest: None }
+        Self { inbound, seen: Seen::Not, digest: None, deed: None }
     }
 
     /// Under which generation it goes on; `None`: that is not decided.
@@ -109,11 +111,13 @@ impl Broker {
             }
             Decision::Replace(messages) => self.go_on_with(place, waiting, stamp, messages),
             Decision::Refuse(reason) => {
+                self.tell_ended_by_plugins(&waiting.inbound.message, PluginDeed::Refused);
                 self.refuse(place, &waiting, reason, Counted::PluginRefused);
                 Ok(())
             }
             Decision::Drop => {
                 self.count(Counted::PluginDropped);
+                self.tell_ended_by_plugins(&waiting.inbound.message, PluginDeed::Dropped);
                 self.answer_at_once(place, &waiting.inbound, earlier, ReasonCode::Success, Sequence(0));
                 Ok(())
             }
@@ -121,6 +125,14 @@ impl Broker {
                 self.park_for_plugins(place, &waiting, earlier, note);
                 Ok(())
             }
+        }
+    }
+
+    /// It goes to nobody.
+    fn tell_ended_by_plugins(&mut self, message: &Arc<Message>, did: PluginDeed) {
+        if self.is_followed(message) {
+            self.tell_published(message);
+            self.tell(message, None, Step::Plugins { did });
         }
     }
 
@@ -146,7 +158,8 @@ impl Broker {
             let message = Arc::new(made_of(&first, message, is_part));
             let seen = if is_part { Seen::Part { stamp, of: tag } } else { Seen::Decided(stamp) };
             let tag = tag.filter(|_| !is_part);
-            Waiting { inbound: Inbound { message, tag, dup, flaw: None }, seen, digest }
+            let deed = Some(if last > 0 { PluginDeed::Split } else { PluginDeed::Changed });
+            Waiting { inbound: Inbound { message, tag, dup, flaw: None }, seen, digest, deed }
         });
         while let Some(next) = line.next() {
             if let Err(lacking) = self.try_publish(place, next) {
@@ -174,6 +187,7 @@ impl Broker {
             return self.refuse(place, waiting, ReasonCode::QuotaExceeded, Counted::PluginRefused);
         };
         self.count(Counted::PluginParked);
+        self.tell_ended_by_plugins(&waiting.inbound.message, PluginDeed::Parked);
         self.answer_at_once(place, &waiting.inbound, earlier, ReasonCode::Success, need);
     }
 

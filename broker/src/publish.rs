@@ -86,8 +86,9 @@ impl Broker {
         place: ConnectionIndex,
         mut waiting: Waiting,
     ) -> Result<(), (Box<Waiting>, Lack)> {
+        let seen = waiting.seen();
         let inbound = &mut waiting.inbound;
-        let is_new = waiting.seen == Seen::Not;
+        let is_new = seen == Seen::Not;
         if is_new && let Some(pull) = Pull::of_topic(&inbound.message.topic) {
             self.pull(place, &waiting, pull);
             return Ok(());
@@ -103,7 +104,7 @@ impl Broker {
             return Ok(());
         }
         let flaw = inbound.flaw.map(|reason| (reason, Counted::BadWish));
-        if let Some((reason, why)) = flaw.or_else(|| self.refusal(place, &inbound.message, waiting.seen)) {
+        if let Some((reason, why)) = flaw.or_else(|| self.refusal(place, &inbound.message, seen)) {
             self.refuse(place, &waiting, reason, why);
             return Ok(());
         }
@@ -123,7 +124,7 @@ impl Broker {
         mut waiting: Waiting,
         earlier: Option<InboundState>,
     ) -> Result<(), (Box<Waiting>, Lack)> {
-        let index = self.session_of(place);
+        let (index, is_new) = (self.session_of(place), waiting.seen() == Seen::Not);
         let message = Arc::make_mut(&mut waiting.inbound.message);
         if let Some(wishes) = message.wishes()
             && wishes.are_not_for_now(self.now.wall)
@@ -136,7 +137,7 @@ impl Broker {
                 }
             };
         }
-        if waiting.seen == Seen::Not || message.id == NO_MESSAGE {
+        if is_new || message.id == NO_MESSAGE {
             // Whoever has a repeat is left out.
             message.id = earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id);
         }
@@ -166,7 +167,7 @@ impl Broker {
         earlier: Option<InboundState>,
     ) {
         let answered = waiting.answered();
-        let (is_part, deed) = (waiting.is_part(), waiting.deed);
+        let (is_part, deed) = (waiting.seen() == Seen::Part, waiting.deed());
         let Inbound { message, tag, .. } = waiting.inbound;
         let session = &self.sessions[index as usize];
         let (queue, logged) = (session.id, session.logged);
@@ -267,7 +268,7 @@ impl Broker {
             return Some((ReasonCode::NotAuthorized, Counted::NotAuthorized));
         }
         // Known before the tag is taken: at QoS 2 it could not be told later.
-        if matches!(seen, Seen::Decided(_))
+        if seen == Seen::Decided
             && let Some(reason) = self.connections[place as usize].refused_part()
         {
             return Some((reason, Counted::PluginRefused));

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use ahash::AHashMap;
 use base::{ConnectionId, Message, MessageId, Qos, QueueId, ReasonCode, Record, Sequence, ShardId, Tag};
 use postroad_base as base;
 
@@ -269,11 +270,17 @@ impl Broker {
         }
         // Known before the tag is taken: at QoS 2 it could not be told later.
         if seen == Seen::Decided
-            && let Some(reason) = self.connections[place as usize].refused_part()
+            && let Some(reason) = self.refused_part(place)
         {
             return Some((reason, Counted::PluginRefused));
         }
         self.lacks_room(message)
+    }
+
+    /// Why a part of the publish that is about to be taken in was refused, if that is known already.
+    fn refused_part(&mut self, place: ConnectionIndex) -> Option<ReasonCode> {
+        let in_line = self.connections[place as usize].refused_part();
+        in_line.or_else(|| self.parts_refused.remove(&place))
     }
 
     /// Why what waited to be taken in can't be, now that its connection is gone: nobody has judged it.
@@ -485,17 +492,14 @@ impl Broker {
             let (connection_id, tag, reason) = (connection.id, answer.tag, answer.reason);
             match answer.kind {
                 AnswerKind::Published => {
-                    let refused = connection.part_refused.take().filter(|_| !reason.is_error());
-                    // At QoS 2 the tag is taken, and would have to be freed: this can't be told any more.
-                    let holds_tag = |(known, _): &(Tag, InboundState)| *known == tag;
-                    let inbound = &self.sessions[connection.session as usize].inbound;
-                    let reason = refused.filter(|_| !inbound.iter().any(holds_tag)).unwrap_or(reason);
+                    let session = &self.sessions[connection.session as usize];
+                    let reason = reason_with_parts(&mut self.parts_refused, place, session, (tag, reason));
                     self.effects.push_back(Effect::Published { connection: connection_id, tag, reason });
                 }
                 AnswerKind::Completed => {
                     self.effects.push_back(Effect::Completed { connection: connection_id, tag, reason });
                 }
-                AnswerKind::Part if reason.is_error() => connection.part_refused = Some(reason),
+                AnswerKind::Part if reason.is_error() => drop(self.parts_refused.insert(place, reason)),
                 AnswerKind::Part => {}
             }
             connection.answers.pop_front();
@@ -579,6 +583,22 @@ impl Broker {
             }
         }
     }
+}
+
+/// What a publisher hears if parts of its publish may have been refused. At QoS 2 its tag is taken, and would have to be freed: then that
+/// can't be told any more.
+fn reason_with_parts(
+    refused: &mut AHashMap<ConnectionIndex, ReasonCode>,
+    place: ConnectionIndex,
+    session: &Session,
+    (tag, reason): (Tag, ReasonCode),
+) -> ReasonCode {
+    if refused.is_empty() {
+        return reason;
+    }
+    let refused = refused.remove(&place).filter(|_| !reason.is_error());
+    let holds_tag = |(known, _): &(Tag, InboundState)| *known == tag;
+    refused.filter(|_| !session.inbound.iter().any(holds_tag)).unwrap_or(reason)
 }
 
 /// Whether its publisher is told under which id it was taken in.

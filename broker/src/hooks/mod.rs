@@ -115,7 +115,13 @@ pub trait Hooks: std::fmt::Debug {
     fn disconnected(&mut self, now: Now, peer: Peer<'_>, cause: DisconnectCause) -> Vec<Message>;
 
     /// A client that access rules let subscribe does so: at which level at most, or with which reason code it is refused.
-    fn subscribe(&mut self, now: Now, peer: Peer<'_>, filter: &TopicFilter, qos: Qos) -> Answer<Result<Qos, ReasonCode>>;
+    fn subscribe(
+        &mut self,
+        now: Now,
+        peer: Peer<'_>,
+        filter: &TopicFilter,
+        qos: Qos,
+    ) -> Answer<Result<Qos, ReasonCode>>;
 }
 
 /// A message that a plugin made has no id yet, and is the server's own unless the broker says otherwise.

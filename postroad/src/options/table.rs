@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postroad_engine::config::{
-    DeliveryMode, Durability, Push, QueuePolicy, Resend, RestartDelivery, Shards, UnknownClient,
+    DeliveryMode, Durability, Push, QueuePolicy, Resend, RestartDelivery, Shards, UnknownClient, Watch,
 };
 
 use super::kind::{Kind, Value};
@@ -277,9 +277,94 @@ pub const ROWS: &[Row] = &[
         ["reject" => UnknownClient::Reject, "queue" => UnknownClient::Queue]),
     path!(
         "plugins.dir",
-        Restart,
-        "Where Lua plugins are loaded from. Not in this version yet: leave it empty.",
-        plugins_dir
+        Live,
+        "Where Lua plugins are: each NAME.lua of this folder is one. What runs is what was there when it was last read: at the start if it has changed since, at postroad plugin reload, and after SIGHUP. Empty: no plugins.",
+        engine.plugins.dir
+    ),
+    choice!("plugins.watch", Live, "Whether the folder is looked at each second, and read again once it has changed and then stayed as it is for a second. on: so that what is edited there runs without a word. off: only when it is asked for.", engine.plugins.watch,
+        ["on" => Watch::On, "off" => Watch::Off]),
+    count!(
+        "plugins.instructions_max",
+        Live,
+        10_000,
+        10_000_000_000,
+        "instructions",
+        "Instructions that one call of a hook may take, counted by 10,000; above it the call fails. A change of this and of the other limits of scripts loads the plugins anew.",
+        engine.plugins.instructions_max,
+        u64
+    ),
+    bytes!(
+        "plugins.memory_max",
+        Live,
+        1 << 20,
+        TIB,
+        "Memory of all plugins of one shard. While a new generation stands beside the old one, each has so much.",
+        engine.plugins.memory_max,
+        usize
+    ),
+    time!(
+        "plugins.call_timeout",
+        Live,
+        1,
+        60_000,
+        "Time that one call of a hook may take; it is looked at with each 10,000 instructions. The shard serves nobody else meanwhile.",
+        engine.plugins.call_timeout
+    ),
+    count!(
+        "plugins.quarantine_after",
+        Live,
+        1,
+        1_000_000,
+        "failures",
+        "Failures in a row after which a plugin is not called any more on that shard, until the next reload. Its hooks are then open or closed, as it says.",
+        engine.plugins.quarantine_after,
+        u32
+    ),
+    count!(
+        "plugins.error_budget",
+        Live,
+        0,
+        100,
+        "%",
+        "Of the calls of plugins since a reload so many may fail on a shard during plugins.probation; above it, or when a plugin is quarantined, all shards go back to the plugins before, by themselves. 100: never for the share of failures.",
+        engine.plugins.error_budget,
+        u8
+    ),
+    count!(
+        "plugins.error_budget_calls",
+        Live,
+        1,
+        1_000_000_000,
+        "calls",
+        "Calls on a shard before which the share of those that failed is not judged.",
+        engine.plugins.error_budget_calls,
+        u64
+    ),
+    time!(
+        "plugins.probation",
+        Live,
+        0,
+        DAY,
+        "For how long after a reload plugins.error_budget is watched; a canary is watched for as long as it lasts. 0s: not at all.",
+        engine.plugins.probation
+    ),
+    time!(
+        "plugins.reload_timeout",
+        Live,
+        100,
+        600_000,
+        "Time for all shards to load a new generation of plugins. If one has not done so by then, nothing is changed.",
+        engine.plugins.reload_timeout
+    ),
+    count!(
+        "plugins.history_max",
+        Live,
+        2,
+        10_000,
+        "attempts",
+        "Reloads that are remembered with the scripts of each, to go back to. The newest; the one that runs is always among them.",
+        engine.plugins.history_max,
+        usize
     ),
     count!(
         "connections.max",

@@ -128,6 +128,8 @@ pub enum Ended {
     Offline,
     /// QoS 0: the recipient's connection took no more.
     Congested,
+    /// A plugin left the recipient out.
+    LeftOut,
 }
 
 impl Ended {
@@ -139,6 +141,7 @@ impl Ended {
             Self::Unregistered => "unregistered",
             Self::Offline => "offline",
             Self::Congested => "congested",
+            Self::LeftOut => "left_out",
         }
     }
 }

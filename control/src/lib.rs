@@ -54,7 +54,7 @@ pub use letters::{
 pub use line::{Line, Shards};
 pub use pending::{PendingOrder, PendingQuestion, PendingReport, PendingReports};
 pub use plugins::{
-    Action, Attempt, AttemptOutcome, HookReport, PluginHook, PluginReport, PluginState, PluginsAnswer, PluginsCounters,
+    Action, Attempt, AttemptOutcome, BY_ERROR_BUDGET, HookReport, PluginHook, PluginReport, PluginState, PluginsAnswer, PluginsCounters,
     PluginsLine, PluginsOrder, PluginsReport, PluginsState, PluginsWish, Trial, TrialState,
 };
 pub use publication::{Batch, Caller, Outcome, Properties, Publication, Turn};

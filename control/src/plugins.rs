@@ -193,6 +193,20 @@ impl Action {
     }
 }
 
+impl AttemptOutcome {
+    /// Its name, as it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::Trying => "trying",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Who wants what the server does by itself since scripts fail too often.
+pub const BY_ERROR_BUDGET: &str = "(error budget)";
+
 /// What the coordinator counts.
 #[derive(Debug, Default)]
 pub struct PluginsCounters {
@@ -235,14 +249,16 @@ impl PluginsCounters {
             AttemptOutcome::Refused => &self.refused,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        if attempt.action == Action::Rollback && attempt.outcome == AttemptOutcome::Committed {
-            self.rollbacks_asked.fetch_add(1, Ordering::Relaxed);
+        let is_committed = attempt.outcome == AttemptOutcome::Committed;
+        match attempt.action {
+            Action::Rollback | Action::Abort if is_committed && attempt.by == BY_ERROR_BUDGET => {
+                self.rollbacks_by_itself.fetch_add(1, Ordering::Relaxed);
+            }
+            Action::Rollback if is_committed => {
+                self.rollbacks_asked.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
         }
-    }
-
-    /// An error budget was spent, and what had spent it does not answer any more: in the place of what [`Self::count`] counts.
-    pub fn went_back_by_itself(&self) {
-        self.rollbacks_by_itself.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self) -> PluginsFigures {
@@ -308,7 +324,7 @@ pub struct PluginReport {
     /// By hook.
     pub hooks: Vec<HookReport>,
     /// What its script counts: name and sum.
-    pub counters: Vec<(String, f64)>,
+    pub counters: Vec<(String, u64)>,
     /// What its script measures: name and last value.
     pub gauges: Vec<(String, f64)>,
 }
@@ -322,8 +338,10 @@ pub struct HookReport {
     pub calls: u64,
     /// Of them, those that failed.
     pub errors: u64,
-    /// Time of all calls, in nanoseconds.
-    pub nanos: u64,
+    /// Time of the calls that were measured, in nanoseconds.
+    pub sampled_nanos: u64,
+    /// How many those are.
+    pub sampled_calls: u64,
 }
 
 /// What runs, with what shards count.
@@ -438,7 +456,7 @@ mod tests {
     #[test]
     fn what_shards_count_is_added_up_by_plugin() {
         let report = |shard, calls, is_quarantined| {
-            let hooks = vec![HookReport { name: "route", calls, errors: calls / 2, nanos: 1 }];
+            let hooks = vec![HookReport { name: "route", calls, errors: calls / 2, sampled_nanos: 1, sampled_calls: 1 }];
             let plugin = PluginReport { name: "tenant".into(), is_quarantined, hooks, ..PluginReport::default() };
             let mut report = ShardReport::new(ShardId(shard));
             report.plugins.plugins.push(plugin);
@@ -454,10 +472,10 @@ mod tests {
 
     #[test]
     fn attempts_are_counted_by_what_became_of_them() {
-        let attempt = |action, outcome| Attempt {
+        let attempt = |action, outcome, by: &str| Attempt {
             generation: 1,
             at: 0,
-            by: String::new(),
+            by: by.to_owned(),
             action,
             outcome,
             set: String::new(),
@@ -467,14 +485,15 @@ mod tests {
             note: String::new(),
         };
         let counters = PluginsCounters::default();
-        counters.count(&attempt(Action::Rollback, AttemptOutcome::Committed));
-        counters.count(&attempt(Action::Rollback, AttemptOutcome::Refused));
-        counters.count(&attempt(Action::Canary, AttemptOutcome::Trying));
-        counters.went_back_by_itself();
+        counters.count(&attempt(Action::Rollback, AttemptOutcome::Committed, "ann"));
+        counters.count(&attempt(Action::Rollback, AttemptOutcome::Refused, BY_ERROR_BUDGET));
+        counters.count(&attempt(Action::Canary, AttemptOutcome::Trying, "ann"));
+        counters.count(&attempt(Action::Rollback, AttemptOutcome::Committed, BY_ERROR_BUDGET));
+        counters.count(&attempt(Action::Abort, AttemptOutcome::Committed, "ann"));
         counters.runs(7);
         let expected = PluginsFigures {
             generation: 7,
-            committed: 1,
+            committed: 3,
             trying: 1,
             refused: 1,
             rollbacks_asked: 1,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use postroad_base::TopicFilter;
 pub use postroad_broker::DeliveryMode;
 use postroad_broker::RetryPolicy;
+use postroad_plugins::Limits;
 
 /// How many shards there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,14 +133,8 @@ pub struct Plugins {
     pub dir: Option<PathBuf>,
     /// Whether the folder is looked at, and read again when it has changed.
     pub watch: Watch,
-    /// Instructions of one call of a hook.
-    pub instructions_max: u64,
-    /// Bytes of one shard's scripts of one generation.
-    pub memory_max: usize,
-    /// Time of one call of a hook.
-    pub call_timeout: Duration,
-    /// Failures in a row after which a plugin is not called any more.
-    pub quarantine_after: u32,
+    /// What scripts may take.
+    pub limits: Limits,
     /// Of a hundred calls so many may fail during the probation; 0: none may.
     pub error_budget: u8,
     /// Calls before which that is not judged.
@@ -539,10 +534,7 @@ impl Default for Plugins {
         Self {
             dir: None,
             watch: Watch::default(),
-            instructions_max: 1_000_000,
-            memory_max: 64 << 20,
-            call_timeout: Duration::from_millis(50),
-            quarantine_after: 20,
+            limits: Limits::default(),
             error_budget: 5,
             error_budget_calls: 100,
             probation: Duration::from_secs(60),

@@ -1,5 +1,7 @@
 //! Figures of plugins. Their names are labels, since there are few, and so are the names of what scripts count: the VM bounds them.
 
+use std::fmt::Display;
+
 use super::{Metric, Page, counter, gauge};
 use crate::plugins::{HookReport, PluginReport, PluginsFigures};
 use crate::report::ShardReport;
@@ -68,7 +70,10 @@ type HookRow = (Metric, fn(&HookReport) -> f64);
 const HOOK_ROWS: &[HookRow] = &[
     (counter("postroad_plugin_calls_total", "Calls of hooks of plugins."), |hook| hook.calls as f64),
     (counter("postroad_plugin_errors_total", "Of them, those that failed."), |hook| hook.errors as f64),
-    (counter("postroad_plugin_seconds_total", "Time of these calls."), |hook| hook.nanos as f64 / 1e9),
+    (counter("postroad_plugin_sampled_seconds_total", "Time of the calls that were measured: a few, and those that failed."), |hook| {
+        hook.sampled_nanos as f64 / 1e9
+    }),
+    (counter("postroad_plugin_sampled_calls_total", "How many calls were measured."), |hook| hook.sampled_calls as f64),
 ];
 
 fn hooks(out: &mut Page, shards: &[ShardReport]) {
@@ -84,13 +89,13 @@ fn hooks(out: &mut Page, shards: &[ShardReport]) {
 
 /// What scripts count and measure.
 fn own(out: &mut Page, shards: &[ShardReport]) {
-    let metric = counter("postroad_plugin_counter_total", "What a script counts (postroad.count).");
+    let metric = counter("postroad_plugin_counter_total", "What a script counts (postroad.counter).");
     each_plugin(out, shards, metric, |out, shard, plugin| samples(out, metric, shard, plugin, &plugin.counters));
     let metric = gauge("postroad_plugin_gauge", "What a script measures (postroad.gauge).");
     each_plugin(out, shards, metric, |out, shard, plugin| samples(out, metric, shard, plugin, &plugin.gauges));
 }
 
-fn samples(out: &mut Page, metric: Metric, shard: &str, plugin: &PluginReport, values: &[(String, f64)]) {
+fn samples<V: Display>(out: &mut Page, metric: Metric, shard: &str, plugin: &PluginReport, values: &[(String, V)]) {
     for (name, value) in values {
         out.sample(metric.name, &[("shard", shard), ("plugin", &plugin.name), ("name", name)], value);
     }
@@ -121,7 +126,7 @@ mod tests {
     #[test]
     fn plugins_are_shown_with_their_hooks_and_what_they_count() {
         let mut shard = ShardReport::new(ShardId(1));
-        let hook = HookReport { name: "route", calls: 9, errors: 2, nanos: 1_500_000_000 };
+        let hook = HookReport { name: "route", calls: 9, errors: 2, sampled_nanos: 1_500_000_000, sampled_calls: 3 };
         shard.plugins = PluginsReport {
             generations: 2,
             memory_bytes: 100,
@@ -131,7 +136,7 @@ mod tests {
                 name: "tenant".into(),
                 is_quarantined: true,
                 hooks: vec![hook],
-                counters: vec![("seen".into(), 2.5)],
+                counters: vec![("seen".into(), 2)],
                 gauges: vec![("level".into(), 3.0)],
             }],
         };
@@ -147,8 +152,8 @@ mod tests {
             "postroad_plugin_quarantined{shard=\"1\",plugin=\"tenant\"} 1",
             "postroad_plugin_calls_total{shard=\"1\",plugin=\"tenant\",hook=\"route\"} 9",
             "postroad_plugin_errors_total{shard=\"1\",plugin=\"tenant\",hook=\"route\"} 2",
-            "postroad_plugin_seconds_total{shard=\"1\",plugin=\"tenant\",hook=\"route\"} 1.5",
-            "postroad_plugin_counter_total{shard=\"1\",plugin=\"tenant\",name=\"seen\"} 2.5",
+            "postroad_plugin_sampled_seconds_total{shard=\"1\",plugin=\"tenant\",hook=\"route\"} 1.5",
+            "postroad_plugin_counter_total{shard=\"1\",plugin=\"tenant\",name=\"seen\"} 2",
             "postroad_plugin_gauge{shard=\"1\",plugin=\"tenant\",name=\"level\"} 3",
         ] {
             assert!(out.0.lines().any(|l| l == line), "missing {line:?} in\n{}", out.0);

@@ -290,7 +290,7 @@ pub const ROWS: &[Row] = &[
         10_000_000_000,
         "instructions",
         "Instructions that one call of a hook may take, counted by 10,000; above it the call fails. A change of this and of the other limits of scripts loads the plugins anew.",
-        engine.plugins.instructions_max,
+        engine.plugins.limits.instructions,
         u64
     ),
     bytes!(
@@ -299,7 +299,7 @@ pub const ROWS: &[Row] = &[
         1 << 20,
         TIB,
         "Memory of all plugins of one shard. While a new generation stands beside the old one, each has so much.",
-        engine.plugins.memory_max,
+        engine.plugins.limits.memory_bytes,
         usize
     ),
     time!(
@@ -317,7 +317,7 @@ pub const ROWS: &[Row] = &[
         1_000_000,
         "failures",
         "Failures in a row after which a plugin is not called any more on that shard, until the next reload. Its hooks are then open or closed, as it says.",
-        engine.plugins.quarantine_after,
+        engine.plugins.limits.quarantine_after,
         u32
     ),
     count!(

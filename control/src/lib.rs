@@ -54,8 +54,8 @@ pub use letters::{
 pub use line::{Line, Shards};
 pub use pending::{PendingOrder, PendingQuestion, PendingReport, PendingReports};
 pub use plugins::{
-    Action, Attempt, AttemptOutcome, BY_ERROR_BUDGET, HookReport, PluginHook, PluginReport, PluginState, PluginsAnswer, PluginsCounters,
-    PluginsLine, PluginsOrder, PluginsReport, PluginsState, PluginsWish, Trial, TrialState,
+    Action, Attempt, AttemptOutcome, BY_ERROR_BUDGET, HookReport, PluginHook, PluginReport, PluginState, PluginsAnswer,
+    PluginsCounters, PluginsLine, PluginsOrder, PluginsReport, PluginsState, PluginsWish, Trial, TrialState,
 };
 pub use publication::{Batch, Caller, Outcome, Properties, Publication, Turn};
 pub use report::{

@@ -306,7 +306,7 @@ pub struct PluginsReport {
     pub generations: u64,
     /// Bytes of all their scripts.
     pub memory_bytes: u64,
-    /// Messages whose generation was gone when they came: a fault of ours.
+    /// Messages whose generation was gone when they came, so that another one was asked.
     pub strays: u64,
     /// How often a shadow differed: in what, and how often.
     pub differences: Vec<(&'static str, u64)>,
@@ -456,7 +456,8 @@ mod tests {
     #[test]
     fn what_shards_count_is_added_up_by_plugin() {
         let report = |shard, calls, is_quarantined| {
-            let hooks = vec![HookReport { name: "route", calls, errors: calls / 2, sampled_nanos: 1, sampled_calls: 1 }];
+            let hooks =
+                vec![HookReport { name: "route", calls, errors: calls / 2, sampled_nanos: 1, sampled_calls: 1 }];
             let plugin = PluginReport { name: "tenant".into(), is_quarantined, hooks, ..PluginReport::default() };
             let mut report = ShardReport::new(ShardId(shard));
             report.plugins.plugins.push(plugin);

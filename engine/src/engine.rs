@@ -417,7 +417,9 @@ fn first_plugins(id: ShardId, plan: &Plan, common: &Common) -> Result<Plugins, S
     let plugins = Plugins::new(id);
     if let Some(first) = &plan.plugins {
         let (now, generation) = (common.clock.now(), first.generation);
-        let listed = |failures: Vec<postroad_plugins::Diagnostic>| failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let listed = |failures: Vec<postroad_plugins::Diagnostic>| {
+            failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
         plugins.prepare(now, Arc::clone(first)).map_err(listed)?;
         plugins.commit(now, generation);
         plugins.settled(generation);

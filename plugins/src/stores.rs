@@ -67,7 +67,14 @@ impl Store {
     }
 
     /// Stores it; whether there was room.
-    pub(crate) fn set(&mut self, now: MonoMillis, key: &[u8], value: Value, until: Option<MonoMillis>, room: Room) -> bool {
+    pub(crate) fn set(
+        &mut self,
+        now: MonoMillis,
+        key: &[u8],
+        value: Value,
+        until: Option<MonoMillis>,
+        room: Room,
+    ) -> bool {
         self.remove(key);
         let size = key.len() + value.bytes();
         if !self.has_room(size, room) {

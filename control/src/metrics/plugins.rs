@@ -41,9 +41,13 @@ fn scripts(out: &mut Page, shards: &[ShardReport]) {
             (|s| s.plugins.generations) as fn(&ShardReport) -> u64,
         ),
         (gauge("postroad_plugins_memory_bytes", "Memory of scripts."), |s| s.plugins.memory_bytes),
-        (counter("postroad_plugins_strays_total", "Messages whose generation was gone: a fault of the server."), |s| {
-            s.plugins.strays
-        }),
+        (
+            counter(
+                "postroad_plugins_strays_total",
+                "Messages whose generation was gone, so that another one was asked.",
+            ),
+            |s| s.plugins.strays,
+        ),
     ] {
         out.family(metric);
         for shard in shards {
@@ -70,9 +74,13 @@ type HookRow = (Metric, fn(&HookReport) -> f64);
 const HOOK_ROWS: &[HookRow] = &[
     (counter("postroad_plugin_calls_total", "Calls of hooks of plugins."), |hook| hook.calls as f64),
     (counter("postroad_plugin_errors_total", "Of them, those that failed."), |hook| hook.errors as f64),
-    (counter("postroad_plugin_sampled_seconds_total", "Time of the calls that were measured: a few, and those that failed."), |hook| {
-        hook.sampled_nanos as f64 / 1e9
-    }),
+    (
+        counter(
+            "postroad_plugin_sampled_seconds_total",
+            "Time of the calls that were measured: a few, and those that failed.",
+        ),
+        |hook| hook.sampled_nanos as f64 / 1e9,
+    ),
     (counter("postroad_plugin_sampled_calls_total", "How many calls were measured."), |hook| hook.sampled_calls as f64),
 ];
 

@@ -6,7 +6,7 @@
 //! - A number is given to one attempt only.
 //! - While a generation is tried nothing else is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ pub(super) struct Coordinator {
     /// By shard: the generation below which nothing is under way there.
     settled: BTreeMap<ShardId, u32>,
     /// Heard while it waited for something else.
-    later: Vec<Told>,
+    later: VecDeque<Told>,
     is_stopping: bool,
 }
 
@@ -112,7 +112,7 @@ impl Coordinator {
             running,
             trial: None,
             watcher: Watcher::default(),
-            later: Vec::new(),
+            later: VecDeque::new(),
             is_stopping: false,
         })
     }
@@ -164,16 +164,24 @@ impl Coordinator {
             if !seen.insert(&attempt.set) {
                 continue;
             }
-            let loaded = self.set_of(attempt).and_then(|set| Ok((loaded(&set, &self.options.limits, self.clock.now())?.0, set)));
+            let loaded =
+                self.set_of(attempt).and_then(|set| Ok((loaded(&set, &self.options.limits, self.clock.now())?.0, set)));
             match loaded {
                 Ok((tried, set)) if seen.len() == 1 => {
                     if set.hash().to_string() != folder {
-                        tracing::warn!(generation = attempt.generation, "what runs is not what is in plugins.dir: it was committed last");
+                        tracing::warn!(
+                            generation = attempt.generation,
+                            "what runs is not what is in plugins.dir: it was committed last"
+                        );
                     }
                     return Ok(self.started(attempt.generation, set, tried, None));
                 }
                 Ok((tried, set)) => {
-                    tracing::error!(generation = attempt.generation, why = failed, "what ran last does not load: what ran before runs");
+                    tracing::error!(
+                        generation = attempt.generation,
+                        why = failed,
+                        "what ran last does not load: what ran before runs"
+                    );
                     let number = self.next_number();
                     let what = (Action::Start, AttemptOutcome::Committed);
                     let attempt = self.attempt(number, what, Some(&set), "the start", folder, &failed);
@@ -209,7 +217,7 @@ impl Coordinator {
                 }
                 Next::Nobody => return,
             }
-            while let Some(told) = self.later.pop() {
+            while let Some(told) = self.later.pop_front() {
                 self.heard(told);
             }
         }
@@ -242,7 +250,7 @@ impl Coordinator {
             Told::Settled { shard, generation } => drop(self.settled.insert(shard, generation)),
             Told::Stop => self.is_stopping = true,
             Told::Ready { .. } | Told::Committed { .. } => {} // late: of an attempt that was given up
-            later => self.later.push(later),
+            later => self.later.push_back(later),
         }
     }
 
@@ -288,7 +296,9 @@ impl Coordinator {
         Some(match last {
             Some(Attempt { note, action, outcome, .. }) => {
                 let (action, outcome) = (action.name(), outcome.name());
-                format!("what is in plugins.dir does not run since {action} was {outcome}: {note}").trim_end_matches([':', ' ']).to_owned()
+                format!("what is in plugins.dir does not run since {action} was {outcome}: {note}")
+                    .trim_end_matches([':', ' '])
+                    .to_owned()
             }
             None => "plugins.dir has changed since it was read: a reload runs what is there".to_owned(),
         })
@@ -313,7 +323,11 @@ impl Coordinator {
         let (hash, is_first) = (hash_of(&found), self.history.attempts().is_empty());
         let is_nothing = is_first && found.as_ref().is_ok_and(|set| set.sources().is_empty());
         let is_touched = self.history.folder() != Some(&*hash) && !is_nothing;
-        if is_touched && let Ok(set) = &found && set.hash() == self.running.set.hash() && self.trial.is_none() {
+        if is_touched
+            && let Ok(set) = &found
+            && set.hash() == self.running.set.hash()
+            && self.trial.is_none()
+        {
             return; // what runs was put there again
         }
         let done = if is_touched {
@@ -357,7 +371,10 @@ impl Coordinator {
 
     fn roll_back(&mut self, to: Option<u32>, by: String, note: &str) -> Result<Attempt, String> {
         let target = match to {
-            Some(to) => self.history.committed_as(to).ok_or_else(|| format!("no generation {to} was committed: see the history")),
+            Some(to) => self
+                .history
+                .committed_as(to)
+                .ok_or_else(|| format!("no generation {to} was committed: see the history")),
             None => self.history.before().ok_or_else(|| "nothing else ran before: see the history".to_owned()),
         }?;
         let set = self.set_of(target)?;
@@ -370,9 +387,9 @@ impl Coordinator {
     fn set_of(&self, attempt: &Attempt) -> Result<Set, String> {
         let gone = || format!("the scripts of generation {} are not there any more", attempt.generation);
         let scripts = self.history.scripts_of(attempt).ok_or_else(gone)?;
-        let sources = scripts.into_iter().map(|(name, text)| {
-            Some(Source::new(PluginName::new(&name)?, format!("{name}.lua"), text))
-        });
+        let sources = scripts
+            .into_iter()
+            .map(|(name, text)| Some(Source::new(PluginName::new(&name)?, format!("{name}.lua"), text)));
         Set::from_sources(sources.collect::<Option<_>>().ok_or_else(gone)?).map_err(|error| error.to_string())
     }
 
@@ -561,7 +578,9 @@ impl Coordinator {
             if self.is_stopping {
                 return Err("the server stops".to_owned());
             }
-            let late = |_| format!("shard {} did not answer in plugins.reload_timeout", left.first().map_or(0, |shard| shard.0));
+            let late = |_| {
+                format!("shard {} did not answer in plugins.reload_timeout", left.first().map_or(0, |shard| shard.0))
+            };
             let told = self.told.recv_deadline(deadline).map_err(late)?;
             let answered = answer(&told);
             self.note(told);
@@ -637,7 +656,8 @@ impl Running {
 /// Everything that is wrong with it.
 fn loaded(set: &Set, limits: &Limits, now: Now) -> Result<(Tried, Vm), String> {
     let compiled = set.compile(limits).map_err(|failures| listed(&failures))?;
-    let mut vm = Vm::new(&compiled, limits, ShardId(0), std::rc::Rc::default()).map_err(|failures| listed(&failures))?;
+    let mut vm =
+        Vm::new(&compiled, limits, ShardId(0), std::rc::Rc::default()).map_err(|failures| listed(&failures))?;
     vm.load(now, &Saved::default()).map_err(|failure| failure.to_string())?;
     let plugins = states_of(set, &vm);
     Ok((Tried { compiled, plugins }, vm))
@@ -655,10 +675,15 @@ pub(super) fn tried(set: &Set, limits: &Limits, now: Now) -> Result<Tried, Strin
 
 /// In the order in which they are asked.
 fn states_of(set: &Set, vm: &Vm) -> Vec<PluginState> {
-    let hash_of = |name: &PluginName| set.sources().iter().find(|source| source.name == *name).map(|source| source.hash);
+    let hash_of =
+        |name: &PluginName| set.sources().iter().find(|source| source.name == *name).map(|source| source.hash);
     let states = vm.figures().into_iter().map(|figures| PluginState {
         hash: hash_of(&figures.plugin).map(|hash| hash.to_string()).unwrap_or_default(),
-        hooks: figures.hooks.iter().map(|(hook, _)| PluginHook { name: hook.name().to_owned(), filters: Vec::new() }).collect(),
+        hooks: figures
+            .hooks
+            .iter()
+            .map(|(hook, _)| PluginHook { name: hook.name().to_owned(), filters: Vec::new() })
+            .collect(),
         name: figures.plugin.to_string(),
         description: figures.description,
         priority: figures.priority,

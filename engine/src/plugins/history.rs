@@ -163,7 +163,8 @@ fn committed(attempts: &[Attempt]) -> Option<&Attempt> {
 /// The newest other set that was committed before, other than one that a rollback has left: who goes back twice goes further back.
 fn before(attempts: &[Attempt]) -> Option<&Attempt> {
     let runs = committed(attempts)?;
-    let left: BTreeSet<u32> = attempts.iter().filter(|attempt| is_rollback(attempt)).map(|attempt| attempt.from).collect();
+    let left: BTreeSet<u32> =
+        attempts.iter().filter(|attempt| is_rollback(attempt)).map(|attempt| attempt.from).collect();
     let may = |attempt: &&Attempt| {
         is_committed(attempt)
             && attempt.generation < runs.generation

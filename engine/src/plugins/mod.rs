@@ -25,8 +25,8 @@ use std::sync::Arc;
 
 use postroad_base::{Now, ShardId};
 use postroad_control::{Note, PluginsCounters, PluginsLine};
-use postroad_plugins::generations::Prepared;
 use postroad_plugins::Diagnostic;
+use postroad_plugins::generations::Prepared;
 
 use crate::clock::Clock;
 use crate::config;

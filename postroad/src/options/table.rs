@@ -98,6 +98,20 @@ macro_rules! time {
     };
 }
 
+/// A time whose field is a number of milliseconds.
+macro_rules! millis {
+    ($key:literal, $effect:expr, $min:expr, $max:expr, $doc:expr, $($field:ident).+) => {
+        Row {
+            key: $key,
+            kind: Kind::Time { min: $min, max: $max, step: 1 },
+            effect: $effect,
+            doc: $doc,
+            get: |s| Value::Number(s.$($field).+),
+            set: |s, v| s.$($field).+ = v.number(),
+        }
+    };
+}
+
 macro_rules! address {
     ($key:literal, $doc:expr, $($field:ident).+) => {
         Row {
@@ -289,9 +303,35 @@ pub const ROWS: &[Row] = &[
         10_000,
         10_000_000_000,
         "instructions",
-        "Instructions that one call of a hook may take, counted by 10,000; above it the call fails. A change of this and of the other limits of scripts loads the plugins anew.",
+        "Instructions that one call of a hook may take; above it the call fails. What the libraries do for a script counts too, by its size. A change of this and of the other limits of scripts loads the plugins anew.",
         engine.plugins.limits.instructions,
         u64
+    ),
+    count!(
+        "plugins.load_instructions_max",
+        Live,
+        10_000,
+        10_000_000_000,
+        "instructions",
+        "The same for the load of a plugin, and for its on_load, on_save and each self-test.",
+        engine.plugins.limits.load_instructions,
+        u64
+    ),
+    millis!(
+        "plugins.call_timeout",
+        Live,
+        1,
+        60000,
+        "Time that one call of a hook may take; looked at every so many instructions. The shard serves nobody else meanwhile.",
+        engine.plugins.limits.millis
+    ),
+    millis!(
+        "plugins.load_timeout",
+        Live,
+        1,
+        600000,
+        "The same for the load of a plugin, and for its on_load, on_save and each self-test.",
+        engine.plugins.limits.load_millis
     ),
     bytes!(
         "plugins.memory_max",
@@ -302,13 +342,100 @@ pub const ROWS: &[Row] = &[
         engine.plugins.limits.memory_bytes,
         usize
     ),
-    time!(
-        "plugins.call_timeout",
+    bytes!(
+        "plugins.plugin_memory_max",
+        Live,
+        256 << 10,
+        TIB,
+        "Memory of one plugin of one shard.",
+        engine.plugins.limits.plugin_memory_bytes,
+        usize
+    ),
+    bytes!(
+        "plugins.allocated_max",
+        Live,
+        64 << 10,
+        TIB,
+        "Memory that one call of a hook may ask for in all, whether it gives it back or not.",
+        engine.plugins.limits.allocated_bytes,
+        u64
+    ),
+    bytes!(
+        "plugins.block_max",
+        Live,
+        4 << 10,
+        TIB,
+        "Size of one string or one part of a table of a script.",
+        engine.plugins.limits.block_bytes,
+        usize
+    ),
+    count!(
+        "plugins.results_max",
         Live,
         1,
-        60_000,
-        "Time that one call of a hook may take; it is looked at with each 10,000 instructions. The shard serves nobody else meanwhile.",
-        engine.plugins.call_timeout
+        100000,
+        "messages",
+        "Messages that one call of a hook may make.",
+        engine.plugins.limits.results,
+        usize
+    ),
+    bytes!(
+        "plugins.result_bytes_max",
+        Live,
+        1 << 10,
+        TIB,
+        "Bytes of all messages that one call makes: payload, topic and properties.",
+        engine.plugins.limits.result_bytes,
+        usize
+    ),
+    count!(
+        "plugins.store_entries_max",
+        Live,
+        0,
+        1_000_000_000,
+        "entries",
+        "Entries that one plugin may store on one shard (postroad.store).",
+        engine.plugins.limits.store_entries,
+        usize
+    ),
+    bytes!(
+        "plugins.store_bytes_max",
+        Live,
+        0,
+        TIB,
+        "Bytes of keys and values that one plugin may store on one shard.",
+        engine.plugins.limits.store_bytes,
+        usize
+    ),
+    count!(
+        "plugins.metric_names_max",
+        Live,
+        0,
+        10000,
+        "names",
+        "Counters and gauges of one plugin.",
+        engine.plugins.limits.metric_names,
+        usize
+    ),
+    count!(
+        "plugins.log_lines_max",
+        Live,
+        0,
+        1_000_000,
+        "lines",
+        "Lines that one plugin may log in a second on one shard; what is above is counted.",
+        engine.plugins.limits.log_lines,
+        u32
+    ),
+    count!(
+        "plugins.depth_max",
+        Live,
+        1,
+        1000,
+        "levels",
+        "Levels of tables in tables of what is read, written and handed to the next generation.",
+        engine.plugins.limits.depth,
+        usize
     ),
     count!(
         "plugins.quarantine_after",

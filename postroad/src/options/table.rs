@@ -1144,7 +1144,8 @@ mod tests {
     #[test]
     fn every_bound_of_the_engine_has_a_row() {
         use postroad_engine::config::{
-            Config, DeadLetters, Drain, Groups, Idempotency, Log, Mqtt, Queue, Registrations, Restart, Retry, Scheduled,
+            Config, DeadLetters, Drain, Groups, Idempotency, Log, Mqtt, Plugins, Queue, Registrations, Restart, Retry,
+            Scheduled,
         };
         let Config {
             shards: _,
@@ -1182,6 +1183,7 @@ mod tests {
             delivery_mode: _,
             push: _,         // debug.push
             trace_sample: _, // trace.sample
+            plugins,
         } = Config::default();
         let Mqtt {
             packet_bytes_max: _,
@@ -1215,6 +1217,34 @@ mod tests {
         let Log { young_bytes: _, young_age: _, segment_bytes: _ } = log;
         let Restart { accept_per_second: _, delivery: _, sessions_per_second: _ } = restart;
         let Drain { per_second: _, shard_per_second: _, jitter: _ } = drain;
+        let Plugins {
+            dir: _,
+            watch: _,
+            limits,
+            error_budget: _,
+            error_budget_calls: _,
+            probation: _,
+            reload_timeout: _,
+            history_max: _,
+        } = plugins;
+        let postroad_plugins::Limits {
+            instructions: _,
+            load_instructions: _,
+            millis: _,
+            load_millis: _,
+            memory_bytes: _,
+            plugin_memory_bytes: _,
+            allocated_bytes: _,
+            block_bytes: _,
+            results: _,
+            result_bytes: _,
+            store_entries: _,
+            store_bytes: _,
+            metric_names: _,
+            log_lines: _,
+            quarantine_after: _,
+            depth: _,
+        } = limits;
         let sections = [
             ("mqtt.", 10),
             ("queue.", 3),
@@ -1226,6 +1256,7 @@ mod tests {
             ("groups.", 5),
             ("restart.", 3),
             ("drain.", 3),
+            ("plugins.", 23),
             ("trace.", 6), // of the control plane, but for trace.sample
             ("log.young", 2),
             ("log.segment", 1),

@@ -843,3 +843,58 @@ fn there_are_no_loops() {
         "#]],
     );
 }
+
+/// Who follows a message sees what plugins did.
+#[test]
+fn what_plugins_did_is_told() {
+    check(
+        begun(
+            durable().open(),
+            "publish t/drop drop
+             publish t/refuse refuse 131
+             publish t/park park odd
+             publish t/# become u/1
+             deliver u/# without ben",
+        ),
+        "
+        watch
+        pub 9 t/drop x qos=1 tag=1
+        pub 9 t/refuse x qos=1 tag=2
+        pub 9 t/park x qos=1 tag=3
+        pub 9 t/9 x qos=1 tag=4
+        ",
+        expect![[r#"
+            watch
+            pub 9 t/drop x qos=1 tag=1
+                plugins 1: publish t/drop "x" of pub
+                count plugin_dropped 1
+                step 0 - published by pub - to t/drop qos=1 1 B, not kept
+                step 0 - plugins dropped, not kept
+                9: published 1 success
+            pub 9 t/refuse x qos=1 tag=2
+                plugins 1: publish t/refuse "x" of pub
+                step 0 - published by pub - to t/refuse qos=1 1 B, not kept
+                step 0 - plugins refused, not kept
+                count plugin_refused 1
+                9: published 2 implementation_specific_error
+            pub 9 t/park x qos=1 tag=3
+                plugins 1: publish t/park "x" of pub
+                count plugin_parked 1
+                step 0 - published by pub - to t/park qos=1 1 B, not kept
+                step 0 - plugins parked, not kept
+                9: published 3 success
+            pub 9 t/9 x qos=1 tag=4
+                plugins 1: publish t/9 "x" of pub
+                plugins 1: deliver u/1 stamp 1 to anna ben
+                step 0 - published by pub - to u/1 qos=1 1 B, not kept
+                step 0 ben over left_out 0 after 0 sends, not kept
+                count plugin_left_out 1
+                step 0 anna queued, not kept
+                step 0 anna sent 1 qos=1, not kept
+                1: deliver u/1 "x" qos=1 tag=1
+                step 0 - stored matched=true, not kept
+                step 0 - plugins changed, not kept
+                9: published 4 success
+        "#]],
+    );
+}

@@ -1242,6 +1242,7 @@ fn step_words(moved: &Moved) -> String {
         Step::LetterOver { letter, .. } => format!("letter {letter} {}", reason(moved)),
         Step::Rejected { .. } => reason(moved).to_owned(),
         Step::Acknowledged { attempts: sends } => attempts(sends),
+        Step::Plugins { did } => did.name().to_owned(),
         Step::Queued => String::new(),
     };
     let (shard, step) = (moved.shard.0, moved.step.name());

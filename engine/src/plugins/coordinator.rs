@@ -223,6 +223,14 @@ impl Coordinator {
         }
     }
 
+    /// What stands in the channel.
+    #[cfg(test)]
+    pub(super) fn hear_all(&mut self) {
+        while let Some(told) = self.later.pop_front().or_else(|| self.told.try_recv().ok()) {
+            self.heard(told);
+        }
+    }
+
     fn next(&self, due: Option<Instant>) -> Next {
         let told = |told: Result<Told, _>| told.map_or(Next::Nobody, Next::Told);
         let order = |order: Result<PluginsOrder, _>| order.map_or(Next::Nobody, Next::Order);
@@ -254,7 +262,7 @@ impl Coordinator {
         }
     }
 
-    fn obey(&mut self, order: PluginsOrder) {
+    pub(super) fn obey(&mut self, order: PluginsOrder) {
         let PluginsOrder { wish, by, answer } = order;
         let outcome = match wish {
             PluginsWish::List => Ok(PluginsAnswer::List(self.state())),

@@ -160,16 +160,18 @@ fn committed(attempts: &[Attempt]) -> Option<&Attempt> {
     attempts.iter().rev().find(|attempt| is_committed(attempt))
 }
 
-/// The newest other set that was committed before, other than one that a rollback has left: who goes back twice goes further back.
+/// The newest other set that was committed before, other than one that a rollback has left since: who goes back twice goes further back.
 fn before(attempts: &[Attempt]) -> Option<&Attempt> {
     let runs = committed(attempts)?;
-    let left: BTreeSet<u32> =
-        attempts.iter().filter(|attempt| is_rollback(attempt)).map(|attempt| attempt.from).collect();
+    let is_left = |attempt: &Attempt| {
+        let later =
+            attempts.iter().filter(|rollback| is_rollback(rollback) && rollback.generation > attempt.generation);
+        let mut left = later.filter_map(|rollback| attempts.iter().find(|left| left.generation == rollback.from));
+        left.any(|left| left.set == attempt.set)
+    };
     let may = |attempt: &&Attempt| {
-        is_committed(attempt)
-            && attempt.generation < runs.generation
-            && attempt.set != runs.set
-            && !left.contains(&attempt.generation)
+        let is_earlier = is_committed(attempt) && attempt.generation < runs.generation;
+        is_earlier && attempt.set != runs.set && !is_left(attempt)
     };
     attempts.iter().rev().find(may)
 }

@@ -19,6 +19,8 @@
 mod coordinator;
 mod folder;
 mod history;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

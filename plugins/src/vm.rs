@@ -140,11 +140,15 @@ impl Vm {
         let mut limits = *limits;
         let mut flaws: Vec<Flaw> = Vec::new();
         let name = chunk_name(&unit.name);
+        // SAFETY: the subject borrows nothing.
+        unsafe { self.state.host_mut().call.begin(Hook::Load, Subject::None) };
+        self.state.host_mut().call.is_store_read_only = true;
         let loaded = self.state.protected(owner, true, |stack| {
             push_table(stack, &unit.bytecode, &name)?;
             plugin.read_table(stack, &mut limits, &mut flaws);
             Ok(0)
         });
+        self.state.host_mut().call.end();
         self.state.host_mut().accounts[owner - 1].limits = limits;
         if let Err(thrown) = loaded {
             return vec![diagnostic(&unit.name, &unit.file, thrown.line, None, thrown.text)];

@@ -25,7 +25,9 @@ fn with_store<T>(stack: Stack<'_>, work: impl FnOnce(&mut Store) -> T) -> T {
 
 fn check_writable(stack: Stack<'_>) -> Result<(), Fault> {
     if stack.host().call.is_store_read_only {
-        return Err(Fault::Text("the store is read-only in on_load, on_save and self-tests: they may be taken back"));
+        return Err(Fault::Text(
+            "the store is read-only while a plugin is loaded, in on_load, on_save and self-tests: they may be taken back",
+        ));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! | bound | how |
 //! |---|---|
 //! | instructions, also of coroutines | the count hook (`lua::state`); what C does is charged by its size ([`Origin::Charged`], `strings`, `tables`) |
-//! | time | the same hook looks at the clock; each instruction while one call is over, each fifty while there are large blocks |
+//! | time | the same hook looks at the clock; each instruction while one call is over, each fifty or ten while there are large blocks |
 //! | patterns | a matcher of our own, in counted steps (`pattern`) |
 //! | memory | the allocator (`lua::memory`), by plugin |
 //! | depth | 200 levels of C (Lua's own bound), 5,000 of Lua |

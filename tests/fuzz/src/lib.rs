@@ -8,4 +8,5 @@ pub mod decoding;
 pub mod input;
 pub mod recovery;
 pub mod requests;
+pub mod scripts;
 pub mod stored;

@@ -38,7 +38,7 @@ pub use record::{
     SubscriptionOptions,
 };
 pub use scheduled::{CancelAnswer, ScheduledFilter, ScheduledMessage, ScheduledPage, ScheduledQuery};
-pub use step::{Addressee, Ended, Moved, Published, Step};
+pub use step::{Addressee, Ended, Moved, PluginDeed, Published, Step};
 pub use time::{MonoMillis, Now, WallMillis, utc};
 pub use times::DeliveryTimes;
 pub use topic::{ShareName, TopicError, TopicFilter, TopicName, filter_matches, is_level_name, is_user_name};

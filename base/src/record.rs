@@ -143,11 +143,13 @@ pub enum Outcome {
     Collapsed = 12,
     /// A message that was to be published later, and that somebody took back before.
     Cancelled = 13,
+    /// No delivery: a plugin kept what was published for a human.
+    Quarantined = 14,
 }
 
 impl Outcome {
     /// Every one, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Acknowledged,
         Self::Expired,
         Self::Overflow,
@@ -162,6 +164,7 @@ impl Outcome {
         Self::Retention,
         Self::Collapsed,
         Self::Cancelled,
+        Self::Quarantined,
     ];
 
     /// The one with this number.
@@ -191,6 +194,7 @@ impl Outcome {
             Self::Retention => "retention",
             Self::Collapsed => "collapsed",
             Self::Cancelled => "cancelled",
+            Self::Quarantined => "quarantined",
         }
     }
 }

@@ -50,6 +50,11 @@ pub enum Step {
         /// Why.
         reason: ReasonCode,
     },
+    /// Plugins have changed what was published, or ended it.
+    Plugins {
+        /// What they did.
+        did: PluginDeed,
+    },
     /// It stands in the recipient's queue.
     Queued,
     /// It was written to the recipient's connection, for the `attempt`-th time.
@@ -115,6 +120,34 @@ pub struct Published {
     pub original: Option<MessageId>,
 }
 
+/// What plugins did with a message that was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PluginDeed {
+    /// Another message goes on in its place.
+    Changed,
+    /// Several go on in its place; this is the one that its publisher is answered for.
+    Split,
+    /// Nobody gets it.
+    Dropped,
+    /// Its publisher was told that it is refused.
+    Refused,
+    /// It is a dead letter for a human.
+    Parked,
+}
+
+impl PluginDeed {
+    /// In a word, as the API shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Split => "split",
+            Self::Dropped => "dropped",
+            Self::Refused => "refused",
+            Self::Parked => "parked",
+        }
+    }
+}
+
 /// How a delivery ended that its recipient has not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -128,6 +161,8 @@ pub enum Ended {
     Offline,
     /// QoS 0: the recipient's connection took no more.
     Congested,
+    /// A plugin left the recipient out.
+    LeftOut,
 }
 
 impl Ended {
@@ -139,6 +174,7 @@ impl Ended {
             Self::Unregistered => "unregistered",
             Self::Offline => "offline",
             Self::Congested => "congested",
+            Self::LeftOut => "left_out",
         }
     }
 }
@@ -176,6 +212,7 @@ impl Step {
             Self::Published(_) => "published",
             Self::Stored { .. } => "stored",
             Self::Rejected { .. } => "rejected",
+            Self::Plugins { .. } => "plugins",
             Self::Queued => "queued",
             Self::Sent { .. } => "sent",
             Self::Acknowledged { .. } => "acknowledged",
@@ -196,6 +233,7 @@ impl Step {
             Self::Over { .. } | Self::Dead { .. } => Some(ReceiptLevel::Dead),
             Self::Published(_)
             | Self::Rejected { .. }
+            | Self::Plugins { .. }
             | Self::Queued
             | Self::Requeued { .. }
             | Self::LetterOver { .. } => None,
@@ -218,6 +256,7 @@ impl Step {
         match self {
             Self::Over { how, .. } | Self::Dead { how, .. } | Self::LetterOver { how, .. } => Some(how.name()),
             Self::Rejected { reason } => Some(reason.name()),
+            Self::Plugins { did } => Some(did.name()),
             _ => None,
         }
     }

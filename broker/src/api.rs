@@ -17,7 +17,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use base::{
-    CancelAnswer, ClientId, ConnectionId, GroupAnswer, GroupOrder, KeyHolder, KeyName, Letter, LetterAction,
+    CancelAnswer, ClientId, ConnectionId, Digest, GroupAnswer, GroupOrder, KeyHolder, KeyName, Letter, LetterAction,
     LetterAnswer, LetterId, LetterQuery, Message, MessageId, Moved, PendingAnswer, PendingId, PendingPage, QueueId,
     ReasonCode, Recipient, Record, ScheduledPage, ScheduledQuery, Sequence, SessionExpiry, ShardId,
     SubscriptionIdentifier, SubscriptionOptions, Tag, TopicFilter, Will,
@@ -27,6 +27,7 @@ use postroad_base as base;
 use smallvec::SmallVec;
 
 use crate::config::{DeliveryMode, Resend};
+use crate::hooks::Stamp;
 use crate::index::Cursor;
 
 /// What can happen to a shard.
@@ -170,6 +171,8 @@ pub enum Effect {
     ClientDone { token: u64, answer: ClientAnswer },
     /// What became of an order for a consumer group.
     GroupDone { token: u64, answer: Box<GroupAnswer> },
+    /// Every shard stamps with this generation of plugins or a later one, and nothing of an earlier one is under way: those may go.
+    PluginsSettled { generation: u32 },
     /// Something was dropped or refused: count it, and log it at debug level.
     Count { what: Counted, by: u64 },
 }
@@ -376,7 +379,7 @@ pub enum MeshMessage {
     /// Deliver this to your subscribers; confirm once it is as safe as `durability` asks. `token` 0: no
     /// confirmation is wanted (QoS 0), only the credit comes back. `oldest`: QoS 2; the oldest such publish that this shard
     /// still routes, maybe this one. What is older will not be repeated, but for what you were told of.
-    Forward { message: Arc<Message>, token: u64, oldest: OldestRouted },
+    Forward { message: Arc<Message>, token: u64, oldest: OldestRouted, stamp: Stamp },
     /// Answer to `Forward`: one credit back, and what became of it here.
     Confirm { token: u64, outcome: Forwarded },
     /// This shard wants (or no longer wants) messages for the filter; `token` comes back in `InterestSet`.
@@ -402,7 +405,7 @@ pub enum MeshMessage {
     ShareMembers { filter: TopicFilter, connected: u32 },
     /// As `Forward` (credit, `Confirm`), but for one member of this group on your shard, whom you choose;
     /// nobody else there gets it by this.
-    ShareForward { filter: TopicFilter, message: Arc<Message>, token: u64, oldest: OldestRouted },
+    ShareForward { filter: Arc<TopicFilter>, message: Arc<Message>, token: u64, oldest: OldestRouted, stamp: Stamp },
     /// After a recovery: QoS 2 ids that publishers of your peer may repeat, for want of an answer. All other
     /// ids may be forgotten once every shard has spoken.
     /// `taken`: QoS 2 messages that share groups have taken by members of this shard.
@@ -418,6 +421,8 @@ pub enum MeshMessage {
     KeyAnswered { token: u64, reason: ReasonCode, id: Option<MessageId> },
     /// QoS 2: an id that you were told of has been released, or its session has ended: nobody will repeat it.
     Forget { id: MessageId },
+    /// All that this shard stamps from here on has this generation of plugins or a later one.
+    PluginsCommitted { generation: u32 },
 }
 
 /// A publish and its key, on their way to the key's home.
@@ -427,6 +432,10 @@ pub struct AskedKey {
     pub name: KeyName,
     /// The message; its id is given by the home.
     pub message: Arc<Message>,
+    /// Of what was published, before plugins changed it.
+    pub digest: Digest,
+    /// Which plugins have seen it.
+    pub stamp: Stamp,
 }
 
 /// The oldest QoS 2 publish that a shard still routes, if it says so. (An `Option` of the id takes twice the room in each
@@ -539,6 +548,16 @@ pub enum Counted {
     GroupDeleted,
     /// A lease of a group's delivery that was over before its consumer said anything.
     LeaseOver,
+    /// A publish that a plugin dropped.
+    PluginDropped,
+    /// A publish, a connection or a subscription that a plugin refused, or something that a plugin made for which there was no room.
+    PluginRefused,
+    /// A publish that a plugin made a dead letter for a human.
+    PluginParked,
+    /// A delivery that a plugin left out.
+    PluginLeftOut,
+    /// A dead letter that a plugin could not send again: it stays.
+    PluginRepairFailed,
 }
 
 const _: () = assert!(size_of::<Effect>() <= 112, "each is moved some times");

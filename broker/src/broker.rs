@@ -16,6 +16,7 @@ use crate::consumers::Consumers;
 use crate::drain::Drain;
 use crate::fence::Fences;
 use crate::gate::Gate;
+use crate::hooks::{Hooks, Repairs, Settling};
 use crate::index::{Retained, Subscriptions};
 use crate::keys::Keys;
 use crate::letters::Letters;
@@ -66,6 +67,10 @@ pub struct Broker {
     pub(crate) groups: Groups,
     pub(crate) registrations: Registrations,
     pub(crate) letters: Letters,
+    /// Who is asked, if there are plugins.
+    pub(crate) hooks: Option<Box<dyn Hooks>>,
+    pub(crate) settling: Settling,
+    pub(crate) repairs: Repairs,
     pub(crate) keys: Keys,
     pub(crate) scheduled: Scheduled,
     pub(crate) consumers: Consumers,
@@ -131,6 +136,9 @@ impl Broker {
             groups: Groups::default(),
             registrations: Registrations::default(),
             letters: Letters::default(),
+            hooks: None,
+            settling: Settling::default(),
+            repairs: Repairs::default(),
             keys: Keys::default(),
             scheduled: Scheduled::new(&config),
             consumers: Consumers::default(),
@@ -290,7 +298,7 @@ impl Broker {
         if by == 0 {
             return;
         }
-        self.stats.counted[what as usize] += by;
+        self.stats.counted.add(what, by);
         // A message for 100,000 absent sessions is one effect, not as many.
         match self.effects.back_mut() {
             Some(Effect::Count { what: last, by: sum }) if *last == what => *sum += by,

@@ -28,6 +28,9 @@ impl Broker {
             }
             _ => self.conclude(token, &pending),
         }
+        if let Some(letter) = pending.letter {
+            self.repair_concluded(letter, &pending);
+        }
         if let Some(message) = &pending.followed {
             self.tell_stored(message, pending.refusal, pending.matched);
         }

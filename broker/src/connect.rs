@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, Outcome, PartitionId, Qos, QueueId, QueueOwner, ReasonCode, Record, SessionExpiry, Will,
+    ClientId, ConnectionId, Message, Outcome, PartitionId, QueueId, QueueOwner, ReasonCode, Record, SessionExpiry, Will,
 };
 use postroad_base as base;
 
@@ -12,6 +12,7 @@ use crate::api::{ClientName, Connect, Counted, DisconnectCause, Effect, Principa
 use crate::broker::Broker;
 use crate::directed::is_directed;
 use crate::gate::Waiter;
+use crate::hooks::{Admission, Peer as Asked, Seen, Waiting};
 use crate::pull::Pull;
 use crate::session::{Connection, ConnectionIndex, Peer, Session, SessionIndex};
 use crate::timers::Timer;
@@ -25,8 +26,9 @@ pub(crate) fn is_logged(queue: QueueId) -> bool {
 }
 
 impl Broker {
-    pub(crate) fn connect(&mut self, connect: Connect) {
-        if let Some(reason) = self.connect_refusal(&connect) {
+    pub(crate) fn connect(&mut self, mut connect: Connect) {
+        let refused = self.connect_refusal(&connect).or_else(|| self.ask_admission(&mut connect));
+        if let Some(reason) = refused {
             let connection = connect.connection;
             return self.effects.push_back(Effect::ConnectRefused { connection, reason });
         }
@@ -82,6 +84,25 @@ impl Broker {
             return None;
         }
         Some(existing)
+    }
+
+    /// What plugins say: why it may not, or groups that it belongs to besides. Callers of the API are no clients.
+    fn ask_admission(&mut self, connect: &mut Connect) -> Option<ReasonCode> {
+        let hooks = self.hooks.as_mut().filter(|_| connect.name != ClientName::Caller)?;
+        let answer = hooks.connect(self.now, connect);
+        self.publish_for_plugins(answer.publish);
+        match answer.answer {
+            Admission::Allow => None,
+            Admission::AllowWith(groups) => {
+                let groups = Principal { user: None, groups: groups.into() };
+                connect.principal = groups.with_user_of(&connect.principal);
+                None
+            }
+            Admission::Deny(reason) => {
+                self.count(Counted::PluginRefused);
+                Some(reason)
+            }
+        }
     }
 
     fn connect_refusal(&self, connect: &Connect) -> Option<ReasonCode> {
@@ -239,6 +260,8 @@ impl Broker {
         self.connection_places.remove(&self.connections, place);
         let connection = self.connections.remove(place as usize);
         let index = connection.session;
+        // Published at the end: until then the session is neither here nor away.
+        let said = if connection.is_caller() { Vec::new() } else { self.ask_about_end(index, cause) };
         let session = &mut self.sessions[index as usize];
         session.connection = None;
         session.since = self.now.wall;
@@ -257,20 +280,14 @@ impl Broker {
         }
         let publisher = session.id;
         // QoS 0 has no second chance; what expects an answer is sent again by the client.
-        for inbound in connection.parked.into_iter().filter(|inbound| inbound.message.qos == Qos::AtMostOnce) {
-            if let Some(why) = self.orphan_refusal(index, &inbound) {
-                self.count(why);
-                continue;
-            }
-            let mut message = inbound.message;
-            let owned = Arc::make_mut(&mut message);
-            owned.publisher = publisher;
-            owned.retain &= !is_directed(&owned.topic);
-            match self.key_of(index, &message) {
-                Some(name) => self.publish_keyed_orphan(name, message),
-                None => self.publish_orphan(message),
+        for waiting in connection.parked.into_iter() {
+            self.no_longer_parked(&waiting);
+            // What expects an answer is sent again by the client.
+            if !waiting.comes_again() {
+                self.orphaned(index, publisher, waiting);
             }
         }
+        self.tell_generation();
         match cause {
             DisconnectCause::Normal { .. } => self.discard_will(index),
             DisconnectCause::WithWill { .. } | DisconnectCause::Lost => self.schedule_will(index),
@@ -280,6 +297,33 @@ impl Broker {
         }
         self.share_presence(index);
         self.begin_expiry(index);
+        self.publish_for_plugins(said);
+    }
+
+    /// What plugins want published since this client has gone.
+    fn ask_about_end(&mut self, index: SessionIndex, cause: DisconnectCause) -> Vec<Message> {
+        let Self { hooks: Some(hooks), sessions, now, .. } = self else { return Vec::new() };
+        let Session { client, principal, .. } = &sessions[index as usize];
+        hooks.disconnected(*now, Asked { client, principal, is_application: false }, cause)
+    }
+
+    /// QoS 0 whose client has gone before it was taken in.
+    fn orphaned(&mut self, index: SessionIndex, publisher: QueueId, waiting: Waiting) {
+        let (seen, inbound) = (waiting.seen(), waiting.inbound);
+        if let Some(why) = self.orphan_refusal(index, &inbound, seen) {
+            return self.count(why);
+        }
+        let mut message = inbound.message;
+        let owned = Arc::make_mut(&mut message);
+        owned.publisher = publisher;
+        owned.retain &= !is_directed(&owned.topic);
+        let messages = if seen == Seen::Not { self.decide_orphan(index, message) } else { vec![message] };
+        for message in messages {
+            match self.key_of(index, &message) {
+                Some(name) => self.publish_keyed_orphan(name, message),
+                None => self.publish_orphan(message),
+            }
+        }
     }
 
     fn begin_expiry(&mut self, index: SessionIndex) {

@@ -21,6 +21,7 @@ use postroad_base as base;
 use crate::api::{Counted, Forwarded};
 use crate::broker::Broker;
 use crate::filters::Filters;
+use crate::hooks::Stamp;
 use crate::queue::{Entry, Slot, State};
 use crate::session::SessionIndex;
 use crate::share::{Cause, Placed, Placing};
@@ -93,7 +94,12 @@ impl Broker {
             // It is retained already.
             let message = Message { retain: false, ..(*entry.message).clone() };
             let Some(group) = entry.group else { continue };
-            match self.place(Placing::new(group, Arc::new(message).without_collapse_key(), Cause::GiveBack(given))) {
+            match self.place(Placing::new(
+                group,
+                Arc::new(message).without_collapse_key(),
+                Cause::GiveBack(given),
+                Stamp::default(),
+            )) {
                 Placed::Now(_, outcome) => self.given_back(index, tag, outcome),
                 Placed::Later => {}
                 Placed::NoCredit(shard, placing) => self.mesh.wait_with(shard, placing),

@@ -34,6 +34,7 @@ use slab::Slab;
 use crate::api::{AskedKey, Counted, Effect, Inbound, MeshMessage, StateKey};
 use crate::broker::Broker;
 use crate::gate::Waiter;
+use crate::hooks::{Stamp, Waiting};
 use crate::mesh::{Lack, Pending, Token};
 use crate::places::{By, Places};
 use crate::publish::wants_id;
@@ -108,6 +109,8 @@ struct Asked {
     asker: Asker,
     name: KeyName,
     message: Arc<Message>,
+    digest: Digest,
+    stamp: Stamp,
 }
 
 /// What its publisher is told.
@@ -211,26 +214,35 @@ impl Broker {
         &mut self,
         place: ConnectionIndex,
         name: KeyName,
-        mut inbound: Inbound,
+        mut waiting: Waiting,
         earlier: Option<InboundState>,
-    ) -> Result<(), (Box<Inbound>, Lack)> {
+    ) -> Result<(), (Box<Waiting>, Lack)> {
+        let (digest, stamp) = (self.digest_of(&waiting), waiting.stamp().unwrap_or_default());
         let home = self.config.placement.home_of_key(&name);
         if home != self.config.shard {
             if !self.mesh.take_key_credit(home) {
-                return Err((Box::new(inbound), Lack::KeyCredit(home)));
+                return Err((Box::new(waiting), Lack::KeyCredit(home)));
             }
-            let token = self.await_key(place, &inbound, earlier);
-            let publish = Box::new(AskedKey { name, message: inbound.message });
+            let token = self.await_key(place, &waiting.inbound, earlier);
+            let publish = Box::new(AskedKey { name, message: waiting.inbound.message, digest, stamp });
             self.effects.push_back(Effect::Mesh { to: home, message: MeshMessage::Keyed { publish, token } });
             return Ok(());
         }
-        match self.take_keyed(&name, &mut inbound.message) {
-            Keyed::NoCredit(shard) => return Err((Box::new(inbound), Lack::Credit(shard))),
-            Keyed::Refused(reason, why) => self.refuse(place, &inbound, reason, why),
-            Keyed::Answered(answer) => self.answer_keyed(place, &inbound, earlier, answer),
-            Keyed::UnderWay(key) => self.join(place, &inbound, earlier, key),
+        match self.take_keyed(&name, &mut waiting.inbound.message, digest, stamp) {
+            Keyed::NoCredit(shard) => return Err((Box::new(waiting), Lack::Credit(shard))),
+            Keyed::Refused(reason, why) => self.refuse(place, &waiting, reason, why),
+            Keyed::Answered(KeyAnswer { reason, id, need }) => {
+                Arc::make_mut(&mut waiting.inbound.message).id = id;
+                self.answer_at_once(place, &waiting.inbound, earlier, reason, need);
+            }
+            Keyed::UnderWay(key) => self.join(place, &waiting.inbound, earlier, key),
         }
         Ok(())
+    }
+
+    /// What was published, before plugins changed it.
+    fn digest_of(&self, waiting: &Waiting) -> Digest {
+        waiting.digest().unwrap_or_else(|| self.config.placement.digest_of(&waiting.inbound.message))
     }
 
     /// The key under which a client publishes this message, if it has one.
@@ -276,7 +288,7 @@ impl Broker {
 
     /// At QoS 2 the tag is held, too, until its publisher releases it: longer than its key may last. By an id of its own, which is
     /// no message's.
-    fn hold_tag(
+    pub(crate) fn hold_tag(
         &mut self,
         place: ConnectionIndex,
         inbound: &Inbound,
@@ -291,25 +303,6 @@ impl Broker {
             self.mark_dirty(index);
         }
         Some(InboundName { session: index, queue, tag, id })
-    }
-
-    fn answer_keyed(
-        &mut self,
-        place: ConnectionIndex,
-        inbound: &Inbound,
-        earlier: Option<InboundState>,
-        answer: KeyAnswer,
-    ) {
-        self.tell_taken(place, inbound.tag, answer.id, &inbound.message);
-        let Some(tag) = inbound.tag else { return };
-        let (before, reason) = (self.gate.appended(), answer.reason);
-        let held = self.hold_tag(place, inbound, earlier);
-        let need = if self.gate.appended() > before { self.gate.appended() } else { answer.need };
-        if let Some(InboundName { session, tag, id, .. }) = held {
-            let progress = Progress::Routed { reason, need };
-            self.note_inbound(session, tag, InboundState { id, progress, told: earlier.is_some() });
-        }
-        self.answer(place, tag, AnswerKind::Published, reason, need, false);
     }
 
     /// A key of this shard or of another one has an answer for a publish of this shard's client.
@@ -331,14 +324,15 @@ impl Broker {
     /// QoS 0 of a client that is gone before it was taken in.
     pub(crate) fn publish_keyed_orphan(&mut self, name: KeyName, message: Arc<Message>) {
         let home = self.config.placement.home_of_key(&name);
+        let (digest, stamp) = (self.config.placement.digest_of(&message), Stamp::default());
         if home == self.config.shard {
-            let asked = Box::new(Asked { asker: Asker::Nobody, name, message });
+            let asked = Box::new(Asked { asker: Asker::Nobody, name, message, digest, stamp });
             return self.ask_or_wait(asked);
         }
         if !self.mesh.take_key_credit(home) {
             return self.count(Counted::DroppedQos0Congested);
         }
-        let message = MeshMessage::Keyed { publish: Box::new(AskedKey { name, message }), token: 0 };
+        let message = MeshMessage::Keyed { publish: Box::new(AskedKey { name, message, digest, stamp }), token: 0 };
         self.effects.push_back(Effect::Mesh { to: home, message });
     }
 }
@@ -347,8 +341,8 @@ impl Broker {
 impl Broker {
     /// Another shard's publisher asks.
     pub(crate) fn asked_for_key(&mut self, from: ShardId, publish: AskedKey, token: u64) {
-        let AskedKey { name, message } = publish;
-        self.ask_or_wait(Box::new(Asked { asker: Asker::Shard(from, token), name, message }));
+        let AskedKey { name, message, digest, stamp } = publish;
+        self.ask_or_wait(Box::new(Asked { asker: Asker::Shard(from, token), name, message, digest, stamp }));
     }
 
     fn ask_or_wait(&mut self, asked: Box<Asked>) {
@@ -369,7 +363,7 @@ impl Broker {
     /// Takes a keyed publish in and tells who asked, at once or later; or gives it back for want of credit.
     fn ask_key(&mut self, mut asked: Box<Asked>) -> Option<Box<Asked>> {
         let asker = asked.asker;
-        match self.take_keyed(&asked.name, &mut asked.message) {
+        match self.take_keyed(&asked.name, &mut asked.message, asked.digest, asked.stamp) {
             Keyed::NoCredit(_) => return Some(asked),
             Keyed::Answered(answer) => self.tell_asker(asker, answer),
             Keyed::Refused(reason, why) => {
@@ -405,8 +399,7 @@ impl Broker {
         }
     }
 
-    fn take_keyed(&mut self, name: &KeyName, message: &mut Arc<Message>) -> Keyed {
-        let digest = self.config.placement.digest_of(message);
+    fn take_keyed(&mut self, name: &KeyName, message: &mut Arc<Message>, digest: Digest, stamp: Stamp) -> Keyed {
         let known = self.living_key(name);
         let mut again = None;
         if let Some(place) = known {
@@ -429,6 +422,7 @@ impl Broker {
         if let Some(refused) = self.refuses_keyed(message) {
             return refused;
         }
+        self.scratch.stamp = stamp;
         if let Some(place) = known.filter(|_| again.is_some()) {
             return self.route_keyed(place, message, false);
         }

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use base::{ConnectionId, Message, MessageId, QueueId, ReasonCode, Sequence, ShardId, TopicFilter};
+use base::{ConnectionId, LetterId, Message, MessageId, QueueId, ReasonCode, Sequence, ShardId, TopicFilter};
 use bytestring::ByteString;
 use postroad_base as base;
 use smallvec::SmallVec;
@@ -21,6 +21,7 @@ use crate::broker::Broker;
 use crate::config::Config;
 use crate::gate::Waiter;
 use crate::giving::Question;
+use crate::hooks::Stamp;
 use crate::interests::Interests;
 use crate::repeats::Holder;
 use crate::route::Origin;
@@ -99,6 +100,8 @@ pub(crate) struct Pending {
     pub groups: SmallVec<[Arc<TopicFilter>; 1]>,
     /// The message, if somebody follows it.
     pub followed: Option<Arc<Message>>,
+    /// The dead letter in whose place it was published: that is over once somebody has this.
+    pub letter: Option<LetterId>,
 }
 
 impl Pending {
@@ -116,6 +119,7 @@ impl Pending {
             id: None,
             groups: SmallVec::new(),
             followed: None,
+            letter: None,
         }
     }
 
@@ -219,7 +223,9 @@ impl Mesh {
 impl Broker {
     pub(crate) fn mesh_message(&mut self, from: ShardId, message: MeshMessage) {
         match message {
-            MeshMessage::Forward { message, token, oldest } => self.forwarded(from, &message, token, oldest),
+            MeshMessage::Forward { message, token, oldest, stamp } => {
+                self.forwarded(from, &message, token, oldest, stamp);
+            }
             MeshMessage::Confirm { token, outcome } => {
                 self.forward_answered(from, token, outcome);
                 self.credit_back(from);
@@ -250,18 +256,20 @@ impl Broker {
             MeshMessage::ShareMembers { filter, connected } => self.share_members(from, &filter, connected),
             MeshMessage::Keyed { publish, token } => self.asked_for_key(from, *publish, token),
             MeshMessage::KeyAnswered { token, reason, id } => self.key_answered_by(from, token, reason, id),
-            MeshMessage::ShareForward { filter, message, token, oldest } => {
-                self.forwarded_to_group(from, &filter, &message, token, oldest);
+            MeshMessage::ShareForward { filter, message, token, oldest, stamp } => {
+                self.forwarded_to_group(from, &filter, &message, (token, oldest), stamp);
             }
+            MeshMessage::PluginsCommitted { generation } => self.peer_committed(from, generation),
         }
     }
 
     /// Another shard's publisher: the same as our own, except that the answer goes to the shard.
-    fn forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64, oldest: OldestRouted) {
+    fn forwarded(&mut self, from: ShardId, message: &Arc<Message>, token: u64, oldest: OldestRouted, stamp: Stamp) {
         if message.may_be_repeated() && self.repeats.known.get(message.id).is_some_and(|takers| takers.here) {
             return self.confirm_committed(from, token, Forwarded::Taken);
         }
         self.collect(message, Origin::Shard);
+        self.scratch.stamp = stamp;
         self.take_forwarded(from, message, token, oldest);
     }
 
@@ -333,6 +341,7 @@ impl Broker {
         peer.credits += 1;
         debug_assert!(peer.credits <= i64::from(self.config.mesh_credits), "each credit comes back once");
         self.publish_deferred();
+        self.repairs_go_on(from);
         self.place_waiting(from);
         self.keys_go_on();
         self.due_goes_on(from);

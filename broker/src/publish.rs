@@ -14,6 +14,7 @@ use crate::api::{Counted, Effect, Inbound, MeshMessage};
 use crate::broker::Broker;
 use crate::directed::is_directed;
 use crate::gate::Waiter;
+use crate::hooks::{Seen, Waiting};
 use crate::letters::is_announcement;
 use crate::mesh::{Lack, Pending, Token};
 use crate::pull::{NO_MESSAGE, Pull};
@@ -38,16 +39,17 @@ pub(crate) struct Routed {
 impl Broker {
     pub(crate) fn publish(&mut self, connection: ConnectionId, inbound: Inbound) {
         let Some(place) = self.place_of(connection) else { return };
+        let waiting = Waiting::new(inbound);
         let parked = &mut self.connections[place as usize].parked;
         if !parked.is_empty() {
-            return parked.push_back(inbound);
+            return parked.push_back(waiting);
         }
         if self.owes_too_much(place) {
-            self.connections[place as usize].parked.push_back(inbound);
+            self.connections[place as usize].parked.push_back(waiting);
             return self.stop_reading(place);
         }
-        if let Err((inbound, lack)) = self.try_publish(place, inbound) {
-            self.connections[place as usize].parked.push_back(*inbound);
+        if let Err((waiting, lack)) = self.try_publish(place, waiting) {
+            self.park_first(place, *waiting);
             self.mesh.wait(lack, connection);
             self.stop_reading(place);
         }
@@ -64,21 +66,31 @@ impl Broker {
     pub(crate) fn unpark(&mut self, connection: ConnectionId) {
         let Some(place) = self.place_of(connection) else { return };
         while !self.owes_too_much(place) {
-            let Some(inbound) = self.connections[place as usize].parked.pop_front() else {
+            let Some(waiting) = self.unpark_first(place) else {
                 self.look_after_reading(place);
-                return self.effects.push_back(Effect::Unpark { connection });
+                self.effects.push_back(Effect::Unpark { connection });
+                break;
             };
-            if let Err((inbound, lack)) = self.try_publish(place, inbound) {
-                self.connections[place as usize].parked.push_front(*inbound);
-                return self.mesh.wait(lack, connection);
+            if let Err((waiting, lack)) = self.try_publish(place, waiting) {
+                self.park_first(place, *waiting);
+                self.mesh.wait(lack, connection);
+                break;
             }
         }
+        self.tell_generation();
     }
 
     /// Takes a publish in, or gives it back with what it lacks.
-    fn try_publish(&mut self, place: ConnectionIndex, mut inbound: Inbound) -> Result<(), (Box<Inbound>, Lack)> {
-        if let Some(pull) = Pull::of_topic(&inbound.message.topic) {
-            self.pull(place, &inbound, pull);
+    pub(crate) fn try_publish(
+        &mut self,
+        place: ConnectionIndex,
+        mut waiting: Waiting,
+    ) -> Result<(), (Box<Waiting>, Lack)> {
+        let seen = waiting.seen();
+        let inbound = &mut waiting.inbound;
+        let is_new = seen == Seen::Not;
+        if is_new && let Some(pull) = Pull::of_topic(&inbound.message.topic) {
+            self.pull(place, &waiting, pull);
             return Ok(());
         }
         let index = self.session_of(place);
@@ -92,40 +104,58 @@ impl Broker {
             return Ok(());
         }
         let flaw = inbound.flaw.map(|reason| (reason, Counted::BadWish));
-        if let Some((reason, why)) = flaw.or_else(|| self.refusal(place, &inbound.message)) {
-            self.refuse(place, &inbound, reason, why);
+        if let Some((reason, why)) = flaw.or_else(|| self.refusal(place, &inbound.message, seen)) {
+            self.refuse(place, &waiting, reason, why);
             return Ok(());
         }
         let message = Arc::make_mut(&mut inbound.message);
         message.publisher = self.sessions[index as usize].id;
         message.retain &= !is_directed(&message.topic);
+        if is_new && self.hooks.is_some() {
+            return self.publish_decided(place, waiting, earlier);
+        }
+        self.publish_seen(place, waiting, earlier)
+    }
+
+    /// What plugins have seen, if there are any, is taken in or put off, or given back with what it lacks.
+    pub(crate) fn publish_seen(
+        &mut self,
+        place: ConnectionIndex,
+        mut waiting: Waiting,
+        earlier: Option<InboundState>,
+    ) -> Result<(), (Box<Waiting>, Lack)> {
+        let (index, is_new) = (self.session_of(place), waiting.seen() == Seen::Not);
+        let message = Arc::make_mut(&mut waiting.inbound.message);
         if let Some(wishes) = message.wishes()
             && wishes.are_not_for_now(self.now.wall)
         {
-            return match self.key_of(index, &inbound.message) {
-                Some(name) => self.publish_keyed(place, name, inbound, earlier),
+            return match self.key_of(index, &waiting.inbound.message) {
+                Some(name) => self.publish_keyed(place, name, waiting, earlier),
                 None => {
-                    self.put_off(place, inbound, earlier);
+                    self.put_off(place, waiting, earlier);
                     Ok(())
                 }
             };
         }
-        // Whoever has a repeat is left out.
-        message.id = earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id);
-        self.collect(&inbound.message, Origin::Here);
+        if is_new || message.id == NO_MESSAGE {
+            // Whoever has a repeat is left out.
+            message.id = earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id);
+        }
+        self.collect(&waiting.inbound.message, Origin::Here);
+        self.scratch.stamp = waiting.stamp().unwrap_or_default();
         if let Some((why, outcome)) = self.scratch.refusal {
             let reason = outcome.refusal().expect("it is refused");
-            self.refuse(place, &inbound, reason, why);
+            self.refuse(place, &waiting, reason, why);
             return Ok(());
         }
-        if let Some(shard) = self.lacking_credit(&inbound.message) {
-            return Err((Box::new(inbound), Lack::Credit(shard)));
+        if let Some(shard) = self.lacking_credit(&waiting.inbound.message) {
+            return Err((Box::new(waiting), Lack::Credit(shard)));
         }
-        if self.must_reject(&inbound.message) {
-            self.refuse(place, &inbound, ReasonCode::QuotaExceeded, Counted::QueueOverflow);
+        if self.must_reject(&waiting.inbound.message) {
+            self.refuse(place, &waiting, ReasonCode::QuotaExceeded, Counted::QueueOverflow);
             return Ok(());
         }
-        self.take_in(place, index, inbound, earlier);
+        self.take_in(place, index, waiting, earlier);
         Ok(())
     }
 
@@ -133,15 +163,19 @@ impl Broker {
         &mut self,
         place: ConnectionIndex,
         index: SessionIndex,
-        inbound: Inbound,
+        waiting: Waiting,
         earlier: Option<InboundState>,
     ) {
-        self.stats.received += 1;
-        let Inbound { message, tag, .. } = inbound;
+        let answered = waiting.answered();
+        let (is_part, deed) = (waiting.seen() == Seen::Part, waiting.deed());
+        let Inbound { message, tag, .. } = waiting.inbound;
         let session = &self.sessions[index as usize];
         let (queue, logged) = (session.id, session.logged);
         let id = message.id;
-        self.tell_taken(place, tag, id, &message);
+        if !is_part {
+            self.stats.received += 1;
+            self.tell_taken(place, tag, id, &message);
+        }
         let exactly_once = tag.filter(|_| message.qos == Qos::ExactlyOnce);
         let before = self.gate.appended();
         let inbound = exactly_once.map(|tag| InboundName { session: index, queue, tag, id });
@@ -153,8 +187,12 @@ impl Broker {
             }
             self.repeats.begin(Holder::Tag(inbound));
         }
+        let changed = deed.filter(|_| self.is_followed(&message)).map(|did| (Arc::clone(&message), did));
         let mut routed = self.route(message, outlives_crash);
-        let Some(tag) = tag else { return };
+        if let Some((message, did)) = changed {
+            self.tell(&message, None, base::Step::Plugins { did });
+        }
+        let Some((tag, kind)) = answered else { return };
         if self.gate.appended() > before {
             routed.need = self.gate.appended();
         }
@@ -170,7 +208,7 @@ impl Broker {
                 self.repeats.ends_at_once(id);
             }
         }
-        let answer = self.answer(place, tag, AnswerKind::Published, routed.reason, routed.need, routed.token.is_some());
+        let answer = self.answer(place, tag, kind, routed.reason, routed.need, routed.token.is_some());
         if let Some(Token::Publish(pending)) = routed.token.and_then(|token| self.mesh.tokens.get_mut(&token)) {
             pending.answer = Some((self.connections[place as usize].id, answer));
             pending.holder = inbound.map(Holder::Tag);
@@ -221,22 +259,28 @@ impl Broker {
         }
     }
 
-    /// Why a publish can't be taken in, if so.
-    fn refusal(&mut self, place: ConnectionIndex, message: &Message) -> Option<(ReasonCode, Counted)> {
+    /// Why a publish can't be taken in, if so. Where a plugin sends it is the operator's will: access rules judge what came.
+    fn refusal(&mut self, place: ConnectionIndex, message: &Message, seen: Seen) -> Option<(ReasonCode, Counted)> {
         if self.has_too_many_levels(message.topic.as_str()) {
             return Some((ReasonCode::TopicNameInvalid, Counted::TopicLevels));
         }
-        if !self.may_publish(place, message.topic.as_str()) {
+        if seen == Seen::Not && !self.may_publish(place, message.topic.as_str()) {
             return Some((ReasonCode::NotAuthorized, Counted::NotAuthorized));
+        }
+        // Known before the tag is taken: at QoS 2 it could not be told later.
+        if seen == Seen::Decided
+            && let Some(reason) = self.connections[place as usize].refused_part()
+        {
+            return Some((reason, Counted::PluginRefused));
         }
         self.lacks_room(message)
     }
 
     /// Why what waited to be taken in can't be, now that its connection is gone: nobody has judged it.
-    pub(crate) fn orphan_refusal(&self, index: SessionIndex, inbound: &Inbound) -> Option<Counted> {
+    pub(crate) fn orphan_refusal(&self, index: SessionIndex, inbound: &Inbound, seen: Seen) -> Option<Counted> {
         let Session { principal, client, .. } = &self.sessions[index as usize];
         let topic = inbound.message.topic.as_str();
-        if Pull::of_topic(&inbound.message.topic).is_some() {
+        if seen == Seen::Not && Pull::of_topic(&inbound.message.topic).is_some() {
             return Some(Counted::BadPull); // nobody is there to get anything
         }
         if inbound.flaw.is_some() {
@@ -245,7 +289,7 @@ impl Broker {
         if self.has_too_many_levels(topic) {
             return Some(Counted::TopicLevels);
         }
-        if !self.acl.decide(principal, client, Action::Publish, topic) {
+        if seen == Seen::Not && !self.acl.decide(principal, client, Action::Publish, topic) {
             return Some(Counted::NotAuthorized);
         }
         self.lacks_room(&inbound.message).map(|(_, why)| why)
@@ -283,12 +327,38 @@ impl Broker {
         allowed
     }
 
-    pub(crate) fn refuse(&mut self, place: ConnectionIndex, inbound: &Inbound, reason: ReasonCode, why: Counted) {
+    pub(crate) fn refuse(&mut self, place: ConnectionIndex, waiting: &Waiting, reason: ReasonCode, why: Counted) {
         self.count(why);
-        let Some(tag) = inbound.tag else { return };
+        let Some((tag, kind)) = waiting.answered() else { return };
+        let inbound = &waiting.inbound;
+        if kind == AnswerKind::Part {
+            self.answer(place, tag, kind, reason, Sequence(0), false);
+            return;
+        }
         let connection = &self.connections[place as usize];
         let frees = inbound.message.qos == Qos::ExactlyOnce && connection.hears_refusals();
         let need = if frees { self.free_inbound(connection.session, tag) } else { Sequence(0) };
+        self.answer(place, tag, AnswerKind::Published, reason, need, false);
+    }
+
+    /// What became of a publish is known: its publisher is told once this is committed.
+    pub(crate) fn answer_at_once(
+        &mut self,
+        place: ConnectionIndex,
+        inbound: &Inbound,
+        earlier: Option<InboundState>,
+        reason: ReasonCode,
+        need: Sequence,
+    ) {
+        self.tell_taken(place, inbound.tag, inbound.message.id, &inbound.message);
+        let Some(tag) = inbound.tag else { return };
+        let before = self.gate.appended();
+        let held = self.hold_tag(place, inbound, earlier);
+        let need = if self.gate.appended() > before { self.gate.appended() } else { need };
+        if let Some(InboundName { session, tag, id, .. }) = held {
+            let progress = Progress::Routed { reason, need };
+            self.note_inbound(session, tag, InboundState { id, progress, told: earlier.is_some() });
+        }
         self.answer(place, tag, AnswerKind::Published, reason, need, false);
     }
 
@@ -323,13 +393,14 @@ impl Broker {
         let token = if message.qos.is_acknowledged() { self.mesh.next_token() } else { 0 };
         let oldest = self.oldest_routed(&message);
         for shard in &shards {
-            let forward = MeshMessage::Forward { message: Arc::clone(&message), token, oldest };
+            let stamp = self.scratch.stamp;
+            let forward = MeshMessage::Forward { message: Arc::clone(&message), token, oldest, stamp };
             self.mesh.take_credit(ShardId(*shard));
             self.send_mesh(ShardId(*shard), forward, outlives_crash);
             left += 1;
         }
         for (shard, group) in share_forwards {
-            let placing = Placing::new(group, Arc::clone(&message), Cause::Publish(token));
+            let placing = Placing::new(group, Arc::clone(&message), Cause::Publish(token), self.scratch.stamp);
             let forward = self.share_forward(placing);
             self.mesh.take_credit(ShardId(shard));
             self.send_mesh(ShardId(shard), forward, outlives_crash);
@@ -412,10 +483,21 @@ impl Broker {
                 break;
             }
             let (connection_id, tag, reason) = (connection.id, answer.tag, answer.reason);
-            self.effects.push_back(match answer.kind {
-                AnswerKind::Published => Effect::Published { connection: connection_id, tag, reason },
-                AnswerKind::Completed => Effect::Completed { connection: connection_id, tag, reason },
-            });
+            match answer.kind {
+                AnswerKind::Published => {
+                    let refused = connection.part_refused.take().filter(|_| !reason.is_error());
+                    // At QoS 2 the tag is taken, and would have to be freed: this can't be told any more.
+                    let holds_tag = |(known, _): &(Tag, InboundState)| *known == tag;
+                    let inbound = &self.sessions[connection.session as usize].inbound;
+                    let reason = refused.filter(|_| !inbound.iter().any(holds_tag)).unwrap_or(reason);
+                    self.effects.push_back(Effect::Published { connection: connection_id, tag, reason });
+                }
+                AnswerKind::Completed => {
+                    self.effects.push_back(Effect::Completed { connection: connection_id, tag, reason });
+                }
+                AnswerKind::Part if reason.is_error() => connection.part_refused = Some(reason),
+                AnswerKind::Part => {}
+            }
             connection.answers.pop_front();
             connection.answers_first += 1;
         }

@@ -24,6 +24,7 @@ use postroad_base as base;
 use crate::api::{Counted, Inbound};
 use crate::broker::Broker;
 use crate::config::DeliveryMode;
+use crate::hooks::Waiting;
 use crate::session::{AnswerKind, Connection, ConnectionIndex, InboundState, Progress, Session, SessionIndex};
 
 /// What a publish to the root of pulls asks for.
@@ -77,7 +78,8 @@ impl Session {
 
 impl Broker {
     /// A client asks for deliveries, or for none any more.
-    pub(crate) fn pull(&mut self, place: ConnectionIndex, inbound: &Inbound, pull: Pull) {
+    pub(crate) fn pull(&mut self, place: ConnectionIndex, waiting: &Waiting, pull: Pull) {
+        let inbound = &waiting.inbound;
         let index = self.session_of(place);
         if let Some(tag) = inbound.tag.filter(|_| inbound.message.qos == Qos::ExactlyOnce)
             && let Some(&mut state) = self.sessions[index as usize].inbound_mut(tag)
@@ -88,7 +90,7 @@ impl Broker {
         let connection = &mut self.connections[place as usize];
         let count = match pull {
             Pull::Of(count) if !connection.is_caller() => count,
-            _ => return self.refuse(place, inbound, ReasonCode::TopicNameInvalid, Counted::BadPull),
+            _ => return self.refuse(place, waiting, ReasonCode::TopicNameInvalid, Counted::BadPull),
         };
         let had_no_allowance = connection.has_no_allowance();
         connection.allowance = Some(match count {

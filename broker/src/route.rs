@@ -17,6 +17,7 @@ use crate::broker::{Broker, Interested};
 use crate::config::QueuePolicy;
 use crate::directed::is_to_many;
 use crate::followed::is_receipt;
+use crate::hooks::Stamp;
 use crate::queue::Entry;
 use crate::session::{Role, Session, SessionIndex};
 use crate::share::GroupIndex;
@@ -68,6 +69,8 @@ pub(crate) struct Scratch {
     pub publisher: Option<KeyHolder>,
     /// QoS 2 from another shard: its publisher may repeat it.
     pub may_be_repeated: bool,
+    /// Which plugins have seen the message.
+    pub stamp: Stamp,
     walk: u64,
 }
 
@@ -93,6 +96,7 @@ impl Scratch {
         self.known = false;
         self.publisher = None;
         self.may_be_repeated = false;
+        self.stamp = Stamp::default();
         self.walk += 1;
     }
 }
@@ -204,6 +208,9 @@ impl Broker {
             }
             !m.full
         });
+        if self.hooks.is_some() {
+            self.leave_out_for_plugins(message, &mut matches);
+        }
         self.note_taken(message, &matches);
         let mut again = take_repeated(&mut matches);
         self.spread_once(message, &mut matches);

@@ -11,10 +11,11 @@ use base::{
 };
 use postroad_base as base;
 
-use crate::api::{Inbound, Principal};
+use crate::api::Principal;
 use crate::config::Resend;
 use crate::filters::Filters;
 use crate::giving::Job;
+use crate::hooks::Waiting;
 use crate::overdue::Grain;
 use crate::places::By;
 use crate::queue::{Queue, Tags};
@@ -313,6 +314,8 @@ pub(crate) struct Connection {
     pub unread_since: Grain,
     /// Parked because too many answers are due.
     pub waits_for_answers: bool,
+    /// A part of the publish whose answer is the next to leave was refused.
+    pub part_refused: Option<ReasonCode>,
     /// Who is at its other end.
     pub peer: Peer,
     /// Whether it may be sent again what it does not acknowledge.
@@ -326,22 +329,22 @@ pub(crate) struct Connection {
 /// Publishes that wait: of few connections, so that the others have only the pointer.
 #[derive(Debug, Default)]
 #[allow(clippy::box_collection, reason = "a VecDeque is 32 bytes, which each idle connection would have")]
-pub(crate) struct Parked(Option<Box<VecDeque<Inbound>>>);
+pub(crate) struct Parked(Option<Box<VecDeque<Waiting>>>);
 
 impl Parked {
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    pub fn push_back(&mut self, inbound: Inbound) {
-        self.0.get_or_insert_default().push_back(inbound);
+    pub fn push_back(&mut self, waiting: Waiting) {
+        self.0.get_or_insert_default().push_back(waiting);
     }
 
-    pub fn push_front(&mut self, inbound: Inbound) {
-        self.0.get_or_insert_default().push_front(inbound);
+    pub fn push_front(&mut self, waiting: Waiting) {
+        self.0.get_or_insert_default().push_front(waiting);
     }
 
-    pub fn pop_front(&mut self) -> Option<Inbound> {
+    pub fn pop_front(&mut self) -> Option<Waiting> {
         let waiting = self.0.as_mut()?;
         let first = waiting.pop_front();
         if waiting.is_empty() {
@@ -350,7 +353,7 @@ impl Parked {
         first
     }
 
-    pub fn into_iter(self) -> impl Iterator<Item = Inbound> {
+    pub fn into_iter(self) -> impl Iterator<Item = Waiting> {
         self.0.into_iter().flat_map(|waiting| *waiting)
     }
 }
@@ -375,6 +378,7 @@ impl Connection {
             allowance: None,
             unread_since: Grain::NEVER,
             waits_for_answers: false,
+            part_refused: None,
             peer: Peer::Client,
             resend: Resend::Reconnect,
             watched: Grain::default(),
@@ -394,6 +398,13 @@ impl Connection {
 
     pub fn is_caller(&self) -> bool {
         self.peer == Peer::Caller
+    }
+
+    /// Why a part of the publish that comes next was refused, if one was and that is known already.
+    pub fn refused_part(&mut self) -> Option<ReasonCode> {
+        let parts = self.answers.iter().rev().take_while(|answer| answer.kind == AnswerKind::Part);
+        let refused = parts.filter(|part| part.reason.is_error()).map(|part| part.reason).last();
+        refused.or_else(|| self.part_refused.take())
     }
 
     /// Whose delivery goes under this tag on this connection.
@@ -421,6 +432,8 @@ pub(crate) struct Answer {
 pub(crate) enum AnswerKind {
     Published,
     Completed,
+    /// Nothing leaves: this part of what plugins made of a publish is safe, or was refused. What leaves comes behind it.
+    Part,
 }
 
 #[cfg(test)]

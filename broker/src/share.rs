@@ -33,6 +33,7 @@ use crate::broker::{Broker, Interested};
 use crate::config::Config;
 use crate::gate::Waiter;
 use crate::give_back::GivenBack;
+use crate::hooks::Stamp;
 use crate::mesh::Token;
 use crate::queue::Queue;
 use crate::route::{GROUP, Match, Scratch, more_of};
@@ -206,6 +207,8 @@ pub(crate) struct Placing {
     pub group: Arc<TopicFilter>,
     pub message: Arc<Message>,
     pub cause: Cause,
+    /// Which plugins have seen it.
+    pub stamp: Stamp,
     /// Shards that have no room for it.
     pub full: SmallVec<[u16; 4]>,
     /// Times that it came to a shard whose last member had left.
@@ -232,8 +235,8 @@ pub(crate) enum Placed {
 }
 
 impl Placing {
-    pub fn new(group: Arc<TopicFilter>, message: Arc<Message>, cause: Cause) -> Box<Self> {
-        Box::new(Self { group, message, cause, full: SmallVec::new(), missed: 0 })
+    pub fn new(group: Arc<TopicFilter>, message: Arc<Message>, cause: Cause, stamp: Stamp) -> Box<Self> {
+        Box::new(Self { group, message, cause, stamp, full: SmallVec::new(), missed: 0 })
     }
 }
 
@@ -296,10 +299,11 @@ impl Broker {
         from: ShardId,
         filter: &TopicFilter,
         message: &Arc<Message>,
-        token: u64,
-        oldest: OldestRouted,
+        (token, oldest): (u64, OldestRouted),
+        stamp: Stamp,
     ) {
         self.scratch.clear();
+        self.scratch.stamp = stamp;
         let index = self.groups.places.get(filter.as_str()).copied();
         let Some(index) = index.filter(|&index| !self.groups.groups[index as usize].members.is_empty()) else {
             return self.confirm(from, token, Forwarded::NoMember);
@@ -314,6 +318,7 @@ impl Broker {
     /// Brings a message to a member of its group, wherever one is.
     pub(crate) fn place(&mut self, placing: Box<Placing>) -> Placed {
         self.scratch.clear();
+        self.scratch.stamp = placing.stamp;
         let Some(&index) = self.groups.places.get(placing.group.as_str()) else {
             let outcome = if placing.full.is_empty() { Forwarded::NoneHere } else { Forwarded::Full };
             return Placed::Now(placing, outcome);
@@ -341,10 +346,10 @@ impl Broker {
     /// The message to the chosen shard; the answer to it finds `placing` again.
     pub(crate) fn share_forward(&mut self, placing: Box<Placing>) -> MeshMessage {
         let token = self.mesh.next_token();
-        let (filter, message) = ((*placing.group).clone(), Arc::clone(&placing.message));
-        let oldest = self.oldest_routed(&message);
+        let (filter, message) = (Arc::clone(&placing.group), Arc::clone(&placing.message));
+        let (oldest, stamp) = (self.oldest_routed(&message), placing.stamp);
         self.mesh.tokens.insert(token, Token::Share(placing));
-        MeshMessage::ShareForward { filter, message, token, oldest }
+        MeshMessage::ShareForward { filter, message, token, oldest, stamp }
     }
 
     /// The member stands in `scratch.matches`.

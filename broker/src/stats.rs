@@ -5,7 +5,7 @@ use postroad_base::{DeliveryTimes, Outcome, WallMillis};
 use crate::api::Counted;
 
 /// Number of variants of [`Counted`].
-pub const COUNTED: usize = 31;
+pub const COUNTED: usize = 36;
 
 impl Counted {
     /// Every variant, in the order of declaration.
@@ -41,6 +41,11 @@ impl Counted {
         Self::BadPull,
         Self::GroupDeleted,
         Self::LeaseOver,
+        Self::PluginDropped,
+        Self::PluginRefused,
+        Self::PluginParked,
+        Self::PluginLeftOut,
+        Self::PluginRepairFailed,
     ];
 
     /// The value of the metric label.
@@ -77,6 +82,11 @@ impl Counted {
             Self::BadPull => "bad_pull",
             Self::GroupDeleted => "group_deleted",
             Self::LeaseOver => "lease_over",
+            Self::PluginDropped => "plugin_dropped",
+            Self::PluginRefused => "plugin_refused",
+            Self::PluginParked => "plugin_parked",
+            Self::PluginLeftOut => "plugin_left_out",
+            Self::PluginRepairFailed => "plugin_repair_failed",
         }
     }
 }
@@ -194,8 +204,24 @@ pub struct Stats {
     pub ended: [u64; Outcome::ALL.len()],
     /// How long those took that receivers have.
     pub times: DeliveryTimes,
-    /// By reason, in the order of [`Counted::ALL`].
-    pub counted: [u64; COUNTED],
+    /// By reason.
+    pub counted: Counts,
+}
+
+/// How often each reason was counted, in the order of [`Counted::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts([u64; COUNTED]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self([0; COUNTED])
+    }
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, what: Counted, by: u64) {
+        self.0[what as usize] += by;
+    }
 }
 
 impl Stats {
@@ -206,7 +232,7 @@ impl Stats {
 
     /// How often this was counted.
     pub fn count(&self, what: Counted) -> u64 {
-        self.counted[what as usize]
+        self.counted.0[what as usize]
     }
 }
 

@@ -12,8 +12,9 @@ use crate::access::Action;
 use crate::api::{Counted, Effect, Subscribe};
 use crate::broker::Broker;
 use crate::gate::Waiter;
+use crate::hooks::Peer;
 use crate::interests::Asker;
-use crate::session::{ConnectionIndex, SessionIndex};
+use crate::session::{ConnectionIndex, Session, SessionIndex};
 use crate::timers::{Timer, TimerKey};
 
 /// Who is answered once a subscription works.
@@ -141,7 +142,27 @@ impl Broker {
             self.count(why);
             return reason;
         }
-        self.grant(name, place_of_line, filter, line.options, operation)
+        match self.ask_about_subscription(place, &filter, line.options.qos) {
+            Ok(qos) => self.grant(name, place_of_line, filter, SubscriptionOptions { qos, ..line.options }, operation),
+            Err(reason) => {
+                self.count(Counted::PluginRefused);
+                reason
+            }
+        }
+    }
+
+    /// What plugins say: at which level at most, or why not.
+    fn ask_about_subscription(
+        &mut self,
+        place: ConnectionIndex,
+        filter: &TopicFilter,
+        qos: Qos,
+    ) -> Result<Qos, ReasonCode> {
+        let Self { hooks: Some(hooks), sessions, connections, now, .. } = self else { return Ok(qos) };
+        let Session { client, principal, .. } = &sessions[connections[place as usize].session as usize];
+        let answer = hooks.subscribe(*now, Peer { client, principal, is_application: false }, filter, qos);
+        self.publish_for_plugins(answer.publish);
+        answer.answer.map(|at_most| at_most.min(qos))
     }
 
     fn grant(

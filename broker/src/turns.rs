@@ -59,7 +59,7 @@ impl Broker {
 
     /// Whether steps wait for `Event::Tick`: a tick is due at once, without a timer.
     pub fn has_steps(&self) -> bool {
-        let letters = self.letters.has_steps() || self.keys.has_steps();
+        let letters = self.letters.has_steps() || self.keys.has_steps() || self.repairs.has_steps();
         let lanes = [self.drain.due(&self.config), self.resends.due(), self.scheduled_due()];
         let lanes = lanes.into_iter().flatten().any(|at| at <= self.now.mono);
         letters
@@ -76,6 +76,7 @@ impl Broker {
         self.retire_some();
         self.announce_some();
         self.do_letters_jobs();
+        self.show_letters();
         self.publish_due();
         self.serve_desk();
         if self.keys.has_steps() {

@@ -38,7 +38,9 @@ impl Broker {
         let Will { topic, payload, properties, qos, retain, wishes, .. } = *will;
         let (id, extras) = (MessageId(0), Extras::of_wishes(wishes));
         let message = Message { id, topic, payload, properties, qos, retain, expires_at: expiry, publisher, extras };
-        self.publish_orphan(message.into());
+        for message in self.decide_orphan(index, message.into()) {
+            self.publish_orphan(message);
+        }
         // Logged after the publication: a crash in between publishes it again rather than never.
         self.log_will(index);
     }

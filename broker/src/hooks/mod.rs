@@ -9,13 +9,17 @@
 //! - A message is given to [`Hooks::publish`] at most once, however often it waits for credit; what a hook made is never given to one.
 //! - Nothing here panics or fails: an error of a script is an answer, too, decided by the implementation (`docs/adr/0030-lua-plugins.md`).
 
-use std::sync::Arc;
+mod letters;
+mod publishing;
 
 use base::{ClientId, Message, Now, Qos, ReasonCode, TopicFilter};
 use bytestring::ByteString;
 use postroad_base as base;
 
 use crate::api::{Connect, DisconnectCause, Principal};
+
+pub(crate) use letters::Repairs;
+pub(crate) use publishing::{Seen, Settling, Waiting};
 
 /// Which generation of plugins handles a message, on every shard that it comes to. 0: none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -115,12 +119,11 @@ pub trait Hooks: std::fmt::Debug {
     fn disconnected(&mut self, now: Now, peer: Peer<'_>, cause: DisconnectCause) -> Vec<Message>;
 
     /// A client that access rules let subscribe does so: at which level at most, or with which reason code it is refused.
-    fn subscribe(&mut self, now: Now, peer: Peer<'_>, filter: &TopicFilter, qos: Qos) -> Answer<Result<Qos, ReasonCode>>;
-}
-
-/// A message that a plugin made has no id yet, and is the server's own unless the broker says otherwise.
-pub(crate) fn named(mut message: Message, id: base::MessageId, publisher: base::QueueId) -> Arc<Message> {
-    message.id = id;
-    message.publisher = publisher;
-    Arc::new(message)
+    fn subscribe(
+        &mut self,
+        now: Now,
+        peer: Peer<'_>,
+        filter: &TopicFilter,
+        qos: Qos,
+    ) -> Answer<Result<Qos, ReasonCode>>;
 }

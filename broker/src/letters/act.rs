@@ -9,13 +9,16 @@ use base::{
 use postroad_base as base;
 
 use super::walk::{Job, Portion, Progress};
-use crate::api::Effect;
+use crate::api::{Counted, Effect};
 use crate::broker::Broker;
 use crate::gate::Waiter;
 use crate::queue::Entry;
 use crate::recover::take_young;
 use crate::retire::entry_of;
 use crate::session::SessionIndex;
+
+/// The token of an action whose end nobody hears: a plugin wants it.
+pub(crate) const NOBODY: u64 = u64::MAX;
 
 /// An action that is asked for.
 #[derive(Debug)]
@@ -83,6 +86,12 @@ impl Broker {
 
     /// Told once all that has been done is safe.
     fn letter_done(&mut self, token: u64, answer: LetterAnswer) -> Progress {
+        if token == NOBODY {
+            if !matches!(answer, LetterAnswer::Done(_)) {
+                self.count(Counted::PluginRepairFailed);
+            }
+            return Progress::Done;
+        }
         self.after_commit(Waiter::Emit(Box::new(Effect::LetterDone { token, answer })));
         Progress::Done
     }

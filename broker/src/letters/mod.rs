@@ -36,6 +36,7 @@ use crate::gate::Waiter;
 use crate::queue::{Attempts, Entry};
 use crate::session::{Role, Session, SessionIndex};
 use crate::timers::{Timer, TimerKey};
+pub(crate) use act::NOBODY;
 use walk::Job;
 
 /// Time between two looks for letters that are too old.
@@ -163,6 +164,9 @@ impl Broker {
             self.park(letters, id, Some(note.into()));
         }
         self.announce_letter(id, &message);
+        if message.requeues() < self.config.limits.requeues_max {
+            self.show_letter_later(id, &message);
+        }
         self.keep_letters_few();
     }
 
@@ -183,14 +187,20 @@ impl Broker {
         if let Some(death) = Arc::make_mut(&mut message).extras.as_mut().and_then(|extras| extras.death.as_mut()) {
             death.at = death.at.min(now); // else it would keep what is behind it for ever
         }
+        let id = self.keep_letter(message, note);
+        self.after_commit(Waiter::Emit(Box::new(Effect::LetterKept { token, id: Some(id) })));
+    }
+
+    /// Keeps a letter that is the end of no delivery here, for a human if there is a note.
+    pub(crate) fn keep_letter(&mut self, message: Arc<Message>, note: Option<bytestring::ByteString>) -> LetterId {
         let (qos, retain, identifiers, sequence) = (message.qos, message.retain, SmallVec::new(), Sequence(0));
         let letter = Entry { sequence, message, identifiers, qos, retain, dup: false, stored: false, group: None };
         let (letters, id) = self.add_letter(letter, None);
         if note.is_some() {
             self.park(letters, id, note);
         }
-        self.after_commit(Waiter::Emit(Box::new(Effect::LetterKept { token, id: Some(id) })));
         self.keep_letters_few();
+        id
     }
 
     /// What had no chance to be delivered, or was refused, is worth a look; what took its time is not, nor what tells of letters.
@@ -206,7 +216,8 @@ impl Broker {
             | Outcome::Dropped
             | Outcome::Retention
             | Outcome::Collapsed
-            | Outcome::Cancelled => false,
+            | Outcome::Cancelled
+            | Outcome::Quarantined => false,
         };
         is_kept
             && entry.qos.is_acknowledged()

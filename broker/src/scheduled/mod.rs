@@ -35,18 +35,19 @@ use base::{
 use postroad_base as base;
 use smallvec::SmallVec;
 
-use crate::api::{BacklogEntry, Counted, Effect, Inbound};
+use crate::api::{BacklogEntry, Counted, Effect};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::connect::is_logged;
 use crate::drain::Bucket;
+use crate::hooks::{Seen, Waiting};
 use crate::mesh::{Pending, Token};
 use crate::queue::Entry;
 use crate::recover::take_young;
 use crate::repeats::Holder;
 use crate::retire::entry_of;
 use crate::route::Origin;
-use crate::session::{AnswerKind, ConnectionIndex, InboundName, InboundState, Progress, Role, Session, SessionIndex};
+use crate::session::{ConnectionIndex, InboundName, InboundState, Progress, Role, Session, SessionIndex};
 use desk::Desk;
 
 /// Messages that one tick publishes.
@@ -197,16 +198,21 @@ impl Broker {
     }
 
     /// Takes a client's publish in, for later.
-    pub(crate) fn put_off(&mut self, place: ConnectionIndex, mut inbound: Inbound, earlier: Option<InboundState>) {
-        if let Some((reason, why)) = self.schedule_refusal(&inbound.message) {
-            return self.refuse(place, &inbound, reason, why);
+    pub(crate) fn put_off(&mut self, place: ConnectionIndex, waiting: Waiting, earlier: Option<InboundState>) {
+        if let Some((reason, why)) = self.schedule_refusal(&waiting.inbound.message) {
+            return self.refuse(place, &waiting, reason, why);
         }
+        let (answered, seen) = (waiting.answered(), waiting.seen());
+        let mut inbound = waiting.inbound;
         let index = self.session_of(place);
         let Session { id: queue, logged, .. } = self.sessions[index as usize];
-        let id = earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id);
+        let known = Some(inbound.message.id).filter(|id| seen != Seen::Not && *id != MessageId(0));
+        let id = known.unwrap_or_else(|| earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id));
         Arc::make_mut(&mut inbound.message).id = id;
-        self.stats.received += 1;
-        self.tell_taken(place, inbound.tag, id, &inbound.message);
+        if seen != Seen::Part {
+            self.stats.received += 1;
+            self.tell_taken(place, inbound.tag, id, &inbound.message);
+        }
         let exactly_once = inbound.tag.filter(|_| inbound.message.qos == base::Qos::ExactlyOnce);
         let begin = exactly_once.filter(|_| logged).map(|tag| Record::InboundBegin { queue, tag, id });
         if let Some(begin) = begin.clone().filter(|_| earlier.is_none()) {
@@ -218,14 +224,14 @@ impl Broker {
             self.append(begin); // no other shard has to have it
             self.mark_dirty(index);
         }
-        let Some(tag) = inbound.tag else { return };
+        let Some((tag, kind)) = answered else { return };
         let (reason, need) = (ReasonCode::Success, self.gate.appended());
         let need = if self.config.durable { need } else { Sequence(0) };
         if exactly_once.is_some() {
             let progress = Progress::Routed { reason, need };
             self.note_inbound(index, tag, InboundState { id, progress, told: earlier.is_some() });
         }
-        self.answer(place, tag, AnswerKind::Published, reason, need, false);
+        self.answer(place, tag, kind, reason, need, false);
     }
 
     /// QoS 0 of a client that is gone before it was taken in.

@@ -12,6 +12,7 @@ mod letters;
 mod mesh;
 mod overdue;
 mod peek;
+mod plugins;
 mod poison;
 mod priorities;
 mod pull;

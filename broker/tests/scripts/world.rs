@@ -41,6 +41,8 @@
 //! groups                                                   what is known of them
 //! disk full / disk free
 //! log pressed / log calm
+//! plugins 2 publish t/# drop                               one rule for plugins on all shards (`plugins::Rules`), as generation 2
+//! committed 2 0      shard 0 has committed that generation
 //! aside 1 9          sending tag 9 to connection 1 has panicked too often
 //! ```
 
@@ -145,6 +147,8 @@ pub struct World {
     scheduled_ids: BTreeMap<String, MessageId>,
     /// Orders for groups so far: names the next one.
     orders: u64,
+    /// What plugins were asked.
+    asked: std::rc::Rc<std::cell::RefCell<String>>,
 }
 
 /// One shard, with a log.
@@ -185,6 +189,7 @@ impl World {
             poison: Vec::new(),
             scheduled_ids: BTreeMap::new(),
             orders: 0,
+            asked: std::rc::Rc::default(),
         };
         for number in 0..shards {
             let broker = Broker::new(world.config_of(number), Sequence(1));
@@ -254,6 +259,14 @@ impl World {
         let (user, client) = (state.user.as_deref().unwrap_or("-"), state.client.as_str());
         let line = format!("{client} {user}{here}{}{}", session.unwrap_or_default(), known.unwrap_or_default());
         writeln!(self.out, "    {line}").unwrap();
+    }
+
+    /// Every shard has these rules for plugins, under this generation.
+    pub fn set_plugins(&mut self, generation: u32, rules: &str) {
+        for shard in &mut self.shards {
+            let rules = crate::plugins::Rules::new(generation, rules, &self.asked);
+            shard.broker.set_hooks(Some(Box::new(rules)));
+        }
     }
 
     fn set_push(&mut self, word: &str) {
@@ -391,6 +404,12 @@ impl World {
                 self.commit_some(arguments.number(0) as usize, arguments.number(1) as usize)
             }
             "commit" => self.commit(),
+            "plugins" => self.set_plugins(arguments.number(0) as u32, &words[1..].join(" ")),
+            "committed" => {
+                let shard = &mut self.shards[arguments.number(1) as usize];
+                shard.broker.plugins_committed(arguments.number(0) as u32);
+                self.poll(arguments.number(1) as usize);
+            }
             "store" => self.stores_silently = true,
             "stored" => {
                 self.stores_silently = false;
@@ -592,6 +611,12 @@ impl World {
     fn handle(&mut self, shard: usize, event: Event) {
         let now = self.clock();
         self.shards[shard].broker.handle(now, event);
+        self.poll(shard);
+    }
+
+    /// What a shard wants done is done.
+    fn poll(&mut self, shard: usize) {
+        self.out.push_str(&self.asked.take());
         let (mut burst, mut revoked) = (0, 0);
         while let Some(effect) = self.shards[shard].broker.poll() {
             burst += usize::from(matches!(effect, Effect::Deliver { .. }));
@@ -1087,6 +1112,7 @@ fn words_of(effect: &Effect) -> Option<String> {
             let inbound = if tags.is_empty() { String::new() } else { format!(" inbound={tags:?}") };
             format!("{}: connected present={session_present}{inbound}", connection.0)
         }
+        Effect::PluginsSettled { generation } => format!("plugins settled {generation}"),
         Effect::ConnectRefused { connection, reason } => format!("{}: refused {}", connection.0, reason.name()),
         Effect::Taken { connection, tag, id } => {
             format!("{}: taken {:?} at {}", connection.0, tag.map(Tag::get), id.published_at().0)
@@ -1216,6 +1242,7 @@ fn step_words(moved: &Moved) -> String {
         Step::LetterOver { letter, .. } => format!("letter {letter} {}", reason(moved)),
         Step::Rejected { .. } => reason(moved).to_owned(),
         Step::Acknowledged { attempts: sends } => attempts(sends),
+        Step::Plugins { did } => did.name().to_owned(),
         Step::Queued => String::new(),
     };
     let (shard, step) = (moved.shard.0, moved.step.name());

@@ -113,7 +113,7 @@ impl StepRow {
                 Self { letter: Some(letter.to_string()), requeued_as: Some(id.to_string()), ..row }
             }
             Step::LetterOver { letter, .. } => Self { letter: Some(letter.to_string()), ..row },
-            Step::Rejected { .. } | Step::Queued | Step::Acknowledged { .. } => row,
+            Step::Rejected { .. } | Step::Plugins { .. } | Step::Queued | Step::Acknowledged { .. } => row,
         }
     }
 }

@@ -213,6 +213,7 @@ fn words_of_step(moved: &Moved) -> String {
         Step::Requeued { letter, id } => format!(" letter={letter} as={id}"),
         Step::LetterOver { letter, how } => format!(" letter={letter} {}", how.name()),
         Step::Rejected { reason } => format!(" {}", reason.name()),
+        Step::Plugins { did } => format!(" {}", did.name()),
         Step::Queued => String::new(),
     };
     let group = moved.to.as_ref().and_then(Addressee::group).map(|name| format!(" group={name}"));

@@ -392,7 +392,7 @@ impl World {
                 }
                 self.shards[shard].jobs.push_back(Job::Ingest(batch));
             }
-            Effect::Count { .. } | Effect::Moved(_) => {}
+            Effect::Count { .. } | Effect::Moved(_) | Effect::PluginsSettled { .. } => {}
             Effect::LettersFound { token, letters, next, .. } => self.letters_found(shard, token, letters, next),
             Effect::LetterDone { token, answer } => self.letter_done(token, answer),
             Effect::ClientDone { .. } => unreachable!("no caller registers clients here"),

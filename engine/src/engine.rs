@@ -17,6 +17,7 @@ use postroad_storage::young::{FileDirectory, RecoverError, Writer, WriterConfig,
 
 use crate::auth::{Anonymous, Auth, AuthError, Pool, PoolOptions};
 use crate::clock::Clock;
+use crate::codecs::{Codecs, Plans, codec_name};
 use crate::config::{self, Config, Durability};
 use crate::crash::{self, Verdict};
 use crate::listener;
@@ -121,15 +122,21 @@ impl Engine {
     /// # Errors
     /// When something that the configuration asks for can't be had; nothing is left running then.
     pub fn start(config: Config) -> Result<Running, EngineError> {
-        Self::start_recorded(config, None)
+        Self::start_recorded(config, None, Arc::new(Plans::shipped()))
     }
 
-    /// The same; what becomes of messages that somebody follows is told to `recorder`.
+    /// The same; what becomes of messages that somebody follows is told to `recorder`, and listeners have their codecs of
+    /// `codecs`.
     ///
     /// # Errors
-    /// As [`Self::start`].
-    pub fn start_recorded(config: Config, recorder: Option<Recorder>) -> Result<Running, EngineError> {
+    /// As [`Self::start`], and if a listener names a codec that is not there.
+    pub fn start_recorded(
+        config: Config,
+        recorder: Option<Recorder>,
+        codecs: Arc<dyn Codecs>,
+    ) -> Result<Running, EngineError> {
         crate::fault::announce();
+        check_codecs(&config, &*codecs)?;
         let cores = cores();
         let shards = config.shards.count(cores.len());
         if config.partitions.get() < shards {
@@ -147,7 +154,7 @@ impl Engine {
             None => throw_away_placement(&config, shards),
         };
         let (notes, noted) = flume::bounded(NOTES_MAX);
-        let common = Arc::new(make_common(shards, placement, notes, recorder).map_err(|error| system(&error))?);
+        let common = Arc::new(make_common(shards, placement, notes, recorder, codecs).map_err(|error| system(&error))?);
         let doorbells: Vec<_> = common.inboxes.iter().map(|inbox| inbox.doorbell.clone()).collect();
         let credits = postroad_broker::Config::new(ShardId(0), common.placement.clone(), false, 0).mesh_credits;
         let mut boot = [0; 4];
@@ -532,6 +539,7 @@ fn make_common(
     placement: Placement,
     notes: flume::Sender<Note>,
     recorder: Option<Recorder>,
+    codecs: Arc<dyn Codecs>,
 ) -> std::io::Result<Common> {
     let inboxes: std::io::Result<Vec<_>> = (0..shards).map(|_| Inbox::new().map(Arc::new)).collect();
     Ok(Common {
@@ -546,6 +554,7 @@ fn make_common(
         notes,
         recorder,
         letters: LettersBell::default(),
+        codecs,
     })
 }
 
@@ -577,6 +586,15 @@ fn make_live(config: &Config, shards: u16) -> Result<Live, EngineError> {
     let (broker, limits) = (broker_limits(config, usize::from(shards)), limits(config));
     let (acl, verdict) = (Arc::new(load_acl(config)?), verdict_of(config));
     Ok(Live { limits, broker, auth, acl, verdict, connections_max, config: config.clone() })
+}
+
+fn check_codecs(config: &Config, codecs: &dyn Codecs) -> Result<(), EngineError> {
+    for listener in &config.listeners {
+        if let Some(name) = codec_name(listener).filter(|name| codecs.make(name).is_none()) {
+            return Err(EngineError::Config(format!("listener {}: there is no codec {name:?}", listener.name)));
+        }
+    }
+    Ok(())
 }
 
 fn load_acl(config: &Config) -> Result<Acl, EngineError> {

@@ -15,10 +15,12 @@
 //! | what is brought back at a start | `replay` |
 //! | when a shard waits, and for what | `coalesce`, `poller` |
 //! | who may come in | [`auth`] |
+//! | what a listener's frames are, and MQTT beside frames | [`codecs`], `session` |
 
 pub mod auth;
 mod clock;
 mod coalesce;
+pub mod codecs;
 pub mod config;
 mod connection;
 mod counters;
@@ -34,6 +36,7 @@ pub mod probe;
 mod ramp;
 mod random;
 mod replay;
+mod session;
 mod shard;
 mod wheel;
 

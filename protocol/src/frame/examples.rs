@@ -29,6 +29,11 @@ fn payload(field: &str) -> Option<Payload> {
     Some(Payload::Field(field.to_owned()))
 }
 
+/// All four, with the names that they have as scripts.
+pub fn all() -> [(&'static str, Spec); 4] {
+    [("vehicle40", vehicle40()), ("padded1024", padded1024()), ("crlf_lines", crlf_lines()), ("gt06", gt06())]
+}
+
 /// Five bytes [INT-4]: the high 4 bits are the command, the low 36 the content.
 ///
 /// ```text

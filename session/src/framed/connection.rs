@@ -35,6 +35,8 @@ pub struct Connection {
 /// An idle connection costs little.
 const _: () = assert!(size_of::<Connection>() <= 160);
 
+const _: () = assert!(Broken::ALL.len() == Fault::ALL.len() + 1);
+
 /// What was wrong with what a device has sent; the label of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Broken {
@@ -46,9 +48,17 @@ pub enum Broken {
 
 impl Broken {
     /// All of them.
-    pub fn all() -> impl Iterator<Item = Self> {
-        Fault::ALL.into_iter().map(Self::Frame).chain([Self::Order])
-    }
+    pub const ALL: [Self; 9] = [
+        Self::Frame(Fault::TooLong),
+        Self::Frame(Fault::Length),
+        Self::Frame(Fault::Constant),
+        Self::Frame(Fault::Checksum),
+        Self::Frame(Fault::Command),
+        Self::Frame(Fault::Value),
+        Self::Frame(Fault::Function),
+        Self::Frame(Fault::Unfit),
+        Self::Order,
+    ];
 
     /// As a label.
     pub fn name(self) -> &'static str {

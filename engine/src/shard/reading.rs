@@ -319,11 +319,11 @@ impl Speech<'_> {
         let out = &mut connection.output;
         let step = crate::crash::guarded(|| match &mut connection.stage {
             Stage::Handshake => {
-                let introduced = if is_framed { hello(codec, bytes, limits) } else { connect(bytes, limits) };
-                introduced.unwrap_or_else(|(request, size)| {
-                    connection.stage = Stage::Authenticating(Box::new(request));
-                    Step::Introduced { size }
-                })
+                let (step, request) = if is_framed { hello(codec, bytes, limits) } else { connect(bytes, limits) };
+                if let Some(request) = request {
+                    connection.stage = Stage::Authenticating(request);
+                }
+                step
             }
             Stage::Serving(session) => match session.receive(codec, now, (bytes, own), limits, out) {
                 Ok(Received::Incomplete { needed }) => Step::Incomplete { needed },
@@ -336,22 +336,25 @@ impl Speech<'_> {
     }
 }
 
-/// A CONNECT and its size, as the error; else what to do.
-fn connect(bytes: &[u8], limits: &Limits) -> Result<Step, (Request, usize)> {
+/// What the front of the input is where a CONNECT is due, and the request if it is one.
+fn connect(bytes: &[u8], limits: &Limits) -> (Step, Option<Box<Request>>) {
     match Handshake.receive(bytes, limits) {
-        Ok(HandshakeStep::NeedMore { needed }) => Ok(Step::Incomplete { needed }),
-        Ok(HandshakeStep::Connect { request, consumed }) => Err((Request::Mqtt(*request), consumed)),
-        Err(refusal) => Ok(Step::Refused(refusal)),
+        Ok(HandshakeStep::NeedMore { needed }) => (Step::Incomplete { needed }, None),
+        Ok(HandshakeStep::Connect { request, consumed }) => {
+            (Step::Introduced { size: consumed }, Some(Box::new(Request::Mqtt(*request))))
+        }
+        Err(refusal) => (Step::Refused(refusal), None),
     }
 }
 
 /// As [`connect`], for a hello.
-fn hello(codec: &mut dyn Codec, bytes: &[u8], limits: &Limits) -> Result<Step, (Request, usize)> {
-    let bytes_max = limits.connect_bytes_max as usize;
-    match framed::Handshake.receive(codec, bytes, bytes_max) {
-        Ok(framed::HandshakeStep::NeedMore { needed }) => Ok(Step::Incomplete { needed }),
-        Ok(framed::HandshakeStep::Connect { request, consumed }) => Err((Request::Framed(*request), consumed)),
-        Err(refusal) => Ok(Step::Ending(framed::End::from(refusal).into())),
+fn hello(codec: &mut dyn Codec, bytes: &[u8], limits: &Limits) -> (Step, Option<Box<Request>>) {
+    match framed::Handshake.receive(codec, bytes, limits.connect_bytes_max as usize) {
+        Ok(framed::HandshakeStep::NeedMore { needed }) => (Step::Incomplete { needed }, None),
+        Ok(framed::HandshakeStep::Connect { request, consumed }) => {
+            (Step::Introduced { size: consumed }, Some(Box::new(Request::Framed(*request))))
+        }
+        Err(refusal) => (Step::Ending(framed::End::from(refusal).into()), None),
     }
 }
 

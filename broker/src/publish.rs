@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use ahash::AHashMap;
 use base::{ConnectionId, Message, MessageId, Qos, QueueId, ReasonCode, Record, Sequence, ShardId, Tag};
 use postroad_base as base;
 
@@ -125,6 +126,9 @@ impl Broker {
         earlier: Option<InboundState>,
     ) -> Result<(), (Box<Waiting>, Lack)> {
         let (index, is_new) = (self.session_of(place), waiting.seen() == Seen::Not);
+        if !is_new && self.waits_for_parts(place, &waiting) {
+            return Err((Box::new(waiting), Lack::Parts));
+        }
         let message = Arc::make_mut(&mut waiting.inbound.message);
         if let Some(wishes) = message.wishes()
             && wishes.are_not_for_now(self.now.wall)
@@ -137,8 +141,9 @@ impl Broker {
                 }
             };
         }
-        if is_new || message.id == NO_MESSAGE {
-            // Whoever has a repeat is left out.
+        // Whoever has a repeat is left out. Ids go in the order in which messages are taken in: what plugins have seen keeps its id if nothing has
+        // come in between.
+        if is_new || message.id != self.ids.newest() {
             message.id = earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id);
         }
         self.collect(&waiting.inbound.message, Origin::Here);
@@ -269,11 +274,19 @@ impl Broker {
         }
         // Known before the tag is taken: at QoS 2 it could not be told later.
         if seen == Seen::Decided
-            && let Some(reason) = self.connections[place as usize].refused_part()
+            && let Some(reason) = self.refused_part(place)
         {
             return Some((reason, Counted::PluginRefused));
         }
         self.lacks_room(message)
+    }
+
+    /// Why a part of the publish that is about to be taken in was refused, if that is known already.
+    fn refused_part(&mut self, place: ConnectionIndex) -> Option<ReasonCode> {
+        let connection = &self.connections[place as usize];
+        // What has left the line belongs to the first publish in it, if there is one.
+        let is_first = connection.answers.iter().all(|answer| answer.kind == AnswerKind::Part);
+        connection.refused_part().or_else(|| if is_first { self.parts_refused.remove(&place) } else { None })
     }
 
     /// Why what waited to be taken in can't be, now that its connection is gone: nobody has judged it.
@@ -485,21 +498,21 @@ impl Broker {
             let (connection_id, tag, reason) = (connection.id, answer.tag, answer.reason);
             match answer.kind {
                 AnswerKind::Published => {
-                    let refused = connection.part_refused.take().filter(|_| !reason.is_error());
-                    // At QoS 2 the tag is taken, and would have to be freed: this can't be told any more.
-                    let holds_tag = |(known, _): &(Tag, InboundState)| *known == tag;
-                    let inbound = &self.sessions[connection.session as usize].inbound;
-                    let reason = refused.filter(|_| !inbound.iter().any(holds_tag)).unwrap_or(reason);
+                    let reason = reason_with_parts(&mut self.parts_refused, place, reason);
                     self.effects.push_back(Effect::Published { connection: connection_id, tag, reason });
                 }
                 AnswerKind::Completed => {
                     self.effects.push_back(Effect::Completed { connection: connection_id, tag, reason });
                 }
-                AnswerKind::Part if reason.is_error() => connection.part_refused = Some(reason),
+                AnswerKind::Part if reason.is_error() => drop(self.parts_refused.insert(place, reason)),
                 AnswerKind::Part => {}
             }
+            let was_part = answer.kind == AnswerKind::Part;
             connection.answers.pop_front();
             connection.answers_first += 1;
+            if was_part && connection.waits_for_parts() {
+                return self.unpark(id);
+            }
         }
         if connection.waits_for_answers && connection.answers.len() * 2 <= self.config.answers_max {
             connection.waits_for_answers = false;
@@ -579,6 +592,18 @@ impl Broker {
             }
         }
     }
+}
+
+/// What a publisher hears if parts of its publish may have been refused since. (At QoS 2 that is known before its tag is taken.)
+fn reason_with_parts(
+    refused: &mut AHashMap<ConnectionIndex, ReasonCode>,
+    place: ConnectionIndex,
+    reason: ReasonCode,
+) -> ReasonCode {
+    if refused.is_empty() {
+        return reason;
+    }
+    refused.remove(&place).filter(|_| !reason.is_error()).unwrap_or(reason)
 }
 
 /// Whether its publisher is told under which id it was taken in.

@@ -314,8 +314,6 @@ pub(crate) struct Connection {
     pub unread_since: Grain,
     /// Parked because too many answers are due.
     pub waits_for_answers: bool,
-    /// A part of the publish whose answer is the next to leave was refused.
-    pub part_refused: Option<ReasonCode>,
     /// Who is at its other end.
     pub peer: Peer,
     /// Whether it may be sent again what it does not acknowledge.
@@ -353,6 +351,10 @@ impl Parked {
         first
     }
 
+    pub fn first(&self) -> Option<&Waiting> {
+        self.0.as_ref()?.front()
+    }
+
     pub fn into_iter(self) -> impl Iterator<Item = Waiting> {
         self.0.into_iter().flat_map(|waiting| *waiting)
     }
@@ -378,7 +380,6 @@ impl Connection {
             allowance: None,
             unread_since: Grain::NEVER,
             waits_for_answers: false,
-            part_refused: None,
             peer: Peer::Client,
             resend: Resend::Reconnect,
             watched: Grain::default(),
@@ -396,15 +397,19 @@ impl Connection {
         self.waits_for_answers || !self.parked.is_empty()
     }
 
+    /// Whether what it has parked waits for parts that are in front of it, and those have all been answered.
+    pub fn waits_for_parts(&self) -> bool {
+        self.answers.is_empty() && !self.waits_for_answers && self.parked.first().is_some_and(Waiting::needs_parts)
+    }
+
     pub fn is_caller(&self) -> bool {
         self.peer == Peer::Caller
     }
 
-    /// Why a part of the publish that comes next was refused, if one was and that is known already.
-    pub fn refused_part(&mut self) -> Option<ReasonCode> {
+    /// Why a part of the publish that comes next was refused, if one was and its answer is still in the line.
+    pub fn refused_part(&self) -> Option<ReasonCode> {
         let parts = self.answers.iter().rev().take_while(|answer| answer.kind == AnswerKind::Part);
-        let refused = parts.filter(|part| part.reason.is_error()).map(|part| part.reason).last();
-        refused.or_else(|| self.part_refused.take())
+        parts.filter(|part| part.reason.is_error()).map(|part| part.reason).last()
     }
 
     /// Whose delivery goes under this tag on this connection.

@@ -12,6 +12,7 @@
 //! | what a plugin's table says; topic filters | `plugin`, `filters` |
 //! | what a call is about, and what was set | `call` |
 //! | a generation on a shard; the chain of plugins | `vm` |
+//! | frames: a declaration, or functions | [`codec`] |
 //!
 //! Invariants
 //! - Lua is seen by nobody outside this crate: answers are the broker's types ([`postroad_broker`]), state is [`Plain`] data.
@@ -20,6 +21,7 @@
 
 pub mod api;
 mod call;
+pub mod codec;
 mod compiled;
 mod diagnostic;
 mod figures;

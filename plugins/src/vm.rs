@@ -302,6 +302,11 @@ impl Vm {
         Some(read.map(|()| CodecTable { data: Plain::Map(entries), functions }))
     }
 
+    /// The file of a plugin, as it was named when the set was read.
+    pub fn file_of(&self, plugin: &PluginName) -> Option<&str> {
+        self.plugins.iter().find(|known| known.name == *plugin).map(|known| known.file.as_str())
+    }
+
     /// Calls a function of a codec: at most four results.
     ///
     /// # Errors

@@ -13,6 +13,7 @@
 //! | what a call is about, and what was set | `call` |
 //! | a generation on a shard; the chain of plugins | `vm` |
 //! | frames: a declaration, or functions | [`codec`] |
+//! | one generation after the other on a shard | [`generations`] |
 //!
 //! Invariants
 //! - Lua is seen by nobody outside this crate: answers are the broker's types ([`postroad_broker`]), state is [`Plain`] data.
@@ -26,6 +27,7 @@ mod compiled;
 mod diagnostic;
 mod figures;
 mod filters;
+pub mod generations;
 mod limits;
 mod lua;
 mod plain;

@@ -1,7 +1,12 @@
 //! Which codec the frames of a listener have. A shard has its own of each; plugins put others in their place.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use postroad_base::Now;
+use postroad_plugins::PluginName;
+use postroad_plugins::generations::Plugins;
 use postroad_protocol::frame::{
     Abilities, Answers, Codec, Declared, Decoded, Fault, Frame, FrameError, Plan, examples,
 };
@@ -44,12 +49,16 @@ impl Codecs for Plans {
 pub(crate) struct CodecsOfShard {
     by_listener: Vec<Option<Box<dyn Codec>>>,
     gone: Gone,
+    /// What functions of scripts find.
+    time: Rc<Cell<Now>>,
 }
 
 impl CodecsOfShard {
-    pub(crate) fn new(listeners: &[Listener], codecs: &dyn Codecs) -> Self {
-        let make = |listener: &Listener| codec_name(listener).and_then(|name| codecs.make(name));
-        Self { by_listener: listeners.iter().map(make).collect(), gone: Gone }
+    /// A plugin's where there is one of this name, else one of `others`.
+    pub(crate) fn new(listeners: &[Listener], plugins: &Plugins, others: &dyn Codecs) -> Self {
+        let time = Rc::default();
+        let make = |listener: &Listener| codec_name(listener).and_then(|name| make(name, plugins, others, &time));
+        Self { by_listener: listeners.iter().map(make).collect(), gone: Gone, time }
     }
 
     /// That of a listener. One that speaks in frames and has none any more breaks them all.
@@ -59,10 +68,37 @@ impl CodecsOfShard {
             _ => &mut self.gone,
         }
     }
+
+    pub(crate) fn set_time(&self, now: Now) {
+        self.time.set(now);
+    }
+}
+
+fn make(name: &str, plugins: &Plugins, others: &dyn Codecs, time: &Rc<Cell<Now>>) -> Option<Box<dyn Codec>> {
+    let of_plugin = PluginName::new(name).and_then(|name| plugins.codec(&name, time));
+    match of_plugin {
+        Some(Ok(codec)) => Some(codec),
+        Some(Err(flaw)) => {
+            tracing::error!(%flaw, "a codec that had compiled can't be made");
+            None
+        }
+        None => others.make(name),
+    }
+}
+
+/// The first listener that would have no codec, in words, if plugins had what `has` says.
+pub(crate) fn missing(
+    listeners: &[Listener],
+    has: impl Fn(&PluginName) -> bool,
+    others: &dyn Codecs,
+) -> Option<String> {
+    let lacks = |name: &&str| !PluginName::new(name).is_some_and(|name| has(&name)) && others.make(name).is_none();
+    let mut named = listeners.iter().filter_map(|listener| Some((&listener.name, codec_name(listener)?)));
+    named.find(|(_, codec)| lacks(codec)).map(|(name, codec)| format!("listener {name}: there is no codec {codec:?}"))
 }
 
 /// What a listener calls its codec, if it speaks in frames.
-pub(crate) fn codec_name(listener: &Listener) -> Option<&str> {
+fn codec_name(listener: &Listener) -> Option<&str> {
     match &listener.protocol {
         ListenerProtocol::Mqtt => None,
         ListenerProtocol::Frames { codec } => Some(codec),
@@ -106,10 +142,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_missing_is_named() {
+        let frames = |codec: &str| listener(ListenerProtocol::Frames { codec: codec.to_owned() });
+        let missing = |has: &str| {
+            let listeners = [listener(ListenerProtocol::Mqtt), frames("gt06"), frames("own")];
+            super::missing(&listeners, |name| name.as_str() == has, &Plans::shipped())
+        };
+        assert_eq!(missing("own"), None);
+        assert_eq!(missing("other").as_deref(), Some("listener a: there is no codec \"own\""));
+    }
+
+    #[test]
     fn a_listener_has_its_codec_or_one_that_breaks_all() {
         let frames = |codec: &str| listener(ListenerProtocol::Frames { codec: codec.to_owned() });
         let listeners = [listener(ListenerProtocol::Mqtt), frames("vehicle40"), frames("nothing")];
-        let mut codecs = CodecsOfShard::new(&listeners, &Plans::shipped());
+        let mut codecs = CodecsOfShard::new(&listeners, &Plugins::new(postroad_base::ShardId(0)), &Plans::shipped());
         assert_eq!([0, 1, 2, 3].map(|place| codecs.of(place).frame_bytes_max()), [0, 5, 0, 0]);
         assert!(
             codecs.of(2).decode(b"any", "").is_err()

@@ -18,7 +18,7 @@ use postroad_storage::young::{FileDirectory, RecoverError, Writer, WriterConfig,
 
 use crate::auth::{Anonymous, Auth, AuthError, Pool, PoolOptions};
 use crate::clock::Clock;
-use crate::codecs::{Codecs, Plans, codec_name};
+use crate::codecs::{Codecs, Plans, missing};
 use crate::config::{self, Config, Durability};
 use crate::crash::{self, Verdict};
 use crate::listener;
@@ -144,7 +144,6 @@ impl Engine {
         codecs: Arc<dyn Codecs>,
     ) -> Result<Running, EngineError> {
         crate::fault::announce();
-        check_codecs(&config, &*codecs)?;
         let cores = cores();
         let shards = config.shards.count(cores.len());
         if config.partitions.get() < shards {
@@ -166,6 +165,7 @@ impl Engine {
         let parts = CommonParts { notes: notes.clone(), recorder, coordinator, codecs };
         let common = Arc::new(make_common(shards, placement, parts).map_err(|error| system(&error))?);
         let (coordinator, plugins_line, plugins) = open_plugins(&config, &common, told, notes)?;
+        check_codecs(&config, plugins.as_deref(), &*common.codecs)?;
         let doorbells: Vec<_> = common.inboxes.iter().map(|inbox| inbox.doorbell.clone()).collect();
         let credits = postroad_broker::Config::new(ShardId(0), common.placement.clone(), false, 0).mesh_credits;
         let mut boot = [0; 4];
@@ -648,13 +648,10 @@ fn make_live(config: &Config, shards: u16) -> Result<Live, EngineError> {
     Ok(Live { limits, broker, auth, acl, verdict, connections_max, config: config.clone() })
 }
 
-fn check_codecs(config: &Config, codecs: &dyn Codecs) -> Result<(), EngineError> {
-    for listener in &config.listeners {
-        if let Some(name) = codec_name(listener).filter(|name| codecs.make(name).is_none()) {
-            return Err(EngineError::Config(format!("listener {}: there is no codec {name:?}", listener.name)));
-        }
-    }
-    Ok(())
+fn check_codecs(config: &Config, plugins: Option<&Prepared>, others: &dyn Codecs) -> Result<(), EngineError> {
+    let names = plugins.map(|first| postroad_plugins::codec::names_of(&first.compiled, &first.limits));
+    let has = |name: &postroad_plugins::PluginName| names.as_ref().is_some_and(|names| names.contains(name));
+    missing(&config.listeners, has, others).map_or(Ok(()), |missing| Err(EngineError::Config(missing)))
 }
 
 fn load_acl(config: &Config) -> Result<Acl, EngineError> {

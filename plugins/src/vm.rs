@@ -71,6 +71,13 @@ pub struct Callable {
     function: Reference,
 }
 
+impl Callable {
+    /// Whose it is.
+    pub(crate) fn plugin(&self) -> &PluginName {
+        &self.plugin
+    }
+}
+
 /// The table `codec` of a plugin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CodecTable {

@@ -319,7 +319,7 @@ impl Shard {
         let counters = Counters::new(&live.config);
         let coalescing = Coalescing::new(live.config.coalesce);
         let ramp = Ramp::new(live.config.restart.accept_per_second, now.mono);
-        let codecs = CodecsOfShard::new(&live.config.listeners, &*common.codecs);
+        let codecs = CodecsOfShard::new(&live.config.listeners, &plugins, &*common.codecs);
         let doors = listeners.into_iter().map(|listener| Door { listener, paused: false }).collect();
         let mut shard = Self {
             id,

@@ -11,15 +11,17 @@ mod keys;
 mod splits;
 mod table;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
+use postroad_base::ShardId;
 use postroad_protocol::frame::{Abilities, Plan, SpecError};
 
 pub use functions::{Calls, Functions};
 pub use splits::{SplitError, check_splits};
 pub use table::spec_of;
 
-use crate::{Callable, CodecTable, Diagnostic, PluginName, Vm};
+use crate::{Callable, CodecTable, Compiled, Diagnostic, Limits, PluginName, Vm};
 
 /// A plugin's codec, read and checked.
 #[derive(Clone, Debug)]
@@ -62,6 +64,13 @@ pub fn make(table: &CodecTable) -> Result<Made, SpecError> {
 pub fn of_plugin(vm: &mut Vm, plugin: &PluginName) -> Option<Result<Made, Diagnostic>> {
     let table = vm.codec_table(plugin)?;
     Some(table.and_then(|table| make(&table).map_err(|error| diagnostic(vm, plugin, &error))))
+}
+
+/// The plugins of a set that have a codec.
+pub fn names_of(compiled: &Compiled, limits: &Limits) -> Vec<PluginName> {
+    let Ok(mut vm) = Vm::new(compiled, limits, ShardId(0), Rc::default()) else { return Vec::new() };
+    let names = compiled.plugins().map(|(name, _)| name.clone());
+    names.filter(|name| vm.codec_table(name).is_some()).collect()
 }
 
 fn diagnostic(vm: &Vm, plugin: &PluginName, error: &SpecError) -> Diagnostic {

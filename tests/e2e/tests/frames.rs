@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, TcpStream};
 
 use postroad_e2e::PATIENCE;
 use postroad_e2e::daemon::{Daemon, wait_until};
+use postroad_e2e::http;
 use postroad_e2e::tools::{Subscriber, mosquitto_pub};
 use tempfile::TempDir;
 
@@ -240,4 +241,72 @@ fn each_of_the_shipped_frames_is_spoken() {
     padded.hears(&text("OK 2"));
     let push = lines.line();
     assert!(push.starts_with("MSG ") && push.ends_with(" say hello there"), "{push}");
+}
+
+/// A codec of functions, which count what they have seen: a plugin as any other.
+const COUNTING: &str = r#"
+local seen = 0
+return {
+  codec = {
+    longest = 64, acknowledge = "in_turn", answers = { "welcome", "push", "accepted" },
+    decode = function(bytes, client)
+      local line, size = bytes:match("^([^\n]*)()\n")
+      if not line then return nil end
+      if line:sub(1, 1) == "!" then return false, "that was a shout" end
+      seen = seen + 1
+      if client == "" then return { kind = "hello", client = line }, size end
+      if line == "got it" then return { kind = "ack" }, size end
+      return { kind = "publish", topic = "said/" .. client, payload = line .. " VERSION " .. seen }, size
+    end,
+    encode = function(frame)
+      return frame.kind .. " " .. frame.payload .. "\n"
+    end,
+  },
+}
+"#;
+
+/// Frames of a plugin: spoken, replaced while its connection lives, and not taken away while a listener needs them.
+#[test]
+fn a_plugin_s_codec_is_replaced_while_its_devices_are_connected() {
+    let scripts = tempfile::tempdir().unwrap();
+    let script = scripts.path().join("own.lua");
+    fs::write(&script, COUNTING.replace("VERSION", "first")).unwrap();
+    let acl = scripts.path().join("acl.toml");
+    fs::write(&acl, RULES).unwrap();
+    let settings = [format!("plugins.dir={}", scripts.path().display()), format!("acl.file={}", acl.display())];
+    let settings = [&settings[0], &settings[1], "shards=2", "registrations.unknown_client=queue"];
+    let mut daemon = Daemon::prepared(&settings);
+    daemon.configure("[[listener]]\nname = \"trackers\"\naddress = \"127.0.0.1:0\"\ncodec = \"own\"\n");
+    daemon.restart();
+    let fleet = Fleet { daemon, _folder: scripts };
+    let subscriber = Subscriber::start(fleet.daemon.mqtt(), &["-q", "1", "-t", "said/#", "-C", "3"]);
+    let mut device = fleet.open("trackers");
+    device.send(b"parrot\nhello\n");
+    device.hears(b"welcome \naccepted \n");
+    fleet.push("$client/parrot/say", "seed");
+    device.hears(b"push seed\n");
+    device.send(b"got it\nhal");
+
+    let reload = || {
+        let address = fleet.daemon.http_address();
+        http::request(address, "POST /v1/plugins/reload", &[], b"{}").unwrap()
+    };
+    fs::write(&script, COUNTING.replace("VERSION", "second")).unwrap();
+    assert_eq!(reload().code, 200);
+    device.send(b"f\n"); // a frame of which the old codec has seen the front
+    device.hears(b"accepted \n");
+
+    fs::write(&script, "return { description = \"no codec any more\" }").unwrap();
+    let refused = reload();
+    assert!(refused.code != 200 && refused.body.contains("listener trackers: there is no codec"), "{}", refused.body);
+    device.send(b"still here\n");
+    device.hears(b"accepted \n");
+    let said = subscriber.messages();
+    assert_eq!(said[0], "said/parrot hello first 2");
+    // Each shard has a VM of its own, and the second one began to count at the reload.
+    assert_eq!(said[1..], ["said/parrot half second 1", "said/parrot still here second 2"]);
+
+    device.send(b"!\n");
+    assert!(device.is_closed());
+    wait_until("it is counted", || fleet.broken("trackers", "value") == 1.0);
 }

@@ -1,12 +1,12 @@
 //! One plugin of a VM: its account at the host, and what its table says.
 
-use base::{MonoMillis, TopicFilter};
+use base::{MonoMillis, ShardId, TopicFilter};
 use postroad_base as base;
 
 use crate::diagnostic::nearest;
 use crate::filters::Filters;
 use crate::lua::{Fault, Kind, Reference, Stack};
-use crate::{Hook, HookFigures, Limits, PluginName, SetHash};
+use crate::{CodecTable, Hook, HookFigures, Limits, PluginName, SetHash};
 
 /// So many in a second, and how many more there were.
 #[derive(Clone, Debug)]
@@ -42,12 +42,15 @@ pub(crate) struct Account {
     pub(crate) log: Rate,
     pub(crate) counters: Vec<(String, u64)>,
     pub(crate) gauges: Vec<(String, f64)>,
+    /// Of `math.random`: a plugin is no place for unpredictable numbers, and both VMs of a comparison have to agree.
+    pub(crate) random: u64,
 }
 
 impl Account {
-    pub(crate) fn new(name: PluginName, limits: &Limits) -> Self {
+    pub(crate) fn new(name: PluginName, limits: &Limits, shard: ShardId) -> Self {
         let log = Rate::new(limits.log_lines);
-        Self { name, limits: *limits, log, counters: Vec::new(), gauges: Vec::new() }
+        let random = xxhash_rust::xxh64::xxh64(name.as_str().as_bytes(), u64::from(shard.0)) | 1; // never 0: it would stay so
+        Self { name, limits: *limits, log, counters: Vec::new(), gauges: Vec::new(), random }
     }
 
     /// The place of a counter, which is made if there is room.
@@ -87,6 +90,18 @@ pub(crate) struct HookOf {
     pub(crate) figures: HookFigures,
 }
 
+/// The codec of a plugin. Its calls are counted apart from those of hooks (`vm`).
+#[derive(Debug)]
+pub(crate) struct CodecOf {
+    pub(crate) table: Reference,
+    /// What is in the table, once it was read.
+    pub(crate) read: Option<CodecTable>,
+    pub(crate) figures: HookFigures,
+    /// Calls that a limit ended, since the last one that ended otherwise.
+    pub(crate) ended_in_a_row: u32,
+    pub(crate) is_quarantined: bool,
+}
+
 /// What a plugin's table says, and how it fares.
 #[derive(Debug)]
 pub(crate) struct Plugin {
@@ -100,7 +115,7 @@ pub(crate) struct Plugin {
     /// By the number of the hook.
     pub(crate) hooks: [Option<HookOf>; Hook::ALL.len()],
     pub(crate) tests: Vec<(String, Reference)>,
-    pub(crate) codec: Option<Reference>,
+    pub(crate) codec: Option<CodecOf>,
     pub(crate) failures_in_a_row: u32,
     /// The same before the last call, which ended well: its answer may still mean nothing.
     pub(crate) row_before: u32,
@@ -195,7 +210,9 @@ impl Plugin {
             "test" => self.read_tests(stack, flaws),
             "codec" if stack.kind(-1) == Kind::Table => {
                 stack.push_copy(-1);
-                self.codec = Some(stack.keep());
+                let table = stack.keep();
+                let figures = HookFigures::default();
+                self.codec = Some(CodecOf { table, read: None, figures, ended_in_a_row: 0, is_quarantined: false });
             }
             "codec" => flaw(format!("expected a table, not {}", stack.kind(-1).name())),
             _ => self.read_hook(stack, key, flaws),

@@ -66,7 +66,7 @@ impl Store {
         self.entries.get(key)?.until
     }
 
-    /// Stores it; whether there was room.
+    /// Stores it; whether there was room. If not, what was there stays.
     pub(crate) fn set(
         &mut self,
         now: MonoMillis,
@@ -75,14 +75,14 @@ impl Store {
         until: Option<MonoMillis>,
         room: Room,
     ) -> bool {
-        self.remove(key);
         let size = key.len() + value.bytes();
-        if !self.has_room(size, room) {
+        if !self.has_room(key, size, room) {
             self.sweep(now);
         }
-        if !self.has_room(size, room) {
+        if !self.has_room(key, size, room) {
             return false;
         }
+        self.remove(key);
         let key = Bytes::copy_from_slice(key);
         self.bytes += size;
         if let Some(until) = until {
@@ -102,8 +102,13 @@ impl Store {
         true
     }
 
-    fn has_room(&self, size: usize, room: Room) -> bool {
-        self.entries.len() < room.entries && self.bytes + size <= room.bytes
+    /// Whether an entry of this size has room in the place of the one that is there under its key, if one is.
+    fn has_room(&self, key: &[u8], size: usize, room: Room) -> bool {
+        let (entries, bytes) = match self.entries.get(key) {
+            Some(old) => (self.entries.len() - 1, self.bytes - key.len() - old.value.bytes()),
+            None => (self.entries.len(), self.bytes),
+        };
+        entries < room.entries && bytes + size <= room.bytes
     }
 
     /// Removes what is over: each entry once, so it costs no more than storing them did.
@@ -175,6 +180,15 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_fit_leaves_what_was_there() {
+        let mut store = Store::default();
+        assert!(store.set(at(0), b"a", Value::Integer(1), None, ROOM));
+        assert!(!store.set(at(0), b"a", Value::Bytes(Bytes::from(vec![0; 40])), None, ROOM));
+        assert_eq!(store.get(at(0), b"a"), Some(&Value::Integer(1)));
+        assert!(store.set(at(0), b"a", Value::Bytes(Bytes::from(vec![0; 39])), None, ROOM));
+    }
+
+    #[test]
     fn what_is_over_makes_room_and_what_is_not_does_not() {
         let mut store = Store::default();
         for key in [b"a", b"b", b"c"] {
@@ -196,9 +210,9 @@ mod tests {
                 match what {
                     0 => {
                         let until = (ttl > 0).then_some(now + ttl);
-                        model.remove(&key);
-                        let used: usize = model.values().map(|(size, _)| size + 1).sum();
-                        let fits = model.len() < ROOM.entries && used + size < ROOM.bytes;
+                        let others = || model.iter().filter(|(other, _)| **other != key);
+                        let used: usize = others().map(|(_, (size, _))| size + 1).sum();
+                        let fits = others().count() < ROOM.entries && used + size < ROOM.bytes;
                         let value = Value::Bytes(Bytes::from(vec![0; size]));
                         prop_assert_eq!(store.set(at(now), &[key], value, until.map(at), ROOM), fits);
                         if fits {

@@ -7,8 +7,13 @@
 //!            ask ─► State::protected ─► script ─► answers ─► what was set and said, or a failure (and then open or closed)
 //! ```
 //! Invariants
-//! - A call that fails changes nothing but its figures: what it had set is dropped.
-//! - The message object shows a subject during a call only.
+//! - A call that fails changes nothing in what it is about, and makes nothing: what it had set and added is dropped. What it did besides stays: to its
+//!   own variables, in `postroad.store`, counters and gauges, lines of log, `math.randomseed`.
+//! - The message object shows the subject of the call that runs, and nothing between calls. There is one for each VM: kept by a script, it is the later
+//!   call's. So no plugin sees what it is not asked about.
+//! - Frames of clients come to a codec in any number. What they do to it is counted apart: no frame can put a plugin's hooks into quarantine, and its
+//!   hooks no codec. A codec is in quarantine only for calls that a limit ended, each of which holds up the shard; an error of its script ends that
+//!   connection, and is nobody else's matter.
 
 mod chain;
 
@@ -26,7 +31,7 @@ use postroad_broker as broker;
 use crate::api::{self, Given, push_plain, read_given, read_plain};
 use crate::call::{Draft, Subject};
 use crate::compiled::{Compiled, Unit, chunk_name};
-use crate::lua::{Fault, Host, Kind, Reference, Returned, Stack, State, Thrown};
+use crate::lua::{Fault, Host, Injected, Kind, Reference, Returned, Stack, State, Thrown};
 use crate::plugin::{Account, Flaw, HookOf, Plugin, push_table};
 use crate::{Diagnostic, Failure, Figures, Hook, Limits, Plain, PluginName, SetHash, Stores, TestOutcome, sandbox};
 
@@ -141,7 +146,7 @@ impl Vm {
     fn load_plugin(&mut self, unit: &Unit, limits: &Limits) -> Vec<Diagnostic> {
         let host = self.state.host_mut();
         host.memory.held.push(0);
-        host.accounts.push(Account::new(unit.name.clone(), limits));
+        host.accounts.push(Account::new(unit.name.clone(), limits, self.shard));
         let owner = host.accounts.len();
         let mut plugin = Plugin::new(unit.name.clone(), unit.file.clone(), unit.hash, owner);
         let mut limits = *limits;
@@ -300,7 +305,20 @@ impl Vm {
     /// If it holds what is neither plain data nor, right in it, a function.
     pub fn codec_table(&mut self, plugin: &PluginName) -> Option<Result<CodecTable, Diagnostic>> {
         let place = self.plugins.iter().position(|known| known.name == *plugin)?;
-        let table = self.plugins[place].codec?;
+        let codec = self.plugins[place].codec.as_ref()?;
+        if let Some(read) = &codec.read {
+            return Some(Ok(read.clone()));
+        }
+        let read = self.read_codec(place, codec.table);
+        // Once: each reading keeps its functions in Lua's registry.
+        if let (Ok(table), Some(codec)) = (&read, &mut self.plugins[place].codec) {
+            codec.read = Some(table.clone());
+        }
+        Some(read)
+    }
+
+    fn read_codec(&mut self, place: usize, table: Reference) -> Result<CodecTable, Diagnostic> {
+        let plugin = self.plugins[place].name.clone();
         let mut entries: Vec<(Plain, Plain)> = Vec::new();
         let mut functions: Vec<(String, Callable)> = Vec::new();
         let read = self.run_apart(place, Hook::Codec, Now::default(), |stack| {
@@ -320,7 +338,7 @@ impl Vm {
         });
         functions.sort_by(|(left, _), (right, _)| left.cmp(right));
         entries.sort_by(|(left, _), (right, _)| left.as_str().cmp(&right.as_str()));
-        Some(read.map(|()| CodecTable { data: Plain::Map(entries), functions }))
+        read.map(|()| CodecTable { data: Plain::Map(entries), functions })
     }
 
     /// The file of a plugin, as it was named when the set was read.
@@ -331,12 +349,21 @@ impl Vm {
     /// Calls a function of a codec: at most four results.
     ///
     /// # Errors
-    /// As it failed; that is counted as of the hook `codec`.
+    /// As it failed; that is counted as of the hook `codec`. If its calls were ended by limits so many times in a row, it is called no more.
     pub fn call(&mut self, now: Now, function: &Callable, arguments: &[Plain]) -> Result<Vec<Plain>, Failure> {
         let place = self.plugins.iter().position(|known| known.name == function.plugin);
         let place = place.expect("a callable is used with the VM that gave it");
+        let codec = self.plugins[place].codec.as_mut().expect("a callable is of a codec");
+        if codec.is_quarantined {
+            return Err(self.failure(place, Hook::Codec, None, "its codec is quarantined".to_owned(), None));
+        }
+        let started = codec.figures.calls.is_multiple_of(SAMPLED).then(Instant::now);
+        codec.figures.calls += 1;
         let mut results = Vec::new();
-        self.state.host_mut().now = now;
+        let host = self.state.host_mut();
+        host.now = now;
+        // SAFETY: the subject borrows nothing.
+        unsafe { host.call.begin(Hook::Codec, Subject::None) };
         let ran = self.state.protected(self.plugins[place].owner, false, |stack| {
             stack.push_reference(function.function);
             arguments.iter().for_each(|argument| push_plain(stack, argument));
@@ -346,13 +373,33 @@ impl Vm {
             }
             Ok(0)
         });
+        self.state.host_mut().call.end();
+        let codec = self.plugins[place].codec.as_mut().expect("a callable is of a codec");
+        codec.figures.measure(started);
         match ran {
             Ok(()) => {
-                self.plugins[place].failures_in_a_row = 0;
+                codec.ended_in_a_row = 0;
                 Ok(results)
             }
-            Err(thrown) => Err(self.note_failure(place, Hook::Codec, None, thrown)),
+            Err(thrown) => Err(self.note_codec_failure(place, thrown)),
         }
+    }
+
+    fn note_codec_failure(&mut self, place: usize, thrown: Thrown) -> Failure {
+        let plugin = &mut self.plugins[place];
+        let codec = plugin.codec.as_mut().expect("a callable is of a codec");
+        codec.figures.errors += 1;
+        codec.ended_in_a_row = if thrown.over.is_some() { codec.ended_in_a_row + 1 } else { 0 };
+        if codec.ended_in_a_row >= self.quarantine_after {
+            codec.is_quarantined = true;
+            let (name, row) = (plugin.name.as_str(), codec.ended_in_a_row);
+            tracing::error!(
+                plugin = name,
+                shard = self.shard.0,
+                "its codec is quarantined: limits ended {row} calls in a row"
+            );
+        }
+        self.logged(place, Hook::Codec, None, thrown)
     }
 
     /// What was counted, in the order of the chain.
@@ -363,14 +410,18 @@ impl Vm {
     fn figures_of(&self, order: usize, plugin: &Plugin) -> Figures {
         let host = self.state.host();
         let account = &host.accounts[plugin.owner - 1];
-        let of = |hook: Hook| plugin.hook(hook).map(|about| (hook, about.figures));
+        let codec = plugin.codec.as_ref();
+        let of = |hook: Hook| match hook {
+            Hook::Codec => codec.map(|codec| (hook, codec.figures)),
+            _ => plugin.hook(hook).map(|about| (hook, about.figures)),
+        };
         Figures {
             plugin: plugin.name.clone(),
             description: plugin.description.clone(),
             priority: plugin.priority,
             order,
             hooks: Hook::ALL.into_iter().filter_map(of).collect(),
-            is_quarantined: plugin.is_quarantined,
+            is_quarantined: plugin.is_quarantined || codec.is_some_and(|codec| codec.is_quarantined),
             failures_in_a_row: plugin.failures_in_a_row,
             memory_bytes: host.memory.held[plugin.owner],
             log_lines_dropped: account.log.dropped,
@@ -418,7 +469,14 @@ impl Vm {
     /// For tests: the request for memory behind so many others, and each later one, is refused; `None`: no more.
     #[doc(hidden)]
     pub fn refuse_memory_after(&mut self, requests: Option<u64>) {
-        self.state.host_mut().memory.refuse_in = requests;
+        self.state.host_mut().memory.injected = requests.map_or(Injected::Nothing, Injected::All);
+    }
+
+    /// For tests: so many requests for memory behind so many others are refused, and no limit ends the call. Says whether it came to that the last time.
+    #[doc(hidden)]
+    pub fn refuse_memory_once(&mut self, behind: u64, times: u64) -> bool {
+        let injected = &mut self.state.host_mut().memory.injected;
+        matches!(std::mem::replace(injected, Injected::Some(behind, times)), Injected::Some(0, _))
     }
 
     fn wants(&self, hook: Hook, topic: &str) -> bool {
@@ -488,10 +546,8 @@ impl Vm {
             (draft, if call.also.is_empty() { Vec::new() } else { std::mem::take(&mut call.also) })
         });
         call.end();
-        if let Some(started) = started {
-            let about = self.hook_mut(place, hook);
-            about.figures.sampled_calls += 1;
-            about.figures.sampled_ns += started.elapsed().as_nanos() as u64;
+        if started.is_some() {
+            self.hook_mut(place, hook).figures.measure(started);
         }
         match (ran, set) {
             (Ok(()), Some(set)) => {
@@ -521,22 +577,38 @@ impl Vm {
 
     /// Counts it, logs it so many times a second, and quarantines whose row is too long.
     fn note_failure(&mut self, place: usize, hook: Hook, message_id: Option<MessageId>, thrown: Thrown) -> Failure {
-        let now = self.state.host().now.mono;
         let plugin = &mut self.plugins[place];
         if let Some(about) = &mut plugin.hooks[hook as usize] {
             about.figures.errors += 1;
         }
         plugin.failures_in_a_row += 1;
-        self.failed += 1;
-        let failure = Failure { plugin: plugin.name.clone(), line: thrown.line, hook, message_id, text: thrown.text };
-        if plugin.failures.takes_line(now) {
-            let id = message_id.map(tracing::field::display);
-            tracing::warn!(plugin = plugin.name.as_str(), shard = self.shard.0, message = id, "{failure}");
-        }
         if plugin.failures_in_a_row >= self.quarantine_after && !plugin.is_quarantined {
             plugin.is_quarantined = true;
             let (name, row) = (plugin.name.as_str(), plugin.failures_in_a_row);
             tracing::error!(plugin = name, shard = self.shard.0, "quarantined after {row} failures in a row");
+        }
+        self.logged(place, hook, message_id, thrown)
+    }
+
+    fn failure(
+        &self,
+        place: usize,
+        hook: Hook,
+        message_id: Option<MessageId>,
+        text: String,
+        line: Option<u32>,
+    ) -> Failure {
+        Failure { plugin: self.plugins[place].name.clone(), line, hook, message_id, text }
+    }
+
+    fn logged(&mut self, place: usize, hook: Hook, message_id: Option<MessageId>, thrown: Thrown) -> Failure {
+        let now = self.state.host().now.mono;
+        self.failed += 1;
+        let failure = self.failure(place, hook, message_id, thrown.text, thrown.line);
+        let plugin = &mut self.plugins[place];
+        if plugin.failures.takes_line(now) {
+            let id = message_id.map(tracing::field::display);
+            tracing::warn!(plugin = plugin.name.as_str(), shard = self.shard.0, message = id, "{failure}");
         }
         if self.failures.len() < FAILURES_KEPT {
             self.failures.push(failure.clone());

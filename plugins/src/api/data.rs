@@ -53,12 +53,11 @@ pub(super) fn sort_keys(stack: Stack<'_>, table: i32) -> Result<usize, Fault> {
     stack.push_nil();
     while stack.next(table) {
         stack.pop(1);
+        stack.host().charge(4)?;
         let key = key_at(stack, -1)?;
         stack.host().keys.push(key);
     }
     stack.host().keys[from..].sort_unstable();
-    let count = stack.host().keys.len() - from;
-    stack.host().charge(4 * count as u64)?;
     Ok(from)
 }
 
@@ -116,9 +115,28 @@ pub(super) fn is_null(stack: Stack<'_>, index: i32) -> bool {
     is_null
 }
 
-/// Reads a value as plain data. Raises nothing: what it builds is Rust's.
+/// What may still be read: values, and bytes of strings.
+struct Left {
+    values: usize,
+    bytes: usize,
+}
+
+impl Left {
+    fn take_value(&mut self) -> Result<(), Fault> {
+        self.values = self.values.checked_sub(1).ok_or(Fault::Text("too much data"))?;
+        Ok(())
+    }
+
+    fn take_bytes(&mut self, bytes: usize) -> Result<(), Fault> {
+        self.bytes = self.bytes.checked_sub(bytes).ok_or(Fault::Text("too much data: too many bytes"))?;
+        Ok(())
+    }
+}
+
+/// Reads a value as plain data: no more bytes than a plugin may hold, since one string of Lua's can stand in a thousand places. Raises nothing: what it
+/// builds is Rust's.
 pub(crate) fn read_plain(stack: Stack<'_>, index: i32) -> Result<Plain, Fault> {
-    let mut left = VALUES_MAX;
+    let mut left = Left { values: VALUES_MAX, bytes: stack.host().limits.plugin_memory_bytes };
     let depth = stack.host().limits.depth;
     let from = stack.host().keys.len();
     let plain = read(stack, index, depth, &mut left);
@@ -126,27 +144,33 @@ pub(crate) fn read_plain(stack: Stack<'_>, index: i32) -> Result<Plain, Fault> {
     plain
 }
 
-fn read(stack: Stack<'_>, index: i32, depth: usize, left: &mut usize) -> Result<Plain, Fault> {
-    *left = left.checked_sub(1).ok_or(Fault::Text("too much data"))?;
+fn read(stack: Stack<'_>, index: i32, depth: usize, left: &mut Left) -> Result<Plain, Fault> {
+    stack.host().charge(1)?;
+    left.take_value()?;
     Ok(match stack.kind(index) {
         Kind::None | Kind::Nil => Plain::Nil,
         Kind::Boolean => Plain::Boolean(stack.is_true(index)),
         Kind::Number if stack.is_integer(index) => Plain::Integer(stack.integer(index).unwrap_or_default()),
         Kind::Number => Plain::Number(stack.number(index).unwrap_or_default()),
-        Kind::String => Plain::Bytes(Bytes::copy_from_slice(stack.bytes(index).unwrap_or_default())),
+        Kind::String => {
+            let bytes = stack.bytes(index).unwrap_or_default();
+            left.take_bytes(bytes.len())?;
+            stack.host().charge_bytes(bytes.len())?;
+            Plain::Bytes(Bytes::copy_from_slice(bytes))
+        }
         Kind::Table => return read_table(stack, stack.absolute(index), depth, left),
         Kind::Userdata if is_null(stack, index) => Plain::Nil,
         other => return Err(saying(stack, format_args!("{} is no plain data", other.name()))),
     })
 }
 
-fn read_table(stack: Stack<'_>, table: i32, depth: usize, left: &mut usize) -> Result<Plain, Fault> {
+fn read_table(stack: Stack<'_>, table: i32, depth: usize, left: &mut Left) -> Result<Plain, Fault> {
     let depth = depth.checked_sub(1).ok_or(Fault::Text("data is too deep, or holds itself"))?;
     if !stack.has_room(8) {
         return Err(Fault::Text("no room on the stack"));
     }
     if let Some(length) = array_len(stack, table)? {
-        let mut elements = Vec::with_capacity(length.min(*left));
+        let mut elements = Vec::with_capacity(length.min(left.values));
         for place in 1..=length {
             stack.raw_get_at(table, place as i64);
             elements.push(read(stack, -1, depth, left)?);

@@ -402,8 +402,23 @@ fn set_index(stack: Stack<'_>) -> Returned {
         Subject::Subscription(_, _, qos) => qos,
         _ => Qos::ExactlyOnce,
     };
-    fill(stack, id, 3, &mut stack.host().call.draft, qos_max)?;
+    // Taken out, since filling it in asks the host for more; it raises nothing.
+    let mut draft = std::mem::take(&mut stack.host().call.draft);
+    let filled = fill(stack, id, 3, &mut draft, qos_max);
+    stack.host().call.draft = draft;
+    filled?;
+    check_bytes(stack, 0)?;
     Ok(0)
+}
+
+/// All that a call makes, what it set in its subject among it, with so many bytes more. It is no memory of Lua's, so it is bounded here.
+fn check_bytes(stack: Stack<'_>, more: usize) -> Result<(), Fault> {
+    let host = stack.host();
+    let bytes = host.call.bytes.saturating_add(host.call.draft.size()).saturating_add(more);
+    if bytes <= host.limits.result_bytes {
+        return Ok(());
+    }
+    Err(saying(stack, format_args!("its messages have more than {} bytes", stack.host().limits.result_bytes)))
 }
 
 /// Takes the value of a field into a draft. Raises nothing: what it makes is Rust's.
@@ -526,9 +541,13 @@ fn fill_properties(stack: Stack<'_>, table: i32, draft: &mut Draft) -> Result<()
         return Err(Fault::Text("no room on the stack"));
     }
     let from = draft.properties.len();
+    let mut bytes = 0;
     stack.push_nil();
     while stack.next(table) {
         check_properties(draft)?;
+        bytes += stack.raw_len(-2).saturating_add(stack.raw_len(-1));
+        check_bytes(stack, bytes)?;
+        stack.host().charge_bytes(stack.raw_len(-2).saturating_add(stack.raw_len(-1)))?;
         let name = stack.text(-2).filter(|name| is_mqtt_text(name)).ok_or(WRONG_PROPERTY)?;
         let value = stack.text(-1).filter(|value| is_mqtt_text(value)).ok_or(WRONG_PROPERTY)?;
         draft.properties.push((name.into(), Some(value.into())));
@@ -556,11 +575,8 @@ pub(super) fn read_part(stack: Stack<'_>, table: i32, qos_max: Qos) -> Result<Dr
         fill(stack, id, stack.absolute(-1), &mut draft, qos_max)?;
         stack.pop(1);
     }
-    let host = stack.host();
-    host.call.bytes = host.call.bytes.saturating_add(draft.size());
-    if host.call.bytes > host.limits.result_bytes {
-        return Err(saying(stack, format_args!("its messages have more than {} bytes", host.limits.result_bytes)));
-    }
+    check_bytes(stack, draft.size())?;
+    stack.host().call.bytes += draft.size();
     Ok(draft)
 }
 
@@ -593,6 +609,9 @@ fn set_property(stack: Stack<'_>) -> Returned {
     let name = stack.text(2).filter(|name| is_mqtt_text(name)).ok_or(WRONG_PROPERTY)?;
     let value =
         optional(stack.is_nil(3), || stack.text(3).filter(|value| is_mqtt_text(value))).ok_or(WRONG_PROPERTY)?;
+    let bytes = name.len() + value.map_or(0, str::len);
+    stack.host().charge_bytes(bytes)?;
+    check_bytes(stack, bytes)?;
     let properties = &mut stack.host().call.draft.properties;
     let value = value.map(ByteString::from);
     match properties.iter_mut().find(|(known, _)| **known == *name) {

@@ -106,13 +106,25 @@ fn write_table(stack: Stack<'_>, table: i32, depth: usize) -> Result<(), Fault> 
 }
 
 fn write_text(stack: Stack<'_>, bytes: &[u8]) -> Result<(), Fault> {
-    use std::io::Write as _;
     stack.host().charge_bytes(bytes.len())?;
     let text =
         std::str::from_utf8(bytes).map_err(|_| Fault::Text("a string is not UTF-8: use postroad.base64.encode"))?;
-    let scratch = &mut stack.host().scratch;
-    scratch.push(b'"');
-    for byte in text.bytes() {
+    put(stack, b"\"");
+    // A byte may be written as six.
+    for part in text.as_bytes().chunks(PART) {
+        check_room(stack)?;
+        escape(&mut stack.host().scratch, part);
+    }
+    put(stack, b"\"");
+    Ok(())
+}
+
+/// Bytes that are escaped at once.
+const PART: usize = 4_096;
+
+fn escape(scratch: &mut Vec<u8>, part: &[u8]) {
+    use std::io::Write as _;
+    for byte in part.iter().copied() {
         match byte {
             b'"' | b'\\' => scratch.extend_from_slice(&[b'\\', byte]),
             b'\n' => scratch.extend_from_slice(b"\\n"),
@@ -122,8 +134,6 @@ fn write_text(stack: Stack<'_>, bytes: &[u8]) -> Result<(), Fault> {
             _ => scratch.push(byte),
         }
     }
-    scratch.push(b'"');
-    Ok(())
 }
 
 pub(super) fn decode(stack: Stack<'_>) -> Returned {

@@ -19,7 +19,7 @@ fn ms_argument(stack: Stack<'_>) -> Result<i64, Fault> {
 pub(super) fn utc(stack: Stack<'_>) -> Returned {
     let ms = ms_argument(stack)?;
     let offset = if stack.is_nil(2) { Some(0) } else { stack.integer(2) };
-    let offset = offset.filter(|minutes| minutes.abs() <= 24 * 60);
+    let offset = offset.filter(|minutes| (-24 * 60..=24 * 60).contains(minutes));
     let offset = offset.ok_or(Fault::Argument(2, "expected minutes: a whole number, a day at most"))?;
     let local = ms + offset * 60_000;
     if !(0..=MS_MAX).contains(&local) {

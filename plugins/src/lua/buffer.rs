@@ -8,6 +8,9 @@ use mlua::ffi;
 
 use super::Stack;
 
+/// Below this size a buffer grows in the frame of C, or is so small that it takes no collection.
+const SMALL: usize = 1_024;
+
 /// Not to be moved between [`Buffer::begin`] and [`Buffer::finish`]: Lua points into it.
 pub(crate) struct Buffer(MaybeUninit<ffi::luaL_Buffer>);
 
@@ -23,14 +26,30 @@ impl Buffer {
     }
 
     pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.make_room(bytes.len());
         // SAFETY: `begin` was called; `bytes` are as long as they say.
         unsafe { ffi::luaL_addlstring(self.0.as_mut_ptr(), bytes.as_ptr().cast(), bytes.len()) };
     }
 
     /// Takes the string or number at the top, and adds it.
     pub(crate) fn add_value(&mut self) {
+        // SAFETY: `begin` was called; the value is at the top.
+        let bytes = unsafe { ffi::lua_rawlen(self.0.assume_init_ref().L, -1) };
+        self.make_room(bytes);
         // SAFETY: `begin` was called.
         unsafe { ffi::luaL_addvalue(self.0.as_mut_ptr()) };
+    }
+
+    /// Lua lets the box grow without a collection of garbage. It grows by half at least.
+    fn make_room(&mut self, more: usize) {
+        // SAFETY: `begin` was called: Lua has filled it in, with the state that it is used in.
+        let (stack, has, needs) = unsafe {
+            let buffer = self.0.assume_init_ref();
+            (Stack::new(buffer.L), buffer.size, buffer.n.saturating_add(more))
+        };
+        if needs > has && needs > SMALL {
+            stack.make_room(needs.max(has / 2 * 3));
+        }
     }
 
     /// Pushes the string.

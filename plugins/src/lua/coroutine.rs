@@ -4,7 +4,12 @@
 //! therefore charged when it is made: a script that makes one for each few instructions gains nothing. The count goes on over yields.
 //!
 //! A coroutine that the count hook has ended is in that hook for ever, as Lua sees it: no further hook comes, not even if it is closed in a later call and
-//! its `<close>` variables run. Such a coroutine is marked, and never closed.
+//! its `<close>` variables run. Such a coroutine is marked, and never closed. Only one that really ran, and died of it, is marked: the mark takes the
+//! host away from it.
+//!
+//! What can't be resumed is refused here, before Lua does: Lua makes the text of its refusal on the coroutine, which has no handler of errors. For
+//! want of memory it would jump to the main coroutine, over all frames between. One refusal is Lua's still, of calls of C that are too deep: its
+//! text is kept from the beginning, so that it takes no memory ([`keep_refusal`]).
 
 use std::ffi::c_int;
 
@@ -16,12 +21,21 @@ use super::{Fault, Kind, Returned, Stack};
 /// What one resume costs besides what it runs.
 const RESUME: u64 = 10;
 
+/// Keeps the text of the one refusal that Lua itself makes on a coroutine: short texts are there once, and then take no memory. May raise: once,
+/// when a VM is made.
+pub(crate) fn keep_refusal(stack: Stack<'_>) {
+    stack.push_bytes(b"C stack overflow");
+    stack.keep();
+}
+
 /// `coroutine.create`
 pub(crate) fn create(stack: Stack<'_>) -> Returned {
     if stack.kind(1) != Kind::Function {
         return Err(Fault::Argument(1, "expected a function"));
     }
-    let every = stack.host().look_every();
+    // SAFETY: the state is live. What it says is what the new one inherits: it may be more than what would be armed now.
+    let inherited = unsafe { ffi::lua_gethookcount(stack.raw()) };
+    let every = stack.host().look_every().max(inherited);
     stack.host().charge(u64::from(every.unsigned_abs()))?;
     // SAFETY: the state is live, the stack has room for some values more; the function moves to the new one.
     unsafe {
@@ -66,8 +80,7 @@ fn wrapped(stack: Stack<'_>) -> Returned {
     }
     // SAFETY: both states are live; what it had to close is closed, and its error stands in for ours.
     unsafe {
-        let status = ffi::lua_status(coroutine);
-        if !matches!(status, ffi::LUA_OK | ffi::LUA_YIELD) {
+        if is_dead(coroutine) {
             ffi::lua_closethread(coroutine, stack.raw());
             ffi::lua_xmove(coroutine, stack.raw(), 1);
         }
@@ -81,9 +94,36 @@ fn coroutine_at(stack: Stack<'_>, index: c_int) -> Result<*mut lua_State, Fault>
     if coroutine.is_null() { Err(Fault::Argument(1, "expected a coroutine")) } else { Ok(coroutine) }
 }
 
+/// Why it can't be resumed, in the words of Lua.
+fn refusal(coroutine: *mut lua_State) -> Option<&'static str> {
+    // SAFETY: the coroutine is live; `lua_Debug` is plain data, which `lua_getstack` fills in.
+    let (status, is_running, values) = unsafe {
+        let mut about: ffi::lua_Debug = std::mem::zeroed();
+        let is_running = ffi::lua_getstack(coroutine, 0, &raw mut about) == 1;
+        (ffi::lua_status(coroutine), is_running, ffi::lua_gettop(coroutine))
+    };
+    match status {
+        ffi::LUA_YIELD => None,
+        ffi::LUA_OK if is_running => Some("cannot resume non-suspended coroutine"),
+        ffi::LUA_OK if values > 0 => None, // its function: it has not begun
+        _ => Some("cannot resume dead coroutine"),
+    }
+}
+
+fn is_dead(coroutine: *mut lua_State) -> bool {
+    // SAFETY: the coroutine is live.
+    !matches!(unsafe { ffi::lua_status(coroutine) }, ffi::LUA_OK | ffi::LUA_YIELD)
+}
+
 /// Runs it until it yields or ends: how many values it gave, which are pushed; or `None` with its error pushed.
 fn resumed(stack: Stack<'_>, coroutine: *mut lua_State, arguments: c_int) -> Result<Option<c_int>, Fault> {
     stack.host().charge(RESUME)?;
+    if let Some(text) = refusal(coroutine) {
+        stack.push_bytes(text.as_bytes());
+        return Ok(None);
+    }
+    // The stack of a coroutine grows without a collection of garbage.
+    stack.make_room(64 * arguments as usize);
     let lua = stack.raw();
     let mut count = 0;
     // SAFETY: both states are live; values move only where there is room.
@@ -106,7 +146,9 @@ fn resumed(stack: Stack<'_>, coroutine: *mut lua_State, arguments: c_int) -> Res
                 ffi::lua_pop(coroutine, count);
             } else {
                 ffi::lua_pop(coroutine, 1);
-                mark(coroutine);
+                if is_dead(coroutine) {
+                    mark(coroutine);
+                }
             }
             return Err(Fault::Over);
         }

@@ -36,6 +36,9 @@ const LOOK_EVERY_LARGE: i32 = 50;
 const LOOK_EVERY_HUGE: i32 = 10;
 /// Charged instructions between two looks at the clock.
 const CHARGED_BETWEEN_LOOKS: u64 = 10_000;
+/// What [`Host::scratch`] and [`Host::keys`] keep from call to call: bytes, and keys.
+const SCRATCH_KEPT: usize = 64 << 10;
+const KEYS_KEPT: usize = 1_000;
 
 /// Values that the host keeps in Lua.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,14 +89,13 @@ pub(crate) struct Host {
     /// The last error that nobody caught: text, and line.
     pub(crate) error: String,
     pub(crate) error_line: Option<u32>,
-    /// Of `math.random`: a plugin is no place for unpredictable numbers, and both VMs of a comparison have to agree.
-    pub(crate) random: u64,
 }
 
 impl Host {
     pub(crate) fn new(limits: &Limits, shard: ShardId, stores: Rc<RefCell<Stores>>) -> Self {
         let mut memory = Memory::new();
         memory.used_max = limits.memory_bytes;
+        memory.host_block_max = limits.block_bytes.max(limits.memory_bytes / 4);
         Self {
             memory,
             limits: *limits,
@@ -115,7 +117,6 @@ impl Host {
             keys: Vec::new(),
             error: String::new(),
             error_line: None,
-            random: 0x9E37_79B9_7F4A_7C15 ^ (u64::from(shard.0) + 1),
         }
     }
 
@@ -152,12 +153,27 @@ impl Host {
 
     /// Counts work that Lua has no instructions for.
     pub(crate) fn charge(&mut self, instructions: u64) -> Result<(), Fault> {
+        self.count_forgotten();
         // What is above the limit is not done.
         self.spent = self.spent.saturating_add(instructions).min(self.spent_max.saturating_add(1));
         if self.spent > self.spent_max || self.spent - self.looked_at > CHARGED_BETWEEN_LOOKS {
             self.look();
         }
-        if self.over.is_some() { Err(Fault::Over) } else { Ok(()) }
+        if self.ended_by().is_some() { Err(Fault::Over) } else { Ok(()) }
+    }
+
+    fn count_forgotten(&mut self) {
+        self.spent = self.spent.saturating_add(std::mem::take(&mut self.memory.uncounted));
+    }
+
+    /// What calls build outside of Lua's memory is given back, but for what most of them need.
+    pub(super) fn shrink(&mut self) {
+        if self.scratch.capacity() > SCRATCH_KEPT {
+            self.scratch = Vec::new();
+        }
+        if self.keys.capacity() > KEYS_KEPT {
+            self.keys = Vec::new();
+        }
     }
 
     /// Charges as much as reading or writing so many bytes is worth.
@@ -172,6 +188,7 @@ impl Host {
 
     /// So many instructions were executed.
     pub(super) fn count(&mut self, instructions: u64) {
+        self.count_forgotten();
         self.spent = self.spent.saturating_add(instructions);
         self.look();
     }

@@ -4,7 +4,10 @@
 //! block = 8 bytes: who asked for it │ what Lua sees
 //! ```
 //! When it refuses, Lua collects all garbage and asks once more. That costs milliseconds, so a call has it a few times only; then, or if the
-//! second request is refused, too, the call is over ([`Memory::refused`]).
+//! second request is refused, too, the call is over ([`Memory::refused`]). What was refused for good is refused when Lua asks once more, too.
+//!
+//! The string table and the stack of the main coroutine are the host's (owner 0), whoever makes them grow: they are held against what all may hold,
+//! and against a bound of one block that is the host's, not the plugin's that happens to run.
 
 use std::alloc::Layout;
 use std::ffi::c_void;
@@ -35,6 +38,8 @@ pub(crate) struct Memory {
     pub(crate) used_max: usize,
     pub(crate) held_max: usize,
     pub(crate) block_max: usize,
+    /// Most that one block of the host may have that a script makes grow.
+    pub(crate) host_block_max: usize,
     /// What this call has asked for, and may.
     pub(crate) allocated: u64,
     pub(crate) allocated_max: u64,
@@ -45,10 +50,26 @@ pub(crate) struct Memory {
     /// What was last refused, if nothing was given since; how often something was.
     last_refused: usize,
     collections: u32,
+    /// What was refused for good, while Lua has not asked once more for it.
+    denied: usize,
+    /// Instructions that ran before the count hook was armed anew, and that it will not count.
+    pub(super) uncounted: u64,
     /// The coroutine that runs, to be looked at when it takes a large block.
     pub(super) running: *mut mlua::lua_State,
-    /// Tests: requests until one is refused for good. `None`: never.
-    pub(crate) refuse_in: Option<u64>,
+    /// Tests: what is refused, whatever there is room for.
+    pub(crate) injected: Injected,
+}
+
+/// What is refused in tests, behind so many requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Injected {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// That request and all later ones, for good: the call is over.
+    All(u64),
+    /// So many requests from that one on, and the call goes on: the second of two is Lua's after a collection, so one is no error.
+    Some(u64, u64),
 }
 
 impl Memory {
@@ -62,14 +83,17 @@ impl Memory {
             used_max: usize::MAX,
             held_max: usize::MAX,
             block_max: usize::MAX,
+            host_block_max: usize::MAX,
             allocated: 0,
             allocated_max: u64::MAX,
             allocated_in_all: 0,
             refused: false,
             last_refused: 0,
             collections: 0,
+            denied: 0,
+            uncounted: 0,
             running: std::ptr::null_mut(),
-            refuse_in: None,
+            injected: Injected::Nothing,
         }
     }
 
@@ -79,6 +103,8 @@ impl Memory {
         self.refused = false;
         self.last_refused = 0;
         self.collections = 0;
+        self.denied = 0;
+        self.uncounted = 0;
     }
 
     /// Whether the call has asked for all that it may.
@@ -86,44 +112,69 @@ impl Memory {
         self.allocated > self.allocated_max
     }
 
-    /// Whether `growth` more bytes, in a block of `size`, may be had.
-    fn allows(&mut self, growth: usize, size: usize) -> bool {
-        if self.injected() {
-            self.refused = true;
+    /// Whether `growth` more bytes, in a block of `size` that is `owner`'s, may be had.
+    fn allows(&mut self, owner: usize, growth: usize, size: usize) -> bool {
+        if self.is_injected() {
             return false;
         }
         if self.owner == 0 {
             return true;
         }
         if self.refused {
+            if std::mem::take(&mut self.denied) == size {
+                return false;
+            }
             self.allocated += growth as u64;
             return self.allocated <= LAST_BYTES;
         }
-        let fits = self.used.saturating_add(growth) <= self.used_max
-            && self.held[self.owner].saturating_add(growth) <= self.held_max;
+        let block_max = if owner == 0 { self.host_block_max } else { self.block_max };
         // Twice as much, since the count hook ends the call softly, at the next instruction; this is for what has none.
-        let is_modest = size <= self.block_max && self.allocated <= self.allocated_max.saturating_mul(2);
-        if fits && is_modest {
+        let is_modest = size <= block_max && self.allocated <= self.allocated_max.saturating_mul(2);
+        if is_modest && self.fits(owner, growth) {
             self.last_refused = 0;
             return true;
         }
         self.collections += 1;
-        if !is_modest || self.last_refused == size || self.collections > COLLECTIONS_MAX {
+        let is_repeated = self.last_refused == size;
+        if !is_modest || is_repeated || self.collections > COLLECTIONS_MAX {
             self.refused = true;
             self.allocated = 0;
+            self.denied = if is_repeated { 0 } else { size };
         }
         self.last_refused = size;
         false
     }
 
-    fn injected(&mut self) -> bool {
-        match &mut self.refuse_in {
-            Some(0) => true,
-            Some(left) => {
+    fn fits(&self, owner: usize, growth: usize) -> bool {
+        self.used.saturating_add(growth) <= self.used_max
+            && (owner == 0 || self.held[owner].saturating_add(growth) <= self.held_max)
+    }
+
+    /// Whether all garbage is to be collected before something that takes so many bytes, and asks for them without the collection that Lua makes
+    /// elsewhere. It counts as one.
+    pub(super) fn wants_room(&mut self, bytes: usize) -> bool {
+        let wants =
+            self.owner != 0 && !self.refused && self.collections < COLLECTIONS_MAX && !self.fits(self.owner, bytes);
+        self.collections += u32::from(wants);
+        wants
+    }
+
+    fn is_injected(&mut self) -> bool {
+        match &mut self.injected {
+            Injected::Nothing => false,
+            Injected::All(0) => {
+                self.refused = true;
+                true
+            }
+            Injected::Some(0, 0) => false,
+            Injected::Some(0, times) => {
+                *times -= 1;
+                true
+            }
+            Injected::All(left) | Injected::Some(left, _) => {
                 *left -= 1;
                 false
             }
-            None => false,
         }
     }
 
@@ -139,7 +190,7 @@ impl Memory {
             self.large_blocks += 1;
             self.huge_blocks += usize::from(size >= HUGE);
             if !self.running.is_null() {
-                super::state::arm(self.running, 1);
+                self.uncounted += super::state::arm_anew(self.running, 1);
             }
         }
     }
@@ -182,7 +233,7 @@ pub(super) unsafe extern "C" fn allocate(data: *mut c_void, block: *mut c_void, 
 
 fn fresh(memory: &mut Memory, size: usize) -> *mut c_void {
     let Some(layout) = layout(size) else { return std::ptr::null_mut() };
-    if !memory.allows(size, size) {
+    if !memory.allows(memory.owner, size, size) {
         return std::ptr::null_mut();
     }
     // SAFETY: the layout is not empty: it has a head.
@@ -201,12 +252,12 @@ fn fresh(memory: &mut Memory, size: usize) -> *mut c_void {
 
 /// Lua counts on it that making a block smaller never fails.
 fn resized(memory: &mut Memory, start: *mut u8, old: usize, new: usize) -> *mut c_void {
-    if new > old && !memory.allows(new - old, new) {
+    // SAFETY: the head is the block's, as in `allocate`.
+    let owner = unsafe { start.cast::<u64>().read() } as usize;
+    if new > old && !memory.allows(owner, new - old, new) {
         return std::ptr::null_mut();
     }
     let (Some(layout), Some(_)) = (layout(old), layout(new)) else { return std::ptr::null_mut() };
-    // SAFETY: the head is the block's, as in `allocate`.
-    let owner = unsafe { start.cast::<u64>().read() } as usize;
     // SAFETY: the block came from here with this layout; the new size is a valid one, and not 0.
     let moved = unsafe { std::alloc::realloc(start, layout, new + HEAD) };
     if moved.is_null() {

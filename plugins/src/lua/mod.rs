@@ -12,7 +12,10 @@
 //! Invariants
 //! - Whatever may raise an error of Lua runs below [`State::protected`]. An error leaves by `longjmp`, so **no frame between it and its catcher owns
 //!   anything**: functions of ours own nothing at any call that may raise; what they build lies in [`Host`] or on Lua's stack.
-//! - No finalizer of a script ever runs (`__gc` is refused), so collecting garbage calls nothing.
+//! - No finalizer of a script ever runs (`__gc` is refused), so collecting garbage calls no script. (Boxes of Lua's own buffers have finalizers in C,
+//!   which give their memory back.)
+//! - No reference into [`Host`] is held where another one is taken by [`Stack::host`], or where Lua runs, but for what a call is about and has set
+//!   (`Host::call`), while it is pushed: allocating touches `Host::memory` only.
 //! - A [`Stack`] is used in the frame that it was made for.
 
 mod buffer;
@@ -24,9 +27,9 @@ mod stack;
 mod state;
 
 pub(crate) use buffer::Buffer;
-pub(crate) use coroutine::{create, is_ended, resume, wrap};
+pub(crate) use coroutine::{create, is_ended, keep_refusal, resume, wrap};
 pub(crate) use guard::{pcall, xpcall};
 pub(crate) use host::{Host, Over};
-pub(crate) use memory::Memory;
+pub(crate) use memory::{Injected, Memory};
 pub(crate) use stack::{Fault, Function, Kind, Returned, Stack};
 pub(crate) use state::{Reference, State, Thrown};

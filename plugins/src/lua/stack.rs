@@ -86,6 +86,13 @@ impl<'a> Stack<'a> {
         self.state
     }
 
+    /// Collects garbage, if so many more bytes don't fit otherwise: for buffers of Lua, which ask for memory without a collection. Calls no script.
+    pub(crate) fn make_room(self, bytes: usize) {
+        if self.host().memory.wants_room(bytes) {
+            lua!(ffi::lua_gc(self.state, ffi::LUA_GCCOLLECT));
+        }
+    }
+
     /// The host of the VM. Not to be held over a call into Lua.
     pub(crate) fn host<'h>(&self) -> &'h mut Host {
         // SAFETY: `State::new` writes the pointer to its host there, Lua copies it to each coroutine, and the host outlives them. One
@@ -382,13 +389,14 @@ impl<'a> Stack<'a> {
     /// All results.
     pub(crate) const ALL: c_int = ffi::LUA_MULTRET;
 
-    /// Text for people about a value: no metamethod is asked, so this calls nothing.
+    /// Text for people about a value, in one line: no metamethod is asked, so this calls nothing.
     pub(crate) fn describe(self, index: c_int, into: &mut String) {
         use std::fmt::Write as _;
         match self.kind(index) {
             Kind::String => {
                 let bytes = self.bytes(index).unwrap_or_default();
-                into.push_str(&String::from_utf8_lossy(&bytes[..bytes.len().min(1_000)]));
+                let text = String::from_utf8_lossy(&bytes[..bytes.len().min(1_000)]);
+                text.chars().for_each(|character| push_visible(into, character));
             }
             Kind::Number if self.is_integer(index) => {
                 let _written = write!(into, "{}", self.integer(index).unwrap_or_default());
@@ -472,6 +480,15 @@ impl<'a> Stack<'a> {
     pub(super) fn end_call(self) -> ! {
         super::state::arm(self.state, 1);
         self.raise(Fault::Over)
+    }
+}
+
+/// What would break a line, or move about in it, is written as its number: a payload must not forge lines of the log.
+fn push_visible(into: &mut String, character: char) {
+    if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') {
+        into.extend(character.escape_default());
+    } else {
+        into.push(character);
     }
 }
 

@@ -82,6 +82,7 @@ impl State {
         };
         self.pace();
         let host = self.host_mut();
+        host.shrink();
         host.memory.running = std::ptr::null_mut();
         host.memory.owner = 0;
         let over = host.ended_by().filter(|_| owner != 0);
@@ -138,6 +139,14 @@ impl Drop for State {
 pub(super) fn arm(lua: *mut lua_State, every: c_int) {
     // SAFETY: callers give a live state; setting a hook is safe at any time, even from a signal, says the manual.
     unsafe { ffi::lua_sethook(lua, Some(count_hook), ffi::LUA_MASKCOUNT, every) };
+}
+
+/// The same, while something runs: how many instructions at most it forgets to count by that.
+pub(super) fn arm_anew(lua: *mut lua_State, every: c_int) -> u64 {
+    // SAFETY: as in `arm`.
+    let forgotten = unsafe { ffi::lua_gethookcount(lua) };
+    arm(lua, every);
+    u64::from(forgotten.unsigned_abs())
 }
 
 unsafe extern "C-unwind" fn run<W: FnMut(Stack<'_>) -> Returned>(lua: *mut lua_State) -> c_int {

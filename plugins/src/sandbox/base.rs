@@ -83,19 +83,22 @@ pub(super) fn refuse_change(_stack: Stack<'_>) -> Returned {
     Err(Fault::Text("this table is read-only"))
 }
 
-/// `math.random`: xorshift, from a seed of the shard.
+/// `math.random`: xorshift, from a seed of the plugin and the shard.
 pub(super) fn random(stack: Stack<'_>) -> Returned {
-    let host = stack.host();
-    host.random ^= host.random << 13;
-    host.random ^= host.random >> 7;
-    host.random ^= host.random << 17;
-    let drawn = host.random;
+    let account = stack.host().account();
+    account.random ^= account.random << 13;
+    account.random ^= account.random >> 7;
+    account.random ^= account.random << 17;
+    let drawn = account.random;
     let (low, high) = match stack.top() {
         0 => {
             stack.push_number((drawn >> 11) as f64 / (1u64 << 53) as f64);
             return Ok(1);
         }
-        1 => (1, super::strings::integer_argument(stack, 1, 1)?),
+        1 => match super::strings::integer_argument(stack, 1, 1)? {
+            0 => (i64::MIN, i64::MAX), // any whole number, as in Lua
+            high => (1, high),
+        },
         _ => (super::strings::integer_argument(stack, 1, 1)?, super::strings::integer_argument(stack, 2, 1)?),
     };
     if low > high {
@@ -109,6 +112,6 @@ pub(super) fn random(stack: Stack<'_>) -> Returned {
 
 pub(super) fn random_seed(stack: Stack<'_>) -> Returned {
     let seed = super::strings::integer_argument(stack, 1, 0)?;
-    stack.host().random = (seed as u64) ^ 0x9E37_79B9_7F4A_7C15 | 1;
+    stack.host().account().random = (seed as u64) ^ 0x9E37_79B9_7F4A_7C15 | 1;
     Ok(0)
 }

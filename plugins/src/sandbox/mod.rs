@@ -145,7 +145,7 @@ const LIBRARIES: &[Library] = &[
             ("char", Lua),
             ("charpattern", Lua),
             ("codepoint", Ours(utf8_codepoint)),
-            ("codes", Charged),
+            ("codes", Ours(utf8_codes)),
             ("len", Charged),
             ("offset", Charged),
         ],
@@ -177,6 +177,7 @@ pub(crate) fn prepare(stack: Stack<'_>) -> Result<Reference, Fault> {
     stack.push_table(0, 32);
     let globals = stack.top();
     ffi_open(stack, ffi::luaopen_base);
+    lua::keep_refusal(stack);
     take(stack, BASE, globals)?;
     for (name, open, names) in LIBRARIES {
         ffi_open(stack, *open);
@@ -241,11 +242,21 @@ fn charged(stack: Stack<'_>) -> Returned {
     }
     let bytes = if stack.kind(1) == Kind::String { stack.raw_len(1) } else { 0 };
     stack.host().charge_bytes(bytes)?;
+    make_room(stack);
     let place = stack.integer(stack.upvalue(2)).unwrap_or_default();
     let original = stack.host().originals[place as usize];
     let count = stack.run_native(original);
     // Closing a coroutine swallows its errors.
     if stack.host().ended_by().is_some() { Err(Fault::Over) } else { Ok(count) }
+}
+
+/// Such functions write to buffers, of about as many bytes as their texts have, and once more for the result.
+fn make_room(stack: Stack<'_>) {
+    let texts = (1..=stack.top()).filter(|index| stack.kind(*index) == Kind::String);
+    let bytes: usize = texts.map(|index| stack.raw_len(index)).sum();
+    if bytes >= 512 {
+        stack.make_room(bytes.saturating_mul(2));
+    }
 }
 
 /// Strings have methods, and nobody changes them.
@@ -338,6 +349,43 @@ fn utf8_codepoint(stack: Stack<'_>) -> Returned {
         count += 1;
     }
     Ok(count)
+}
+
+/// Lua's own iterator skips what continues a character for as long as it does, if a script calls it by hand; ours does not begin then.
+fn utf8_codes(stack: Stack<'_>) -> Returned {
+    let text = strings::string_argument(stack, 1)?;
+    stack.host().charge(1)?;
+    if text.first().is_some_and(|byte| is_continuation(*byte)) {
+        return Err(Fault::Argument(1, "invalid UTF-8 code"));
+    }
+    stack.set_top(1);
+    stack.push_function(utf8_next, 0);
+    stack.insert(1);
+    stack.push_integer(0);
+    Ok(3)
+}
+
+fn utf8_next(stack: Stack<'_>) -> Returned {
+    let text = strings::string_argument(stack, 1)?;
+    let at = usize::try_from(strings::integer_argument(stack, 2, 0)?).unwrap_or(usize::MAX);
+    let rest = text.get(at..).unwrap_or_default();
+    // A character of UTF-8 has three bytes more at most.
+    let skipped = rest.iter().take(4).take_while(|byte| is_continuation(**byte)).count();
+    let rest = &rest[skipped..];
+    if rest.is_empty() {
+        return Ok(0);
+    }
+    let code = first_code(rest).ok_or(Fault::Text("invalid UTF-8 code"))?;
+    if rest.get(code.len_utf8()).is_some_and(|byte| is_continuation(*byte)) {
+        return Err(Fault::Text("invalid UTF-8 code"));
+    }
+    stack.push_integer((at + skipped) as i64 + 1);
+    stack.push_integer(u32::from(code).into());
+    Ok(2)
+}
+
+fn is_continuation(byte: u8) -> bool {
+    byte & 0xC0 == 0x80
 }
 
 fn first_code(bytes: &[u8]) -> Option<char> {

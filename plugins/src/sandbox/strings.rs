@@ -67,7 +67,7 @@ fn find_or_match(stack: Stack<'_>, is_find: bool) -> Returned {
     let subject = string_argument(stack, 1)?;
     let pattern = string_argument(stack, 2)?;
     let start = start_of(integer_argument(stack, 3, 1)?, subject.len());
-    let is_plain = is_find && (stack.is_true(4) || !pattern.iter().any(|byte| b"^$*+?.([%-".contains(byte)));
+    let is_plain = is_find && (stack.is_true(4) || is_text(stack, pattern)?);
     if start > subject.len() {
         stack.push_nil();
         return Ok(1);
@@ -86,6 +86,24 @@ fn find_or_match(stack: Stack<'_>, is_find: bool) -> Returned {
     }
     push_captures(stack, subject, &matcher, Some((from, to)))
 }
+
+/// Whether nothing in the pattern means more than itself. All of it is looked at.
+fn is_text(stack: Stack<'_>, pattern: &[u8]) -> Result<bool, Fault> {
+    stack.host().charge(pattern.len() as u64 / 8)?;
+    Ok(!pattern.iter().any(|byte| IS_SPECIAL[usize::from(*byte)]))
+}
+
+/// A look into a table for each byte, instead of nine comparisons.
+const IS_SPECIAL: [bool; 256] = {
+    let special = b"^$*+?.([%-";
+    let mut is_special = [false; 256];
+    let mut place = 0;
+    while place < special.len() {
+        is_special[special[place] as usize] = true;
+        place += 1;
+    }
+    is_special
+};
 
 fn find_text(stack: Stack<'_>, subject: &[u8], needle: &[u8], start: usize) -> Returned {
     stack.host().charge_bytes(needle.len())?;

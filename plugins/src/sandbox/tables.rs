@@ -20,10 +20,10 @@ pub(super) fn insert(stack: Stack<'_>) -> Returned {
             if (position as u64).wrapping_sub(1) >= end as u64 {
                 return Err(Fault::Argument(2, "position out of bounds"));
             }
-            for index in (position + 1..=end).rev() {
+            for index in (position..end).rev() {
                 stack.host().charge(2)?;
-                stack.get_at(1, index - 1);
-                stack.set_at(1, index);
+                stack.get_at(1, index);
+                stack.set_at(1, index + 1);
             }
             stack.set_at(1, position);
         }

@@ -73,9 +73,17 @@ fn a_coroutine_that_a_limit_has_ended_is_never_closed() {
 fn a_coroutine_that_outlives_its_call_counts_in_the_next() {
     let mut vm = super::hostile_file(
         "local co = coroutine.wrap(function() while true do for i = 1, 1e9 do if i % 1000 == 0 then coroutine.yield() end end end end)
-         return { route = function() while true do co() end end }",
+         local calls = 0
+         return { route = function()
+             calls = calls + 1
+             for i = 1, 10 do co() end
+             while calls > 1 do co() end
+         end }",
     );
-    super::check_vm(&mut vm, "");
+    super::publish(&mut vm, "a", "hello");
+    assert_eq!(super::failures(&mut vm), "");
+    super::publish(&mut vm, "a", "hello");
+    assert!(super::failures(&mut vm).contains(OVER));
 }
 
 #[test]
@@ -86,4 +94,78 @@ fn the_main_coroutine_is_nobodys() {
     );
     check("coroutine.yield(1)", "attempt to yield from outside a coroutine");
     check("coroutine.close(coroutine.running())", "cannot close a running coroutine");
+}
+
+/// What Lua refuses to resume was taken for something that a limit has ended, while it ran, and its host taken from it: the process died.
+#[test]
+fn what_never_ran_is_not_ended() {
+    for resume in [
+        "coroutine.resume((coroutine.running()))",
+        "coroutine.wrap(function() coroutine.resume((coroutine.running())) end)()",
+        "local co co = coroutine.create(function() coroutine.wrap(function() coroutine.resume(co) end)() end) coroutine.resume(co)",
+    ] {
+        let mut vm = super::hostile_file(&format!(
+            "return {{ limits = {{ block_bytes = 4000 }}, route = function()
+                 local s = ('x'):rep(3000)
+                 local t = s .. s
+                 {resume}
+             end }}"
+        ));
+        super::check_vm(&mut vm, "not enough memory");
+    }
+}
+
+#[test]
+fn what_can_t_be_resumed_says_why() {
+    let dead = "cannot resume dead coroutine";
+    let busy = "cannot resume non-suspended coroutine";
+    for (body, expected) in [
+        (
+            "local co = coroutine.create(function() end) coroutine.resume(co) return select(2, coroutine.resume(co, 1, 2))",
+            dead,
+        ),
+        ("local co = coroutine.create(error) coroutine.resume(co) return select(2, coroutine.resume(co))", dead),
+        ("local f = coroutine.wrap(function() end) f() return select(2, pcall(f))", dead),
+        ("local f = coroutine.wrap(error) pcall(f) return select(2, pcall(f, 1))", dead),
+        ("return select(2, coroutine.resume((coroutine.running())))", busy),
+        (
+            "local co
+             co = coroutine.create(function()
+                 return coroutine.wrap(function() return select(2, coroutine.resume(co)) end)()
+             end)
+             return select(2, coroutine.resume(co))",
+            busy,
+        ),
+        (
+            "local co = coroutine.create(coroutine.yield) coroutine.resume(co, 7) return select(2, coroutine.resume(co, 8))",
+            "8",
+        ),
+    ] {
+        assert_eq!(super::says(body), expected, "{body}");
+    }
+}
+
+/// A coroutine has the count of its maker, which may have been armed before there were large blocks.
+#[test]
+fn a_coroutine_is_paid_as_what_it_inherits() {
+    let mut vm = super::hostile_file(
+        "local made = 0
+         local function link()
+             made = made + 1
+             for i = 1, 300 do end
+             return coroutine.wrap(link)
+         end
+         return { route = function()
+             if made > 0 then error('made ' .. made) end
+             local next = coroutine.wrap(link)
+             local large = ('x'):rep(2000000)
+             while true do next = next() end
+         end }",
+    );
+    super::publish(&mut vm, "a", "hello");
+    assert!(super::failures(&mut vm).contains(OVER));
+    super::publish(&mut vm, "a", "hello");
+    let text = super::failures(&mut vm);
+    let made: u32 = text.trim().rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number");
+    assert!(made < 250, "{made} coroutines of 300 instructions each for 200,000 instructions");
 }

@@ -60,3 +60,11 @@ fn what_a_hook_returns_can_mean_nothing() {
     );
     check("for i = 1, 300 do message:set_property('p' .. i, 'x') end", "more than 256 user properties");
 }
+
+/// A payload in a text must not begin a line of the log.
+#[test]
+fn a_text_is_one_line() {
+    check("error('a\\nWARN b\\r\\27[2Jc')", "a\\nWARN b\\r\\u{1b}[2Jc");
+    check("error('a\\u{2028}b')", "a\\u{2028}b");
+    check("return ('x').y('\\n')", "bad.lua");
+}

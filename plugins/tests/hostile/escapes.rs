@@ -130,3 +130,19 @@ fn a_message_is_nothing_after_its_call() {
         assert!(failure.contains("the object is used after its call"), "{failure}");
     }
 }
+
+/// There is one object for each VM: kept beyond its call it is the later call's, with what that call may see and set.
+#[test]
+fn a_message_that_was_kept_is_that_of_the_later_call() {
+    let mut vm = hostile_file(
+        "local stash
+         return { route = function(message)
+             stash = stash or message
+             error(stash.topic .. ' ' .. tostring(stash == message))
+         end }",
+    );
+    for topic in ["first", "second"] {
+        publish(&mut vm, topic, "hello");
+        assert!(failures(&mut vm).contains(&format!("{topic} true")));
+    }
+}

@@ -32,6 +32,14 @@ return {
             table.sort(parts, function(a, b) return a > b end)
             local co = coroutine.wrap(function(...) for _, value in ipairs({ ... }) do coroutine.yield(value) end end)
             local ok, err = pcall(error, { co(table.unpack(parts)) })
+            local dead = coroutine.create(function() end)
+            coroutine.resume(dead)
+            assert(select(2, coroutine.resume(dead)) == "cannot resume dead coroutine")
+            local normal
+            normal = coroutine.create(function() return coroutine.wrap(function() return coroutine.resume(normal) end)() end)
+            coroutine.resume(normal)
+            pcall(coroutine.wrap(function() error("gone") end))
+            assert(not coroutine.resume((coroutine.running())))
             message.topic = tenant:topic(message)
             message.payload = postroad.base64.encode(postroad.sha256(table.concat(parts, ",")))
             message:set_property("colour", postroad.hex.encode("red"))
@@ -80,6 +88,33 @@ fn in_every_call() {
     }
     vm.collect_garbage();
     assert!(vm.figures()[0].memory_bytes <= held + 1_000, "what failed has left something that grows");
+}
+
+/// A request is refused, or it and the one that Lua makes again after a collection, and nothing more: the script goes on, as far as it catches errors.
+#[test]
+fn once_in_every_call() {
+    for times in [1, 2] {
+        let mut vm = vm_with(&[("real", REAL)], &limits());
+        expected(&mut vm);
+        let mut failed = 0;
+        for step in 0.. {
+            vm.collect_garbage();
+            vm.refuse_memory_once(step, times);
+            let answer = show(&publish(&mut vm, "a/b", "hello"));
+            let is_over = !vm.refuse_memory_once(0, 0);
+            let failures = failures(&mut vm);
+            assert!(failures.is_empty() || failures.contains("not enough memory"), "step {step}: {failures}");
+            assert_eq!(answer == "keep", !failures.is_empty(), "step {step}: {answer}");
+            failed += u32::from(!failures.is_empty());
+            expected(&mut vm);
+            if is_over {
+                assert!(step > 80, "only {step} requests: the script does less than it says");
+                break;
+            }
+        }
+        // Only Lua's buffers don't ask again.
+        assert!(if times == 1 { failed < 20 } else { failed > 60 }, "{failed} failures, where {times} were refused");
+    }
 }
 
 #[test]

@@ -639,12 +639,13 @@ fn self_tests_are_run_by_name() {
 #[test]
 fn a_codecs_table_is_read_as_data_and_its_functions_are_called() {
     let mut vm = vm(
-        "return { codec = { kind = 'crlf', fields = { { name = 'a', bits = 3 } }, decode = function(bytes) return bytes:upper(), #bytes end } }",
+        "return { codec = { longest = 8, keep_alive = 7, encode = function() end, decode = function(bytes) return bytes:upper(), #bytes end } }",
     );
     let name = PluginName::new("p").expect("a name");
     let codec = vm.codec_table(&name).expect("it has one").expect("it is data");
-    assert_eq!(codec.data.get("kind").and_then(Plain::as_str), Some("crlf"));
-    assert_eq!(codec.functions.len(), 1);
+    assert_eq!(codec.data.get("keep_alive"), Some(&Plain::Integer(7)));
+    let names: Vec<&str> = codec.functions.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["decode", "encode"]);
     let results = vm.call(NOW, &codec.functions[0].1, &[Plain::Bytes("abc".into())]);
     assert_eq!(results, Ok(vec![Plain::Bytes("ABC".into()), Plain::Integer(3)]));
     let failure = vm.call(NOW, &codec.functions[0].1, &[Plain::Nil]).expect_err("fails").to_string();

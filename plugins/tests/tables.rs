@@ -83,7 +83,7 @@ fn what_a_file_returns() {
     check(
         "local t = {} while true do t[#t + 1] = {} end",
         expect![[r#"
-        scripts/p.lua: not enough memory: the plugin holds 8388568 bytes of 8388608, all plugins 8413271 of 33554432, one block has 4194304 at most
+        scripts/p.lua: not enough memory: the plugin holds 8388568 bytes of 8388608, all plugins 8413296 of 33554432, one block has 4194304 at most
     "#]],
     );
     check(

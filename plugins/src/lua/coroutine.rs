@@ -129,7 +129,7 @@ fn resumed(stack: Stack<'_>, coroutine: *mut lua_State, arguments: c_int) -> Res
     // SAFETY: both states are live; values move only where there is room.
     let status = unsafe {
         if ffi::lua_checkstack(coroutine, arguments) == 0 {
-            return Err(Fault::Text("too many arguments to resume"));
+            return Err(Fault::Text("not enough memory, or too many arguments to resume"));
         }
         ffi::lua_xmove(lua, coroutine, arguments);
         stack.host().memory.running = coroutine;
@@ -158,7 +158,7 @@ fn resumed(stack: Stack<'_>, coroutine: *mut lua_State, arguments: c_int) -> Res
         }
         if ffi::lua_checkstack(lua, count + 1) == 0 {
             ffi::lua_pop(coroutine, count);
-            return Err(Fault::Text("too many results to resume"));
+            return Err(Fault::Text("not enough memory, or too many results to resume"));
         }
         ffi::lua_xmove(coroutine, lua, count);
     }

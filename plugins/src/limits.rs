@@ -11,17 +11,18 @@ pub struct Limits {
     pub millis: u64,
     /// The same for loading, `on_load`, `on_save` and self-tests.
     pub load_millis: u64,
-    /// Bytes of memory of one VM: all plugins of a shard together.
+    /// Bytes of memory of one VM: all plugins of a shard together. What Rust holds for scripts is bounded by itself, and besides: results of a call,
+    /// stores, what is handed over.
     pub memory_bytes: usize,
-    /// Bytes of memory of one plugin of one shard.
+    /// Bytes of memory of one plugin of one shard. And of what is read from it at once for Rust: by `on_save`, and from each call of a codec.
     pub plugin_memory_bytes: usize,
     /// Bytes that one call may ask for, whether it gives them back or not: building what is thrown away costs time.
     pub allocated_bytes: u64,
-    /// Bytes of one string or one part of a table.
+    /// Bytes of one string or one part of a table. Texts that functions of ours build may have a little more before that is seen.
     pub block_bytes: usize,
     /// Messages that one call may make.
     pub results: usize,
-    /// Bytes of all messages that one call makes: payload, topic and properties.
+    /// Bytes of all messages that one call makes, and of what it sets in its own: payload, topic and properties.
     pub result_bytes: usize,
     /// Entries of one plugin's `postroad.store` on one shard.
     pub store_entries: usize,
@@ -31,7 +32,8 @@ pub struct Limits {
     pub metric_names: usize,
     /// Lines of log of one plugin in one second; what is more is counted.
     pub log_lines: u32,
-    /// Failures in a row after which a plugin is not called any more on that shard, until the next reload.
+    /// Failures in a row after which a plugin is not called any more on that shard, until the next reload. For its codec, which is counted apart: calls in
+    /// a row that a limit ended.
     pub quarantine_after: u32,
     /// Levels of what `postroad.json` and `postroad.msgpack` read and write, and of what `on_save` hands over.
     pub depth: usize,

@@ -77,7 +77,7 @@ const HOOK_ROWS: &[HookRow] = &[
     (
         counter(
             "postroad_plugin_sampled_seconds_total",
-            "Time of the calls that were measured: a few, and those that failed.",
+            "Time of the calls that were measured: one of 64.",
         ),
         |hook| hook.sampled_nanos as f64 / 1e9,
     ),

@@ -176,9 +176,10 @@ impl Made {
     }
 
     fn counted(&mut self, message: Message) -> Result<Message, String> {
-        self.results_left = self.results_left.checked_sub(1).ok_or("it makes more messages than plugins.results")?;
+        self.results_left =
+            self.results_left.checked_sub(1).ok_or("it makes more messages than plugins.results_max")?;
         let left = self.bytes_left.checked_sub(message.size());
-        self.bytes_left = left.ok_or("its messages have more bytes than plugins.result_bytes")?;
+        self.bytes_left = left.ok_or("its messages have more bytes than plugins.result_bytes_max")?;
         Ok(message)
     }
 }

@@ -40,7 +40,10 @@ const EDGES: &[(&str, &[&str])] = &[
         "postroad-benches",
         &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage", "postroad-plugins"],
     ),
-    ("postroad-sim", &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage"]),
+    (
+        "postroad-sim",
+        &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage", "postroad-plugins"],
+    ),
     ("postroad-e2e", &["postroad-protocol", "postroad-client", "postroad-proto"]),
 ];
 

@@ -12,6 +12,7 @@
 //! | what a plugin's table says; topic filters | `plugin`, `filters` |
 //! | what a call is about, and what was set | `call` |
 //! | a generation on a shard; the chain of plugins | `vm` |
+//! | frames: a declaration, or functions | [`codec`] |
 //! | one generation after the other on a shard | [`generations`] |
 //!
 //! Invariants
@@ -21,6 +22,7 @@
 
 pub mod api;
 mod call;
+pub mod codec;
 mod compiled;
 mod diagnostic;
 mod figures;

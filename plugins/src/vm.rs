@@ -71,6 +71,13 @@ pub struct Callable {
     function: Reference,
 }
 
+impl Callable {
+    /// Whose it is.
+    pub(crate) fn plugin(&self) -> &PluginName {
+        &self.plugin
+    }
+}
+
 /// The table `codec` of a plugin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CodecTable {
@@ -316,6 +323,11 @@ impl Vm {
         Some(read.map(|()| CodecTable { data: Plain::Map(entries), functions }))
     }
 
+    /// The file of a plugin, as it was named when the set was read.
+    pub fn file_of(&self, plugin: &PluginName) -> Option<&str> {
+        self.plugins.iter().find(|known| known.name == *plugin).map(|known| known.file.as_str())
+    }
+
     /// Calls a function of a codec: at most four results.
     ///
     /// # Errors
@@ -463,7 +475,7 @@ impl Vm {
             return Err(failed);
         }
         let function = about.function;
-        let started = (about.figures.calls % SAMPLED == 0).then(Instant::now);
+        let started = about.figures.calls.is_multiple_of(SAMPLED).then(Instant::now);
         about.figures.calls += 1;
         let host = self.state.host_mut();
         host.now = now;

@@ -194,7 +194,7 @@ fn times_and_topics() {
         expect![[r#"
             postroad.now()  →  1700000000000
             postroad.time.utc(1700000000123)  →  {day=14 hour=22 millisecond=123 minute=13 month=11 second=20 weekday=2 year=2023}
-            postroad.time.utc(0, -60)  →  {day=1 hour=0 millisecond=0 minute=0 month=1 second=0 weekday=4 year=1970}
+            postroad.time.utc(0, -60)  →  p.lua:18: route: argument 2: expected an offset that leads to a time from 1970 to the year 9999
             postroad.time.utc(951782400000, 330)  →  {day=29 hour=5 millisecond=0 minute=30 month=2 second=0 weekday=2 year=2000}
             postroad.time.utc(-1)  →  p.lua:18: route: argument 1: expected milliseconds since 1970, up to the year 9999
             postroad.time.text(1700000000999)  →  "2023-11-14T22:13:20Z"

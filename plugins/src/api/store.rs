@@ -19,8 +19,7 @@ fn key_argument<'a>(stack: Stack<'a>) -> Result<&'a [u8], Fault> {
 fn with_store<T>(stack: Stack<'_>, work: impl FnOnce(&mut Store) -> T) -> T {
     let host = stack.host();
     let stores = std::rc::Rc::clone(&host.stores);
-    let result = work(stores.borrow_mut().of(&host.account().name));
-    result
+    work(stores.borrow_mut().of(&host.account().name))
 }
 
 fn check_writable(stack: Stack<'_>) -> Result<(), Fault> {

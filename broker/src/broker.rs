@@ -71,6 +71,8 @@ pub struct Broker {
     pub(crate) hooks: Option<Box<dyn Hooks>>,
     pub(crate) settling: Settling,
     pub(crate) repairs: Repairs,
+    /// Why a part of the publish was refused whose answer is the next to leave on this connection.
+    pub(crate) parts_refused: AHashMap<ConnectionIndex, ReasonCode>,
     pub(crate) keys: Keys,
     pub(crate) scheduled: Scheduled,
     pub(crate) consumers: Consumers,
@@ -139,6 +141,7 @@ impl Broker {
             hooks: None,
             settling: Settling::default(),
             repairs: Repairs::default(),
+            parts_refused: AHashMap::new(),
             keys: Keys::default(),
             scheduled: Scheduled::new(&config),
             consumers: Consumers::default(),

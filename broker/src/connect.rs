@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use base::{
-    ClientId, ConnectionId, Message, Outcome, PartitionId, Qos, QueueId, QueueOwner, ReasonCode, Record, SessionExpiry,
-    Will,
+    ClientId, ConnectionId, Message, Outcome, PartitionId, QueueId, QueueOwner, ReasonCode, Record, SessionExpiry, Will,
 };
 use postroad_base as base;
 
@@ -260,6 +259,7 @@ impl Broker {
         self.resends.forget(place);
         self.connection_places.remove(&self.connections, place);
         let connection = self.connections.remove(place as usize);
+        self.parts_refused.remove(&place);
         let index = connection.session;
         // Published at the end: until then the session is neither here nor away.
         let said = if connection.is_caller() { Vec::new() } else { self.ask_about_end(index, cause) };
@@ -283,9 +283,8 @@ impl Broker {
         // QoS 0 has no second chance; what expects an answer is sent again by the client.
         for waiting in connection.parked.into_iter() {
             self.no_longer_parked(&waiting);
-            // A part at QoS 0 of what has an answer comes again with that.
-            if waiting.inbound.message.qos == Qos::AtMostOnce && !matches!(waiting.seen, Seen::Part { of: Some(_), .. })
-            {
+            // What expects an answer is sent again by the client.
+            if !waiting.comes_again() {
                 self.orphaned(index, publisher, waiting);
             }
         }
@@ -311,7 +310,7 @@ impl Broker {
 
     /// QoS 0 whose client has gone before it was taken in.
     fn orphaned(&mut self, index: SessionIndex, publisher: QueueId, waiting: Waiting) {
-        let Waiting { inbound, seen, .. } = waiting;
+        let (seen, inbound) = (waiting.seen(), waiting.inbound);
         if let Some(why) = self.orphan_refusal(index, &inbound, seen) {
             return self.count(why);
         }

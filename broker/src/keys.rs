@@ -242,7 +242,7 @@ impl Broker {
 
     /// What was published, before plugins changed it.
     fn digest_of(&self, waiting: &Waiting) -> Digest {
-        waiting.digest.unwrap_or_else(|| self.config.placement.digest_of(&waiting.inbound.message))
+        waiting.digest().unwrap_or_else(|| self.config.placement.digest_of(&waiting.inbound.message))
     }
 
     /// The key under which a client publishes this message, if it has one.

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use ahash::AHashMap;
 use base::{ConnectionId, Message, MessageId, Qos, QueueId, ReasonCode, Record, Sequence, ShardId, Tag};
 use postroad_base as base;
 
@@ -86,8 +87,9 @@ impl Broker {
         place: ConnectionIndex,
         mut waiting: Waiting,
     ) -> Result<(), (Box<Waiting>, Lack)> {
+        let seen = waiting.seen();
         let inbound = &mut waiting.inbound;
-        let is_new = waiting.seen == Seen::Not;
+        let is_new = seen == Seen::Not;
         if is_new && let Some(pull) = Pull::of_topic(&inbound.message.topic) {
             self.pull(place, &waiting, pull);
             return Ok(());
@@ -103,7 +105,7 @@ impl Broker {
             return Ok(());
         }
         let flaw = inbound.flaw.map(|reason| (reason, Counted::BadWish));
-        if let Some((reason, why)) = flaw.or_else(|| self.refusal(place, &inbound.message, waiting.seen)) {
+        if let Some((reason, why)) = flaw.or_else(|| self.refusal(place, &inbound.message, seen)) {
             self.refuse(place, &waiting, reason, why);
             return Ok(());
         }
@@ -123,7 +125,7 @@ impl Broker {
         mut waiting: Waiting,
         earlier: Option<InboundState>,
     ) -> Result<(), (Box<Waiting>, Lack)> {
-        let index = self.session_of(place);
+        let (index, is_new) = (self.session_of(place), waiting.seen() == Seen::Not);
         let message = Arc::make_mut(&mut waiting.inbound.message);
         if let Some(wishes) = message.wishes()
             && wishes.are_not_for_now(self.now.wall)
@@ -136,7 +138,7 @@ impl Broker {
                 }
             };
         }
-        if waiting.seen == Seen::Not || message.id == NO_MESSAGE {
+        if is_new || message.id == NO_MESSAGE {
             // Whoever has a repeat is left out.
             message.id = earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id);
         }
@@ -166,7 +168,7 @@ impl Broker {
         earlier: Option<InboundState>,
     ) {
         let answered = waiting.answered();
-        let (is_part, deed) = (waiting.is_part(), waiting.deed);
+        let (is_part, deed) = (waiting.seen() == Seen::Part, waiting.deed());
         let Inbound { message, tag, .. } = waiting.inbound;
         let session = &self.sessions[index as usize];
         let (queue, logged) = (session.id, session.logged);
@@ -267,12 +269,18 @@ impl Broker {
             return Some((ReasonCode::NotAuthorized, Counted::NotAuthorized));
         }
         // Known before the tag is taken: at QoS 2 it could not be told later.
-        if matches!(seen, Seen::Decided(_))
-            && let Some(reason) = self.connections[place as usize].refused_part()
+        if seen == Seen::Decided
+            && let Some(reason) = self.refused_part(place)
         {
             return Some((reason, Counted::PluginRefused));
         }
         self.lacks_room(message)
+    }
+
+    /// Why a part of the publish that is about to be taken in was refused, if that is known already.
+    fn refused_part(&mut self, place: ConnectionIndex) -> Option<ReasonCode> {
+        let in_line = self.connections[place as usize].refused_part();
+        in_line.or_else(|| self.parts_refused.remove(&place))
     }
 
     /// Why what waited to be taken in can't be, now that its connection is gone: nobody has judged it.
@@ -484,17 +492,14 @@ impl Broker {
             let (connection_id, tag, reason) = (connection.id, answer.tag, answer.reason);
             match answer.kind {
                 AnswerKind::Published => {
-                    let refused = connection.part_refused.take().filter(|_| !reason.is_error());
-                    // At QoS 2 the tag is taken, and would have to be freed: this can't be told any more.
-                    let holds_tag = |(known, _): &(Tag, InboundState)| *known == tag;
-                    let inbound = &self.sessions[connection.session as usize].inbound;
-                    let reason = refused.filter(|_| !inbound.iter().any(holds_tag)).unwrap_or(reason);
+                    let session = &self.sessions[connection.session as usize];
+                    let reason = reason_with_parts(&mut self.parts_refused, place, session, (tag, reason));
                     self.effects.push_back(Effect::Published { connection: connection_id, tag, reason });
                 }
                 AnswerKind::Completed => {
                     self.effects.push_back(Effect::Completed { connection: connection_id, tag, reason });
                 }
-                AnswerKind::Part if reason.is_error() => connection.part_refused = Some(reason),
+                AnswerKind::Part if reason.is_error() => drop(self.parts_refused.insert(place, reason)),
                 AnswerKind::Part => {}
             }
             connection.answers.pop_front();
@@ -578,6 +583,22 @@ impl Broker {
             }
         }
     }
+}
+
+/// What a publisher hears if parts of its publish may have been refused. At QoS 2 its tag is taken, and would have to be freed: then that
+/// can't be told any more.
+fn reason_with_parts(
+    refused: &mut AHashMap<ConnectionIndex, ReasonCode>,
+    place: ConnectionIndex,
+    session: &Session,
+    (tag, reason): (Tag, ReasonCode),
+) -> ReasonCode {
+    if refused.is_empty() {
+        return reason;
+    }
+    let refused = refused.remove(&place).filter(|_| !reason.is_error());
+    let holds_tag = |(known, _): &(Tag, InboundState)| *known == tag;
+    refused.filter(|_| !session.inbound.iter().any(holds_tag)).unwrap_or(reason)
 }
 
 /// Whether its publisher is told under which id it was taken in.

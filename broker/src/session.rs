@@ -314,8 +314,6 @@ pub(crate) struct Connection {
     pub unread_since: Grain,
     /// Parked because too many answers are due.
     pub waits_for_answers: bool,
-    /// A part of the publish whose answer is the next to leave was refused.
-    pub part_refused: Option<ReasonCode>,
     /// Who is at its other end.
     pub peer: Peer,
     /// Whether it may be sent again what it does not acknowledge.
@@ -378,7 +376,6 @@ impl Connection {
             allowance: None,
             unread_since: Grain::NEVER,
             waits_for_answers: false,
-            part_refused: None,
             peer: Peer::Client,
             resend: Resend::Reconnect,
             watched: Grain::default(),
@@ -400,11 +397,10 @@ impl Connection {
         self.peer == Peer::Caller
     }
 
-    /// Why a part of the publish that comes next was refused, if one was and that is known already.
-    pub fn refused_part(&mut self) -> Option<ReasonCode> {
+    /// Why a part of the publish that comes next was refused, if one was and its answer is still in the line.
+    pub fn refused_part(&self) -> Option<ReasonCode> {
         let parts = self.answers.iter().rev().take_while(|answer| answer.kind == AnswerKind::Part);
-        let refused = parts.filter(|part| part.reason.is_error()).map(|part| part.reason).last();
-        refused.or_else(|| self.part_refused.take())
+        parts.filter(|part| part.reason.is_error()).map(|part| part.reason).last()
     }
 
     /// Whose delivery goes under this tag on this connection.

@@ -7,6 +7,7 @@
 
 mod diagnostic;
 mod figures;
+pub mod generations;
 mod limits;
 mod plain;
 mod source;

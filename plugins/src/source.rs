@@ -91,7 +91,9 @@ pub enum SetError {
         error: std::io::Error,
     },
     /// A file ends in `.lua`, and what is before is no name of a plugin.
-    #[error("{0}: a plugin's name has a-z, 0-9, '_' and '-', begins with a letter, and has at most 63 of them: rename the file")]
+    #[error(
+        "{0}: a plugin's name has a-z, 0-9, '_' and '-', begins with a letter, and has at most 63 of them: rename the file"
+    )]
     BadName(PathBuf),
     /// A file is larger than a plugin may be.
     #[error("{path} has {bytes} bytes: a plugin has at most {SOURCE_BYTES_MAX}")]

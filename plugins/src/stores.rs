@@ -30,13 +30,14 @@ impl Value {
     }
 }
 
+#[derive(Clone)]
 struct Entry {
     value: Value,
     until: Option<MonoMillis>,
 }
 
 /// The entries of one plugin.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Store {
     entries: HashMap<Bytes, Entry, ahash::RandomState>,
     by_end: BTreeSet<(MonoMillis, Bytes)>,
@@ -66,7 +67,14 @@ impl Store {
     }
 
     /// Stores it; whether there was room.
-    pub(crate) fn set(&mut self, now: MonoMillis, key: &[u8], value: Value, until: Option<MonoMillis>, room: Room) -> bool {
+    pub(crate) fn set(
+        &mut self,
+        now: MonoMillis,
+        key: &[u8],
+        value: Value,
+        until: Option<MonoMillis>,
+        room: Room,
+    ) -> bool {
         self.remove(key);
         let size = key.len() + value.bytes();
         if !self.has_room(size, room) {
@@ -110,7 +118,7 @@ impl Store {
 }
 
 /// The stores of all plugins of one shard. They outlive a generation.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Stores {
     by_plugin: HashMap<PluginName, Store>,
 }

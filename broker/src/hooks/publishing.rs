@@ -22,52 +22,82 @@ use crate::broker::Broker;
 use crate::mesh::Lack;
 use crate::session::{AnswerKind, ConnectionIndex, InboundState, SessionIndex};
 
-/// A publish on its way in, with what plugins have said of it.
+/// A publish on its way in, with what plugins have said of it. Without plugins no more than the publish is moved.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub inbound: Inbound,
-    pub seen: Seen,
-    /// Of what came, if it has a key and plugins were asked.
-    pub digest: Option<Digest>,
-    /// What they did with it.
-    pub deed: Option<PluginDeed>,
+    decided: Option<Box<Decided>>,
 }
 
 /// What plugins have said.
+#[derive(Clone, Copy, Debug)]
+struct Decided {
+    /// The generation that did.
+    stamp: Stamp,
+    /// What it did.
+    deed: Option<PluginDeed>,
+    /// This goes on besides, in front of what has the publisher's tag.
+    part: Option<PartOf>,
+    /// Of what came, if it has a key.
+    digest: Option<Digest>,
+}
+
+/// Under which tag the publisher is answered.
+#[derive(Clone, Copy, Debug)]
+struct PartOf(Option<Tag>);
+
+/// How far plugins have been asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// They have not been asked.
+    /// Not yet.
     Not,
     /// This is what goes on, under the publisher's tag.
-    Decided(Stamp),
-    /// This goes on besides, in front of what has the publisher's tag (`of`).
-    Part { stamp: Stamp, of: Option<Tag> },
+    Decided,
+    /// This goes on besides.
+    Part,
 }
 
 impl Waiting {
     pub fn new(inbound: Inbound) -> Self {
-        Self { inbound, seen: Seen::Not, digest: None, deed: None }
+        Self { inbound, decided: None }
+    }
+
+    pub fn seen(&self) -> Seen {
+        match self.decided.as_deref() {
+            None => Seen::Not,
+            Some(Decided { part: None, .. }) => Seen::Decided,
+            Some(_) => Seen::Part,
+        }
     }
 
     /// Under which generation it goes on; `None`: that is not decided.
     pub fn stamp(&self) -> Option<Stamp> {
-        match self.seen {
-            Seen::Not => None,
-            Seen::Decided(stamp) | Seen::Part { stamp, .. } => Some(stamp),
-        }
+        self.decided.as_ref().map(|decided| decided.stamp)
     }
 
-    pub fn is_part(&self) -> bool {
-        matches!(self.seen, Seen::Part { .. })
+    /// What plugins did with it.
+    pub fn deed(&self) -> Option<PluginDeed> {
+        self.decided.as_ref()?.deed
+    }
+
+    /// Of what was published, before plugins changed it; `None`: of what this is.
+    pub fn digest(&self) -> Option<Digest> {
+        self.decided.as_ref()?.digest
+    }
+
+    /// Its publisher sends it again, with what it is a part of, if it is not taken in.
+    pub fn comes_again(&self) -> bool {
+        let part = self.decided.as_ref().and_then(|decided| decided.part);
+        self.inbound.message.qos.is_acknowledged() || part.is_some_and(|part| part.0.is_some())
     }
 
     /// Under which tag, and as what, it is answered.
     pub fn answered(&self) -> Option<(Tag, AnswerKind)> {
-        match self.seen {
-            Seen::Part { of, .. } => {
-                of.filter(|_| self.inbound.message.qos.is_acknowledged()).map(|tag| (tag, AnswerKind::Part))
+        match self.decided.as_ref().and_then(|decided| decided.part) {
+            None => self.inbound.tag.map(|tag| (tag, AnswerKind::Published)),
+            Some(PartOf(tag)) => {
+                tag.filter(|_| self.inbound.message.qos.is_acknowledged()).map(|tag| (tag, AnswerKind::Part))
             }
-            _ => self.inbound.tag.map(|tag| (tag, AnswerKind::Published)),
         }
     }
 }
@@ -97,19 +127,18 @@ impl Broker {
     ) -> Result<(), (Box<Waiting>, Lack)> {
         let message = Arc::make_mut(&mut waiting.inbound.message);
         message.id = earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id);
-        if message.wishes().is_some_and(|wishes| wishes.idempotency_key.is_some()) {
-            waiting.digest = Some(self.config.placement.digest_of(&waiting.inbound.message));
-        }
+        let has_key = message.wishes().is_some_and(|wishes| wishes.idempotency_key.is_some());
+        let digest = has_key.then(|| self.config.placement.digest_of(&waiting.inbound.message));
         let index = self.session_of(place);
         let is_application = self.connections[place as usize].is_caller();
         let (stamp, Answer { answer, publish }) = self.decision(index, is_application, &waiting.inbound.message);
         self.publish_for_plugins(publish);
         match answer {
             Decision::Keep => {
-                waiting.seen = Seen::Decided(stamp);
+                waiting.decided = Some(Box::new(Decided { stamp, deed: None, part: None, digest }));
                 self.publish_seen(place, waiting, earlier)
             }
-            Decision::Replace(messages) => self.go_on_with(place, waiting, stamp, messages),
+            Decision::Replace(messages) => self.go_on_with(place, waiting.inbound, (stamp, digest), messages),
             Decision::Refuse(reason) => {
                 self.tell_ended_by_plugins(&waiting.inbound.message, PluginDeed::Refused);
                 self.refuse(place, &waiting, reason, Counted::PluginRefused);
@@ -147,19 +176,20 @@ impl Broker {
     fn go_on_with(
         &mut self,
         place: ConnectionIndex,
-        waiting: Waiting,
-        stamp: Stamp,
+        inbound: Inbound,
+        (stamp, digest): (Stamp, Option<Digest>),
         messages: Vec<Message>,
     ) -> Result<(), (Box<Waiting>, Lack)> {
-        let Waiting { inbound: Inbound { message: first, tag, dup, .. }, digest, .. } = waiting;
+        let Inbound { message: first, tag, dup, .. } = inbound;
         let last = messages.len().saturating_sub(1);
         let mut line = messages.into_iter().enumerate().map(|(number, message)| {
             let is_part = number < last;
             let message = Arc::new(made_of(&first, message, is_part));
-            let seen = if is_part { Seen::Part { stamp, of: tag } } else { Seen::Decided(stamp) };
+            let part = is_part.then_some(PartOf(tag));
             let tag = tag.filter(|_| !is_part);
             let deed = Some(if last > 0 { PluginDeed::Split } else { PluginDeed::Changed });
-            Waiting { inbound: Inbound { message, tag, dup, flaw: None }, seen, digest, deed }
+            let decided = Some(Box::new(Decided { stamp, deed, part, digest }));
+            Waiting { inbound: Inbound { message, tag, dup, flaw: None }, decided }
         });
         while let Some(next) = line.next() {
             if let Err(lacking) = self.try_publish(place, next) {

@@ -40,7 +40,7 @@ use crate::broker::Broker;
 use crate::config::Config;
 use crate::connect::is_logged;
 use crate::drain::Bucket;
-use crate::hooks::Waiting;
+use crate::hooks::{Seen, Waiting};
 use crate::mesh::{Pending, Token};
 use crate::queue::Entry;
 use crate::recover::take_young;
@@ -202,14 +202,14 @@ impl Broker {
         if let Some((reason, why)) = self.schedule_refusal(&waiting.inbound.message) {
             return self.refuse(place, &waiting, reason, why);
         }
-        let (answered, is_part, is_decided) = (waiting.answered(), waiting.is_part(), waiting.stamp().is_some());
+        let (answered, seen) = (waiting.answered(), waiting.seen());
         let mut inbound = waiting.inbound;
         let index = self.session_of(place);
         let Session { id: queue, logged, .. } = self.sessions[index as usize];
-        let known = Some(inbound.message.id).filter(|id| is_decided && *id != MessageId(0));
+        let known = Some(inbound.message.id).filter(|id| seen != Seen::Not && *id != MessageId(0));
         let id = known.unwrap_or_else(|| earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id));
         Arc::make_mut(&mut inbound.message).id = id;
-        if !is_part {
+        if seen != Seen::Part {
             self.stats.received += 1;
             self.tell_taken(place, inbound.tag, id, &inbound.message);
         }

@@ -1,153 +1,542 @@
-//! Signatures of the VM, for those who wait for them; the bodies follow in the next commits.
+//! One generation of all plugins on one shard: loaded, asked, counted.
+//!
+//! ```text
+//! publish ─► on_inbound of each, then route of each ─► Flow: the message as it is by now, and what was added
+//!              │ filters: in Rust
+//!              ▼
+//!            ask ─► State::protected ─► script ─► answers ─► what was set and said, or a failure (and then open or closed)
+//! ```
+//! Invariants
+//! - A call that fails changes nothing but its figures: what it had set is dropped.
+//! - The message object shows a subject during a call only.
+
+mod chain;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Instant;
 
-use base::{ClientId, Message, Now, Qos, ReasonCode, ShardId, TopicFilter};
+use base::{ClientId, Message, MessageId, Now, Qos, ReasonCode, ShardId, TopicFilter};
 use broker::api::{Connect, DisconnectCause};
 use broker::hooks::{Admission, Answer, Decision, Peer, Repair};
 use postroad_base as base;
 use postroad_broker as broker;
 
-use crate::{Diagnostic, Figures, Limits, Plain, PluginName, Set, SetHash, Stores, TestOutcome};
+use crate::api::{self, Given, push_plain, read_given, read_plain};
+use crate::call::{Draft, Subject};
+use crate::compiled::{Compiled, Unit, chunk_name};
+use crate::lua::{Fault, Host, Kind, Reference, Returned, Stack, State, Thrown};
+use crate::plugin::{Account, Flaw, HookOf, Plugin, push_table};
+use crate::{Diagnostic, Failure, Figures, Hook, Limits, Plain, PluginName, SetHash, Stores, TestOutcome, sandbox};
 
-/// A set as bytecode that we made. Goes to the shards.
-#[derive(Clone, Debug)]
-pub struct Compiled {
-    hash: SetHash,
-}
-
-impl Compiled {
-    /// Of the set that it was compiled from.
-    pub fn hash(&self) -> SetHash {
-        self.hash
-    }
-}
-
-impl Set {
-    /// Compiles every plugin and looks at its table.
-    ///
-    /// # Errors
-    /// Everything that is wrong with them.
-    pub fn compile(&self, _limits: &Limits) -> Result<Compiled, Vec<Diagnostic>> {
-        Ok(Compiled { hash: self.hash() })
-    }
-}
+/// One call of so many is measured: reading the clock twice costs as much as a small hook.
+const SAMPLED: u64 = 64;
+/// Failures that are kept for tools.
+const FAILURES_KEPT: usize = 64;
 
 /// What `on_save` of each plugin gave, for `on_load` of the next generation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Saved {
     /// By plugin: its state, and the version (the hash of its text) that gave it.
-    pub(crate) states: BTreeMap<PluginName, (SetHash, Plain)>,
+    states: BTreeMap<PluginName, (SetHash, Plain)>,
+}
+
+impl Saved {
+    /// There is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
 }
 
 /// One generation of all plugins on one shard.
 #[derive(Debug)]
 pub struct Vm {
-    _not_send: Rc<RefCell<Stores>>,
+    state: State,
+    /// In the order of the chain.
+    plugins: Vec<Plugin>,
+    /// By hook: the places of the plugins that have it.
+    chains: [Vec<usize>; Hook::ALL.len()],
+    shard: ShardId,
+    quarantine_after: u32,
+    failures: Vec<Failure>,
+    /// Of all calls of hooks.
+    failed: u64,
+}
+
+/// A function of a codec's table. Good for the VM that gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Callable {
+    plugin: PluginName,
+    function: Reference,
+}
+
+/// The table `codec` of a plugin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CodecTable {
+    /// What is data in it.
+    pub data: Plain,
+    /// The functions in it, by name.
+    pub functions: Vec<(String, Callable)>,
+}
+
+/// What a call that went well has set and said.
+#[derive(Debug, Default)]
+struct Said {
+    given: Vec<Given>,
+    draft: Draft,
+    also: Vec<Draft>,
+}
+
+/// A call failed; it is counted and logged. What then holds is the hook's: open or closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Failed {
+    is_open: bool,
 }
 
 impl Vm {
     /// Loads all plugins. `on_load` is not called.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// Everything that is wrong with their tables.
     pub fn new(
-        _compiled: &Compiled,
-        _limits: &Limits,
-        _shard: ShardId,
+        compiled: &Compiled,
+        limits: &Limits,
+        shard: ShardId,
         stores: Rc<RefCell<Stores>>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        Ok(Self { _not_send: stores })
+        let state = prepared(limits, shard, stores).map_err(|text| {
+            let name = PluginName::new("postroad").expect("it is a name");
+            vec![diagnostic(&name, "", None, None, text)]
+        })?;
+        let mut vm = Self {
+            state,
+            plugins: Vec::new(),
+            chains: Default::default(),
+            shard,
+            quarantine_after: limits.quarantine_after.max(1),
+            failures: Vec::new(),
+            failed: 0,
+        };
+        let diagnostics: Vec<Diagnostic> =
+            compiled.units.iter().flat_map(|unit| vm.load_plugin(unit, limits)).collect();
+        if !diagnostics.is_empty() {
+            return Err(diagnostics);
+        }
+        vm.plugins.sort_by(|left, right| (left.priority, &left.name).cmp(&(right.priority, &right.name)));
+        for hook in Hook::ALL {
+            let has = |place: &usize| vm.plugins[*place].hook(hook).is_some();
+            vm.chains[hook as usize] = (0..vm.plugins.len()).filter(has).collect();
+        }
+        Ok(vm)
+    }
+
+    fn load_plugin(&mut self, unit: &Unit, limits: &Limits) -> Vec<Diagnostic> {
+        let host = self.state.host_mut();
+        host.memory.held.push(0);
+        host.accounts.push(Account::new(unit.name.clone(), limits));
+        let owner = host.accounts.len();
+        let mut plugin = Plugin::new(unit.name.clone(), unit.file.clone(), unit.hash, owner);
+        let mut limits = *limits;
+        let mut flaws: Vec<Flaw> = Vec::new();
+        let name = chunk_name(&unit.name);
+        let loaded = self.state.protected(owner, true, |stack| {
+            push_table(stack, &unit.bytecode, &name)?;
+            plugin.read_table(stack, &mut limits, &mut flaws);
+            Ok(0)
+        });
+        self.state.host_mut().accounts[owner - 1].limits = limits;
+        if let Err(thrown) = loaded {
+            return vec![diagnostic(&unit.name, &unit.file, thrown.line, None, thrown.text)];
+        }
+        flaws.sort_unstable(); // Lua's order differs from VM to VM
+        let diagnostics = flaws.into_iter().map(|(key, text)| diagnostic(&unit.name, &unit.file, None, key, text));
+        let diagnostics = diagnostics.collect();
+        self.plugins.push(plugin);
+        diagnostics
     }
 
     /// Asks `on_save` of each plugin.
     ///
     /// # Errors
     /// The first failure.
-    pub fn save(&mut self, _now: Now) -> Result<Saved, Diagnostic> {
-        Ok(Saved::default())
+    pub fn save(&mut self, now: Now) -> Result<Saved, Diagnostic> {
+        let mut saved = Saved::default();
+        for place in self.chains[Hook::Save as usize].clone() {
+            let mut state = Plain::Nil;
+            let function = self.plugins[place].hook(Hook::Save).map_or(Reference::default(), |hook| hook.function);
+            self.run_apart(place, Hook::Save, now, |stack| {
+                stack.push_reference(function);
+                stack.call(0, 1);
+                state = read_plain(stack, -1)?;
+                Ok(0)
+            })?;
+            let plugin = &self.plugins[place];
+            saved.states.insert(plugin.name.clone(), (plugin.hash, state));
+        }
+        Ok(saved)
     }
 
-    /// Gives each `on_load` what its `on_save` gave, or nil.
+    /// Gives each `on_load` what its `on_save` gave, or nil, and the version that it is of. The store can't be written meanwhile.
     ///
     /// # Errors
     /// The first failure.
-    pub fn load(&mut self, _now: Now, _previous: &Saved) -> Result<(), Diagnostic> {
+    pub fn load(&mut self, now: Now, previous: &Saved) -> Result<(), Diagnostic> {
+        for place in self.chains[Hook::Load as usize].clone() {
+            let plugin = &self.plugins[place];
+            let function = plugin.hook(Hook::Load).map_or(Reference::default(), |hook| hook.function);
+            let state = previous.states.get(&plugin.name);
+            let version = state.map(|(hash, _)| hash.to_string());
+            self.run_apart(place, Hook::Load, now, |stack| {
+                stack.push_reference(function);
+                push_plain(stack, state.map_or(&Plain::Nil, |(_, state)| state));
+                match &version {
+                    Some(version) => stack.push_bytes(version.as_bytes()),
+                    None => stack.push_nil(),
+                }
+                stack.call(2, 0);
+                Ok(0)
+            })?;
+        }
         Ok(())
     }
 
-    /// Runs the self-tests.
-    pub fn self_test(&mut self, _now: Now) -> Vec<TestOutcome> {
-        Vec::new()
+    /// Runs the self-tests. One fails if it raises an error.
+    pub fn self_test(&mut self, now: Now) -> Vec<TestOutcome> {
+        let mut outcomes = Vec::new();
+        for place in 0..self.plugins.len() {
+            for (name, function) in self.plugins[place].tests.clone() {
+                let ran = self.run_apart(place, Hook::Test, now, |stack| {
+                    stack.push_reference(function);
+                    stack.call(0, 0);
+                    Ok(0)
+                });
+                outcomes.push(TestOutcome { plugin: self.plugins[place].name.clone(), name, failure: ran.err() });
+            }
+        }
+        outcomes
     }
 
-    /// What becomes of a message that is published.
-    pub fn publish(&mut self, _now: Now, _message: &Message, _from: Peer<'_>) -> Answer<Decision> {
-        Answer::default()
+    /// A call that is no hook on traffic: more time, a store that can't be written, a diagnostic if it fails.
+    fn run_apart<W>(&mut self, place: usize, hook: Hook, now: Now, work: W) -> Result<(), Diagnostic>
+    where
+        W: FnMut(Stack<'_>) -> Returned,
+    {
+        let host = self.state.host_mut();
+        host.now = now;
+        // SAFETY: the subject borrows nothing.
+        unsafe { host.call.begin(hook, Subject::None) };
+        host.call.is_store_read_only = true;
+        let ran = self.state.protected(self.plugins[place].owner, true, work);
+        self.state.host_mut().call.end();
+        let plugin = &self.plugins[place];
+        let hook = Some(hook.name().to_owned());
+        ran.map_err(|thrown| diagnostic(&plugin.name, &plugin.file, thrown.line, hook, thrown.text))
     }
 
-    /// Whether `deliver` may have something to say about this topic.
-    pub fn wants_deliveries(&self, _topic: &str) -> bool {
-        false
+    /// What becomes of a message that is published: `on_inbound` if a client publishes it, then `route`.
+    pub fn publish(&mut self, now: Now, message: &Message, from: Peer<'_>) -> Answer<Decision> {
+        if self.chains[Hook::Route as usize].is_empty() && self.chains[Hook::Inbound as usize].is_empty() {
+            return Answer::default();
+        }
+        chain::publish(self, now, message, from)
     }
 
-    /// The places of those that do not get it.
-    pub fn deliver(&mut self, _now: Now, _message: &Message, _to: &[&ClientId]) -> Vec<usize> {
-        Vec::new()
+    /// Whether [`Self::deliver`] may have something to say about this topic.
+    pub fn wants_deliveries(&self, topic: &str) -> bool {
+        self.wants(Hook::Deliver, topic)
     }
 
-    /// Whether `dead_letter` may have something to say about letters of this topic.
-    pub fn wants_letters(&self, _topic: &str) -> bool {
-        false
+    /// A message is about to be given to these clients of this shard: the places of those that do not get it, in order.
+    pub fn deliver(&mut self, now: Now, message: &Message, to: &[&ClientId]) -> Vec<usize> {
+        chain::deliver(self, now, message, to)
     }
 
-    /// What becomes of a dead letter.
-    pub fn dead_letter(&mut self, _now: Now, _letter: &Message) -> Answer<Repair> {
-        Answer::default()
+    /// Whether [`Self::dead_letter`] may have something to say about letters of this topic.
+    pub fn wants_letters(&self, topic: &str) -> bool {
+        self.wants(Hook::DeadLetter, topic)
+    }
+
+    /// What becomes of a dead letter that was just made.
+    pub fn dead_letter(&mut self, now: Now, letter: &Message) -> Answer<Repair> {
+        chain::dead_letter(self, now, letter)
     }
 
     /// Whether a client may connect.
-    pub fn connect(&mut self, _now: Now, _connect: &Connect) -> Answer<Admission> {
-        Answer::default()
+    pub fn connect(&mut self, now: Now, connect: &Connect) -> Answer<Admission> {
+        chain::connect(self, now, connect)
     }
 
-    /// A connection is over.
-    pub fn disconnected(&mut self, _now: Now, _peer: Peer<'_>, _cause: DisconnectCause) -> Vec<Message> {
-        Vec::new()
+    /// A connection is over: what to publish.
+    pub fn disconnected(&mut self, now: Now, peer: Peer<'_>, cause: DisconnectCause) -> Vec<Message> {
+        chain::disconnected(self, now, peer, cause)
     }
 
     /// At which level at most a client subscribes, or why it does not.
     pub fn subscribe(
         &mut self,
-        _now: Now,
-        _peer: Peer<'_>,
-        _filter: &TopicFilter,
+        now: Now,
+        peer: Peer<'_>,
+        filter: &TopicFilter,
         qos: Qos,
     ) -> Answer<Result<Qos, ReasonCode>> {
-        Ok(qos).into()
+        chain::subscribe(self, now, peer, filter, qos)
+    }
+
+    /// The table `codec` of a plugin, if it has one.
+    ///
+    /// # Errors
+    /// If it holds what is neither plain data nor, right in it, a function.
+    pub fn codec_table(&mut self, plugin: &PluginName) -> Option<Result<CodecTable, Diagnostic>> {
+        let place = self.plugins.iter().position(|known| known.name == *plugin)?;
+        let table = self.plugins[place].codec?;
+        let mut entries: Vec<(Plain, Plain)> = Vec::new();
+        let mut functions: Vec<(String, Callable)> = Vec::new();
+        let read = self.run_apart(place, Hook::Codec, Now::default(), |stack| {
+            stack.push_reference(table);
+            stack.push_nil();
+            while stack.next(1) {
+                if stack.kind(-1) == Kind::Function {
+                    let function = stack.keep();
+                    let name = stack.text(-1).unwrap_or_default().to_owned();
+                    functions.push((name, Callable { plugin: plugin.clone(), function }));
+                } else {
+                    entries.push((read_plain(stack, -2)?, read_plain(stack, -1)?));
+                    stack.pop(1);
+                }
+            }
+            Ok(0)
+        });
+        functions.sort_by(|(left, _), (right, _)| left.cmp(right));
+        entries.sort_by(|(left, _), (right, _)| left.as_str().cmp(&right.as_str()));
+        Some(read.map(|()| CodecTable { data: Plain::Map(entries), functions }))
+    }
+
+    /// Calls a function of a codec: at most four results.
+    ///
+    /// # Errors
+    /// As it failed; that is counted as of the hook `codec`.
+    pub fn call(&mut self, now: Now, function: &Callable, arguments: &[Plain]) -> Result<Vec<Plain>, Failure> {
+        let place = self.plugins.iter().position(|known| known.name == function.plugin);
+        let place = place.expect("a callable is used with the VM that gave it");
+        let mut results = Vec::new();
+        self.state.host_mut().now = now;
+        let ran = self.state.protected(self.plugins[place].owner, false, |stack| {
+            stack.push_reference(function.function);
+            arguments.iter().for_each(|argument| push_plain(stack, argument));
+            stack.call(arguments.len() as i32, Stack::ALL);
+            for index in 1..=stack.top().min(4) {
+                results.push(read_plain(stack, index)?);
+            }
+            Ok(0)
+        });
+        match ran {
+            Ok(()) => {
+                self.plugins[place].failures_in_a_row = 0;
+                Ok(results)
+            }
+            Err(thrown) => Err(self.note_failure(place, Hook::Codec, None, thrown)),
+        }
     }
 
     /// What was counted, in the order of the chain.
     pub fn figures(&self) -> Vec<Figures> {
-        Vec::new()
+        self.plugins.iter().enumerate().map(|(order, plugin)| self.figures_of(order, plugin)).collect()
+    }
+
+    fn figures_of(&self, order: usize, plugin: &Plugin) -> Figures {
+        let host = self.state.host();
+        let account = &host.accounts[plugin.owner - 1];
+        let of = |hook: Hook| plugin.hook(hook).map(|about| (hook, about.figures));
+        Figures {
+            plugin: plugin.name.clone(),
+            description: plugin.description.clone(),
+            priority: plugin.priority,
+            order,
+            hooks: Hook::ALL.into_iter().filter_map(of).collect(),
+            is_quarantined: plugin.is_quarantined,
+            failures_in_a_row: plugin.failures_in_a_row,
+            memory_bytes: host.memory.held[plugin.owner],
+            log_lines_dropped: account.log.dropped,
+            counters: account.counters.iter().cloned().collect(),
+            gauges: account.gauges.iter().cloned().collect(),
+        }
+    }
+
+    /// The failures since the last look, at most 64 of them: for tools. The server logs them itself.
+    pub fn take_failures(&mut self) -> Vec<Failure> {
+        std::mem::take(&mut self.failures)
+    }
+
+    /// Calls of hooks that failed since it was made.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed
+    }
+
+    /// Instructions that the last call took, as far as they were counted: by thousands, and what C did.
+    pub fn instructions_of_last_call(&self) -> u64 {
+        self.state.host().spent()
+    }
+
+    /// Bytes that the last call asked for.
+    pub fn allocated_by_last_call(&self) -> u64 {
+        self.state.host().memory.allocated
+    }
+
+    /// Bytes of memory of the whole VM.
+    pub fn memory_bytes(&self) -> usize {
+        self.state.host().memory.used
+    }
+
+    /// Collects all garbage: some milliseconds for each MiB. For tools and tests.
+    pub fn collect_garbage(&mut self) {
+        self.state.collect();
+    }
+
+    /// For tests: the request for memory behind so many others, and each later one, is refused; `None`: no more.
+    #[doc(hidden)]
+    pub fn refuse_memory_after(&mut self, requests: Option<u64>) {
+        self.state.host_mut().memory.refuse_in = requests;
+    }
+
+    fn wants(&self, hook: Hook, topic: &str) -> bool {
+        let mut places = self.chains[hook as usize].iter();
+        places.any(|place| self.plugins[*place].hook(hook).is_some_and(|about| about.filters.match_topic(topic)))
+    }
+
+    /// Asks one hook of one plugin. `clients`: the second argument of `on_deliver`.
+    fn ask(
+        &mut self,
+        place: usize,
+        hook: Hook,
+        now: Now,
+        subject: Subject<'_>,
+        id: Option<MessageId>,
+    ) -> Result<Said, Failed> {
+        let mut given = Vec::new();
+        let kept = self.state.host().kept.message;
+        self.run(place, hook, now, subject, id, |stack, function| {
+            stack.push_reference(function);
+            stack.push_reference(kept);
+            stack.call(1, Stack::ALL);
+            for index in 1..=stack.top() {
+                if !stack.is_nil(index) {
+                    if given.len() == MOST_RESULTS {
+                        return Err(Fault::Text("too many results"));
+                    }
+                    given.push(read_given(stack, index)?);
+                }
+            }
+            Ok(0)
+        })
+        .map(|(draft, also)| Said { given, draft, also })
+    }
+
+    /// Runs a hook on a subject, and counts. Gives what it has set.
+    fn run<W>(
+        &mut self,
+        place: usize,
+        hook: Hook,
+        now: Now,
+        subject: Subject<'_>,
+        id: Option<MessageId>,
+        mut work: W,
+    ) -> Result<(Draft, Vec<Draft>), Failed>
+    where
+        W: FnMut(Stack<'_>, Reference) -> Returned,
+    {
+        let plugin = &mut self.plugins[place];
+        let owner = plugin.owner;
+        let about = plugin.hooks[hook as usize].as_mut().expect("only plugins of the hook's chain are asked");
+        let failed = Failed { is_open: about.is_open };
+        if plugin.is_quarantined {
+            return Err(failed);
+        }
+        let function = about.function;
+        let started = (about.figures.calls % SAMPLED == 0).then(Instant::now);
+        about.figures.calls += 1;
+        let host = self.state.host_mut();
+        host.now = now;
+        // SAFETY: the call is ended below, before this function gives `subject` back.
+        unsafe { host.call.begin(hook, subject) };
+        let ran = self.state.protected(owner, false, |stack| work(stack, function));
+        let call = &mut self.state.host_mut().call;
+        let set = ran.as_ref().ok().map(|()| {
+            let draft = if call.draft.is_empty() { Draft::default() } else { std::mem::take(&mut call.draft) };
+            (draft, if call.also.is_empty() { Vec::new() } else { std::mem::take(&mut call.also) })
+        });
+        call.end();
+        if let Some(started) = started {
+            let about = self.hook_mut(place, hook);
+            about.figures.sampled_calls += 1;
+            about.figures.sampled_ns += started.elapsed().as_nanos() as u64;
+        }
+        match (ran, set) {
+            (Ok(()), Some(set)) => {
+                self.plugins[place].failures_in_a_row = 0;
+                Ok(set)
+            }
+            (Err(thrown), _) => {
+                let _kept_for_tools = self.note_failure(place, hook, id, thrown);
+                Err(failed)
+            }
+            (Ok(()), None) => unreachable!("what was set is taken from a call that went well"),
+        }
+    }
+
+    fn hook_mut(&mut self, place: usize, hook: Hook) -> &mut HookOf {
+        self.plugins[place].hooks[hook as usize].as_mut().expect("only plugins of the hook's chain are asked")
+    }
+
+    /// An answer that means nothing: a failure as any.
+    fn fail(&mut self, place: usize, hook: Hook, id: Option<MessageId>, text: String) -> Failed {
+        let is_open = self.hook_mut(place, hook).is_open;
+        let _kept_for_tools = self.note_failure(place, hook, id, Thrown { text, line: None, over: None });
+        Failed { is_open }
+    }
+
+    /// Counts it, logs it so many times a second, and quarantines whose row is too long.
+    fn note_failure(&mut self, place: usize, hook: Hook, message_id: Option<MessageId>, thrown: Thrown) -> Failure {
+        let now = self.state.host().now.mono;
+        let plugin = &mut self.plugins[place];
+        if let Some(about) = &mut plugin.hooks[hook as usize] {
+            about.figures.errors += 1;
+        }
+        plugin.failures_in_a_row += 1;
+        self.failed += 1;
+        let failure = Failure { plugin: plugin.name.clone(), line: thrown.line, hook, message_id, text: thrown.text };
+        if plugin.failures.takes_line(now) {
+            let id = message_id.map(tracing::field::display);
+            tracing::warn!(plugin = plugin.name.as_str(), shard = self.shard.0, message = id, "{failure}");
+        }
+        if plugin.failures_in_a_row >= self.quarantine_after && !plugin.is_quarantined {
+            plugin.is_quarantined = true;
+            let (name, row) = (plugin.name.as_str(), plugin.failures_in_a_row);
+            tracing::error!(plugin = name, shard = self.shard.0, "quarantined after {row} failures in a row");
+        }
+        if self.failures.len() < FAILURES_KEPT {
+            self.failures.push(failure.clone());
+        }
+        failure
     }
 }
 
-// For `generations`, until the bodies are there.
-impl Vm {
-    pub(crate) fn failures(&self) -> u64 {
-        0
-    }
+/// Most results of one hook, nil among them not counted.
+const MOST_RESULTS: usize = 8;
 
-    pub(crate) fn memory_bytes(&self) -> usize {
-        0
-    }
+/// A state with libraries and API, and no plugin.
+fn prepared(limits: &Limits, shard: ShardId, stores: Rc<RefCell<Stores>>) -> Result<State, String> {
+    let mut state = State::new(Host::new(limits, shard, stores)).ok_or("no memory for a VM")?;
+    let made = state.protected(0, true, |stack| {
+        let globals = sandbox::prepare(stack)?;
+        stack.host().kept.globals = globals;
+        api::install(stack)?;
+        Ok(0)
+    });
+    made.map_err(|thrown| thrown.text)?;
+    Ok(state)
 }
 
-impl Saved {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.states.is_empty()
-    }
+fn diagnostic(name: &PluginName, file: &str, line: Option<u32>, hook: Option<String>, message: String) -> Diagnostic {
+    Diagnostic { file: file.to_owned(), line, column: None, plugin: name.clone(), hook, message }
 }

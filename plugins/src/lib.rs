@@ -12,6 +12,8 @@
 //! | what a plugin's table says; topic filters | `plugin`, `filters` |
 //! | what a call is about, and what was set | `call` |
 //! | a generation on a shard; the chain of plugins | `vm` |
+//! | a plugin's tests | `kit` |
+//! | what is seen of a text without running it | `text` |
 //! | one generation after the other on a shard | [`generations`] |
 //!
 //! Invariants
@@ -26,6 +28,7 @@ mod diagnostic;
 mod figures;
 mod filters;
 pub mod generations;
+pub mod kit;
 mod limits;
 mod lua;
 mod plain;
@@ -33,6 +36,7 @@ mod plugin;
 pub mod sandbox;
 mod source;
 mod stores;
+mod text;
 mod vm;
 
 pub use compiled::Compiled;

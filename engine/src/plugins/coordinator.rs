@@ -468,7 +468,7 @@ impl Coordinator {
     }
 
     fn promote(&mut self, by: &str) -> Result<Attempt, String> {
-        let (mut running, trial) = self.trial.clone().ok_or("no generation is tried")?;
+        let (running, trial) = self.trial.clone().ok_or("no generation is tried")?;
         let folder = self.history.folder().unwrap_or_default().to_owned();
         let note = format!("generation {} was tried", running.number());
         if trial == Trial::Shadow {
@@ -476,13 +476,13 @@ impl Coordinator {
             return self.introduce(Wanted { set, folder, action, mode, by: by.to_owned(), note });
         }
         self.wait_until_settled()?;
-        let number = self.next_number();
+        let number = running.number();
+        let note = "it was tried as a canary";
         let what = (Action::Promote, AttemptOutcome::Committed);
-        let attempt = self.attempt(number, what, Some(&running.set), by, &folder, &note);
+        let attempt = self.attempt(number, what, Some(&running.set), by, &folder, note);
         self.history.add(attempt.clone(), &scripts_of(&running.set), self.options.history_max).map_err(not_written)?;
         self.counters.count(&attempt);
         self.commit(number, &Step::Promote { generation: number });
-        running.numbers.push(number);
         self.trial = None;
         self.answers(running);
         tracing::info!(generation = number, by, "the canary answers for everybody");

@@ -43,7 +43,7 @@ pub(crate) enum Step {
     Discard { generation: u32 },
     /// Let it answer, as its mode says.
     Commit { generation: u32 },
-    /// The canary answers for everybody, under this number.
+    /// The canary, which has this number, answers for everybody.
     Promote { generation: u32 },
     /// The trial is over; what answers does so under this number.
     Abort { generation: u32 },

@@ -330,20 +330,20 @@ fn a_canary_is_promoted_or_aborted_and_nothing_else_is_tried_meanwhile() {
     assert_eq!((state.generation, state.trial.map(|trial| (trial.generation, trial.mode))), (1, Some((2, trial))));
     assert_eq!(server.reload().expect_err("busy"), "generation 2 is tried: promote or abort it first");
     world.steps();
-    assert_eq!(server.change(PluginsWish::Promote).expect("done").generation, 3);
-    assert_eq!(world.steps(), ["0 promote 3", "1 promote 3"]);
+    assert_eq!(server.change(PluginsWish::Promote).expect("done").generation, 2);
+    assert_eq!(world.steps(), ["0 promote 2", "1 promote 2"]);
     world.write("a.lua", "return { priority = 8 }");
-    assert_eq!(server.change(PluginsWish::Reload(trial)).expect("done").generation, 4);
+    assert_eq!(server.change(PluginsWish::Reload(trial)).expect("done").generation, 3);
     // After a crash the trial is over, and what answered answers, though the folder has what was tried.
     let mut again = world.running();
-    assert_eq!((again.first.take().expect("plugins").generation, again.state().trial), (3, None));
+    assert_eq!((again.first.take().expect("plugins").generation, again.state().trial), (2, None));
     world.steps();
-    server.hear(Told::Spent { generation: 4, why: "it fails".into() });
-    assert_eq!(world.steps(), ["0 abort 5", "1 abort 5"]);
+    server.hear(Told::Spent { generation: 3, why: "it fails".into() });
+    assert_eq!(world.steps(), ["0 abort 4", "1 abort 4"]);
     let state = server.state();
-    assert_eq!((state.generation, state.trial), (5, None));
-    server.hear(Told::Spent { generation: 3, why: "it had another number then".into() });
-    assert_eq!(server.state().generation, 6, "and goes back further");
+    assert_eq!((state.generation, state.trial), (4, None));
+    server.hear(Told::Spent { generation: 2, why: "it had another number then".into() });
+    assert_eq!(server.state().generation, 5, "and goes back further");
 }
 
 /// The scripts of a shadow that is promoted are made anew, with the store of the shard.

@@ -23,7 +23,7 @@ impl Shard {
                 self.committed(generation, is_done);
             }
             Step::Promote { generation } => {
-                let is_done = self.plugins.promote(now, generation);
+                let is_done = self.plugins.promote(now);
                 self.committed(generation, is_done);
             }
             Step::Abort { generation } => {

@@ -8,14 +8,18 @@
 //! ```
 //! Invariants
 //! - A message is handled by the generation of its stamp, on every shard. A generation is ready on all shards before one of them
-//!   stamps with it, and stays until no shard has anything under way that it stamped.
-//! - Who answers under a new number with the same scripts ([`Plugins::promote`], [`Plugins::abort`]) keeps its VM and its old stamps.
+//!   stamps with it, and stays until no shard has anything under way that it stamped. A stamp that comes from another shard says, too,
+//!   that the commit is decided: who is ready commits then, whenever the coordinator's word comes.
+//! - After the end of a canary what answered goes on under a new number, above that of the canary ([`Plugins::abort`]), with its VM and
+//!   its old stamps. It is the only number that comes without a preparation: a stamp above all that are known is that.
 //! - `postroad.store` is of the shard, and all generations share it; a shadow has a copy, so that it changes nothing.
 //! - State is handed over twice: when the new generation is made ready, as a proof, and when it is committed, into a VM made anew, so
 //!   that nothing is lost of what happened in between, and `on_load` is called once in each VM.
 
 mod past;
 mod shadow;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -142,7 +146,7 @@ struct Watch {
 #[derive(Debug)]
 enum Trial {
     Canary { life: Life, percent: u8 },
-    Shadow { shadow: Shadow },
+    Shadow { generation: u32, shadow: Shadow },
 }
 
 #[derive(Debug)]
@@ -176,7 +180,7 @@ impl Plugins {
         self.0.borrow_mut().prepare(now, prepared)
     }
 
-    /// What was made ready comes to answer, as its mode says; `false`: it was not made ready here.
+    /// What was made ready comes to answer, as its mode says; `false`: it does not, for it was not made ready here.
     pub fn commit(&self, now: Now, generation: u32) -> bool {
         self.0.borrow_mut().commit(now, generation)
     }
@@ -187,9 +191,9 @@ impl Plugins {
         this.ready.take_if(|ready| ready.prepared.generation == generation);
     }
 
-    /// The canary answers for everybody, under a new number; `false`: there is none.
-    pub fn promote(&self, now: Now, generation: u32) -> bool {
-        self.0.borrow_mut().promote(now, generation)
+    /// The canary answers for everybody; `false`: there is none.
+    pub fn promote(&self, now: Now) -> bool {
+        self.0.borrow_mut().promote(now)
     }
 
     /// The trial is over as if it had not been; what answers does so under a new number, for everybody. `false`: there is none.
@@ -262,7 +266,10 @@ impl Generations {
     }
 
     fn commit(&mut self, now: Now, generation: u32) -> bool {
-        let Some(ready) = self.ready.take_if(|ready| ready.prepared.generation == generation) else { return false };
+        let Some(ready) = self.ready.take_if(|ready| ready.prepared.generation == generation) else {
+            return self.answering.stamp() == generation
+                || self.trial.as_ref().is_some_and(|trial| trial.is(generation));
+        };
         let prepared = Arc::clone(&ready.prepared);
         let vm = self.handed_over(now, ready);
         match prepared.mode {
@@ -276,7 +283,7 @@ impl Generations {
                 let life = Life { stamps: vec![generation], vm: Some(vm), watch: Watch::trial(&prepared) };
                 self.trial = Some(Trial::Canary { life, percent });
             }
-            Mode::Shadow => self.trial = Some(Trial::Shadow { shadow: Shadow::new(vm) }),
+            Mode::Shadow => self.trial = Some(Trial::Shadow { generation, shadow: Shadow::new(vm) }),
         }
         true
     }
@@ -299,10 +306,9 @@ impl Generations {
         }
     }
 
-    fn promote(&mut self, now: Now, generation: u32) -> bool {
+    fn promote(&mut self, now: Now) -> bool {
         match self.trial.take() {
             Some(Trial::Canary { mut life, .. }) => {
-                life.stamps.push(generation);
                 if let Some(watch) = &mut life.watch {
                     watch.until = Some(now.mono.after(watch.budget.probation_ms));
                 }
@@ -341,11 +347,7 @@ impl Generations {
 
     /// VMs whose answers count.
     fn counted(&self) -> impl Iterator<Item = &Vm> {
-        let canary = self.trial.as_ref().and_then(|trial| match trial {
-            Trial::Canary { life, .. } => Some(life),
-            Trial::Shadow { .. } => None,
-        });
-        let lives = self.older.iter().chain(canary).chain([&self.answering]);
+        let lives = self.older.iter().chain(self.canary()).chain([&self.answering]);
         lives.filter_map(|life| life.vm.as_ref())
     }
 
@@ -380,33 +382,93 @@ impl Generations {
 
     fn shadow(&mut self) -> Option<&mut Shadow> {
         match &mut self.trial {
-            Some(Trial::Shadow { shadow }) => Some(shadow),
+            Some(Trial::Shadow { shadow, .. }) => Some(shadow),
             _ => None,
         }
     }
 
-    /// Who handles what is under this stamp, and whether it is not the one that it should be: the oldest there is, then.
-    fn life_by(&self, stamp: Stamp) -> (&Life, bool) {
-        let canary = self.trial.as_ref().and_then(|trial| match trial {
-            Trial::Canary { life, .. } => Some(life),
-            Trial::Shadow { .. } => None,
-        });
-        let mut lives = self.older.iter().chain([&self.answering]).chain(canary);
-        match lives.find(|life| life.stamps.contains(&stamp.0)) {
-            Some(life) => (life, false),
-            None => (self.older.first().unwrap_or(&self.answering), true),
+    fn canary(&self) -> Option<&Life> {
+        match &self.trial {
+            Some(Trial::Canary { life, .. }) => Some(life),
+            _ => None,
         }
     }
 
-    fn life_by_mut(&mut self, stamp: Stamp) -> &mut Life {
-        let canary = self.trial.as_mut().and_then(Trial::canary);
-        let mut lives: Vec<&mut Life> = self.older.iter_mut().chain([&mut self.answering]).chain(canary).collect();
-        let place = lives.iter().position(|life| life.stamps.contains(&stamp.0)).unwrap_or(0);
-        lives.swap_remove(place)
+    /// Who handles what is under this stamp.
+    fn place_of(&self, stamp: Stamp) -> Place {
+        let has = |life: &Life| life.stamps.contains(&stamp.0);
+        let newest = self.canary().map_or(0, Life::stamp).max(self.answering.stamp());
+        if has(&self.answering) {
+            Place::Answering
+        } else if self.canary().is_some_and(has) {
+            Place::Canary
+        } else if let Some(place) = self.older.iter().position(has) {
+            Place::Older(place)
+        } else if self.ready.as_ref().is_some_and(|ready| ready.prepared.generation == stamp.0) {
+            Place::Ready
+        } else if stamp.0 > newest {
+            Place::Answering
+        } else {
+            Place::Gone
+        }
+    }
+
+    fn vm_at(&self, place: Place) -> Option<&Vm> {
+        match place {
+            Place::Answering => self.answering.vm.as_ref(),
+            Place::Canary => self.canary()?.vm.as_ref(),
+            Place::Older(place) => self.older[place].vm.as_ref(),
+            Place::Ready => self.ready.as_ref().map(|ready| &ready.vm),
+            Place::Gone => self.older.first().unwrap_or(&self.answering).vm.as_ref(),
+        }
+    }
+
+    fn vm_at_mut(&mut self, place: Place) -> Option<&mut Vm> {
+        match place {
+            Place::Answering => self.answering.vm.as_mut(),
+            Place::Canary => self.trial.as_mut()?.canary()?.vm.as_mut(),
+            Place::Older(place) => self.older[place].vm.as_mut(),
+            Place::Ready => self.ready.as_mut().map(|ready| &mut ready.vm),
+            Place::Gone => self.older.first_mut().unwrap_or(&mut self.answering).vm.as_mut(),
+        }
+    }
+
+    fn deliver(&mut self, now: Now, stamp: Stamp, message: &Message, to: &[&ClientId]) -> Vec<usize> {
+        if self.place_of(stamp) == Place::Ready {
+            self.commit(now, stamp.0); // it is, where that comes from
+        }
+        let place = self.place_of(stamp);
+        self.strays += u64::from(place == Place::Gone && stamp != Stamp(0));
+        let answer = match self.vm_at_mut(place) {
+            Some(vm) if vm.wants_deliveries(message.topic.as_str()) => vm.deliver(now, message, to),
+            _ => Vec::new(),
+        };
+        if let Some(shadow) = self.shadow().filter(|_| place == Place::Answering) {
+            shadow.deliver(now, message, to, &answer);
+        }
+        answer
     }
 }
 
+/// Where a stamp's generation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Answering,
+    Canary,
+    Older(usize),
+    Ready,
+    /// Not any more: the oldest there is handles it.
+    Gone,
+}
+
 impl Trial {
+    fn is(&self, number: u32) -> bool {
+        match self {
+            Self::Canary { life, .. } => life.stamp() == number,
+            Self::Shadow { generation, .. } => *generation == number,
+        }
+    }
+
     fn canary(&mut self) -> Option<&mut Life> {
         match self {
             Self::Canary { life, .. } => Some(life),
@@ -417,7 +479,7 @@ impl Trial {
     fn shadow(&self) -> Option<&Shadow> {
         match self {
             Self::Canary { .. } => None,
-            Self::Shadow { shadow } => Some(shadow),
+            Self::Shadow { shadow, .. } => Some(shadow),
         }
     }
 }
@@ -491,23 +553,12 @@ impl Hooks for Plugins {
 
     fn wants_deliveries(&self, stamp: Stamp, topic: &str) -> bool {
         let this = self.0.borrow();
-        let wants = this.life_by(stamp).0.vm.as_ref().is_some_and(|vm| vm.wants_deliveries(topic));
+        let wants = this.vm_at(this.place_of(stamp)).is_some_and(|vm| vm.wants_deliveries(topic));
         wants || this.trial.as_ref().and_then(Trial::shadow).is_some_and(|shadow| shadow.wants_deliveries(topic))
     }
 
     fn deliver(&mut self, now: Now, stamp: Stamp, message: &Message, to: &[&ClientId]) -> Vec<usize> {
-        let mut this = self.0.borrow_mut();
-        let is_stray = stamp != Stamp(0) && this.life_by(stamp).1;
-        this.strays += u64::from(is_stray);
-        let is_answering = this.answering.stamps.contains(&stamp.0);
-        let answer = match &mut this.life_by_mut(stamp).vm {
-            Some(vm) if vm.wants_deliveries(message.topic.as_str()) => vm.deliver(now, message, to),
-            _ => Vec::new(),
-        };
-        if let Some(shadow) = this.shadow().filter(|_| is_answering) {
-            shadow.deliver(now, message, to, &answer);
-        }
-        answer
+        self.0.borrow_mut().deliver(now, stamp, message, to)
     }
 
     fn wants_letters(&self, topic: &str) -> bool {

@@ -103,9 +103,9 @@ impl Shadow {
     }
 
     fn ask<T>(&mut self, call: impl FnOnce(&mut Vm) -> T) -> T {
-        let before = self.vm.failures();
+        let before = self.vm.failed();
         let answer = call(&mut self.vm);
-        self.note(Kind::Error, self.vm.failures() != before);
+        self.note(Kind::Error, self.vm.failed() != before);
         answer
     }
 

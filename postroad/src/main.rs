@@ -14,6 +14,7 @@ mod notify;
 mod options;
 mod passwd;
 mod payload;
+mod plugin;
 mod secrets;
 mod serve;
 mod token;
@@ -67,6 +68,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Subscription(args) => api::subscription(&args.action)?,
         Command::Admin(args) => api::admin(&args.action)?,
         Command::Plugin(args) => match args.action {
+            cli::PluginAction::Author(action) => return plugin::author(&action),
             cli::PluginAction::Online(action) => api::plugin(&action)?,
         },
         Command::Dlq(args) => api::dlq(&args.action)?,

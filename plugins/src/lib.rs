@@ -14,6 +14,7 @@
 //! | a generation on a shard; the chain of plugins | `vm` |
 //! | a plugin's tests | `kit` |
 //! | what is seen of a text without running it | `text` |
+//! | what is wrong with a plugin, or probably not meant | `check` |
 //! | one generation after the other on a shard | [`generations`] |
 //!
 //! Invariants
@@ -23,6 +24,7 @@
 
 pub mod api;
 mod call;
+pub mod check;
 mod compiled;
 mod diagnostic;
 mod figures;

@@ -103,6 +103,12 @@ pub fn test(source: &Source, file: Option<&TestFile>, limits: &Limits, wanted: i
     report
 }
 
+/// What is wrong with a test file, without running a case.
+pub(crate) fn flaws(source: &Source, file: &TestFile) -> Vec<Diagnostic> {
+    let wrong = case::cases(file, &source.name).err();
+    wrong.into_iter().map(|wrong| diagnostic(source, &file.file, wrong)).collect()
+}
+
 fn self_test(
     compiled: &Compiled,
     limits: &Limits,

@@ -9,5 +9,4 @@
 mod lexer;
 mod names;
 
-#[expect(unused_imports, reason = "until check")]
-pub(crate) use names::{Use, uses};
+pub(crate) use names::{How, Part, Use, uses};

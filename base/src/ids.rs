@@ -156,6 +156,11 @@ impl MessageIdGenerator {
                 0
             });
         }
+        self.newest()
+    }
+
+    /// The one that was given last.
+    pub fn newest(&self) -> MessageId {
         let millis = u128::from(self.millis) & ((1 << 48) - 1);
         MessageId(
             millis << 80 | u128::from(self.counter) << 48 | u128::from(self.shard.0) << 32 | u128::from(self.boot),

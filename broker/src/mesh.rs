@@ -61,6 +61,8 @@ pub(crate) enum Lack {
     Credit(ShardId),
     /// A credit for its key to the home of that.
     KeyCredit(ShardId),
+    /// What goes in front of it is not safe yet; woken by `answer_ready`.
+    Parts,
 }
 
 /// What an answer with this token is about.
@@ -206,6 +208,7 @@ impl Mesh {
         match lack {
             Lack::Credit(shard) => self.peers[usize::from(shard.0)].waiting.push_back(connection),
             Lack::KeyCredit(shard) => self.peers[usize::from(shard.0)].waiting_for_key.push_back(connection),
+            Lack::Parts => {}
         }
     }
 

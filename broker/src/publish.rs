@@ -126,6 +126,9 @@ impl Broker {
         earlier: Option<InboundState>,
     ) -> Result<(), (Box<Waiting>, Lack)> {
         let (index, is_new) = (self.session_of(place), waiting.seen() == Seen::Not);
+        if !is_new && self.waits_for_parts(place, &waiting) {
+            return Err((Box::new(waiting), Lack::Parts));
+        }
         let message = Arc::make_mut(&mut waiting.inbound.message);
         if let Some(wishes) = message.wishes()
             && wishes.are_not_for_now(self.now.wall)
@@ -138,8 +141,9 @@ impl Broker {
                 }
             };
         }
-        if is_new || message.id == NO_MESSAGE {
-            // Whoever has a repeat is left out.
+        // Whoever has a repeat is left out. Ids go in the order in which messages are taken in: what plugins have seen keeps its id if nothing has
+        // come in between.
+        if is_new || message.id != self.ids.newest() {
             message.id = earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id);
         }
         self.collect(&waiting.inbound.message, Origin::Here);
@@ -279,8 +283,10 @@ impl Broker {
 
     /// Why a part of the publish that is about to be taken in was refused, if that is known already.
     fn refused_part(&mut self, place: ConnectionIndex) -> Option<ReasonCode> {
-        let in_line = self.connections[place as usize].refused_part();
-        in_line.or_else(|| self.parts_refused.remove(&place))
+        let connection = &self.connections[place as usize];
+        // What has left the line belongs to the first publish in it, if there is one.
+        let is_first = connection.answers.iter().all(|answer| answer.kind == AnswerKind::Part);
+        connection.refused_part().or_else(|| if is_first { self.parts_refused.remove(&place) } else { None })
     }
 
     /// Why what waited to be taken in can't be, now that its connection is gone: nobody has judged it.
@@ -492,8 +498,7 @@ impl Broker {
             let (connection_id, tag, reason) = (connection.id, answer.tag, answer.reason);
             match answer.kind {
                 AnswerKind::Published => {
-                    let session = &self.sessions[connection.session as usize];
-                    let reason = reason_with_parts(&mut self.parts_refused, place, session, (tag, reason));
+                    let reason = reason_with_parts(&mut self.parts_refused, place, reason);
                     self.effects.push_back(Effect::Published { connection: connection_id, tag, reason });
                 }
                 AnswerKind::Completed => {
@@ -502,8 +507,12 @@ impl Broker {
                 AnswerKind::Part if reason.is_error() => drop(self.parts_refused.insert(place, reason)),
                 AnswerKind::Part => {}
             }
+            let was_part = answer.kind == AnswerKind::Part;
             connection.answers.pop_front();
             connection.answers_first += 1;
+            if was_part && connection.waits_for_parts() {
+                return self.unpark(id);
+            }
         }
         if connection.waits_for_answers && connection.answers.len() * 2 <= self.config.answers_max {
             connection.waits_for_answers = false;
@@ -585,20 +594,16 @@ impl Broker {
     }
 }
 
-/// What a publisher hears if parts of its publish may have been refused. At QoS 2 its tag is taken, and would have to be freed: then that
-/// can't be told any more.
+/// What a publisher hears if parts of its publish may have been refused since. (At QoS 2 that is known before its tag is taken.)
 fn reason_with_parts(
     refused: &mut AHashMap<ConnectionIndex, ReasonCode>,
     place: ConnectionIndex,
-    session: &Session,
-    (tag, reason): (Tag, ReasonCode),
+    reason: ReasonCode,
 ) -> ReasonCode {
     if refused.is_empty() {
         return reason;
     }
-    let refused = refused.remove(&place).filter(|_| !reason.is_error());
-    let holds_tag = |(known, _): &(Tag, InboundState)| *known == tag;
-    refused.filter(|_| !session.inbound.iter().any(holds_tag)).unwrap_or(reason)
+    refused.remove(&place).filter(|_| !reason.is_error()).unwrap_or(reason)
 }
 
 /// Whether its publisher is told under which id it was taken in.

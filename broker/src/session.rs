@@ -351,6 +351,10 @@ impl Parked {
         first
     }
 
+    pub fn first(&self) -> Option<&Waiting> {
+        self.0.as_ref()?.front()
+    }
+
     pub fn into_iter(self) -> impl Iterator<Item = Waiting> {
         self.0.into_iter().flat_map(|waiting| *waiting)
     }
@@ -391,6 +395,11 @@ impl Connection {
     /// Nothing is read from it.
     pub fn is_parked(&self) -> bool {
         self.waits_for_answers || !self.parked.is_empty()
+    }
+
+    /// Whether what it has parked waits for parts that are in front of it, and those have all been answered.
+    pub fn waits_for_parts(&self) -> bool {
+        self.answers.is_empty() && !self.waits_for_answers && self.parked.first().is_some_and(Waiting::needs_parts)
     }
 
     pub fn is_caller(&self) -> bool {

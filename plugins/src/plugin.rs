@@ -102,6 +102,8 @@ pub(crate) struct Plugin {
     pub(crate) tests: Vec<(String, Reference)>,
     pub(crate) codec: Option<Reference>,
     pub(crate) failures_in_a_row: u32,
+    /// The same before the last call, which ended well: its answer may still mean nothing.
+    pub(crate) row_before: u32,
     pub(crate) is_quarantined: bool,
     pub(crate) failures: Rate,
 }
@@ -149,6 +151,7 @@ impl Plugin {
             tests: Vec::new(),
             codec: None,
             failures_in_a_row: 0,
+            row_before: 0,
             is_quarantined: false,
             failures: Rate::new(FAILURES_LOGGED),
         }

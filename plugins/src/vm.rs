@@ -368,19 +368,25 @@ impl Vm {
         std::mem::take(&mut self.failures)
     }
 
+    /// The topic filters of a hook of a plugin; none: every topic that does not begin with `$`, or it knows no topics.
+    pub fn filters_of(&self, plugin: &PluginName, hook: Hook) -> Vec<String> {
+        let plugin = self.plugins.iter().find(|one| one.name == *plugin);
+        plugin.and_then(|plugin| plugin.hook(hook)).map(|about| about.filters.texts()).unwrap_or_default()
+    }
+
     /// Calls of hooks that failed since it was made.
     pub(crate) fn failed(&self) -> u64 {
         self.failed
     }
 
-    /// Instructions that the last call took, as far as they were counted: by thousands, and what C did.
-    pub fn instructions_of_last_call(&self) -> u64 {
-        self.state.host().spent()
+    /// Instructions that all calls have taken, as far as they were counted: by thousands, and what C did.
+    pub fn instructions_spent(&self) -> u64 {
+        self.state.host().spent_in_all()
     }
 
-    /// Bytes that the last call asked for.
-    pub fn allocated_by_last_call(&self) -> u64 {
-        self.state.host().memory.allocated
+    /// Bytes that all calls have asked for, whether they gave them back or not.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.state.host().memory.allocated_in_all
     }
 
     /// Bytes of memory of the whole VM.
@@ -473,7 +479,8 @@ impl Vm {
         }
         match (ran, set) {
             (Ok(()), Some(set)) => {
-                self.plugins[place].failures_in_a_row = 0;
+                let plugin = &mut self.plugins[place];
+                plugin.row_before = std::mem::take(&mut plugin.failures_in_a_row);
                 Ok(set)
             }
             (Err(thrown), _) => {
@@ -488,8 +495,9 @@ impl Vm {
         self.plugins[place].hooks[hook as usize].as_mut().expect("only plugins of the hook's chain are asked")
     }
 
-    /// An answer that means nothing: a failure as any.
+    /// An answer that means nothing: a failure as any, of a call that ended well.
     fn fail(&mut self, place: usize, hook: Hook, id: Option<MessageId>, text: String) -> Failed {
+        self.plugins[place].failures_in_a_row = self.plugins[place].row_before;
         let is_open = self.hook_mut(place, hook).is_open;
         let _kept_for_tools = self.note_failure(place, hook, id, Thrown { text, line: None, over: None });
         Failed { is_open }

@@ -95,6 +95,7 @@ fn sources(args: ConfigArgs) -> Sources {
 
 fn check_config(args: CheckConfigArgs) -> Result<()> {
     let settings = options::load(&sources(args.config))?;
+    postroad_engine::Engine::check_plugins(&settings.engine)?;
     if args.print {
         print!("{}", options::commented(&settings));
     } else {

@@ -12,13 +12,14 @@
 
 use std::sync::Arc;
 
-use base::{ClientId, Digest, Message, MessageId, PluginDeed, QueueId, ReasonCode, Sequence, Step, Tag};
+use base::{ClientId, Digest, Message, MessageId, PluginDeed, Qos, QueueId, ReasonCode, Sequence, Step, Tag};
 use bytestring::ByteString;
 use postroad_base as base;
 
 use super::{Answer, Decision, Peer, Stamp};
-use crate::api::{Counted, Inbound};
+use crate::api::{Counted, Effect, Inbound, MeshMessage};
 use crate::broker::Broker;
+use crate::gate::Waiter;
 use crate::mesh::Lack;
 use crate::session::{AnswerKind, ConnectionIndex, InboundState, SessionIndex};
 
@@ -83,6 +84,14 @@ impl Waiting {
     /// Of what was published, before plugins changed it; `None`: of what this is.
     pub fn digest(&self) -> Option<Digest> {
         self.decided.as_ref()?.digest
+    }
+
+    /// It is QoS 2, and other parts go in front of it: those are safe before its tag is taken. (Once with the tag it is known to be routed, a repeat
+    /// after a crash is answered, and plugins are not asked again: a part that was lost with another shard would be lost for ever.)
+    pub fn needs_parts(&self) -> bool {
+        self.inbound.message.qos == Qos::ExactlyOnce
+            && self.seen() == Seen::Decided
+            && self.deed() == Some(PluginDeed::Split)
     }
 
     /// Its publisher sends it again, with what it is a part of, if it is not taken in.
@@ -262,8 +271,14 @@ impl Broker {
     }
 }
 
-// Waiting for credit.
+// Waiting for credit, and for parts.
 impl Broker {
+    /// Whether it can't be taken in yet, since a part in front of it is not safe.
+    pub(crate) fn waits_for_parts(&self, place: ConnectionIndex, waiting: &Waiting) -> bool {
+        let last = self.connections[place as usize].answers.back();
+        waiting.needs_parts() && last.is_some_and(|answer| answer.kind == AnswerKind::Part)
+    }
+
     pub(crate) fn park_first(&mut self, place: ConnectionIndex, waiting: Waiting) {
         if let Some(stamp) = waiting.stamp() {
             *self.settling.waiting.entry(stamp).or_default() += 1;
@@ -314,8 +329,9 @@ impl Broker {
         *told = *committed;
         let generation = *told;
         for to in self.mesh.others() {
-            let message = crate::api::MeshMessage::PluginsCommitted { generation };
-            self.effects.push_back(crate::api::Effect::Mesh { to, message });
+            // Behind what is held until it is committed, too.
+            let message = MeshMessage::PluginsCommitted { generation };
+            self.after_commit(Waiter::Emit(Box::new(Effect::Mesh { to, message })));
         }
         self.look_whether_settled();
     }
@@ -330,7 +346,7 @@ impl Broker {
         let generation = peers.fold(self.settling.told, u32::min);
         if generation > self.settling.settled {
             self.settling.settled = generation;
-            self.effects.push_back(crate::api::Effect::PluginsSettled { generation });
+            self.effects.push_back(Effect::PluginsSettled { generation });
         }
     }
 }

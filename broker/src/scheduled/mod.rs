@@ -206,7 +206,7 @@ impl Broker {
         let mut inbound = waiting.inbound;
         let index = self.session_of(place);
         let Session { id: queue, logged, .. } = self.sessions[index as usize];
-        let known = Some(inbound.message.id).filter(|id| seen != Seen::Not && *id != MessageId(0));
+        let known = Some(inbound.message.id).filter(|id| seen != Seen::Not && *id == self.ids.newest());
         let id = known.unwrap_or_else(|| earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id));
         Arc::make_mut(&mut inbound.message).id = id;
         if seen != Seen::Part {

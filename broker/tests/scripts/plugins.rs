@@ -248,11 +248,13 @@ fn the_publisher_of_a_split_message_is_answered_once_all_parts_are_safe() {
             flow
             pub 9 t/1 x qos=2 tag=6
                 plugins 1: publish t/1 "x" of pub
+                9: park
                 2: deliver u/1 "a" qos=2 tag=4
                 2: deliver u/2 "b" qos=2 tag=5
-                2: deliver u/3 "c" qos=2 tag=6
                 1: deliver u/1 "a" qos=2 tag=4
                 1: deliver u/2 "b" qos=2 tag=5
+                9: unpark
+                2: deliver u/3 "c" qos=2 tag=6
                 1: deliver u/3 "c" qos=2 tag=6
                 9: published 6 success
             pub 9 t/1 x qos=2 tag=6 dup
@@ -308,7 +310,7 @@ fn with_one_place(shards: u16) -> World {
     .open()
 }
 
-/// Ben's shard refuses the second part when the last one has been taken in: its publisher hears of it at QoS 1. At QoS 2 its tag is taken.
+/// Ben's shard refuses a part when the message itself has been taken in: its publisher hears of it. At QoS 2 the message waits until that is known.
 #[test]
 fn a_part_that_another_shard_refuses_is_told() {
     check(
@@ -338,11 +340,14 @@ fn a_part_that_another_shard_refuses_is_told() {
             ack 1 2
             pub 9 t/1 x qos=2 tag=6
                 plugins 1: publish t/1 "x" of pub
-                count no_subscriber 1
+                9: park
                 1: deliver u/1 "a" qos=2 tag=3
-                9: published 6 no_matching_subscribers
+                count plugin_refused 1
+                9: published 6 quota_exceeded
+                9: unpark
             rel 9 6
-                9: completed 6 success
+                count unknown_tag 1
+                9: completed 6 packet_identifier_not_found
             pub 9 w/1 other qos=1 tag=7
                 plugins 1: publish w/1 "other" of pub
                 count no_subscriber 1
@@ -351,7 +356,7 @@ fn a_part_that_another_shard_refuses_is_told() {
     );
 }
 
-/// A part has no room in anna's queue (one message): the publisher hears of it at QoS 1, and at QoS 2 as long as its tag is not taken.
+/// A part has no room in anna's queue (one message): the publisher hears of it.
 #[test]
 fn a_refused_part_is_told() {
     let world = with_one_place(1);
@@ -480,11 +485,13 @@ fn a_repeat_of_qos_2_after_a_crash() {
                 7: connected present=false
             pub 7 t/1 x qos=2 tag=6
                 plugins 1: publish t/1 "x" of pub
+                7: park
                 1: deliver u/1 "part" qos=2 tag=1
                 2: deliver u/1 "part" qos=2 tag=1
-                7: published 6 success
+                7: unpark
                 1: deliver u/2 "last" qos=2 tag=2
                 2: deliver u/2 "last" qos=2 tag=2
+                7: published 6 success
             crash
             connect 1 anna expiry=60
                 1: connected present=true
@@ -495,8 +502,10 @@ fn a_repeat_of_qos_2_after_a_crash() {
             plugins 1 publish t/# split u/1=part u/2=last
             pub 7 t/1 x qos=2 tag=6 dup
                 plugins 1: publish t/1 "x" of pub
+                7: park
                 1: deliver u/1 "part" qos=2 tag=3
                 7: published 6 success
+                7: unpark
             rel 7 6
                 7: completed 6 success
         "#]],
@@ -807,9 +816,9 @@ fn a_generation_is_settled_when_nothing_older_is_under_way() {
                 9: published 1 success
                 plugins settled 2
                 plugins 2: deliver t/1 stamp 1 to ben
-                plugins settled 2
                 2: deliver t/1 "b" qos=1 tag=2
                 1: deliver t/1 "b" qos=1 tag=2
+                plugins settled 2
                 plugins 2: deliver t/1 stamp 2 to anna
                 9: published 2 success
                 9: unpark

@@ -2,6 +2,9 @@
 //!
 //! Lua gives a new coroutine the count hook of its maker, with a count of its own that begins anew. What a coroutine may do before its hook comes is
 //! therefore charged when it is made: a script that makes one for each few instructions gains nothing. The count goes on over yields.
+//!
+//! A coroutine that the count hook has ended is in that hook for ever, as Lua sees it: no further hook comes, not even if it is closed in a later call and
+//! its `<close>` variables run. Such a coroutine is marked, and never closed.
 
 use std::ffi::c_int;
 
@@ -91,11 +94,19 @@ fn resumed(stack: Stack<'_>, coroutine: *mut lua_State, arguments: c_int) -> Res
         stack.host().memory.running = lua;
         status
     };
-    if stack.host().ended_by().is_some() {
-        return Err(Fault::Over);
-    }
+    let is_over = stack.host().ended_by().is_some();
     // SAFETY: as above.
     unsafe {
+        if is_over {
+            // It may be resumed in a later call: nothing of this one is left on its stack.
+            if matches!(status, ffi::LUA_OK | ffi::LUA_YIELD) {
+                ffi::lua_pop(coroutine, count);
+            } else {
+                ffi::lua_pop(coroutine, 1);
+                mark(coroutine);
+            }
+            return Err(Fault::Over);
+        }
         if !matches!(status, ffi::LUA_OK | ffi::LUA_YIELD) {
             ffi::lua_xmove(coroutine, lua, 1);
             return Ok(None);
@@ -107,4 +118,19 @@ fn resumed(stack: Stack<'_>, coroutine: *mut lua_State, arguments: c_int) -> Res
         ffi::lua_xmove(coroutine, lua, count);
     }
     Ok(Some(count))
+}
+
+/// Ours in the extra space of a coroutine is the pointer to the host; without it, it was ended by a limit.
+fn mark(coroutine: *mut lua_State) {
+    // SAFETY: the coroutine is live, and dead to scripts: no function of ours runs in it any more.
+    unsafe { ffi::lua_getextraspace(coroutine).cast::<*mut super::Host>().write(std::ptr::null_mut()) };
+}
+
+/// Whether there is a coroutine at this place that a limit has ended.
+pub(crate) fn is_ended(stack: Stack<'_>, index: c_int) -> bool {
+    // SAFETY: the state is live; a coroutine has an extra space of its own.
+    unsafe {
+        let coroutine = ffi::lua_tothread(stack.raw(), index);
+        !coroutine.is_null() && ffi::lua_getextraspace(coroutine).cast::<*mut super::Host>().read().is_null()
+    }
 }

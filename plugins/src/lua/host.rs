@@ -73,6 +73,7 @@ pub(crate) struct Host {
     pub(crate) call: Call,
     pub(crate) over: Option<Over>,
     spent: u64,
+    spent_before: u64,
     spent_max: u64,
     looked_at: u64,
     started: Option<Instant>,
@@ -104,6 +105,7 @@ impl Host {
             call: Call::default(),
             over: None,
             spent: 0,
+            spent_before: 0,
             spent_max: u64::MAX,
             looked_at: 0,
             started: None,
@@ -129,15 +131,16 @@ impl Host {
         self.memory.allocated_max = limits.allocated_bytes;
         self.memory.owner = owner;
         self.memory.begin();
+        self.spent_before = self.spent_in_all();
         (self.spent_max, self.millis_max) = (instructions, millis);
         (self.spent, self.looked_at, self.started, self.over) = (0, 0, None, None);
         self.error.clear();
         self.error_line = None;
     }
 
-    /// Instructions of the running or last call, as they were counted.
-    pub(crate) fn spent(&self) -> u64 {
-        self.spent
+    /// Instructions of all calls, as they were counted.
+    pub(crate) fn spent_in_all(&self) -> u64 {
+        self.spent_before.saturating_add(self.spent)
     }
 
     /// The plugin whose call runs.
@@ -148,7 +151,8 @@ impl Host {
 
     /// Counts work that Lua has no instructions for.
     pub(crate) fn charge(&mut self, instructions: u64) -> Result<(), Fault> {
-        self.spent = self.spent.saturating_add(instructions);
+        // What is above the limit is not done.
+        self.spent = self.spent.saturating_add(instructions).min(self.spent_max.saturating_add(1));
         if self.spent > self.spent_max || self.spent - self.looked_at > CHARGED_BETWEEN_LOOKS {
             self.look();
         }

@@ -35,6 +35,8 @@ pub(crate) struct Memory {
     /// What this call has asked for, and may.
     pub(crate) allocated: u64,
     pub(crate) allocated_max: u64,
+    /// What all calls have asked for.
+    pub(crate) allocated_in_all: u64,
     /// Something was refused for good: the call is over.
     pub(crate) refused: bool,
     /// What was last refused, if nothing was given since; how often something was.
@@ -58,6 +60,7 @@ impl Memory {
             block_max: usize::MAX,
             allocated: 0,
             allocated_max: u64::MAX,
+            allocated_in_all: 0,
             refused: false,
             last_refused: 0,
             collections: 0,
@@ -120,6 +123,11 @@ impl Memory {
         }
     }
 
+    fn count(&mut self, size: usize) {
+        self.allocated += size as u64;
+        self.allocated_in_all += size as u64;
+    }
+
     fn gave(&mut self, owner: usize, size: usize) {
         self.used += size;
         self.held[owner] += size;
@@ -176,7 +184,7 @@ fn fresh(memory: &mut Memory, size: usize) -> *mut c_void {
     if start.is_null() {
         return std::ptr::null_mut();
     }
-    memory.allocated += size as u64;
+    memory.count(size);
     memory.gave(memory.owner, size);
     // SAFETY: the head lies within the block, and is aligned to it.
     unsafe {
@@ -198,7 +206,7 @@ fn resized(memory: &mut Memory, start: *mut u8, old: usize, new: usize) -> *mut 
     if moved.is_null() {
         return std::ptr::null_mut();
     }
-    memory.allocated += new.saturating_sub(old) as u64;
+    memory.count(new.saturating_sub(old));
     memory.took(owner, old);
     memory.gave(owner, new);
     // SAFETY: the head lies within the block.

@@ -25,7 +25,7 @@ mod stack;
 mod state;
 
 pub(crate) use buffer::Buffer;
-pub(crate) use coroutine::{create, resume, wrap};
+pub(crate) use coroutine::{create, is_ended, resume, wrap};
 pub(crate) use guard::{pcall, xpcall};
 pub(crate) use host::{Host, Over};
 pub(crate) use memory::Memory;

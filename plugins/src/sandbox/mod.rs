@@ -232,6 +232,9 @@ fn charge_first(stack: Stack<'_>) -> Result<(), Fault> {
 }
 
 fn charged(stack: Stack<'_>) -> Returned {
+    if lua::is_ended(stack, 1) {
+        return Err(Fault::Text("the coroutine was ended by a limit"));
+    }
     let bytes = if stack.kind(1) == Kind::String { stack.raw_len(1) } else { 0 };
     stack.host().charge_bytes(bytes)?;
     let place = stack.integer(stack.upvalue(2)).unwrap_or_default();

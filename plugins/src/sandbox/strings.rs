@@ -319,15 +319,19 @@ pub(super) fn rep(stack: Stack<'_>) -> Returned {
     if bytes > stack.host().limits.block_bytes as u64 {
         return Err(Fault::Text("resulting string too large"));
     }
-    stack.host().charge(bytes / 64 + count / 4 + 1)?;
-    let mut buffer = Buffer::new();
-    buffer.begin(stack);
-    for left in (0..count).rev() {
-        buffer.add(text);
-        if left > 0 {
-            buffer.add(separator);
-        }
-    }
-    buffer.finish();
+    stack.host().charge(bytes / 64 + 1)?;
+    fill(&mut stack.host().scratch, text, separator, bytes as usize - separator.len());
+    stack.push_scratch();
     Ok(1)
+}
+
+/// Text and separator again and again, by doubling, up to so many bytes.
+fn fill(scratch: &mut Vec<u8>, text: &[u8], separator: &[u8], bytes: usize) {
+    scratch.clear();
+    scratch.extend_from_slice(text);
+    scratch.extend_from_slice(separator);
+    while scratch.len() < bytes {
+        scratch.extend_from_within(..scratch.len().min(bytes - scratch.len()));
+    }
+    scratch.truncate(bytes);
 }

@@ -1,4 +1,4 @@
-//! `cargo run --release -p postroad-sim --example soak -- 0 10000 [shards] [credits] [queue] [memory]`: many seeds, every failure shown.
+//! `cargo run --release -p postroad-sim --example soak -- 0 10000 [shards] [credits] [queue] [memory] [plugins]`: many seeds, every failure shown.
 
 use std::process::ExitCode;
 
@@ -11,8 +11,9 @@ fn main() -> ExitCode {
     let credits = numbers.get(3).map_or(1, |&credits| credits as u32);
     let queue_max = numbers.get(4).map(|&queue| queue as usize);
     let durable = !std::env::args().any(|text| text == "memory");
-    let failures =
-        (from..to).filter_map(|seed| run(Options { shards, credits, queue_max, durable, ..Options::new(seed) }).err());
+    let plugins = std::env::args().any(|text| text == "plugins").then_some(10);
+    let options = |seed| Options { shards, credits, queue_max, durable, plugins, ..Options::new(seed) };
+    let failures = (from..to).filter_map(|seed| run(options(seed)).err());
     let count = failures.inspect(|what| println!("{what}")).count();
     println!("{count} of {} seeds failed", to - from);
     if count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

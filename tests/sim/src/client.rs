@@ -12,6 +12,7 @@ use postroad_broker::api::{Delivery, Effect, Event, Inbound, Subscribe};
 
 use crate::letters::{REFUSAL, Refused};
 use crate::oracle::{Name, Oracle, PUSH_TOPIC, SHARED_TOPIC};
+use crate::plugins::{RAW, echo_of};
 use crate::world::client_of_subscriber;
 
 /// What both kinds of client have.
@@ -56,6 +57,8 @@ pub struct Publisher {
     numbers: BTreeMap<(usize, u8), usize>,
     /// Its messages have priorities and collapse keys.
     wishes: bool,
+    /// It publishes to where plugins fetch it.
+    raw: bool,
     tag_last: u16,
 }
 
@@ -64,8 +67,9 @@ const WINDOW: usize = 8;
 
 impl Publisher {
     /// One whose messages have priorities and collapse keys, or not.
-    pub fn new(wishes: bool) -> Self {
-        Self { wishes, ..Self::default() }
+    /// And for plugins to fetch, or not.
+    pub fn new(wishes: bool, raw: bool) -> Self {
+        Self { wishes, raw, ..Self::default() }
     }
 
     pub fn has_room(&self) -> bool {
@@ -102,7 +106,7 @@ impl Publisher {
         let Some(connection) = self.link.connection else { return };
         let message = Message {
             id: MessageId(0),
-            topic: topic_name(name.topic),
+            topic: if self.raw { raw(&topic_name(name.topic)) } else { topic_name(name.topic) },
             payload: name.text().into(),
             properties: Default::default(),
             qos: Qos::from_number(name.qos).expect("1 or 2"),
@@ -151,6 +155,9 @@ impl Publisher {
         }
         let Some((_, name)) = self.unanswered.pop_front() else { return Ok(()) };
         oracle.acknowledged(name);
+        if self.raw {
+            oracle.acknowledged(echo_of(name));
+        }
         if name.qos == 2 {
             self.unreleased.push_back(tag);
             self.release(tag);
@@ -404,6 +411,11 @@ fn came(at: At, name: Name, delivery: &Delivery, oracle: &mut Oracle) -> Result<
     }
     oracle.letters.accepted(life, generation);
     oracle.received(number, name).map(|()| None)
+}
+
+/// Where plugins fetch what is meant for a topic.
+fn raw(topic: &TopicName) -> TopicName {
+    TopicName::new(format!("{RAW}{topic}")).expect("a topic")
 }
 
 pub fn topic_name(topic: usize) -> TopicName {

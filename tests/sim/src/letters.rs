@@ -72,6 +72,8 @@ struct Life {
     /// The name of its letter, if it is one and was found.
     letter: Option<LetterId>,
     parked: Parked,
+    /// Plugins may requeue it.
+    may_be_repaired: bool,
     /// It was a letter before the run. Its client may not have been here yet, or may live on another shard.
     is_brought: bool,
 }
@@ -96,6 +98,7 @@ impl Life {
             newest: None,
             letter: None,
             parked: Parked::Unknown,
+            may_be_repaired: false,
             is_brought: false,
         }
     }
@@ -106,6 +109,15 @@ impl Life {
 
     fn is(&mut self, generation: u32, stage: Stage) {
         self.places = BTreeSet::from([(generation, stage)]);
+    }
+
+    /// It is a letter, seen as one. Plugins that may requeue it may still do so.
+    fn is_letter(&mut self, generation: u32) {
+        let requeued = self.places.contains(&(generation + 1, Stage::Queued)) && self.may_be_repaired;
+        self.is(generation, Stage::Letter);
+        if requeued {
+            self.places.insert((generation + 1, Stage::Queued));
+        }
     }
 
     /// At which generation it is a letter for sure, and nobody has asked to change that.
@@ -169,6 +181,8 @@ impl Life {
 pub struct Letters {
     /// A requeue may find no room.
     pub queues_are_narrow: bool,
+    /// Plugins may requeue what is refused.
+    pub plugins_repair: bool,
     lives: BTreeMap<LifeId, Life>,
     /// Who has been sent what.
     names: BTreeSet<(usize, Name)>,
@@ -221,6 +235,10 @@ impl Letters {
         }
         life.moves.push(Move { before, last, from: life.places.clone() });
         life.is(generation, Stage::Letter);
+        if self.plugins_repair && generation < REQUEUES_MAX {
+            life.places.insert((generation + 1, Stage::Queued));
+            life.may_be_repaired = true;
+        }
         life.letter = None;
         // After too many requeues the server parks it.
         life.parked = if generation < REQUEUES_MAX { Parked::Is(None) } else { Parked::Unknown };
@@ -255,7 +273,7 @@ impl Letters {
         if life.letter.is_some_and(|known| known != letter.id) {
             return Err(format!("two letters of {:?} for subscriber {subscriber}: {:?}", life.name, life.letter));
         }
-        life.is(generation, Stage::Letter);
+        life.is_letter(generation);
         life.letter = Some(letter.id);
         life.saw(&letter.message)?;
         if (death.outcome, death.reason_code) != (Outcome::Refused, REFUSAL as u8) {
@@ -323,13 +341,13 @@ impl Letters {
                 self.over.insert(letter);
             }
             (action @ (LetterAction::Park { .. } | LetterAction::Unpark), None) => {
-                life.is(generation, Stage::Letter);
+                life.is_letter(generation);
                 life.parked = Parked::Is(match action {
                     LetterAction::Park { note } => Some(note.to_string()),
                     _ => None,
                 });
             }
-            (LetterAction::Release, None) => life.is(generation, Stage::Letter),
+            (LetterAction::Release, None) => life.is_letter(generation),
             (action, new) => return Err(format!("{action:?} of {letter:?} is answered with {new:?}")),
         }
         Ok(())

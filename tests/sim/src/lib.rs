@@ -17,6 +17,7 @@ mod groups;
 mod letters;
 mod operator;
 mod oracle;
+mod plugins;
 mod random;
 mod retained;
 mod retry;
@@ -84,6 +85,10 @@ pub enum Canary {
     CancelForgotten,
     /// Who wants to pull is pushed to.
     PushesToAll,
+    /// A part of what plugins made of a publish is lost, if it goes to another shard.
+    PartLost,
+    /// The word that a shard has committed a generation of plugins overtakes what the last one has seen.
+    SettledEarly,
     /// A crash forgets for how many deliveries the message stands into which a queue has overflowed.
     OverflowForgotten,
 }
@@ -145,4 +150,9 @@ pub struct Report {
     pub pulls: usize,
     /// Messages that told a subscriber that its queue has overflowed, duplicates included.
     pub full_syncs: usize,
+    /// Publishes that plugins were asked about; those of them at which they failed; letters that they requeued; generations that were settled.
+    pub asked: usize,
+    pub failed: usize,
+    pub repaired: usize,
+    pub settled: usize,
 }

@@ -1,6 +1,8 @@
 //! The shards, the network, the scheduler.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use base::{
@@ -22,6 +24,7 @@ use crate::groups::{Consumers, GROUP, Told};
 use crate::letters::{LifeId, REFUSAL, REQUEUES_MAX, Refused};
 use crate::operator::{Operator, Page, Question};
 use crate::oracle::{FILTERS, GROUPS, Name, Oracle, PUSH_TOPIC, SHARED_TOPIC};
+use crate::plugins::{Generation, Plugins, Seen, echo_of, is_echo};
 use crate::random::Random;
 use crate::shard::{Job, Shard};
 use crate::wisher::{Canceller, WishIds, WishList, Wisher};
@@ -56,6 +59,8 @@ pub struct Options {
     pub full_sync: bool,
     /// Whether there is a consumer group, too.
     pub consumers: bool,
+    /// Whether there are plugins, and of how many of a thousand publishes they make nothing.
+    pub plugins: Option<usize>,
     /// Whether there is a log. Without one nothing crashes.
     pub durable: bool,
     /// The wall clock is put forward and back.
@@ -84,6 +89,7 @@ impl Options {
             pulls: seed / 32 % 3 == 1,
             full_sync: false,
             consumers: false,
+            plugins: None,
             durable: true,
             jumps: false,
             canary: None,
@@ -160,6 +166,9 @@ struct World {
     consumers: Consumers,
     /// The queue of the consumer group.
     group_queue: Option<QueueId>,
+    /// What plugins have seen, and where those of each shard stand.
+    seen: Rc<RefCell<Seen>>,
+    generations: Vec<Rc<RefCell<Generation>>>,
     /// What the last look has found that is no page of the operator's.
     page: Option<Page>,
     /// A promise was broken by an effect.
@@ -174,7 +183,7 @@ impl World {
             random: Random::new(options.seed),
             shards: Vec::new(),
             mesh: BTreeMap::new(),
-            publishers: (0..PUBLISHERS).map(|_| Publisher::new(options.wishes)).collect(),
+            publishers: (0..PUBLISHERS).map(|_| Publisher::new(options.wishes, options.plugins.is_some())).collect(),
             subscribers: (0..SUBSCRIBERS + MEMBERS).map(|_| Subscriber::default()).collect(),
             crash_in: None,
             slow: None,
@@ -195,12 +204,15 @@ impl World {
             scheduled: BTreeSet::new(),
             consumers: Consumers::default(),
             group_queue: None,
+            seen: Seen::new(options.seed, options.plugins.unwrap_or(0)),
+            generations: Vec::new(),
             page: None,
             broken: None,
             report: Report::default(),
         };
         world.oracle.letters.queues_are_narrow = options.queue_max.is_some();
-        world.oracle.overtaking = options.queue_max.is_some();
+        world.oracle.letters.plugins_repair = options.plugins.is_some();
+        world.oracle.overtaking = options.queue_max.is_some() || options.plugins.is_some_and(|failures| failures > 0);
         world.oracle.wishes = options.wishes;
         for (number, subscriber) in world.subscribers.iter_mut().enumerate() {
             subscriber.pulls = options.pulls && (number + options.seed as usize).is_multiple_of(2);
@@ -208,12 +220,34 @@ impl World {
         for shard in 0..options.shards {
             let mut broker = Broker::new(world.config(shard), Sequence(1));
             broker.set_access(everybody_everything());
+            world.generations.push(Rc::default());
+            world.set_plugins(usize::from(shard), &mut broker);
             world.shards.push(Shard::new(broker));
         }
         if options.brings && options.durable {
             world.bring_letters();
         }
         world
+    }
+
+    fn set_plugins(&self, shard: usize, broker: &mut Broker) {
+        if self.options.plugins.is_some() {
+            *self.generations[shard].borrow_mut() = Generation { current: 1, settled: 0 };
+            broker.set_hooks(Some(Box::new(Plugins::new(&self.seen, &self.generations[shard]))));
+        }
+    }
+
+    /// Some shard's plugins are replaced by the next generation, which all others have, or are about to have.
+    fn plugins_step(&mut self) {
+        let shard = self.random.below(self.shards.len());
+        let oldest = self.generations.iter().map(|generation| generation.borrow().current).min().unwrap_or_default();
+        let current = self.generations[shard].borrow().current;
+        if current > oldest {
+            return; // the next one is made when all have this
+        }
+        self.generations[shard].borrow_mut().current = current + 1;
+        self.shards[shard].broker.plugins_committed(current + 1);
+        self.poll(shard);
     }
 
     fn placement(&self) -> Placement {
@@ -284,7 +318,9 @@ impl World {
     /// One thing happens.
     fn step(&mut self) -> Result<(), String> {
         self.thing()?;
-        self.broken.take().map_or(Ok(()), Err)
+        let mut seen = self.seen.borrow_mut();
+        (self.report.asked, self.report.failed, self.report.repaired) = (seen.asked, seen.failed, seen.repaired);
+        seen.broken.take().or_else(|| self.broken.take()).map_or(Ok(()), Err)
     }
 
     fn thing(&mut self) -> Result<(), String> {
@@ -319,6 +355,10 @@ impl World {
         }
         if self.options.pulls && self.random.chance(60) {
             self.pull_step();
+            return Ok(());
+        }
+        if self.options.plugins.is_some() && self.random.chance(15) {
+            self.plugins_step();
             return Ok(());
         }
         match self.random.below(1000) {
@@ -374,7 +414,10 @@ impl World {
             }
             Effect::Append { record } => self.append(shard, record),
             Effect::Mesh { to, message } => {
-                self.mesh.entry((shard as u16, to.0)).or_default().push_back(message);
+                let overtakes = self.options.canary == Some(Canary::SettledEarly)
+                    && matches!(message, MeshMessage::PluginsCommitted { .. });
+                let road = self.mesh.entry((shard as u16, to.0)).or_default();
+                if overtakes { road.push_front(message) } else { road.push_back(message) }
             }
             Effect::ReadBacklog { queue, after, messages_max, .. } => {
                 let job = if self.random.chance(500) {
@@ -392,7 +435,11 @@ impl World {
                 }
                 self.shards[shard].jobs.push_back(Job::Ingest(batch));
             }
-            Effect::Count { .. } | Effect::Moved(_) | Effect::PluginsSettled { .. } => {}
+            Effect::PluginsSettled { generation } => {
+                self.generations[shard].borrow_mut().settled = generation;
+                self.report.settled += 1;
+            }
+            Effect::Count { .. } | Effect::Moved(_) => {}
             Effect::LettersFound { token, letters, next, .. } => self.letters_found(shard, token, letters, next),
             Effect::LetterDone { token, answer } => self.letter_done(token, answer),
             Effect::ClientDone { .. } => unreachable!("no caller registers clients here"),
@@ -545,8 +592,13 @@ impl World {
                 return;
             }
         }
-        if self.options.canary == Some(Canary::LostForward)
-            && let MeshMessage::Forward { token, .. } = &message
+        let is_lost = |message: &Message| match self.options.canary {
+            Some(Canary::LostForward) => true,
+            Some(Canary::PartLost) => is_echo(message),
+            _ => false,
+        };
+        if let MeshMessage::Forward { token, message: forwarded, .. } = &message
+            && is_lost(forwarded)
             && self.random.chance(20)
         {
             let confirm = MeshMessage::Confirm { token: *token, outcome: Forwarded::Taken };
@@ -667,6 +719,7 @@ impl World {
         for number in 0..self.shards.len() {
             let (now, mut broker) = (self.now(), Broker::new(self.config(number as u16), Sequence(1)));
             broker.set_access(everybody_everything());
+            self.set_plugins(number, &mut broker);
             self.shards[number].recover(broker, now);
         }
         self.letters_crash();
@@ -1129,7 +1182,7 @@ impl World {
 
     /// MQTT 3 has no way to tell a publisher: its connection ends.
     fn refused(&mut self, client: usize, connection: ConnectionId) -> Result<(), String> {
-        if self.options.queue_max.is_none() {
+        if self.options.queue_max.is_none() && self.options.plugins.is_none_or(|failures| failures == 0) {
             return Err("a publish was refused".into());
         }
         self.cut(connection);
@@ -1188,6 +1241,9 @@ impl World {
         let qos = if topic == PUSH_TOPIC + DEVICE { 1 } else { 1 + self.random.below(2) as u8 };
         let name = self.publishers[publisher].publish(publisher, topic, qos);
         self.oracle.published(name, SUBSCRIBERS);
+        if self.options.plugins.is_some() {
+            self.oracle.published(echo_of(name), SUBSCRIBERS);
+        }
         self.consumers.published(name);
         self.report.published += 1;
     }

@@ -32,6 +32,10 @@ fn sum(total: Report, report: Report) -> Report {
         full_syncs: total.full_syncs + report.full_syncs,
         takes: total.takes + report.takes,
         again: total.again + report.again,
+        asked: total.asked + report.asked,
+        failed: total.failed + report.failed,
+        repaired: total.repaired + report.repaired,
+        settled: total.settled + report.settled,
     }
 }
 
@@ -117,6 +121,19 @@ fn a_consumer_group_gets_all_and_nothing_after_its_acknowledgement() {
     check(8_800..9_000, |seed| Options { consumers: true, shards: 1, ..Options::new(seed) });
 }
 
+/// [PLG-1], [PLG-2] What plugins make of a publish is promised as the publish is, also if they fail at some; what they repair is in one place.
+#[test]
+fn promises_hold_for_what_plugins_make() {
+    let total = check(14_000..14_300, |seed| Options { plugins: Some(0), ..Options::new(seed) });
+    assert!(total.asked > 5_000 && total.settled > 2_500 && total.refused == 0, "{total:?}");
+    let options = |seed| Options { plugins: Some(30), refusals: 200, ..Options::new(seed) };
+    let total = check(14_300..14_600, options);
+    assert!(total.failed > 150 && total.refused > 200 && total.repaired > 200, "{total:?}");
+    let options = |seed| Options { plugins: Some(10), wishes: true, wishers: 60, pulls: true, ..Options::new(seed) };
+    check(14_600..14_700, options);
+    check(14_700..14_800, |seed| Options { plugins: Some(10), queue_max: Some(6), ..Options::new(seed) });
+}
+
 #[test]
 fn letters_of_a_server_in_memory_are_found_as_long_as_it_runs() {
     let options = |seed| Options { refusals: 400, durable: false, ..Options::new(seed) };
@@ -194,6 +211,8 @@ fn every_canary_is_found() {
         Canary::OverflowForgotten,
         Canary::DoneForgotten,
         Canary::NoGroupQueue,
+        Canary::PartLost,
+        Canary::SettledEarly,
     ];
     for canary in all {
         let full_sync = canary == Canary::OverflowForgotten;
@@ -213,8 +232,10 @@ fn every_canary_is_found() {
             Canary::KeyForgotten | Canary::DueAgain | Canary::DueUntold | Canary::DueEarly | Canary::CancelForgotten
         );
         let wishers = if is_of_wishers { 120 } else { 0 };
+        let plugins = matches!(canary, Canary::PartLost | Canary::SettledEarly).then_some(0);
         let canaried = Options {
             canary: Some(canary),
+            plugins,
             queue_max,
             full_sync,
             pulls,

@@ -90,7 +90,7 @@ impl Findings {
 
 /// Of which kind the first argument of a hook is, by its path in the plugin's table.
 const SUBJECTS: &[(Hook, &str, Of)] = &[
-    (Hook::Inbound, "@message", Of::MESSAGE),
+    (Hook::Inbound, "@inbound", Of::MESSAGE),
     (Hook::Route, "@message", Of::MESSAGE),
     (Hook::Deliver, "@delivery", Of::MESSAGE),
     (Hook::DeadLetter, "@letter", Of::LETTER),
@@ -266,8 +266,8 @@ fn check_filters(source: &Source, hook: Hook, filters: &[String], findings: &mut
         let at = position(&source.text, word).or_else(|| position(&source.text, hook.name()));
         findings.add(Severity::Warning, &source.file, at, format!("{}: {text}", hook.name()));
     };
-    if hook == Hook::Deliver && filters.iter().any(|filter| filter == "#") {
-        warn("#", "it is asked about every message on every shard; say which ones by 'filters'".to_owned());
+    if hook == Hook::Deliver && (filters.is_empty() || filters.iter().any(|filter| filter == "#")) {
+        warn(hook.name(), "it is asked about every message on every shard; say which ones by 'filters'".to_owned());
     }
     for (place, filter) in filters.iter().enumerate() {
         let covers = |(other, wider): (usize, &String)| other != place && covers(wider, filter) && (wider != filter || other < place);
@@ -316,9 +316,16 @@ mod tests {
 
     #[test]
     fn what_lua_and_the_table_say_is_an_error() {
-        check_text("return {\n  rout = function() end\n}", expect![[""]]);
-        check_text("return {\n  route = = 1\n}", expect![[""]]);
-        check_text("return { limits = { millis = 1000000 }, route = { filters = { 'a/#/b' }, run = function() end } }", expect![[""]]);
+        check_text("return {\n  rout = function() end\n}", expect![[r#"
+            demo.lua:2:1: error: rout: unknown key 'rout': did you mean 'route'?
+        "#]]);
+        check_text("return {\n  route = = 1\n}", expect![[r#"
+            demo.lua:2:1: error: unexpected symbol near '='
+        "#]]);
+        check_text("return { limits = { millis = 1000000 }, route = { filters = { 'a/#/b' }, run = function() end } }", expect![[r#"
+            demo.lua:1:1: error: limits: 'millis' must be a whole number from 1 to 20: plugins can only lower the server's limits
+            demo.lua:1:1: error: route: filter 1: wildcard in the wrong place: '+' must fill a level, '#' the last one
+        "#]]);
     }
 
     #[test]
@@ -328,7 +335,23 @@ mod tests {
              log.inf(postroad.pubish, postroad.json.encod, postroad.json.encode)\n  postroad.x = 1\n  string.y = 2\nend\n\
              return { route = function(m) f(m.topc, m.payload.x) m.qos = m.id m.id = 1 m:also {} m:alsso {} end,\n\
              on_deliver = { filters = { 'a' }, run = function(m) m.topic = 'x' end }, on_dead_letter = function(l) l.reason = l.attempts end }",
-            expect![[""]],
+            expect![[r#"
+                demo.lua:3:3: error: 'print' is not there: a plugin writes to the log: postroad.log.info
+                demo.lua:3:12: error: 'os' is not there: a plugin sees no files, processes or clock; the time is postroad.now()
+                demo.lua:3:30: error: unknown 'string.dump'
+                demo.lua:3:39: error: unknown name 'strin': did you mean 'string'?
+                demo.lua:3:60: error: unknown 'string.fnd': did you mean 'string.find'?
+                demo.lua:4:5: error: unknown 'postroad.log.inf': did you mean 'postroad.log.info'?
+                demo.lua:4:18: error: unknown 'postroad.pubish': did you mean 'postroad.publish'?
+                demo.lua:4:40: error: unknown 'postroad.json.encod': did you mean 'postroad.json.encode'?
+                demo.lua:5:12: error: 'postroad' can't be changed
+                demo.lua:6:10: error: 'string' can't be changed
+                demo.lua:8:34: error: unknown field 'topc' of route's argument: did you mean 'topic'?
+                demo.lua:8:68: error: 'id' can't be set in route
+                demo.lua:8:87: error: unknown field 'alsso' of route's argument: did you mean 'also'?
+                demo.lua:9:55: error: 'topic' can't be set in on_deliver
+                demo.lua:9:105: error: 'reason' can't be set in on_dead_letter
+            "#]],
         );
     }
 
@@ -336,11 +359,21 @@ mod tests {
     fn what_was_probably_not_meant_is_a_warning() {
         check_text(
             "count = 0\nlocal function route(m) count = count + 1 end\nreturn {\n  on_save = function() return count end,\n}",
-            expect![[""]],
+            expect![[r#"
+                demo.lua:1:1: warning: the plugin has no hook: nobody will ever ask it
+                demo.lua:1:1: warning: 'on_save' and 'on_load' belong together: what one gives the other one takes
+                demo.lua:1:1: warning: 'count' is a global of the plugin: is a 'local' missing?
+                demo.lua:2:16: warning: local 'route' is never read; if that is meant, begin its name with '_'
+            "#]],
         );
         check_text(
             "return {\n  on_deliver = function(m, c) end,\n  route = { filters = { 'a/b', 'a/+', '$SYS/#', '#', 'c/#' }, run = function(m) end },\n}",
-            expect![[""]],
+            expect![[r##"
+                demo.lua:2:3: warning: on_deliver: it is asked about every message on every shard; say which ones by 'filters'
+                demo.lua:3:25: warning: route: filter "a/b" adds nothing: "#" matches all that it does
+                demo.lua:3:32: warning: route: filter "a/+" adds nothing: "#" matches all that it does
+                demo.lua:3:54: warning: route: filter "c/#" adds nothing: "#" matches all that it does
+            "##]],
         );
     }
 
@@ -355,8 +388,13 @@ mod tests {
     #[test]
     fn tests_are_checked_too() {
         let plugin = "return { route = function(m) return postroad.drop(m.topic) end }";
-        expect![[""]].assert_eq(&found(plugin, Some("return {\n  a = function(t) t.ok(pubish) end,\n  b = 1,\n}")));
-        expect![[""]].assert_eq(&found(plugin, Some("return {\n")));
+        expect![[r#"
+            demo_test.lua:1:1: error: a test file returns functions under names; ["b"] is a number
+            demo_test.lua:2:24: error: unknown name 'pubish'
+        "#]].assert_eq(&found(plugin, Some("return {\n  a = function(t) t.ok(pubish) end,\n  b = 1,\n}")));
+        expect![[r#"
+            demo_test.lua:2:1: error: unexpected symbol near <eof>
+        "#]].assert_eq(&found(plugin, Some("return {\n")));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::plugin::AuthorAction;
+use crate::plugin::{AuthorAction, RecordArgs};
 
 /// A self-hosted push server: stores messages and pushes them until each receiver has acknowledged.
 #[derive(Debug, Parser)]
@@ -57,6 +57,11 @@ pub enum Command {
     /// Subscribe and print what comes.
     #[command(disable_help_flag = true)]
     Sub(Box<SubArgs>),
+    /// Write messages to a file as they come, a line of JSON for each, for postroad plugin try and bench.
+    ///
+    /// They are taken by a subscription of its own, so nobody loses one by it.
+    #[command(disable_help_flag = true)]
+    Record(Box<RecordArgs>),
     /// Check whether this machine can run the server, and say what to do if not.
     Doctor(ConfigArgs),
     /// Look at the message log of a stopped server, or repair it.

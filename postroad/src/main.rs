@@ -81,6 +81,7 @@ fn run(command: Command) -> Result<ExitCode> {
             mqtt::End::Done => {}
             mqtt::End::Timeout => return Ok(ExitCode::from(mqtt::EXIT_TIMEOUT)),
         },
+        Command::Record(args) => mqtt::record(*args)?,
         Command::Doctor(args) => return doctor::doctor(&sources(args)),
         Command::Log(args) => return log_tool::log(&args.action),
         Command::Man(args) => man::man(&args)?,

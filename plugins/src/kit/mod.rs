@@ -103,6 +103,12 @@ pub fn test(source: &Source, file: Option<&TestFile>, limits: &Limits, wanted: i
     report
 }
 
+/// The names of all functions of `t`.
+#[cfg(test)]
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    world::QUESTION_NAMES.iter().chain(world::ASSERTIONS).copied()
+}
+
 /// What is wrong with a test file, without running a case.
 pub(crate) fn flaws(source: &Source, file: &TestFile) -> Vec<Diagnostic> {
     let wrong = case::cases(file, &source.name).err();

@@ -545,11 +545,11 @@ mod tests {
                 1:1 Read print
                 1:16 Read postroad.now
                 1:25 Read x.y
-                1:29 Read z
+                1:27 Read z
                 2:1 Written count
                 2:9 Read count
                 3:10 Written helper
-                3:31 Read b
+                3:30 Read b
             "#]],
         );
     }
@@ -593,7 +593,7 @@ mod tests {
                 3:28 Read @message.topic
                 4:13 Read @message:also
                 4:36 Read @message.qos
-                6:14 Read @message.payload:sub
+                6:22 Read @message.payload:sub
                 6:32 Read @message:propery
             "#]],
         );
@@ -625,8 +625,6 @@ mod tests {
                 6:10 Read y
                 6:46 Read z
                 6:51 Read aa
-                7:8 Read s
-                7:11 Read t
             "#]],
         );
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use postroad_plugins::kit::TestFile;
-use postroad_plugins::{Limits, Source};
+use postroad_plugins::{Diagnostic, Limits, Set, Source};
 
 use super::args::PluginsArgs;
 use crate::options::{self, Sources};
@@ -38,6 +38,36 @@ pub fn find(args: &PluginsArgs) -> Result<Vec<Author>> {
 pub fn limits(args: &PluginsArgs) -> Result<Limits> {
     let sources = Sources { file: args.config.clone(), data: None, sets: args.set.clone() };
     Ok(options::load(&sources)?.engine.plugins.limits)
+}
+
+/// All plugins that are meant, as a server would have them.
+pub fn set(args: &PluginsArgs) -> Result<Set> {
+    Ok(Set::from_sources(find(args)?.into_iter().map(|author| author.source).collect())?)
+}
+
+/// Tells why plugins can't be loaded, so that an editor can jump there: that is no success.
+pub fn told(flaws: &[Diagnostic]) -> Result<bool> {
+    flaws.iter().for_each(|flaw| eprintln!("{flaw}"));
+    Ok(false)
+}
+
+/// All files that are named, and those of folders that end in `.lua`, in order.
+pub fn lua_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = std::collections::BTreeSet::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.insert(path.clone());
+            continue;
+        }
+        let unreadable = || format!("can't read {}", path.display());
+        for entry in fs::read_dir(path).with_context(unreadable)? {
+            let file = entry.with_context(unreadable)?.path();
+            if file.extension().is_some_and(|end| end == "lua") && file.is_file() {
+                files.insert(file);
+            }
+        }
+    }
+    Ok(files.into_iter().collect())
 }
 
 fn plugin_files(path: &Path) -> Result<Vec<PathBuf>> {

@@ -20,9 +20,9 @@ pub fn test(args: &TestArgs) -> Result<bool> {
         let wanted = |case: &str| args.filter.as_ref().is_none_or(|text| named(case).contains(text.as_str()));
         let report = kit::test(source, test.as_ref(), &limits, wanted);
         total.add(&report);
-        if args.plugins.json { tell_json(&mut out, &report)? } else { tell(&mut out, &report)? }
+        if args.json { tell_json(&mut out, &report)? } else { tell(&mut out, &report)? }
     }
-    if args.plugins.json {
+    if args.json {
         writeln!(out, "{}", json!({ "cases": total.cases, "failed": total.failed, "broken": total.broken }))?;
     } else {
         writeln!(out, "{}", total.text())?;

@@ -74,14 +74,14 @@ impl Telling<'_> {
     }
 
     fn end(mut self) -> Result<bool> {
-        let Self { actions, besides, failures, count, .. } = &self;
-        if self.args.api.json {
+        let Self { out, args, actions, besides, failures, count } = &mut self;
+        if args.api.json {
             let line = json!({ "count": count, "actions": actions, "besides": besides, "failures": failures });
-            writeln!(self.out, "{line}")?;
+            writeln!(out, "{line}")?;
         } else {
             let told: Vec<String> = actions.iter().map(|(action, count)| format!("{count} {action}")).collect();
             let told = if told.is_empty() { String::new() } else { format!(": {}", told.join(", ")) };
-            writeln!(self.out, "{count} in all{told}; {besides} published besides; {failures} failures")?;
+            writeln!(out, "{count} in all{told}; {besides} published besides; {failures} failures")?;
         }
         Ok(self.failures == 0)
     }

@@ -352,6 +352,47 @@ fn a_plugin_that_does_not_load_is_broken() {
     "#]].assert_eq(&shown(&report));
 }
 
+const FRAMES: &str = r#"
+return {
+  codec = {
+    decode = function(bytes)
+      if #bytes < 2 then return nil, 2 end
+      local length = bytes:byte(2)
+      if bytes:sub(1, 1) ~= "P" then return false, "no P" end
+      if #bytes < 2 + length then return nil, 2 + length end
+      return { kind = "publish", topic = "a", payload = bytes:sub(3, 2 + length) }, 2 + length
+    end,
+    encode = function(frame) return "S" .. string.char(#frame.payload) .. frame.payload end,
+    frame_bytes_max = 300,
+    answers = { },
+  },
+}
+"#;
+
+#[test]
+fn frames_are_read_at_every_split() {
+    let plugin = |text: &str| Source::new(PluginName::new("frames").expect("a name"), "frames.lua", text);
+    let tests = r#"
+return {
+  ["decode"] = function(t) t.print(t.decode("P\1xrest"), t.decode("P"), t.decode("Q\0")) end,
+  ["splits"] = function(t)
+    t.every_split("P\1xP\0P\3abc", { { payload = "x" }, { payload = "" }, { topic = "a", payload = "abc" } })
+  end,
+  ["others"] = function(t) t.every_split("P\1x", { { payload = "y" } }) end,
+  ["left"] = function(t) t.every_split("P\1xP") end,
+  ["encode"] = function(t) t.equal(t.encode { kind = "push", topic = "a", payload = "hi" }, "S\2hi") end,
+}"#;
+    let file = TestFile { file: "frames_test.lua".to_owned(), text: tests.to_owned() };
+    let report = test(&plugin(FRAMES), Some(&file), &Limits::default(), |_| true);
+    expect![[""]].assert_eq(&shown(&report));
+    // It looks at what has come so far: the mistake that this is for.
+    let careless = FRAMES.replace("if #bytes < 2 + length then return nil, 2 + length end", "length = math.min(length, #bytes - 2)");
+    let report = test(&plugin(&careless), Some(&file), &Limits::default(), |name| name == "splits");
+    expect![[""]].assert_eq(&shown(&report));
+    let report = ran("return { a = function(t) t.decode('x') end }");
+    expect![[""]].assert_eq(&shown(&report));
+}
+
 /// Nothing that a test does takes for ever, nor all memory; and the kit goes on behind it.
 #[test]
 fn a_test_is_bounded_too() {

@@ -42,7 +42,9 @@ impl World {
         let Stream { bytes, client } = Stream::read(about)?;
         self.with_codec(|codec| {
             Ok(match codec.decode(&bytes, &client) {
-                Ok(Decoded::Frame { frame, size }) => Table::new().with("frame", shown(&frame)).with("size", size as u64),
+                Ok(Decoded::Frame { frame, size }) => {
+                    Table::new().with("frame", shown(&frame)).with("size", size as u64)
+                }
                 Ok(Decoded::Incomplete { needed }) => Table::new().with("needed", needed as u64),
                 Err(error) => Table::new().with("broken", error.fault.name()).with("detail", error.detail.as_str()),
             }
@@ -54,14 +56,18 @@ impl World {
     pub(super) fn encode(&mut self, about: &Plain) -> Result<Plain, String> {
         let mut fields = Fields::of("frame", about)?;
         let name = fields.text("kind")?.ok_or("kind: a frame has one")?;
-        let kind = Kind::from_name(&name).ok_or_else(|| format!("kind: \"{name}\" is none; they are {}", Kind::ALL.map(Kind::name).join(", ")))?;
+        let kind = Kind::from_name(&name)
+            .ok_or_else(|| format!("kind: \"{name}\" is none; they are {}", Kind::ALL.map(Kind::name).join(", ")))?;
         let (tag, command) = (fields.number("tag", u64::MAX)?, fields.number("command", u64::MAX)?.unwrap_or(0));
-        let (client, user, password) = (fields.text("client")?.unwrap_or_default(), fields.text("user")?, fields.bytes("password")?);
-        let (topic, payload) = (fields.text("topic")?.unwrap_or_default(), fields.bytes("payload")?.unwrap_or_default());
+        let (client, user, password) =
+            (fields.text("client")?.unwrap_or_default(), fields.text("user")?, fields.bytes("password")?);
+        let (topic, payload) =
+            (fields.text("topic")?.unwrap_or_default(), fields.bytes("payload")?.unwrap_or_default());
         let reason = fields.number("reason", 255)?.unwrap_or(0) as u8;
         fields.end()?;
         let (user, password) = (user.as_deref(), password.as_deref());
-        let frame = Frame { kind, tag, command, client: &client, user, password, topic: &topic, payload: &payload, reason };
+        let frame =
+            Frame { kind, tag, command, client: &client, user, password, topic: &topic, payload: &payload, reason };
         self.with_codec(|codec| {
             let mut bytes = Vec::new();
             codec.encode(&frame, &mut bytes).map_err(|error| error.to_string())?;
@@ -82,7 +88,10 @@ impl World {
                         rest = &rest[size..];
                     }
                     Decoded::Incomplete { needed } => {
-                        return Err(format!("{} bytes are left at the end, which are no frame before there are {needed}", rest.len()));
+                        return Err(format!(
+                            "{} bytes are left at the end, which are no frame before there are {needed}",
+                            rest.len()
+                        ));
                     }
                 }
             }

@@ -38,8 +38,22 @@ macro_rules! questions {
 }
 
 questions!(
-    publish, deliver, dead_letter, connect, disconnect, subscribe, advance, now, counter, gauge, failures, reload, decode,
-    encode, every_split, print
+    publish,
+    deliver,
+    dead_letter,
+    connect,
+    disconnect,
+    subscribe,
+    advance,
+    now,
+    counter,
+    gauge,
+    failures,
+    reload,
+    decode,
+    encode,
+    every_split,
+    print
 );
 
 pub(super) struct World {

@@ -20,7 +20,8 @@ pub fn trial(args: &TryArgs) -> Result<bool> {
         Ok(trial) => trial,
         Err(flaws) => return told(&flaws),
     };
-    let mut telling = Telling { out: std::io::stdout().lock(), args, actions: BTreeMap::new(), besides: 0, failures: 0, count: 0 };
+    let mut telling =
+        Telling { out: std::io::stdout().lock(), args, actions: BTreeMap::new(), besides: 0, failures: 0, count: 0 };
     if let Some(file) = &args.messages {
         for kept in messages::read(file)? {
             telling.tell(&kept, &tried(&mut trial, args, &kept, now))?;

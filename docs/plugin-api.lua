@@ -431,6 +431,9 @@ function postroad.time.text(ms) end
 ---@field gauge fun(name: string): number?
 ---@field failures fun(): table[]
 ---@field reload fun()
+---@field decode fun(bytes: string, client?: string): table
+---@field encode fun(frame: table): string
+---@field every_split fun(bytes: string, expected?: table[], client?: string): table[]
 ---@field equal fun(got: any, expected: any)
 ---@field ok fun(value: any, what?: string): any
 ---@field contains fun(whole: any, part: any)

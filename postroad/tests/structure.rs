@@ -36,14 +36,23 @@ const EDGES: &[(&str, &[&str])] = &[
     ("postroad-client", &["postroad-protocol"]),
     ("postroad-perf", &["postroad-client", "postroad-protocol", "postroad-proto"]),
     // Benches and simulator measure and drive the sans-IO crates; nothing depends on them.
-    ("postroad-benches", &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage"]),
-    ("postroad-sim", &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage"]),
+    (
+        "postroad-benches",
+        &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage", "postroad-plugins"],
+    ),
+    (
+        "postroad-sim",
+        &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage", "postroad-plugins"],
+    ),
     ("postroad-e2e", &["postroad-protocol", "postroad-client", "postroad-proto"]),
 ];
 
 /// Crate → the crates of ours that its tests alone may use besides.
 const DEV_EDGES: &[(&str, &[&str])] = &[
-    ("postroad-benches", &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage"]),
+    (
+        "postroad-benches",
+        &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage", "postroad-plugins"],
+    ),
     ("postroad-sim", &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage"]),
     ("postroad-e2e", &["postroad-protocol", "postroad-client", "postroad-storage", "postroad-engine"]),
 ];

@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use crate::metrics::{Snapshot, render};
+use crate::plugins::PluginsLine;
 use crate::problem::{Kind, Problem};
 use crate::publication::Caller;
 use crate::report::{Request, ShardReport};
@@ -93,11 +94,12 @@ impl Server {
             grpc: self.grpc.read(),
             unanswered: self.unanswered.load(Ordering::Relaxed),
             history: self.history.figures.read(),
+            plugins: shards.plugins.as_ref().map(PluginsLine::figures).unwrap_or_default(),
         })
     }
 
     /// Asks all shards at once; those that don't answer in time are missing from the result.
-    async fn reports(&self, shards: &[crate::line::Line]) -> Vec<ShardReport> {
+    pub(crate) async fn reports(&self, shards: &[crate::line::Line]) -> Vec<ShardReport> {
         let (answers, answered) = flume::bounded(shards.len().max(1));
         let asked = shards.iter().filter(|shard| shard.ask(Request::Report(answers.clone()))).count();
         drop(answers);

@@ -26,6 +26,7 @@ mod line;
 mod listener;
 mod metrics;
 mod pending;
+mod plugins;
 mod problem;
 mod process;
 mod publication;
@@ -52,6 +53,10 @@ pub use letters::{
 };
 pub use line::{Line, Shards};
 pub use pending::{PendingOrder, PendingQuestion, PendingReport, PendingReports};
+pub use plugins::{
+    Action, Attempt, AttemptOutcome, BY_ERROR_BUDGET, HookReport, PluginHook, PluginReport, PluginState, PluginsAnswer,
+    PluginsCounters, PluginsLine, PluginsOrder, PluginsReport, PluginsState, PluginsWish, Trial, TrialState,
+};
 pub use publication::{Batch, Caller, Outcome, Properties, Publication, Turn};
 pub use report::{
     DrainsReport, GroupsReport, Histogram, InterfaceReport, LanesReport, LogReport, Request, ScheduledReport,

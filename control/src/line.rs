@@ -7,6 +7,7 @@ use postroad_base::{KeyHolder, KeyName, Placement, ShardId};
 use tokio::sync::Semaphore;
 
 use crate::letters::LettersBell;
+use crate::plugins::PluginsLine;
 use crate::publication::{Caller, Publication};
 use crate::report::Request;
 
@@ -19,6 +20,8 @@ pub struct Shards {
     pub placement: Option<Placement>,
     /// Rung by them when there are new dead letters.
     pub letters: LettersBell,
+    /// Who runs other plugins, if anybody.
+    pub plugins: Option<PluginsLine>,
 }
 
 impl Shards {

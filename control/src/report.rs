@@ -13,6 +13,7 @@ use crate::clients::{ClientAction, ClientOrder, ClientReport, ClientsQuery};
 use crate::groups::{GroupLeft, GroupQuestion, GroupReport, GroupsQuestion};
 use crate::letters::{LetterImport, LetterOrder, LettersQuestion};
 use crate::pending::{PendingOrder, PendingQuestion};
+use crate::plugins::PluginsReport;
 use crate::publication::Batch;
 use crate::scheduled::{CancelOrder, ScheduledQuestion};
 use crate::topics::{FiltersQuery, RetainedQuery, SubscriptionsQuery};
@@ -138,6 +139,8 @@ pub struct ShardReport {
     pub counted: Vec<(&'static str, u64)>,
     /// By listener.
     pub interfaces: Vec<InterfaceReport>,
+    /// Lua plugins.
+    pub plugins: PluginsReport,
 }
 
 /// Messages that are to be published later.
@@ -190,6 +193,7 @@ impl ShardReport {
             log: LogReport::default(),
             counted: Vec::new(),
             interfaces: Vec::new(),
+            plugins: PluginsReport::default(),
         }
     }
 }

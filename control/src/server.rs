@@ -54,6 +54,8 @@ pub struct Settings {
     pub trace_readers_max: usize,
     /// Lines in a second of who watches what happens.
     pub trace_lines_per_second: u32,
+    /// Time for plugins to be changed.
+    pub plugins_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -72,6 +74,7 @@ impl Default for Settings {
             trace_bytes_max: 256 << 20,
             trace_readers_max: 16,
             trace_lines_per_second: 1_000,
+            plugins_timeout: Duration::from_secs(30),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use postroad_base::TopicFilter;
 pub use postroad_broker::DeliveryMode;
 use postroad_broker::RetryPolicy;
+use postroad_plugins::Limits;
 
 /// How many shards there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,6 +123,38 @@ impl Drain {
 /// The part of a rate that one of so many shards has.
 pub(crate) fn part_of(per_second: u32, shards: usize) -> u32 {
     per_second.div_ceil(u32::try_from(shards).unwrap_or(u32::MAX).max(1))
+}
+
+/// Lua plugins: where they come from, what a script may take, and how a new version is watched. All live: what limits a script
+/// holds from the next reload of the plugins on, which a change of these values brings about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plugins {
+    /// The folder. `None`: no plugins.
+    pub dir: Option<PathBuf>,
+    /// Whether the folder is looked at, and read again when it has changed.
+    pub watch: Watch,
+    /// What scripts may take.
+    pub limits: Limits,
+    /// Of a hundred calls so many may fail during the probation; 0: none may.
+    pub error_budget: u8,
+    /// Calls before which that is not judged.
+    pub error_budget_calls: u64,
+    /// For how long after a commit the error budget counts. Zero: never.
+    pub probation: Duration,
+    /// Time for all shards to make ready for a generation.
+    pub reload_timeout: Duration,
+    /// Attempts that are remembered, with their scripts.
+    pub history_max: usize,
+}
+
+/// Whether something is looked at again and again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Watch {
+    /// It is.
+    On,
+    /// Only when it is asked for.
+    #[default]
+    Off,
 }
 
 /// What a client gets when it comes back for the first time after a start.
@@ -431,6 +464,8 @@ pub struct Config {
     pub push: Push,
     /// Live. Of so many in a million messages each step is kept, asked for or not.
     pub trace_sample: u32,
+    /// Live. Lua plugins.
+    pub plugins: Plugins,
 }
 
 impl Default for Mqtt {
@@ -494,6 +529,21 @@ impl Default for Restart {
     }
 }
 
+impl Default for Plugins {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            watch: Watch::default(),
+            limits: Limits::default(),
+            error_budget: 5,
+            error_budget_calls: 100,
+            probation: Duration::from_secs(60),
+            reload_timeout: Duration::from_secs(10),
+            history_max: 100,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -546,6 +596,7 @@ impl Default for Config {
             delivery_mode: DeliveryMode::default(),
             push: Push::default(),
             trace_sample: 0,
+            plugins: Plugins::default(),
         }
     }
 }

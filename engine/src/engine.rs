@@ -10,7 +10,8 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement as Cores};
 use postroad_base::{MessageId, Placement, Sequence, SessionExpiry, ShardId, TopicFilter};
 use postroad_broker::access::Acl;
 use postroad_broker::{Broker, Push, QueuePolicy, Resend, RestartDelivery, RetryPolicy, UnknownClient};
-use postroad_control::{LettersBell, Line, Note, Recorder, Request, Shards};
+use postroad_control::{LettersBell, Line, Note, PluginsLine, Recorder, Request, Shards};
+use postroad_plugins::generations::{Plugins, Prepared};
 use postroad_session::mqtt::Limits;
 use postroad_storage::directory::{DataDirectory, DirectoryError, DirectoryOptions};
 use postroad_storage::young::{FileDirectory, RecoverError, Writer, WriterConfig, recover};
@@ -22,6 +23,7 @@ use crate::crash::{self, Verdict};
 use crate::listener;
 use crate::log::{self, Carrier, LogOptions, ShardLog, Worker};
 use crate::mesh::Mesh;
+use crate::plugins;
 use crate::probe;
 use crate::replay::{replay_state, take_in_hand};
 use crate::shard::{Common, Inbox, Live, Next, Order, Parts, Shard, SysFigures};
@@ -53,6 +55,9 @@ pub enum EngineError {
         /// Why.
         error: String,
     },
+    /// No plugins load, neither those of `plugins.dir` nor any that ran here before.
+    #[error("{0}")]
+    Plugins(String),
     /// A setting that can't be.
     #[error("{0}")]
     Config(String),
@@ -87,6 +92,7 @@ pub struct Running {
     handle: Handle,
     ports: Vec<Port>,
     shards: Vec<ExecutorJoinHandle<Result<(), EngineError>>>,
+    coordinator: plugins::Thread,
     /// Locked for as long as the server runs.
     _directory: Option<Arc<DataDirectory>>,
 }
@@ -98,6 +104,7 @@ pub struct Handle {
     config: Arc<std::sync::Mutex<Config>>,
     lines: Vec<Line>,
     noted: flume::Receiver<Note>,
+    plugins: PluginsLine,
 }
 
 /// Notes that may wait for somebody who shows them.
@@ -113,6 +120,7 @@ impl Engine {
     pub fn check(config: &Config) -> Result<(), EngineError> {
         Auth::load(config.auth_file.as_deref(), Anonymous::Deny)?;
         load_acl(config)?;
+        crate::plugins::check(&config.plugins, Clock::new().now()).map_err(EngineError::Plugins)?;
         Ok(())
     }
 
@@ -147,7 +155,10 @@ impl Engine {
             None => throw_away_placement(&config, shards),
         };
         let (notes, noted) = flume::bounded(NOTES_MAX);
-        let common = Arc::new(make_common(shards, placement, notes, recorder).map_err(|error| system(&error))?);
+        let (coordinator, told) = flume::unbounded();
+        let parts = CommonParts { notes: notes.clone(), recorder, coordinator };
+        let common = Arc::new(make_common(shards, placement, parts).map_err(|error| system(&error))?);
+        let (coordinator, plugins_line, plugins) = open_plugins(&config, &common, told, notes)?;
         let doorbells: Vec<_> = common.inboxes.iter().map(|inbox| inbox.doorbell.clone()).collect();
         let credits = postroad_broker::Config::new(ShardId(0), common.placement.clone(), false, 0).mesh_credits;
         let mut boot = [0; 4];
@@ -155,7 +166,7 @@ impl Engine {
         let boot = u32::from_le_bytes(boot);
         let poison = live.verdict.poison.keys().copied().collect();
         let mut starter = Starter {
-            plan: Arc::new(Plan { config: config.clone(), directory: directory.clone(), boot, poison }),
+            plan: Arc::new(Plan { config: config.clone(), directory: directory.clone(), boot, poison, plugins }),
             common,
             live,
             cores,
@@ -167,9 +178,12 @@ impl Engine {
             starter.start_shard(mesh, listeners)?;
         }
         starter.wait_until_open()?;
+        let told = starter.common.coordinator.clone();
+        let coordinator = coordinator.run(told).map_err(|error| starter.give_up(system(&error)))?;
         let Starter { common, lines, shards, .. } = starter;
-        let handle = Handle { common, config: Arc::new(std::sync::Mutex::new(config)), lines, noted };
-        Ok(Running { handle, ports, shards, _directory: directory })
+        let config = Arc::new(std::sync::Mutex::new(config));
+        let handle = Handle { common, config, lines, noted, plugins: plugins_line };
+        Ok(Running { handle, ports, shards, coordinator, _directory: directory })
     }
 }
 
@@ -189,7 +203,9 @@ impl Running {
     /// # Errors
     /// What a shard ended with, if not because it was asked to.
     pub fn wait(self) -> Result<(), EngineError> {
-        join_all(self.shards)
+        let outcome = join_all(self.shards);
+        self.coordinator.stop();
+        outcome
     }
 }
 
@@ -208,8 +224,10 @@ impl Handle {
         let mut current = self.config.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let waiting = current.restart_differences(&new);
         let new = current.with_live_of(new);
+        let plugins = Box::new(new.plugins.clone());
         let live = Arc::new(make_live(&new, u16::try_from(self.common.inboxes.len()).expect("counted in 16 bits"))?);
         self.common.inboxes.iter().for_each(|inbox| inbox.order(Order::Reload(Arc::clone(&live))));
+        let _has_ended = self.common.coordinator.send(plugins::Told::Options(plugins));
         *current = new;
         Ok(waiting)
     }
@@ -228,7 +246,7 @@ impl Handle {
     /// What the control plane asks its questions by.
     pub fn shards(&self) -> Shards {
         let (lines, placement) = (self.lines.clone(), Some(self.common.placement.clone()));
-        Shards { lines, placement, letters: self.common.letters.clone() }
+        Shards { lines, placement, letters: self.common.letters.clone(), plugins: Some(self.plugins.clone()) }
     }
 }
 
@@ -272,6 +290,8 @@ struct Plan {
     boot: u32,
     /// Messages that must not be handled any more.
     poison: Vec<MessageId>,
+    /// The plugins to begin with.
+    plugins: Option<Arc<Prepared>>,
 }
 
 /// What is gathered while the shards start.
@@ -381,14 +401,30 @@ fn run_shard(seed: Seed) -> Result<(), EngineError> {
 fn live_shard(seed: Seed) -> Result<(), EngineError> {
     let Seed { id, plan, common, live, mesh, listeners, opened, requests } = seed;
     let failed = |reason: String| EngineError::Shard { shard: id, reason };
+    let plugins = first_plugins(id, &plan, &common).map_err(failed)?;
     let (broker, log) = recover_shard(id, &plan, &common)?;
-    let mut shard = Shard::new(Parts { id, common, live, broker, log, mesh, listeners, requests, opened })
+    let mut shard = Shard::new(Parts { id, common, live, broker, plugins, log, mesh, listeners, requests, opened })
         .map_err(|error| failed(error.to_string()))?;
     turn_until_stopped(&mut shard).map_err(|error| failed(error.to_string()))?;
     shard.turn_requests_away();
     drop(shard.log.take()); // its commit ends, its threads end, its files close
     let failure = shard.take_failure();
     failure.map_or(Ok(()), |reason| Err(failed(reason)))
+}
+
+/// The plugins of the start. They have loaded in the coordinator's hands.
+fn first_plugins(id: ShardId, plan: &Plan, common: &Common) -> Result<Plugins, String> {
+    let plugins = Plugins::new(id);
+    if let Some(first) = &plan.plugins {
+        let (now, generation) = (common.clock.now(), first.generation);
+        let listed = |failures: Vec<postroad_plugins::Diagnostic>| {
+            failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        plugins.prepare(now, Arc::clone(first)).map_err(listed)?;
+        plugins.commit(now, generation);
+        plugins.settled(generation);
+    }
+    Ok(plugins)
 }
 
 /// Turns until the shard stops. It waits for its descriptors itself, the log's ring among them, so the executor never
@@ -527,12 +563,35 @@ pub(crate) fn retry_topics(config: &Config) -> Vec<(TopicFilter, RetryPolicy)> {
     config.retry_topics.iter().map(policy).collect()
 }
 
-fn make_common(
-    shards: u16,
-    placement: Placement,
+/// Where shards tell something.
+struct CommonParts {
     notes: flume::Sender<Note>,
     recorder: Option<Recorder>,
-) -> std::io::Result<Common> {
+    coordinator: flume::Sender<plugins::Told>,
+}
+
+fn open_plugins(
+    config: &Config,
+    common: &Arc<Common>,
+    told: flume::Receiver<plugins::Told>,
+    notes: flume::Sender<Note>,
+) -> Result<(plugins::Waiting, PluginsLine, Option<Arc<Prepared>>), EngineError> {
+    let inboxes = common.inboxes.clone();
+    let is_kept = config.durability != Durability::Memory;
+    let parts = plugins::Parts {
+        place: is_kept.then(|| plugins::place_in(&config.data_dir)),
+        options: config.plugins.clone(),
+        shards: inboxes.len(),
+        clock: common.clock,
+        tell: Box::new(move |shard, step| inboxes[usize::from(shard.0)].order(Order::Plugins(step))),
+        told,
+        notes,
+    };
+    plugins::open(parts).map_err(EngineError::Plugins)
+}
+
+fn make_common(shards: u16, placement: Placement, parts: CommonParts) -> std::io::Result<Common> {
+    let CommonParts { notes, recorder, coordinator } = parts;
     let inboxes: std::io::Result<Vec<_>> = (0..shards).map(|_| Inbox::new().map(Arc::new)).collect();
     Ok(Common {
         inboxes: inboxes?,
@@ -546,6 +605,7 @@ fn make_common(
         notes,
         recorder,
         letters: LettersBell::default(),
+        coordinator,
     })
 }
 

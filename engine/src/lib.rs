@@ -14,6 +14,7 @@
 //! | commits, retirement | `log` |
 //! | what is brought back at a start | `replay` |
 //! | when a shard waits, and for what | `coalesce`, `poller` |
+//! | which plugins run | `plugins` |
 //! | who may come in | [`auth`] |
 
 pub mod auth;
@@ -29,6 +30,7 @@ mod input;
 mod listener;
 mod log;
 mod mesh;
+mod plugins;
 mod poller;
 pub mod probe;
 mod ramp;

@@ -12,6 +12,9 @@
 //! | what a plugin's table says; topic filters | `plugin`, `filters` |
 //! | what a call is about, and what was set | `call` |
 //! | a generation on a shard; the chain of plugins | `vm` |
+//! | a plugin's tests | `kit` |
+//! | what is seen of a text without running it | `text` |
+//! | one generation after the other on a shard | [`generations`] |
 //!
 //! Invariants
 //! - Lua is seen by nobody outside this crate: answers are the broker's types ([`postroad_broker`]), state is [`Plain`] data.
@@ -24,6 +27,8 @@ mod compiled;
 mod diagnostic;
 mod figures;
 mod filters;
+pub mod generations;
+pub mod kit;
 mod limits;
 mod lua;
 mod plain;
@@ -31,6 +36,7 @@ mod plugin;
 pub mod sandbox;
 mod source;
 mod stores;
+mod text;
 mod vm;
 
 pub use compiled::Compiled;

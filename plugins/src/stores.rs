@@ -30,13 +30,14 @@ impl Value {
     }
 }
 
+#[derive(Clone)]
 struct Entry {
     value: Value,
     until: Option<MonoMillis>,
 }
 
 /// The entries of one plugin.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Store {
     entries: HashMap<Bytes, Entry, ahash::RandomState>,
     by_end: BTreeSet<(MonoMillis, Bytes)>,
@@ -117,7 +118,7 @@ impl Store {
 }
 
 /// The stores of all plugins of one shard. They outlive a generation.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Stores {
     by_plugin: HashMap<PluginName, Store>,
 }

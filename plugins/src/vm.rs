@@ -42,6 +42,13 @@ pub struct Saved {
     states: BTreeMap<PluginName, (SetHash, Plain)>,
 }
 
+impl Saved {
+    /// There is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+}
+
 /// One generation of all plugins on one shard.
 #[derive(Debug)]
 pub struct Vm {
@@ -53,6 +60,8 @@ pub struct Vm {
     shard: ShardId,
     quarantine_after: u32,
     failures: Vec<Failure>,
+    /// Of all calls of hooks.
+    failed: u64,
 }
 
 /// A function of a codec's table. Good for the VM that gave it.
@@ -107,6 +116,7 @@ impl Vm {
             shard,
             quarantine_after: limits.quarantine_after.max(1),
             failures: Vec::new(),
+            failed: 0,
         };
         let diagnostics: Vec<Diagnostic> =
             compiled.units.iter().flat_map(|unit| vm.load_plugin(unit, limits)).collect();
@@ -358,6 +368,11 @@ impl Vm {
         std::mem::take(&mut self.failures)
     }
 
+    /// Calls of hooks that failed since it was made.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed
+    }
+
     /// Instructions that all calls have taken, as far as they were counted: by thousands, and what C did.
     pub fn instructions_spent(&self) -> u64 {
         self.state.host().spent_in_all()
@@ -490,6 +505,7 @@ impl Vm {
             about.figures.errors += 1;
         }
         plugin.failures_in_a_row += 1;
+        self.failed += 1;
         let failure = Failure { plugin: plugin.name.clone(), line: thrown.line, hook, message_id, text: thrown.text };
         if plugin.failures.takes_line(now) {
             let id = message_id.map(tracing::field::display);

@@ -37,6 +37,8 @@ pub enum Command {
     Subscription(SubscriptionArgs),
     /// Read a server's configuration anew, or stop it, through the API.
     Admin(AdminArgs),
+    /// See which plugins a server runs, have others run in their place, and go back.
+    Plugin(PluginArgs),
     /// See dead letters, and say what becomes of them, through the API.
     Dlq(DlqArgs),
     /// Make, look at and empty consumer groups.
@@ -364,6 +366,70 @@ pub enum AdminAction {
         #[command(flatten)]
         api: ApiArgs,
     },
+}
+
+#[derive(Args, Debug)]
+pub struct PluginArgs {
+    #[command(subcommand)]
+    pub action: PluginAction,
+}
+
+/// What needs no server stands here beside this.
+#[derive(Debug, Subcommand)]
+pub enum PluginAction {
+    #[command(flatten)]
+    Online(OnlinePluginAction),
+}
+
+/// What is asked of a running server, through the API.
+#[derive(Debug, Subcommand)]
+pub enum OnlinePluginAction {
+    /// List the plugins that run, in the order in which they are asked, with what they hear and how often they failed.
+    List {
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// List what was tried, the newest first: reloads, rollbacks, trials, and why some were refused.
+    History {
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Run what is in plugins.dir, on all shards or, if it does not load, on none: then it says why, and nothing is changed.
+    Reload {
+        #[command(flatten)]
+        api: ApiArgs,
+        #[command(flatten)]
+        trial: TrialArgs,
+    },
+    /// Run what ran before.
+    Rollback {
+        #[command(flatten)]
+        api: ApiArgs,
+        /// A generation of the history that was committed. Without: the one before with other scripts.
+        #[arg(long, value_name = "GENERATION", value_parser = clap::value_parser!(u32).range(1..))]
+        to: Option<u32>,
+    },
+    /// Have the generation that is tried, as a canary or a shadow, answer for everybody.
+    Promote {
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// End a canary or a shadow as if it had not been.
+    Abort {
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+}
+
+/// How what is new comes to answer; at once if nothing is said.
+#[derive(Args, Debug)]
+pub struct TrialArgs {
+    /// For so many in a hundred clients, by a hash of their names, until promote or abort.
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=99), conflicts_with = "shadow")]
+    pub canary: Option<u8>,
+    /// For nobody: it runs after what answers, on a copy, and where it differs is counted, until promote or abort.
+    #[arg(long)]
+    pub shadow: bool,
 }
 
 #[derive(Args, Debug)]

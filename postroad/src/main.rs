@@ -66,6 +66,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Topic(args) => api::topic(&args.action)?,
         Command::Subscription(args) => api::subscription(&args.action)?,
         Command::Admin(args) => api::admin(&args.action)?,
+        Command::Plugin(args) => match args.action {
+            cli::PluginAction::Online(action) => api::plugin(&action)?,
+        },
         Command::Dlq(args) => api::dlq(&args.action)?,
         Command::Trace(args) => api::trace(&args)?,
         Command::Receipts(args) => api::receipts(&args)?,

@@ -301,7 +301,10 @@ pub fn tokens(settings: &Settings) -> Result<Option<Tokens>> {
 
 fn start_control(settings: &Settings) -> Result<Control> {
     let listeners = Listeners { http: bound(&settings.http)?, grpc: bound(&settings.grpc)? };
-    let watched = postroad_control::Settings { stall_max: settings.engine.stall_max, ..settings.control };
+    // Older generations end, all shards make ready, all commit: each has its time.
+    let plugins_timeout = 3 * settings.engine.plugins.reload_timeout + Duration::from_secs(1);
+    let stall_max = settings.engine.stall_max;
+    let watched = postroad_control::Settings { stall_max, plugins_timeout, ..settings.control };
     Control::start(listeners, BUILD, watched).context("can't start the control plane")
 }
 

@@ -12,6 +12,7 @@ mod messages;
 mod pages;
 mod path;
 mod pending;
+mod plugins;
 mod problem;
 mod scheduled;
 mod topics;
@@ -128,6 +129,12 @@ fn routes() -> Router<Arc<Server>> {
         .route("/v1/subscriptions", get(topics::subscriptions))
         .route("/v1/filters", get(topics::filters))
         .route("/v1/topics", get(topics::topics))
+        .route("/v1/plugins", get(plugins::list))
+        .route("/v1/plugins/history", get(plugins::history))
+        .route("/v1/plugins/reload", post(plugins::reload))
+        .route("/v1/plugins/rollback", post(plugins::rollback))
+        .route("/v1/plugins/promote", post(plugins::promote))
+        .route("/v1/plugins/abort", post(plugins::abort))
         .route("/v1/admin/status", get(admin::status))
         .route("/v1/admin/reload", post(admin::reload))
         .route("/v1/admin/drain", post(admin::drain))

@@ -91,7 +91,7 @@ impl Shard {
             Effect::Moved(moved) => self.moved(moved),
             Effect::GroupDone { token, answer } => self.group_done(token, *answer),
             Effect::SetAside { message, clients } => self.keep_aside(&message, &clients),
-            Effect::PluginsSettled { .. } => {} // no plugins here yet
+            Effect::PluginsSettled { generation } => self.plugins_settled(generation),
             Effect::Count { what, by } => tracing::debug!(shard = self.id.0, what = what.name(), by, "counted"),
         }
     }

@@ -21,6 +21,7 @@ mod jams;
 mod leaving;
 mod letters;
 mod pending;
+mod plugins;
 mod reading;
 mod road;
 mod scheduled;
@@ -45,6 +46,7 @@ use postroad_broker::Broker;
 use postroad_broker::access::Acl;
 use postroad_broker::api::{Event, Principal};
 use postroad_control::{LettersBell, Note, Recorder, Request};
+use postroad_plugins::generations::Plugins;
 use postroad_session::mqtt::{ConnectRequest, Limits};
 use slab::Slab;
 
@@ -59,6 +61,7 @@ use crate::counters::Counters;
 use crate::crash::Verdict;
 use crate::log::{ShardLog, WorkDone};
 use crate::mesh::Mesh;
+use crate::plugins::{Step, Told};
 use crate::poller::{Alarm, Doorbell, Poller, Ready};
 use crate::ramp::Ramp;
 use crate::wheel::Wheel;
@@ -104,6 +107,8 @@ pub(crate) enum Order {
     Asked,
     /// The pool has checked a password.
     Checked { connection: ConnectionId, client: ClientId, outcome: CheckOutcome },
+    /// The coordinator changes plugins.
+    Plugins(Step),
     /// Another shard has panicked over a message of this queue's client, and waits a moment for the name.
     WhoIs { queue: QueueId, answer: flume::Sender<ClientId> },
 }
@@ -158,6 +163,8 @@ pub(crate) struct Common {
     pub(crate) recorder: Option<Recorder>,
     /// Heard by whoever follows dead letters.
     pub(crate) letters: LettersBell,
+    /// Who changes plugins.
+    pub(crate) coordinator: flume::Sender<Told>,
 }
 
 impl Common {
@@ -211,6 +218,9 @@ pub(crate) struct Shard {
     /// The instant of this turn.
     pub(crate) now: Now,
     broker: Broker,
+    plugins: Plugins,
+    /// The broker knows of them.
+    plugins_are_asked: bool,
     pub(crate) log: Option<ShardLog>,
     mesh: Mesh,
     inbox: Arc<Inbox>,
@@ -266,6 +276,7 @@ pub(crate) struct Parts {
     pub(crate) common: Arc<Common>,
     pub(crate) live: Arc<Live>,
     pub(crate) broker: Broker,
+    pub(crate) plugins: Plugins,
     pub(crate) log: Option<ShardLog>,
     pub(crate) mesh: Mesh,
     pub(crate) listeners: Vec<TcpListener>,
@@ -287,7 +298,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 impl Shard {
     /// Makes it, on its own thread.
     pub(crate) fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { id, common, live, mut broker, log, mesh, listeners, requests, opened } = parts;
+        let Parts { id, common, live, mut broker, plugins, log, mesh, listeners, requests, opened } = parts;
         broker.set_access(Arc::clone(&live.acl));
         broker.set_retry_topics(&crate::engine::retry_topics(&live.config));
         let inbox = Arc::clone(&common.inboxes[usize::from(id.0)]);
@@ -313,6 +324,8 @@ impl Shard {
             sys_due: Self::first_sys_due(now.mono),
             now,
             broker,
+            plugins,
+            plugins_are_asked: false,
             log,
             mesh,
             inbox,
@@ -347,6 +360,9 @@ impl Shard {
             failure: None,
         };
         shard.register_named_clients();
+        if shard.plugins.generation() != 0 {
+            shard.ask_plugins();
+        }
         Ok(shard)
     }
 
@@ -386,7 +402,8 @@ impl Shard {
                 let started = WallMillis(self.now.wall.0.saturating_sub(up));
                 let largest = self.broker.largest_groups(GROUPS_REPORTED_MAX);
                 let times = [self.now.wall, started];
-                let report = self.counters.report(self.id, &self.broker.stats(), log, largest, times);
+                let mut report = self.counters.report(self.id, &self.broker.stats(), log, largest, times);
+                report.plugins = self.plugins_report();
                 let _gone = back.try_send(report);
             }
             Request::Publish(batch) => self.called(*batch),

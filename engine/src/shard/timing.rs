@@ -52,6 +52,7 @@ impl Shard {
             HOUSEKEEPING => {
                 self.housekeeping();
                 self.publish_sys_if_due();
+                self.judge_plugins();
                 self.schedule_housekeeping();
             }
             door if door > TOKEN_DOOR - DOORS_MAX => {

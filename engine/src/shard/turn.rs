@@ -168,6 +168,7 @@ impl Shard {
                 Order::Asked => self.take_requests(),
                 Order::Checked { connection, client, outcome } => self.checked(connection, client, outcome),
                 Order::Abort => self.phase = Phase::Stopped,
+                Order::Plugins(step) => self.take_step(step),
                 Order::WhoIs { queue, answer } => self.tell_who(queue, &answer),
             }
         }

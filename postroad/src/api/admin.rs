@@ -36,7 +36,10 @@ fn described(reloaded: &Value) -> String {
     let (applied, waiting) = (options("applied"), options("waiting"));
     let mut lines: Vec<String> = applied.iter().map(|option| format!("applied: {}", text(option))).collect();
     lines.extend(waiting.iter().map(|option| format!("waits for a restart: {}", text(option))));
-    lines.push("configuration, users, access rules and tokens are read anew".to_owned());
+    lines.push(
+        "configuration, users, access rules and tokens are read anew; postroad plugin history tells of plugins"
+            .to_owned(),
+    );
     lines.join("\n") + "\n"
 }
 

@@ -181,7 +181,7 @@ impl Loader {
 
     /// Keys that exist so that files need not change later. Ignoring them would be worse than refusing.
     fn not_yet(&mut self) {
-        let keys = ["listen.websocket", "listen.native", "plugins.dir"];
+        let keys = ["listen.websocket", "listen.native"];
         for row in keys.into_iter().filter_map(row) {
             let value = (row.get)(&self.settings);
             if value != row.default() {
@@ -452,7 +452,6 @@ mod tests {
             ("[listener]\nname = \"x\"".into(), "two brackets"),
             (table("protocol = \"amqp\""), "must be \"mqtt\", \"http\" or \"grpc\""),
             ("listen.websocket = \"127.0.0.1:8083\"".into(), "listen.websocket = \"127.0.0.1:8083\": not in this"),
-            ("plugins.dir = \"p\"".into(), "not in this version yet"),
         ] {
             let said = problem(&text);
             assert!(said.contains(words), "{text}\ngave {said:?} without {words:?}");

@@ -110,7 +110,6 @@ pub struct Settings {
     pub anonymous: Anonymous,
     pub log_level: &'static str,
     pub log_format: LogFormat,
-    pub plugins_dir: Option<PathBuf>,
     /// Who may call the API.
     pub tokens_file: Option<PathBuf>,
     /// The HTTP listeners, of shorthand and tables.
@@ -129,7 +128,6 @@ impl Default for Settings {
             anonymous: Anonymous::default(),
             log_level: "info",
             log_format: LogFormat::default(),
-            plugins_dir: None,
             tokens_file: None,
             http: Vec::new(),
             grpc: Vec::new(),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postroad_engine::config::{
-    DeliveryMode, Durability, Push, QueuePolicy, Resend, RestartDelivery, Shards, UnknownClient,
+    DeliveryMode, Durability, Push, QueuePolicy, Resend, RestartDelivery, Shards, UnknownClient, Watch,
 };
 
 use super::kind::{Kind, Value};
@@ -94,6 +94,20 @@ macro_rules! time {
             doc: $doc,
             get: |s| Value::Number(millis(s.$($field).+)),
             set: |s, v| s.$($field).+ = Duration::from_millis(v.number()),
+        }
+    };
+}
+
+/// A time whose field is a number of milliseconds.
+macro_rules! millis {
+    ($key:literal, $effect:expr, $min:expr, $max:expr, $doc:expr, $($field:ident).+) => {
+        Row {
+            key: $key,
+            kind: Kind::Time { min: $min, max: $max, step: 1 },
+            effect: $effect,
+            doc: $doc,
+            get: |s| Value::Number(s.$($field).+),
+            set: |s, v| s.$($field).+ = v.number(),
         }
     };
 }
@@ -277,9 +291,207 @@ pub const ROWS: &[Row] = &[
         ["reject" => UnknownClient::Reject, "queue" => UnknownClient::Queue]),
     path!(
         "plugins.dir",
-        Restart,
-        "Where Lua plugins are loaded from. Not in this version yet: leave it empty.",
-        plugins_dir
+        Live,
+        "Where Lua plugins are: each NAME.lua of this folder is one. What runs is what was there when it was last read: at the start if it has changed since, at postroad plugin reload, and after SIGHUP. Empty: no plugins.",
+        engine.plugins.dir
+    ),
+    choice!("plugins.watch", Live, "Whether the folder is looked at each second, and read again once it has changed and then stayed as it is for a second. on: so that what is edited there runs without a word. off: only when it is asked for.", engine.plugins.watch,
+        ["on" => Watch::On, "off" => Watch::Off]),
+    count!(
+        "plugins.instructions_max",
+        Live,
+        10_000,
+        10_000_000_000,
+        "instructions",
+        "Instructions that one call of a hook may take; above it the call fails. What the libraries do for a script counts too, by its size. A change of this and of the other limits of scripts loads the plugins anew.",
+        engine.plugins.limits.instructions,
+        u64
+    ),
+    count!(
+        "plugins.load_instructions_max",
+        Live,
+        10_000,
+        10_000_000_000,
+        "instructions",
+        "The same for the load of a plugin, and for its on_load, on_save and each self-test.",
+        engine.plugins.limits.load_instructions,
+        u64
+    ),
+    millis!(
+        "plugins.call_timeout",
+        Live,
+        1,
+        60000,
+        "Time that one call of a hook may take; looked at every so many instructions. The shard serves nobody else meanwhile.",
+        engine.plugins.limits.millis
+    ),
+    millis!(
+        "plugins.load_timeout",
+        Live,
+        1,
+        600000,
+        "The same for the load of a plugin, and for its on_load, on_save and each self-test.",
+        engine.plugins.limits.load_millis
+    ),
+    bytes!(
+        "plugins.memory_max",
+        Live,
+        1 << 20,
+        TIB,
+        "Memory of all plugins of one shard. While a new generation stands beside the old one, each has so much.",
+        engine.plugins.limits.memory_bytes,
+        usize
+    ),
+    bytes!(
+        "plugins.plugin_memory_max",
+        Live,
+        256 << 10,
+        TIB,
+        "Memory of one plugin of one shard.",
+        engine.plugins.limits.plugin_memory_bytes,
+        usize
+    ),
+    bytes!(
+        "plugins.allocated_max",
+        Live,
+        64 << 10,
+        TIB,
+        "Memory that one call of a hook may ask for in all, whether it gives it back or not.",
+        engine.plugins.limits.allocated_bytes,
+        u64
+    ),
+    bytes!(
+        "plugins.block_max",
+        Live,
+        4 << 10,
+        TIB,
+        "Size of one string or one part of a table of a script.",
+        engine.plugins.limits.block_bytes,
+        usize
+    ),
+    count!(
+        "plugins.results_max",
+        Live,
+        1,
+        100000,
+        "messages",
+        "Messages that one call of a hook may make.",
+        engine.plugins.limits.results,
+        usize
+    ),
+    bytes!(
+        "plugins.result_bytes_max",
+        Live,
+        1 << 10,
+        TIB,
+        "Bytes of all messages that one call makes: payload, topic and properties.",
+        engine.plugins.limits.result_bytes,
+        usize
+    ),
+    count!(
+        "plugins.store_entries_max",
+        Live,
+        0,
+        1_000_000_000,
+        "entries",
+        "Entries that one plugin may store on one shard (postroad.store).",
+        engine.plugins.limits.store_entries,
+        usize
+    ),
+    bytes!(
+        "plugins.store_bytes_max",
+        Live,
+        0,
+        TIB,
+        "Bytes of keys and values that one plugin may store on one shard.",
+        engine.plugins.limits.store_bytes,
+        usize
+    ),
+    count!(
+        "plugins.metric_names_max",
+        Live,
+        0,
+        10000,
+        "names",
+        "Counters and gauges of one plugin.",
+        engine.plugins.limits.metric_names,
+        usize
+    ),
+    count!(
+        "plugins.log_lines_max",
+        Live,
+        0,
+        1_000_000,
+        "lines",
+        "Lines that one plugin may log in a second on one shard; what is above is counted.",
+        engine.plugins.limits.log_lines,
+        u32
+    ),
+    count!(
+        "plugins.depth_max",
+        Live,
+        1,
+        1000,
+        "levels",
+        "Levels of tables in tables of what is read, written and handed to the next generation.",
+        engine.plugins.limits.depth,
+        usize
+    ),
+    count!(
+        "plugins.quarantine_after",
+        Live,
+        1,
+        1_000_000,
+        "failures",
+        "Failures in a row after which a plugin is not called any more on that shard, until the next reload. Its hooks are then open or closed, as it says.",
+        engine.plugins.limits.quarantine_after,
+        u32
+    ),
+    count!(
+        "plugins.error_budget",
+        Live,
+        0,
+        100,
+        "%",
+        "Of the calls of plugins since a reload so many may fail on a shard during plugins.probation; above it, or when a plugin is quarantined, all shards go back to the plugins before, by themselves. 100: never for the share of failures.",
+        engine.plugins.error_budget,
+        u8
+    ),
+    count!(
+        "plugins.error_budget_calls",
+        Live,
+        1,
+        1_000_000_000,
+        "calls",
+        "Calls on a shard before which the share of those that failed is not judged.",
+        engine.plugins.error_budget_calls,
+        u64
+    ),
+    time!(
+        "plugins.probation",
+        Live,
+        0,
+        DAY,
+        "For how long after a reload plugins.error_budget is watched; a canary is watched for as long as it lasts. 0s: not at all.",
+        engine.plugins.probation
+    ),
+    time!(
+        "plugins.reload_timeout",
+        Live,
+        100,
+        600_000,
+        "Time for all shards to load a new generation of plugins. If one has not done so by then, nothing is changed.",
+        engine.plugins.reload_timeout
+    ),
+    count!(
+        "plugins.history_max",
+        Live,
+        2,
+        10_000,
+        "attempts",
+        "Reloads that are remembered with the scripts of each, to go back to. The newest; the one that runs is always among them.",
+        engine.plugins.history_max,
+        usize
     ),
     count!(
         "connections.max",
@@ -932,7 +1144,8 @@ mod tests {
     #[test]
     fn every_bound_of_the_engine_has_a_row() {
         use postroad_engine::config::{
-            Config, DeadLetters, Drain, Groups, Idempotency, Log, Mqtt, Queue, Registrations, Restart, Retry, Scheduled,
+            Config, DeadLetters, Drain, Groups, Idempotency, Log, Mqtt, Plugins, Queue, Registrations, Restart, Retry,
+            Scheduled,
         };
         let Config {
             shards: _,
@@ -970,6 +1183,7 @@ mod tests {
             delivery_mode: _,
             push: _,         // debug.push
             trace_sample: _, // trace.sample
+            plugins,
         } = Config::default();
         let Mqtt {
             packet_bytes_max: _,
@@ -1003,6 +1217,34 @@ mod tests {
         let Log { young_bytes: _, young_age: _, segment_bytes: _ } = log;
         let Restart { accept_per_second: _, delivery: _, sessions_per_second: _ } = restart;
         let Drain { per_second: _, shard_per_second: _, jitter: _ } = drain;
+        let Plugins {
+            dir: _,
+            watch: _,
+            limits,
+            error_budget: _,
+            error_budget_calls: _,
+            probation: _,
+            reload_timeout: _,
+            history_max: _,
+        } = plugins;
+        let postroad_plugins::Limits {
+            instructions: _,
+            load_instructions: _,
+            millis: _,
+            load_millis: _,
+            memory_bytes: _,
+            plugin_memory_bytes: _,
+            allocated_bytes: _,
+            block_bytes: _,
+            results: _,
+            result_bytes: _,
+            store_entries: _,
+            store_bytes: _,
+            metric_names: _,
+            log_lines: _,
+            quarantine_after: _,
+            depth: _,
+        } = limits;
         let sections = [
             ("mqtt.", 10),
             ("queue.", 3),
@@ -1014,6 +1256,7 @@ mod tests {
             ("groups.", 5),
             ("restart.", 3),
             ("drain.", 3),
+            ("plugins.", 23),
             ("trace.", 6), // of the control plane, but for trace.sample
             ("log.young", 2),
             ("log.segment", 1),

@@ -2,11 +2,14 @@
 //!
 //! One table row per metric of a shard; whoever adds a field to [`ShardReport`] adds a row here.
 
+mod plugins;
+
 use std::fmt::{Display, Write};
 
 use postroad_base::ShardId;
 
 use crate::history::HistoryFigures;
+use crate::plugins::PluginsFigures;
 use crate::process::ProcessReport;
 use crate::report::{Histogram, InterfaceReport, LanesReport, ShardReport};
 
@@ -32,6 +35,8 @@ pub struct Snapshot<'a> {
     pub unanswered: u64,
     /// The history of messages that somebody follows.
     pub history: HistoryFigures,
+    /// Plugins, as far as shards don't count them.
+    pub plugins: PluginsFigures,
 }
 
 /// What is counted of the listeners of one protocol.
@@ -57,6 +62,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     groups(&mut out, snapshot.shards);
     counted(&mut out, snapshot.shards);
     interfaces(&mut out, snapshot.shards);
+    plugins::page(&mut out, snapshot.plugins, snapshot.shards);
     out.0
 }
 
@@ -464,6 +470,7 @@ mod tests {
             grpc: ListenerFigures::default(),
             unanswered: 0,
             history: HistoryFigures { kept: 9, dropped: 2, lost: 1, steps: 5, bytes: 600 },
+            plugins: PluginsFigures { generation: 7, refused: 3, rollbacks_by_itself: 1, ..PluginsFigures::default() },
         })
     }
 

@@ -1,0 +1,98 @@
+//! What the coordinator of plugins asks of a shard, and what the shard tells it.
+
+use postroad_control::{HookReport, PluginReport, PluginsReport};
+use postroad_plugins::generations::{PluginTotals, Report};
+
+use super::Shard;
+use crate::plugins::{Step, Told};
+
+impl Shard {
+    /// One step of a change, and the answer to it.
+    pub(super) fn take_step(&mut self, step: Step) {
+        let (shard, now) = (self.id, self.now);
+        match step {
+            Step::Prepare(prepared) => {
+                let generation = prepared.generation;
+                self.ask_plugins();
+                let outcome = self.plugins.prepare(now, prepared);
+                self.tell_coordinator(Told::Ready { shard, generation, outcome });
+            }
+            Step::Discard { generation } => self.plugins.discard(generation),
+            Step::Commit { generation } => {
+                let is_done = self.plugins.commit(now, generation);
+                self.committed(generation, is_done);
+            }
+            Step::Promote { generation } => {
+                let is_done = self.plugins.promote(now);
+                self.committed(generation, is_done);
+            }
+            Step::Abort { generation } => {
+                let is_done = self.plugins.abort(generation);
+                self.committed(generation, is_done);
+            }
+        }
+    }
+
+    /// Nothing is stamped here with an older generation from now on: the others hear it behind all that was.
+    fn committed(&mut self, generation: u32, is_done: bool) {
+        debug_assert!(is_done, "generation {generation} was not ready here");
+        if self.plugins.generation() == generation {
+            self.broker.plugins_committed(generation);
+        }
+        self.tell_coordinator(Told::Committed { shard: self.id, generation });
+    }
+
+    /// The broker has plugins to ask from now on.
+    pub(super) fn ask_plugins(&mut self) {
+        if !std::mem::replace(&mut self.plugins_are_asked, true) {
+            self.broker.set_hooks(Some(Box::new(self.plugins.clone())));
+        }
+    }
+
+    /// Nothing is under way any more that an older generation has stamped.
+    pub(super) fn plugins_settled(&mut self, generation: u32) {
+        self.plugins.settled(generation);
+        self.tell_coordinator(Told::Settled { shard: self.id, generation });
+    }
+
+    /// Once a second: whether scripts fail too often.
+    pub(super) fn judge_plugins(&mut self) {
+        if let Some(spent) = self.plugins.spent(self.now) {
+            tracing::warn!(shard = self.id.0, generation = spent.generation, why = spent.why, "plugins fail too often");
+            self.tell_coordinator(Told::Spent { generation: spent.generation, why: spent.why });
+        }
+    }
+
+    fn tell_coordinator(&self, told: Told) {
+        let _stopped = self.common.coordinator.send(told); // unbounded: it never waits
+    }
+
+    pub(super) fn plugins_report(&self) -> PluginsReport {
+        let Report { generations, memory_bytes, strays, differences, plugins } = self.plugins.report();
+        PluginsReport {
+            generations: generations as u64,
+            memory_bytes: memory_bytes as u64,
+            strays,
+            differences,
+            plugins: plugins.into_iter().map(report_of).collect(),
+        }
+    }
+}
+
+fn report_of(totals: PluginTotals) -> PluginReport {
+    let PluginTotals { name, is_quarantined, hooks, counters, gauges } = totals;
+    let hooks = hooks.into_iter().map(|(hook, counted)| HookReport {
+        name: hook.name(),
+        calls: counted.calls,
+        errors: counted.errors,
+        sampled_nanos: counted.sampled_ns,
+        sampled_calls: counted.sampled_calls,
+    });
+    PluginReport {
+        name,
+        is_quarantined,
+        hooks: hooks.collect(),
+        counters: counters.into_iter().collect(),
+        gauges: gauges.into_iter().collect(),
+    }
+}

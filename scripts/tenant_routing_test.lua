@@ -29,7 +29,7 @@ return {
   end,
 
   ["a topic that has no tenant or nothing behind it is parked"] = function(t)
-    for _, topic in ipairs { "in", "in/", "in/acme", "in/acme/", "in//orders" } do
+    for _, topic in ipairs { "in", "in/", "in/acme", "in/acme/", "in//orders", "in//in/acme/a" } do
       t.equal(t.publish { topic = topic, groups = { "tenant-acme" } }.action, "park")
     end
   end,

@@ -38,6 +38,17 @@ impl Filters {
         }
     }
 
+    /// As they were written, sorted; none if it is every topic that does not begin with `$`.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let written = self.exact.iter().chain(&self.others).map(ToString::to_string);
+        let mut texts: Vec<String> = written.chain(self.prefixes.iter().map(|prefix| format!("{prefix}/#"))).collect();
+        if self.everything && !texts.is_empty() {
+            texts.push("#".to_owned());
+        }
+        texts.sort();
+        texts
+    }
+
     /// Whether one of them matches.
     #[inline]
     pub(crate) fn match_topic(&self, topic: &str) -> bool {

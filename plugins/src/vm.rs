@@ -368,6 +368,12 @@ impl Vm {
         std::mem::take(&mut self.failures)
     }
 
+    /// The topic filters of a hook of a plugin; none: every topic that does not begin with `$`, or it knows no topics.
+    pub fn filters_of(&self, plugin: &PluginName, hook: Hook) -> Vec<String> {
+        let plugin = self.plugins.iter().find(|one| one.name == *plugin);
+        plugin.and_then(|plugin| plugin.hook(hook)).map(|about| about.filters.texts()).unwrap_or_default()
+    }
+
     /// Calls of hooks that failed since it was made.
     pub(crate) fn failed(&self) -> u64 {
         self.failed

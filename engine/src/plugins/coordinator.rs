@@ -16,7 +16,7 @@ use postroad_control::{
     PluginsOrder, PluginsState, PluginsWish, Trial, TrialState,
 };
 use postroad_plugins::generations::{Budget, Mode, Prepared};
-use postroad_plugins::{Compiled, Diagnostic, Limits, PluginName, Saved, Set, Source, Vm};
+use postroad_plugins::{Compiled, Diagnostic, Figures, Hook, Limits, PluginName, Saved, Set, Source, Vm};
 
 use super::folder::{self, Watcher};
 use super::history::{History, Script};
@@ -685,18 +685,18 @@ pub(super) fn tried(set: &Set, limits: &Limits, now: Now) -> Result<Tried, Strin
 fn states_of(set: &Set, vm: &Vm) -> Vec<PluginState> {
     let hash_of =
         |name: &PluginName| set.sources().iter().find(|source| source.name == *name).map(|source| source.hash);
-    let states = vm.figures().into_iter().map(|figures| PluginState {
+    let state = |figures: Figures| PluginState {
         hash: hash_of(&figures.plugin).map(|hash| hash.to_string()).unwrap_or_default(),
-        hooks: figures
-            .hooks
-            .iter()
-            .map(|(hook, _)| PluginHook { name: hook.name().to_owned(), filters: Vec::new() })
-            .collect(),
+        hooks: figures.hooks.iter().map(|(hook, _)| hook_of(vm, &figures.plugin, *hook)).collect(),
         name: figures.plugin.to_string(),
         description: figures.description,
         priority: figures.priority,
-    });
-    states.collect()
+    };
+    vm.figures().into_iter().map(state).collect()
+}
+
+fn hook_of(vm: &Vm, plugin: &PluginName, hook: Hook) -> PluginHook {
+    PluginHook { name: hook.name().to_owned(), filters: vm.filters_of(plugin, hook) }
 }
 
 fn listed(failures: &[Diagnostic]) -> String {

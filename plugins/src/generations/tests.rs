@@ -111,7 +111,7 @@ fn a_stamp_is_handled_by_its_generation_until_that_is_settled() {
     assert_eq!(published(&plugins).0, 1);
     plugins.prepare(NOW, Arc::new(prepared(2, &leaving_out(1)))).expect("it is ready");
     assert_eq!(published(&plugins).0, 1, "not yet");
-    assert!(plugins.commit(NOW, 2) && !plugins.commit(NOW, 2));
+    assert!(plugins.commit(NOW, 2) && !plugins.commit(NOW, 3));
     assert_eq!(published(&plugins).0, 2);
     assert_eq!([1, 2].map(|stamp| left_out(&plugins, stamp)), [[0], [1]]);
     plugins.settled(1);
@@ -284,7 +284,7 @@ fn a_quarantine_spends_the_budget_of_a_canary_however_late() {
 #[test]
 fn what_is_counted_goes_on_over_generations_and_ends_with_the_plugin() {
     let plugins = shard();
-    let counting = "return { route = function() postroad.counter('seen', 2) end }";
+    let counting = "return { route = function() postroad.counter('seen'):add(2) end }";
     run(&plugins, prepared_set(1, &[("a", counting), ("b", counting)]));
     published(&plugins);
     run(&plugins, prepared_set(2, &[("a", counting)]));

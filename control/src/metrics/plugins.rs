@@ -37,7 +37,7 @@ fn coordinator(out: &mut Page, figures: PluginsFigures) {
 fn scripts(out: &mut Page, shards: &[ShardReport]) {
     for (metric, value) in [
         (
-            gauge("postroad_plugins_generations", "Generations in memory; more than one while they change."),
+            gauge("postroad_plugins_loaded_generations", "Generations in memory; more than one while they change."),
             (|s| s.plugins.generations) as fn(&ShardReport) -> u64,
         ),
         (gauge("postroad_plugins_memory_bytes", "Memory of scripts."), |s| s.plugins.memory_bytes),
@@ -155,7 +155,7 @@ mod tests {
             "postroad_plugins_generation 7",
             "postroad_plugins_reloads_total{outcome=\"refused\"} 3",
             "postroad_plugins_rollbacks_total{cause=\"error_budget\"} 1",
-            "postroad_plugins_generations{shard=\"1\"} 2",
+            "postroad_plugins_loaded_generations{shard=\"1\"} 2",
             "postroad_plugins_shadow_differences_total{shard=\"1\",kind=\"topic\"} 4",
             "postroad_plugin_quarantined{shard=\"1\",plugin=\"tenant\"} 1",
             "postroad_plugin_calls_total{shard=\"1\",plugin=\"tenant\",hook=\"route\"} 9",

@@ -103,6 +103,18 @@ pub fn test(source: &Source, file: Option<&TestFile>, limits: &Limits, wanted: i
     report
 }
 
+/// The names of all functions of `t`.
+#[cfg(test)]
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    world::QUESTION_NAMES.iter().chain(world::ASSERTIONS).copied()
+}
+
+/// What is wrong with a test file, without running a case.
+pub(crate) fn flaws(source: &Source, file: &TestFile) -> Vec<Diagnostic> {
+    let wrong = case::cases(file, &source.name).err();
+    wrong.into_iter().map(|wrong| diagnostic(source, &file.file, wrong)).collect()
+}
+
 fn self_test(
     compiled: &Compiled,
     limits: &Limits,

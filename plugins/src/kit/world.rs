@@ -26,6 +26,9 @@ const BEGIN_MONO: MonoMillis = MonoMillis(1_000_000_000);
 /// A question by its name.
 type Question = fn(&mut World, &Plain) -> Result<Plain, String>;
 
+/// What `kit.lua` has besides.
+pub(super) const ASSERTIONS: &[&str] = &["equal", "ok", "contains", "matches", "raises", "fail", "show"];
+
 macro_rules! questions {
     ($($name:ident),*) => {
         /// Everything that a test can ask.
@@ -293,8 +296,7 @@ fn new_vm(compiled: &Compiled, limits: &Limits, stores: &Rc<RefCell<Stores>>) ->
 }
 
 fn unknown(name: &str) -> String {
-    let others = ["equal", "ok", "contains", "matches", "raises", "fail", "show"];
-    match nearest(name, QUESTION_NAMES.iter().copied().chain(others)) {
+    match nearest(name, QUESTION_NAMES.iter().chain(ASSERTIONS).copied()) {
         Some(meant) => format!("t.{name}: there is none; did you mean t.{meant}?"),
         None => format!("t.{name}: there is none"),
     }

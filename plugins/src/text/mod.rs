@@ -6,8 +6,9 @@
 //! ```
 //! Lua's own compiler says whether the text is Lua; what is here reads what it has taken. On anything else it ends, and says what it can.
 
+mod format;
 mod lexer;
 mod names;
 
-#[expect(unused_imports, reason = "until check")]
-pub(crate) use names::{Use, uses};
+pub use format::{Flaw, flaws};
+pub(crate) use names::{How, Part, Use, uses};

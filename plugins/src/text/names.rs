@@ -267,21 +267,20 @@ impl<'a> Reader<'a> {
     fn assignment_or_call(&mut self) {
         let mut targets = Vec::new();
         loop {
-            let first_use = self.uses.len();
-            let Some((path, is_plain)) = self.suffixed() else { return };
-            targets.push((first_use, path, is_plain));
+            let Some(target) = self.suffixed() else { return };
+            targets.push(target);
             if !self.take(",") {
                 break;
             }
         }
         if !self.take("=") {
-            return targets.into_iter().for_each(|(_, path, is_plain)| self.read(path, is_plain));
+            return targets.into_iter().for_each(|(path, _)| self.read(path));
         }
         self.expressions();
-        for (_, path, is_plain) in targets {
+        for (path, is_plain) in targets {
             match path {
                 Some(path) if is_plain => self.write(path),
-                path => self.read(path, is_plain),
+                path => self.read(path),
             }
         }
     }
@@ -313,11 +312,11 @@ impl<'a> Reader<'a> {
     }
 
     fn binary_operator(&mut self) -> bool {
-        const OPERATORS: [&str; 23] = [
+        const OPERATORS: [&str; 21] = [
             "or", "and", "<", ">", "<=", ">=", "~=", "==", "|", "~", "&", "<<", ">>", "..", "+", "-", "*", "/", "//", "%",
-            "^", "not", "#",
+            "^",
         ];
-        let is_one = self.is_any(&OPERATORS[..21]);
+        let is_one = self.is_any(&OPERATORS);
         self.at += usize::from(is_one);
         is_one
     }
@@ -335,8 +334,8 @@ impl<'a> Reader<'a> {
             self.table();
         } else if token.kind == TokenKind::Name || token.is("(") {
             let (path, is_path) = self.suffixed()?;
-            let known = path.clone().filter(|_| is_path && is_plain);
-            self.read(path, is_path);
+            let known = path.clone().filter(|_| is_path && is_plain).and_then(|path| self.resolved(path));
+            self.read(path);
             return known;
         } else if matches!(token.kind, TokenKind::Number | TokenKind::String) || self.is_any(&["nil", "true", "false", "..."]) {
             self.at += 1;
@@ -481,8 +480,13 @@ impl<'a> Reader<'a> {
         Some(stands_for.into_iter().chain(path.into_iter().skip(1)).collect())
     }
 
-    fn read(&mut self, path: Path<'a>, _is_plain: bool) {
-        if let Some(path) = path.and_then(|path| self.resolved(path)) {
+    /// A local alone says nothing: what it stands for was read where it was made.
+    fn read(&mut self, path: Path<'a>) {
+        let Some(path) = path else { return };
+        let is_one = path.len() == 1;
+        let is_local = self.local_of(path[0].name).is_some();
+        let Some(path) = self.resolved(path) else { return };
+        if !(is_one && is_local) {
             self.found(path, false, How::Read);
         }
     }
@@ -541,11 +545,11 @@ mod tests {
                 1:1 Read print
                 1:16 Read postroad.now
                 1:25 Read x.y
-                1:29 Read z
+                1:27 Read z
                 2:1 Written count
                 2:9 Read count
                 3:10 Written helper
-                3:31 Read b
+                3:30 Read b
             "#]],
         );
     }
@@ -589,7 +593,7 @@ mod tests {
                 3:28 Read @message.topic
                 4:13 Read @message:also
                 4:36 Read @message.qos
-                6:14 Read @message.payload:sub
+                6:22 Read @message.payload:sub
                 6:32 Read @message:propery
             "#]],
         );
@@ -621,8 +625,6 @@ mod tests {
                 6:10 Read y
                 6:46 Read z
                 6:51 Read aa
-                7:8 Read s
-                7:11 Read t
             "#]],
         );
     }

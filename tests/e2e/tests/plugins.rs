@@ -356,7 +356,7 @@ fn a_hundred_reloads_under_load_are_felt_by_nobody() {
     received.iter().for_each(|received| assert_eq!(*received, sent));
     assert_eq!(server.generation(), u64::from(RELOADS) + 1);
     assert_eq!(server.daemon.metric("postroad_plugins_strays_total", ""), 0.0);
-    wait_until("older generations are gone", || server.daemon.metric("postroad_plugins_generations{", "") == 2.0);
+    wait_until("older generations are gone", || server.daemon.metric("postroad_plugins_loaded_generations", "") == 2.0);
 }
 
 /// Publishes numbers until it is over, then 0 for the end; how many. Each is answered, on this one connection.

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# What publishers and receivers feel while plugins are replaced under load: 50 durable pairs at 50,000 messages/s in all, with a plugin
+# that reads topic and level of each message and hands its count over, without and with 100 reloads (target: nothing lost, repeated or
+# out of order, no connection closed, p99 moved by less than 1 ms); and the same without any plugin.
+#
+#   perf/plugins.sh [--seconds 30] [--rate 50000] [--shards 1]
+source "$(dirname "$0")/lib.sh"
+seconds=30 rate=50000 shards=1 reloads=100
+while [ $# -gt 0 ]; do
+  case $1 in
+    --seconds) seconds=$2 && shift 2 ;;
+    --rate) rate=$2 && shift 2 ;;
+    --shards) shards=$2 && shift 2 ;;
+    *) fail "unknown argument $1; see the head of $0" ;;
+  esac
+done
+command -v curl >/dev/null || fail "curl is missing: install the package curl"
+pairs=(pairs --count 50 --qos 1 --payload 256 --rate "$rate" --v5 --persistent --warmup 2 --duration "$seconds")
+
+# Version $1 of the plugin; versions differ in a comment, so that each is another set.
+script() {
+  cat >"$work/scripts/count.lua" <<END
+-- version $1
+local seen = 0
+return {
+  route = function(message)
+    if message.topic ~= "" and message.qos > 0 then
+      seen = seen + 1
+    end
+  end,
+  on_save = function() return { seen = seen } end,
+  on_load = function(previous) seen = previous and previous.seen or 0 end,
+}
+END
+}
+
+# Spreads the reloads over the run; counts those that were made.
+reload_all() {
+  local version made=0 pause
+  pause=$(awk -v seconds="$seconds" -v reloads="$reloads" 'BEGIN { printf "%.3f", seconds / reloads }')
+  for version in $(seq 2 $((reloads + 1))); do
+    script "$version"
+    curl -sS -f -o /dev/null -X POST "http://127.0.0.1:$http_port/v1/plugins/reload" && made=$((made + 1))
+    sleep "$pause"
+  done
+  echo "$made" >"$work/reloads"
+}
+
+# Run $1 (none, quiet, reloads).
+run_kind() {
+  local name=plugins-$1.$repetition pid='' options=()
+  rm -rf "$work/scripts" && mkdir "$work/scripts"
+  if [ "$1" != none ]; then
+    script 1
+    options=(--set "plugins.dir=$work/scripts")
+  fi
+  start_postroad "$shards" "${options[@]}"
+  if [ "$1" = reloads ]; then
+    (sleep 2 && nice -n 19 taskset -c "$bench_cpu" bash -c 'reload_all') &
+    pid=$!
+    others+=("$pid")
+  fi
+  load "$name" "${pairs[@]}"
+  if [ -n "$pid" ]; then
+    wait "$pid" || true
+    others=()
+    [ "$(cat "$work/reloads")" = "$reloads" ] || { echo "$(cat "$work/reloads") of $reloads reloads were made" >&2 && faults=$((faults + 1)); }
+    http /metrics | grep -E '^postroad_plugins_(generation|strays|reloads)|^postroad_plugin_(calls|errors)_total.*route' | tee "$results/$name.metrics"
+  fi
+  stop_broker
+  files+=("$results/$name.json")
+}
+export -f script reload_all
+export work seconds reloads
+
+files=()
+for repetition in $(seq "$repetitions"); do
+  for kind in none quiet reloads; do
+    export http_port
+    run_kind "$kind"
+  done
+done
+columns=/traffic/end_to_end/p99_us=end\ to\ end\ p99\ µs,/traffic/end_to_end/p50_us=p50\ µs,/traffic/end_to_end/max_us=max\ µs
+columns+=,/traffic/acknowledge/p99_us=PUBACK\ p99\ µs,/traffic/send_lag/p99_us=generator\ lag\ p99\ µs
+columns+=,/traffic/second_min_received=worst\ second,/traffic/missing=missing,/broker/cpu_us_per_delivered=CPU\ µs\ per\ delivery
+summarize "$rate messages/s while plugins are replaced $reloads times" --against quiet --columns "$columns" "${files[@]}"
+done_with_faults

@@ -37,7 +37,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("postroad-perf", &["postroad-client", "postroad-protocol", "postroad-proto"]),
     // Benches and simulator measure and drive the sans-IO crates; nothing depends on them.
     ("postroad-benches", &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage"]),
-    ("postroad-sim", &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage"]),
+    (
+        "postroad-sim",
+        &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage", "postroad-plugins"],
+    ),
     ("postroad-e2e", &["postroad-protocol", "postroad-client", "postroad-proto"]),
 ];
 

@@ -1,27 +1,30 @@
-//! Plugins of a shard, as the simulator wants them: what publishers say goes through them, and what is refused is repaired by them.
+//! Plugins of a shard, as the simulator wants them: real ones, in Lua (`plugin.lua`). What publishers say goes through them, and what is refused is
+//! repaired by them.
 //!
 //! Publishers publish below `raw/`; what comes of it is the message that the oracle knows, and an echo of it, a part of its own, that is pushed to
 //! the second subscriber. So all that is promised of a publish holds for what plugins made of it, and for its echo that it comes, if the
-//! publish was acknowledged. A seeded share of calls fails, and the publisher is refused (its connection ends, and it sends again). A
-//! share of dead letters is requeued.
+//! publish was acknowledged. A seeded share of calls fails, in every way that a script can, and the publisher is refused (its connection ends, and
+//! it sends again). A share of dead letters is requeued.
 //!
 //! What is checked here: on each shard a message is handled by the generation that has seen it first, and none that is settled is asked.
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use base::{ClientId, Message, Now, Qos, ReasonCode, Requeue, TopicFilter, TopicName};
+use base::{ClientId, Message, Now, Qos, ReasonCode, ShardId, TopicFilter};
 use postroad_base as base;
 use postroad_broker::api::{Connect, DisconnectCause};
 use postroad_broker::hooks::{Admission, Answer, Decision, Hooks, Peer, Repair, Stamp};
+use postroad_plugins::generations::{self, Mode, Prepared};
+use postroad_plugins::{Limits, PluginName, Set, Source};
 
 use crate::oracle::{Name, PUSH_TOPIC, SHARED_TOPIC};
-use crate::random::Random;
 
 /// What publishers publish below.
 pub const RAW: &str = "raw/";
 /// To whom echoes are pushed.
-pub const ECHOED_TO: usize = 1;
+const ECHOED_TO: usize = 1;
 /// The publisher of the first echo: each has one of its own.
 const ECHO: usize = 1_000;
 
@@ -36,127 +39,144 @@ pub fn is_echo(message: &Message) -> bool {
     Name::parse(&message.payload).is_some_and(|name| name.publisher >= ECHO)
 }
 
-/// What all shards' plugins have in common.
-#[derive(Debug)]
+/// What was seen of all shards' plugins.
+#[derive(Debug, Default)]
 pub struct Seen {
-    /// Of a thousand calls so many fail.
-    pub failures: usize,
-    pub random: Random,
     /// What went wrong.
     pub broken: Option<String>,
-    /// How often plugins were asked, failed, and repaired.
+    /// How often plugins were asked about a publish, refused it (they failed), and requeued a letter.
     pub asked: usize,
     pub failed: usize,
     pub repaired: usize,
 }
 
-impl Seen {
-    pub fn new(seed: u64, failures: usize) -> Rc<RefCell<Self>> {
-        let random = Random::new(seed ^ 0x9e37_79b9);
-        Rc::new(RefCell::new(Self { failures, random, broken: None, asked: 0, failed: 0, repaired: 0 }))
-    }
-}
-
-/// The plugins of one shard.
-#[derive(Debug)]
+/// The plugins of one shard, watched.
+#[derive(Clone, Debug)]
 pub struct Plugins {
+    inner: generations::Plugins,
     seen: Rc<RefCell<Seen>>,
-    generation: Rc<RefCell<Generation>>,
+    /// Nothing older than this generation is to be asked for.
+    settled: Rc<RefCell<u32>>,
 }
 
-/// Where a shard's plugins stand.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Generation {
-    pub current: u32,
-    /// Nothing older is to be asked for.
-    pub settled: u32,
+/// A generation of the plugin, with a share of calls that fail.
+pub fn generation(number: u32, seed: u64, failures: usize) -> Arc<Prepared> {
+    let topic = crate::client::topic_name(PUSH_TOPIC + ECHOED_TO);
+    let text = include_str!("plugin.lua")
+        .replace("SEED", &(seed & 0x7fff_ffff).to_string())
+        .replace("FAILURES", &failures.to_string())
+        .replace("GENERATION", &number.to_string())
+        .replace("ECHO_TOPIC", topic.as_str())
+        .replace("ECHO_NUMBER", &(PUSH_TOPIC + ECHOED_TO).to_string())
+        .replace("ECHO", &ECHO.to_string());
+    let name = PluginName::new("simulated").expect("a name");
+    let set = Set::from_sources(vec![Source::new(name, "plugin.lua", text)]).expect("one plugin");
+    let limits = Limits { instructions: 20_000, millis: 60_000, quarantine_after: u32::MAX, ..Limits::default() };
+    let compiled = set.compile(&limits).expect("the plugin of the simulator is one");
+    let mode = Mode::Replace;
+    Arc::new(Prepared { generation: number, compiled, limits, mode, budget: None, is_rollback: false })
 }
 
 impl Plugins {
-    pub fn new(seen: &Rc<RefCell<Seen>>, generation: &Rc<RefCell<Generation>>) -> Self {
-        Self { seen: Rc::clone(seen), generation: Rc::clone(generation) }
+    /// Those of a shard that begins with this generation.
+    pub fn new(shard: ShardId, seen: &Rc<RefCell<Seen>>, first: Arc<Prepared>, now: Now) -> Self {
+        let plugins = Self { inner: generations::Plugins::new(shard), seen: Rc::clone(seen), settled: Rc::default() };
+        let number = first.generation;
+        plugins.prepare(first, now);
+        plugins.commit(number, now);
+        plugins
+    }
+
+    /// Whether it is ready: not while too many older ones are waited for.
+    pub fn prepare(&self, prepared: Arc<Prepared>, now: Now) -> bool {
+        self.inner.prepare(now, prepared).is_ok()
+    }
+
+    pub fn discard(&self, generation: u32) {
+        self.inner.discard(generation);
+    }
+
+    /// A message of another shard may have done so already.
+    pub fn commit(&self, generation: u32, now: Now) {
+        if !self.inner.commit(now, generation) && self.inner.generation() != generation {
+            self.complain(format!("generation {generation} does not answer, but {}", self.inner.generation()));
+        }
+    }
+
+    pub fn settled(&self, generation: u32) {
+        *self.settled.borrow_mut() = generation;
+        self.inner.settled(generation);
+    }
+
+    fn complain(&self, what: String) {
+        self.seen.borrow_mut().broken = Some(what);
     }
 }
 
-/// Who reads a name does not look behind the mark.
-fn marked(name: Name, stamp: Stamp) -> String {
-    format!("{}#by {}", name.text(), stamp.0)
-}
-
-/// By which generation it was made.
+/// By which generation it was made, unless it comes again from a letter.
 fn mark_of(message: &Message) -> Option<Stamp> {
-    let text = std::str::from_utf8(&message.payload).ok()?;
+    let is_repeat = message.extras.as_ref().is_some_and(|extras| extras.original.is_some());
+    let text = std::str::from_utf8(&message.payload).ok().filter(|_| !is_repeat)?;
     text.split_once("#by ")?.1.parse().ok().map(Stamp)
 }
 
-fn echo(message: &Message, name: Name, stamp: Stamp) -> Message {
-    Message {
-        topic: crate::client::topic_name(PUSH_TOPIC + ECHOED_TO),
-        payload: marked(echo_of(name), stamp).into(),
-        qos: Qos::AtLeastOnce,
-        extras: None,
-        ..message.clone()
-    }
-}
-
 impl Hooks for Plugins {
-    fn publish(&mut self, _: Now, message: &Message, _: Peer<'_>) -> (Stamp, Answer<Decision>) {
-        let stamp = Stamp(self.generation.borrow().current);
-        let Some(topic) = message.topic.as_str().strip_prefix(RAW) else { return (stamp, Decision::Keep.into()) };
+    fn publish(&mut self, now: Now, message: &Message, from: Peer<'_>) -> (Stamp, Answer<Decision>) {
+        let (stamp, answer) = self.inner.publish(now, message, from);
+        let is_meant = message.topic.as_str().starts_with(RAW);
         let mut seen = self.seen.borrow_mut();
-        seen.asked += 1;
-        let failures = seen.failures;
-        if failures > 0 && seen.random.chance(failures) {
-            seen.failed += 1;
-            return (stamp, Decision::Refuse(ReasonCode::ImplementationSpecificError).into());
+        seen.asked += usize::from(is_meant);
+        match &answer.answer {
+            Decision::Replace(messages) if is_meant && messages.len() == 2 => {}
+            Decision::Refuse(ReasonCode::ImplementationSpecificError) if is_meant => seen.failed += 1,
+            Decision::Keep if !is_meant => {}
+            other => seen.broken = Some(format!("{} became {other:?}", message.topic)),
         }
-        let topic = TopicName::new(topic.to_owned()).expect("a topic without its first level");
-        let name = Name::parse(&message.payload).expect("a publisher's text");
-        let made = Message { topic, payload: marked(name, stamp).into(), ..message.clone() };
-        (stamp, Decision::Replace(vec![echo(message, name, stamp), made]).into())
+        (stamp, answer)
     }
 
     fn wants_deliveries(&self, _: Stamp, topic: &str) -> bool {
         topic != format!("t/{SHARED_TOPIC}") // of a share group what waits for credit may come later than its generation goes
     }
 
-    fn deliver(&mut self, _: Now, stamp: Stamp, message: &Message, _: &[&ClientId]) -> Vec<usize> {
-        let mut seen = self.seen.borrow_mut();
-        let Generation { settled, .. } = *self.generation.borrow();
-        let made = mark_of(message).filter(|_| message.extras.as_ref().is_none_or(|extras| extras.original.is_none()));
-        if made.is_some_and(|made| made != stamp) {
-            seen.broken = Some(format!("{:?} was made by {made:?}, and is handled by {stamp:?}", message.payload));
+    fn deliver(&mut self, now: Now, stamp: Stamp, message: &Message, to: &[&ClientId]) -> Vec<usize> {
+        let settled = *self.settled.borrow();
+        if let Some(made) = mark_of(message).filter(|made| *made != stamp) {
+            self.complain(format!("{:?} was made by {made:?}, and is handled by {stamp:?}", message.payload));
         }
         // In the line of a key it may wait for credit for longer.
         let has_key = message.wishes().is_some_and(|wishes| wishes.idempotency_key.is_some());
         if stamp.0 > 0 && stamp.0 < settled && !has_key {
-            seen.broken = Some(format!("{:?} comes with {stamp:?}, but {settled} is settled", message.id));
+            self.complain(format!("{:?} comes with {stamp:?}, but {settled} is settled", message.id));
         }
-        Vec::new()
+        self.inner.deliver(now, stamp, message, to)
     }
 
-    fn wants_letters(&self, _: &str) -> bool {
-        true
+    fn wants_letters(&self, topic: &str) -> bool {
+        self.inner.wants_letters(topic)
     }
 
-    fn dead_letter(&mut self, _: Now, _: &Message) -> Answer<Repair> {
-        let mut seen = self.seen.borrow_mut();
-        if !seen.random.chance(500) {
-            return Repair::Keep.into();
-        }
-        seen.repaired += 1;
-        Repair::Requeue(Requeue::default()).into()
+    fn dead_letter(&mut self, now: Now, letter: &Message) -> Answer<Repair> {
+        let answer = self.inner.dead_letter(now, letter);
+        self.seen.borrow_mut().repaired += usize::from(matches!(answer.answer, Repair::Requeue(_)));
+        answer
     }
 
-    fn connect(&mut self, _: Now, _: &Connect) -> Answer<Admission> {
-        Admission::Allow.into()
+    fn connect(&mut self, now: Now, connect: &Connect) -> Answer<Admission> {
+        self.inner.connect(now, connect)
     }
 
-    fn disconnected(&mut self, _: Now, _: Peer<'_>, _: DisconnectCause) -> Vec<Message> {
-        Vec::new()
+    fn disconnected(&mut self, now: Now, peer: Peer<'_>, cause: DisconnectCause) -> Vec<Message> {
+        self.inner.disconnected(now, peer, cause)
     }
 
-    fn subscribe(&mut self, _: Now, _: Peer<'_>, _: &TopicFilter, qos: Qos) -> Answer<Result<Qos, ReasonCode>> {
-        Ok(qos).into()
+    fn subscribe(
+        &mut self,
+        now: Now,
+        peer: Peer<'_>,
+        filter: &TopicFilter,
+        qos: Qos,
+    ) -> Answer<Result<Qos, ReasonCode>> {
+        self.inner.subscribe(now, peer, filter, qos)
     }
 }

@@ -24,7 +24,7 @@ use crate::groups::{Consumers, GROUP, Told};
 use crate::letters::{LifeId, REFUSAL, REQUEUES_MAX, Refused};
 use crate::operator::{Operator, Page, Question};
 use crate::oracle::{FILTERS, GROUPS, Name, Oracle, PUSH_TOPIC, SHARED_TOPIC};
-use crate::plugins::{Generation, Plugins, Seen, echo_of, is_echo};
+use crate::plugins::{Plugins, Seen, echo_of, generation, is_echo};
 use crate::random::Random;
 use crate::shard::{Job, Shard};
 use crate::wisher::{Canceller, WishIds, WishList, Wisher};
@@ -168,7 +168,10 @@ struct World {
     group_queue: Option<QueueId>,
     /// What plugins have seen, and where those of each shard stand.
     seen: Rc<RefCell<Seen>>,
-    generations: Vec<Rc<RefCell<Generation>>>,
+    plugins: Vec<Plugins>,
+    /// The newest generation, and the shards that have not committed it.
+    generation: u32,
+    uncommitted: Vec<usize>,
     /// What the last look has found that is no page of the operator's.
     page: Option<Page>,
     /// A promise was broken by an effect.
@@ -204,8 +207,10 @@ impl World {
             scheduled: BTreeSet::new(),
             consumers: Consumers::default(),
             group_queue: None,
-            seen: Seen::new(options.seed, options.plugins.unwrap_or(0)),
-            generations: Vec::new(),
+            seen: Rc::default(),
+            plugins: Vec::new(),
+            generation: 1,
+            uncommitted: Vec::new(),
             page: None,
             broken: None,
             report: Report::default(),
@@ -220,33 +225,43 @@ impl World {
         for shard in 0..options.shards {
             let mut broker = Broker::new(world.config(shard), Sequence(1));
             broker.set_access(everybody_everything());
-            world.generations.push(Rc::default());
-            world.set_plugins(usize::from(shard), &mut broker);
             world.shards.push(Shard::new(broker));
         }
+        world.start_plugins();
         if options.brings && options.durable {
             world.bring_letters();
         }
         world
     }
 
-    fn set_plugins(&self, shard: usize, broker: &mut Broker) {
-        if self.options.plugins.is_some() {
-            *self.generations[shard].borrow_mut() = Generation { current: 1, settled: 0 };
-            broker.set_hooks(Some(Box::new(Plugins::new(&self.seen, &self.generations[shard]))));
+    /// Every shard begins with the newest generation.
+    fn start_plugins(&mut self) {
+        let Some(failures) = self.options.plugins else { return };
+        self.uncommitted.clear();
+        let first = generation(self.generation, self.options.seed, failures);
+        let begin = |shard| Plugins::new(ShardId(shard), &self.seen, Arc::clone(&first), self.now());
+        self.plugins = (0..self.options.shards).map(begin).collect();
+        for (shard, plugins) in self.shards.iter_mut().zip(&self.plugins) {
+            shard.broker.set_hooks(Some(Box::new(plugins.clone())));
         }
     }
 
-    /// Some shard's plugins are replaced by the next generation, which all others have, or are about to have.
+    /// The next generation is made ready on all shards, or some shard commits it.
     fn plugins_step(&mut self) {
-        let shard = self.random.below(self.shards.len());
-        let oldest = self.generations.iter().map(|generation| generation.borrow().current).min().unwrap_or_default();
-        let current = self.generations[shard].borrow().current;
-        if current > oldest {
-            return; // the next one is made when all have this
+        let now = self.now();
+        if self.uncommitted.is_empty() {
+            let (number, failures) = (self.generation + 1, self.options.plugins.unwrap_or(0));
+            let next = generation(number, self.options.seed + u64::from(number), failures);
+            if !self.plugins.iter().all(|plugins| plugins.prepare(Arc::clone(&next), now)) {
+                return self.plugins.iter().for_each(|plugins| plugins.discard(number));
+            }
+            self.generation = number;
+            self.uncommitted = (0..self.plugins.len()).collect();
+            return;
         }
-        self.generations[shard].borrow_mut().current = current + 1;
-        self.shards[shard].broker.plugins_committed(current + 1);
+        let shard = self.uncommitted.swap_remove(self.random.below(self.uncommitted.len()));
+        self.plugins[shard].commit(self.generation, now);
+        self.shards[shard].broker.plugins_committed(self.generation);
         self.poll(shard);
     }
 
@@ -436,7 +451,7 @@ impl World {
                 self.shards[shard].jobs.push_back(Job::Ingest(batch));
             }
             Effect::PluginsSettled { generation } => {
-                self.generations[shard].borrow_mut().settled = generation;
+                self.plugins[shard].settled(generation);
                 self.report.settled += 1;
             }
             Effect::Count { .. } | Effect::Moved(_) => {}
@@ -719,9 +734,9 @@ impl World {
         for number in 0..self.shards.len() {
             let (now, mut broker) = (self.now(), Broker::new(self.config(number as u16), Sequence(1)));
             broker.set_access(everybody_everything());
-            self.set_plugins(number, &mut broker);
             self.shards[number].recover(broker, now);
         }
+        self.start_plugins();
         self.letters_crash();
         self.consumers.crash();
         for name in self.canceller.crash() {

@@ -128,7 +128,7 @@ fn push_object(out: &mut String, class: &str, of: Of, doc: &str) {
     let methods: Vec<&Method> = METHODS.iter().filter(|method| method.of.has(of)).collect();
     if !methods.is_empty() {
         let local = class.rsplit('.').next().unwrap_or(class).to_lowercase();
-        writeln!(out, "local {local} = {{}}").expect("writing to memory never fails");
+        writeln!(out, "local {local} = {{}}\n").expect("writing to memory never fails");
         for Method { name, parameters, results, doc, .. } in methods {
             push_function(out, &format!("{local}:{name}"), parameters, results, doc);
         }
@@ -147,7 +147,7 @@ fn push_entry(out: &mut String, entry: &Entry) {
 }
 
 fn push_function(out: &mut String, name: &str, parameters: &[Value], results: &[Value], doc: &str) {
-    writeln!(out, "\n---{doc}").expect("writing to memory never fails");
+    writeln!(out, "---{doc}").expect("writing to memory never fails");
     for Value { name, kind, doc } in parameters {
         writeln!(out, "---@param {name} {kind} {doc}").expect("writing to memory never fails");
     }
@@ -163,8 +163,7 @@ fn push_function(out: &mut String, name: &str, parameters: &[Value], results: &[
 }
 
 /// What a case of a test file is given: `kit` has the words.
-const TEST_KIT: &str = "
----What a case of NAME_test.lua is given. See docs/plugin-tools.md.
+const TEST_KIT: &str = "---What a case of NAME_test.lua is given. See docs/plugin-tools.md.
 ---@class postroad.Test
 ---@field publish fun(message: table): table
 ---@field deliver fun(message: table): string[]

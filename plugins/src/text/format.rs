@@ -67,6 +67,7 @@ pub fn flaws(text: &str) -> Vec<Flaw> {
         let line = text.lines().count().max(1) as u32;
         flaws.push(Flaw { line, column: 1, rule: "final-newline", text: "the file must end by one line break".to_owned() });
     }
+    flaws.sort_by_key(|flaw| (flaw.line, flaw.column));
     flaws
 }
 
@@ -104,6 +105,8 @@ struct Open {
     /// What opened it was on a line that is so far in: what closes it is, too. Brackets that are opened on one line are one step together, as
     /// in `call({`.
     outside: usize,
+    /// Brackets, not a block: what stands behind a comma is no further in.
+    is_bracket: bool,
 }
 
 /// How far in the line is that is read.
@@ -150,7 +153,8 @@ impl Layout {
         let expected = innermost.map_or(0, |open| if closes { open.outside } else { open.inside });
         let line = &mut self.lines[token.line as usize - 1];
         line.indentation = Some(expected);
-        line.continues = !closes && before.is_some_and(|before| goes_on(before, token));
+        let is_next = innermost.is_some_and(|open| open.is_bracket) && before.is_some_and(|before| before.is(","));
+        line.continues = !closes && !is_next && before.is_some_and(|before| goes_on(before, token));
         let taken = if line.continues { expected.max(token.column as usize - 1) } else { expected };
         Head { expected, taken }
     }
@@ -188,9 +192,10 @@ fn follow(token: &Token<'_>, head: Head, open: &mut Vec<Open>) {
     }
     // `then` and `do` end what may go on over several lines, and begin a block of what that began.
     if is_any(&["do", "then", "else", "repeat"]) {
-        open.push(Open { inside: head.expected + STEP, outside: head.expected });
+        open.push(Open { inside: head.expected + STEP, outside: head.expected, is_bracket: false });
     } else if is_any(&["function", "{", "(", "["]) {
-        open.push(Open { inside: head.taken + STEP, outside: head.taken });
+        let is_bracket = !token.is("function");
+        open.push(Open { inside: head.taken + STEP, outside: head.taken, is_bracket });
     }
 }
 

@@ -313,6 +313,8 @@ pub struct InterfaceReport {
     pub sent_packets: u64,
     /// Errors: reason (a metric label) and count.
     pub errors: Vec<(&'static str, u64)>,
+    /// Frames that ended their connection: what was broken (a metric label), and count.
+    pub broken_frames: Vec<(&'static str, u64)>,
 }
 
 impl InterfaceReport {
@@ -327,6 +329,7 @@ impl InterfaceReport {
             received_packets: 0,
             sent_packets: 0,
             errors: Vec::new(),
+            broken_frames: Vec::new(),
         }
     }
 }

@@ -47,11 +47,16 @@ pub enum Durability {
 }
 
 /// What a listener speaks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ListenerProtocol {
     /// MQTT 3.1, 3.1.1 and 5 over TCP.
     #[default]
     Mqtt,
+    /// Frames of an operator's own over TCP.
+    Frames {
+        /// What reads and writes them.
+        codec: String,
+    },
 }
 
 /// One address that clients connect to.

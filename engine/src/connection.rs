@@ -6,21 +6,21 @@ use std::os::fd::OwnedFd;
 use postroad_base::{ConnectionId, MonoMillis, ShardId};
 use postroad_broker::api::Road;
 use postroad_protocol::gather::Gather;
-use postroad_session::mqtt;
 use rustix::io::ioctl_fionread;
 use rustix::ioctl::{Getter, Opcode, ioctl};
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
 use crate::input::Input;
+use crate::session::{Request, Session};
 
 /// Where a connection is in its life.
 pub(crate) enum Stage {
-    /// The CONNECT is not complete.
+    /// The CONNECT, or the hello, is not complete.
     Handshake,
-    /// The CONNECT is complete, the answer to "who is it" is not there.
-    Authenticating(Box<mqtt::ConnectRequest>),
+    /// It is complete, the answer to "who is it" is not there.
+    Authenticating(Box<Request>),
     /// On its home shard.
-    Serving(Box<mqtt::Connection>),
+    Serving(Session),
     /// Everything has been said: what it still sends is thrown away until it closes, too, so that the
     /// kernel does not answer with a reset that would destroy our last words in its receive buffer.
     Lingering { discarded: usize },

@@ -10,6 +10,8 @@ use postroad_control::{
     DrainsReport, GroupsReport, InterfaceReport, LanesReport, LogReport, ScheduledReport, ShardReport,
 };
 
+use postroad_session::framed::Broken;
+
 use crate::config::Config;
 
 /// Why somebody was not let in.
@@ -76,6 +78,7 @@ pub(crate) struct Interface {
     pub(crate) sent_packets: u64,
     refused: [u64; REFUSED.len()],
     closed: [u64; CLOSED.len()],
+    broken: [u64; Broken::ALL.len()],
 }
 
 /// Figures of one shard. All count from the start and never go down, but `Interface::open`.
@@ -132,6 +135,11 @@ impl Counters {
     pub(crate) fn protocol_error(&mut self, interface: usize, reason: ReasonCode) {
         let place = CLOSED.iter().position(|(code, _)| *code == reason).unwrap_or(CLOSED.len() - 1);
         self.interfaces[interface].closed[place] += 1;
+    }
+
+    pub(crate) fn broken(&mut self, interface: usize, broken: Broken) {
+        let place = Broken::ALL.iter().position(|known| *known == broken).expect("all are in the list");
+        self.interfaces[interface].broken[place] += 1;
     }
 
     /// What the control plane shows.
@@ -214,6 +222,7 @@ impl Interface {
             received_packets: self.received_packets,
             sent_packets: self.sent_packets,
             errors,
+            broken_frames: Broken::ALL.iter().zip(self.broken).map(|(broken, count)| (broken.name(), count)).collect(),
             ..InterfaceReport::new(std::sync::Arc::clone(&self.name))
         }
     }

@@ -18,6 +18,7 @@ use postroad_storage::young::{FileDirectory, RecoverError, Writer, WriterConfig,
 
 use crate::auth::{Anonymous, Auth, AuthError, Pool, PoolOptions};
 use crate::clock::Clock;
+use crate::codecs::{Codecs, Plans, missing};
 use crate::config::{self, Config, Durability};
 use crate::crash::{self, Verdict};
 use crate::listener;
@@ -137,14 +138,19 @@ impl Engine {
     /// # Errors
     /// When something that the configuration asks for can't be had; nothing is left running then.
     pub fn start(config: Config) -> Result<Running, EngineError> {
-        Self::start_recorded(config, None)
+        Self::start_recorded(config, None, Arc::new(Plans::shipped()))
     }
 
-    /// The same; what becomes of messages that somebody follows is told to `recorder`.
+    /// The same; what becomes of messages that somebody follows is told to `recorder`, and listeners have their codecs of
+    /// `codecs`.
     ///
     /// # Errors
-    /// As [`Self::start`].
-    pub fn start_recorded(config: Config, recorder: Option<Recorder>) -> Result<Running, EngineError> {
+    /// As [`Self::start`], and if a listener names a codec that is not there.
+    pub fn start_recorded(
+        config: Config,
+        recorder: Option<Recorder>,
+        codecs: Arc<dyn Codecs>,
+    ) -> Result<Running, EngineError> {
         crate::fault::announce();
         let cores = cores();
         let shards = config.shards.count(cores.len());
@@ -164,9 +170,10 @@ impl Engine {
         };
         let (notes, noted) = flume::bounded(NOTES_MAX);
         let (coordinator, told) = flume::unbounded();
-        let parts = CommonParts { notes: notes.clone(), recorder, coordinator };
+        let parts = CommonParts { notes: notes.clone(), recorder, coordinator, codecs };
         let common = Arc::new(make_common(shards, placement, parts).map_err(|error| system(&error))?);
         let (coordinator, plugins_line, plugins) = open_plugins(&config, &common, told, notes)?;
+        check_codecs(&config, plugins.as_deref(), &*common.codecs)?;
         let doorbells: Vec<_> = common.inboxes.iter().map(|inbox| inbox.doorbell.clone()).collect();
         let credits = postroad_broker::Config::new(ShardId(0), common.placement.clone(), false, 0).mesh_credits;
         let mut boot = [0; 4];
@@ -576,6 +583,7 @@ struct CommonParts {
     notes: flume::Sender<Note>,
     recorder: Option<Recorder>,
     coordinator: flume::Sender<plugins::Told>,
+    codecs: Arc<dyn Codecs>,
 }
 
 fn open_plugins(
@@ -599,7 +607,7 @@ fn open_plugins(
 }
 
 fn make_common(shards: u16, placement: Placement, parts: CommonParts) -> std::io::Result<Common> {
-    let CommonParts { notes, recorder, coordinator } = parts;
+    let CommonParts { notes, recorder, coordinator, codecs } = parts;
     let inboxes: std::io::Result<Vec<_>> = (0..shards).map(|_| Inbox::new().map(Arc::new)).collect();
     Ok(Common {
         inboxes: inboxes?,
@@ -613,6 +621,7 @@ fn make_common(shards: u16, placement: Placement, parts: CommonParts) -> std::io
         notes,
         recorder,
         letters: LettersBell::default(),
+        codecs,
         coordinator,
     })
 }
@@ -645,6 +654,12 @@ fn make_live(config: &Config, shards: u16) -> Result<Live, EngineError> {
     let (broker, limits) = (broker_limits(config, usize::from(shards)), limits(config));
     let (acl, verdict) = (Arc::new(load_acl(config)?), verdict_of(config));
     Ok(Live { limits, broker, auth, acl, verdict, connections_max, config: config.clone() })
+}
+
+fn check_codecs(config: &Config, plugins: Option<&Prepared>, others: &dyn Codecs) -> Result<(), EngineError> {
+    let names = plugins.map(|first| postroad_plugins::codec::names_of(&first.compiled, &first.limits));
+    let has = |name: &postroad_plugins::PluginName| names.as_ref().is_some_and(|names| names.contains(name));
+    missing(&config.listeners, has, others).map_or(Ok(()), |missing| Err(EngineError::Config(missing)))
 }
 
 fn load_acl(config: &Config) -> Result<Acl, EngineError> {

@@ -16,10 +16,12 @@
 //! | when a shard waits, and for what | `coalesce`, `poller` |
 //! | which plugins run | `plugins` |
 //! | who may come in | [`auth`] |
+//! | what a listener's frames are, and MQTT beside frames | [`codecs`], `session` |
 
 pub mod auth;
 mod clock;
 mod coalesce;
+pub mod codecs;
 pub mod config;
 mod connection;
 mod counters;
@@ -36,6 +38,7 @@ pub mod probe;
 mod ramp;
 mod random;
 mod replay;
+mod session;
 mod shard;
 mod wheel;
 

@@ -56,8 +56,9 @@ impl Set {
         }
         let compiled = Compiled { units: units.into(), hash: self.hash() };
         let stores = Rc::new(RefCell::new(Stores::new()));
-        if let Err(more) = Vm::new(&compiled, limits, ShardId(0), stores) {
-            diagnostics.extend(more);
+        match Vm::new(&compiled, limits, ShardId(0), stores) {
+            Ok(mut vm) => diagnostics.extend(codec_flaws(&mut vm, &compiled)),
+            Err(more) => diagnostics.extend(more),
         }
         if diagnostics.is_empty() {
             return Ok(compiled);
@@ -83,6 +84,12 @@ impl Set {
             }
         }
     }
+}
+
+/// What is wrong with the codecs of a set.
+fn codec_flaws(vm: &mut Vm, compiled: &Compiled) -> Vec<Diagnostic> {
+    let flaw = |(name, _): (&PluginName, SetHash)| crate::codec::of_plugin(vm, name)?.err();
+    compiled.plugins().filter_map(flaw).collect()
 }
 
 /// What Lua calls the text: `NAME.lua`, at the head of errors and in tracebacks.

@@ -16,6 +16,7 @@
 //! | what is seen of a text without running it | `text` |
 //! | what is wrong with a plugin, or probably not meant | `check` |
 //! | what plugins would do, and what that costs | `trial` |
+//! | frames: a declaration, or functions | [`codec`] |
 //! | one generation after the other on a shard | [`generations`] |
 //!
 //! Invariants
@@ -26,6 +27,7 @@
 pub mod api;
 mod call;
 pub mod check;
+pub mod codec;
 mod compiled;
 mod diagnostic;
 mod figures;

@@ -71,6 +71,13 @@ pub struct Callable {
     function: Reference,
 }
 
+impl Callable {
+    /// Whose it is.
+    pub(crate) fn plugin(&self) -> &PluginName {
+        &self.plugin
+    }
+}
+
 /// The table `codec` of a plugin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CodecTable {
@@ -310,6 +317,11 @@ impl Vm {
         functions.sort_by(|(left, _), (right, _)| left.cmp(right));
         entries.sort_by(|(left, _), (right, _)| left.as_str().cmp(&right.as_str()));
         Some(read.map(|()| CodecTable { data: Plain::Map(entries), functions }))
+    }
+
+    /// The file of a plugin, as it was named when the set was read.
+    pub fn file_of(&self, plugin: &PluginName) -> Option<&str> {
+        self.plugins.iter().find(|known| known.name == *plugin).map(|known| known.file.as_str())
     }
 
     /// Calls a function of a codec: at most four results.

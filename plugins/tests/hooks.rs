@@ -98,37 +98,59 @@ fn user_properties_keep_their_place() {
     expect![[r#"
         replace
           a/b "onenil4" a:one d:4
-    "#]].assert_eq(&format!("{}\n{}", show(&answer), failures(&mut vm)));
+    "#]]
+    .assert_eq(&format!("{}\n{}", show(&answer), failures(&mut vm)));
 }
 
 #[test]
 fn answers() {
     let answer =
         |text: &str, expected: Expect| check(&format!("return {{ route = function(m) {text} end }}"), expected);
-    answer(r#"return postroad.drop("why")"#, expect![[r#"
+    answer(
+        r#"return postroad.drop("why")"#,
+        expect![[r#"
         drop
-    "#]]);
-    answer(r#"return postroad.refuse("quota_exceeded", "why")"#, expect![[r#"
+    "#]],
+    );
+    answer(
+        r#"return postroad.refuse("quota_exceeded", "why")"#,
+        expect![[r#"
         refuse 0x97
-    "#]]);
-    answer(r#"return postroad.refuse(0x87)"#, expect![[r#"
+    "#]],
+    );
+    answer(
+        r#"return postroad.refuse(0x87)"#,
+        expect![[r#"
         refuse 0x87
-    "#]]);
-    answer(r#"return postroad.refuse(0)"#, expect![[r#"
+    "#]],
+    );
+    answer(
+        r#"return postroad.refuse(0)"#,
+        expect![[r#"
         keep
         p.lua:1: route: argument 1: expected a reason code from 0x80 on, or its name, such as "not_authorized"
-    "#]]);
-    answer(r#"return postroad.park("look")"#, expect![[r#"
+    "#]],
+    );
+    answer(
+        r#"return postroad.park("look")"#,
+        expect![[r#"
         park "look"
-    "#]]);
-    answer(r#"return postroad.park()"#, expect![[r#"
+    "#]],
+    );
+    answer(
+        r#"return postroad.park()"#,
+        expect![[r#"
         keep
         p.lua:1: route: argument 1: expected a text
-    "#]]);
-    answer(r#"m.topic = "x" return postroad.stop()"#, expect![[r#"
+    "#]],
+    );
+    answer(
+        r#"m.topic = "x" return postroad.stop()"#,
+        expect![[r#"
         replace
           x "hello"
-    "#]]);
+    "#]],
+    );
     answer(
         r#"m.qos = 0 return postroad.split { { topic = "x" }, { payload = "y", retain = true } }"#,
         expect![[r#"
@@ -137,19 +159,28 @@ fn answers() {
               a/b "y" qos=0 retain
         "#]],
     );
-    answer(r#"m:also { topic = "x" } m.payload = "both" "#, expect![[r#"
+    answer(
+        r#"m:also { topic = "x" } m.payload = "both" "#,
+        expect![[r#"
         replace
           x "both"
           a/b "both"
-    "#]]);
-    answer(r#"m:also { topic = "x" } return postroad.drop()"#, expect![[r#"
+    "#]],
+    );
+    answer(
+        r#"m:also { topic = "x" } return postroad.drop()"#,
+        expect![[r#"
         replace
           x "hello"
-    "#]]);
-    answer(r#"m:also { payload = "x" }"#, expect![[r#"
+    "#]],
+    );
+    answer(
+        r#"m:also { payload = "x" }"#,
+        expect![[r#"
         keep
         p.lua:1: route: a part needs a topic
-    "#]]);
+    "#]],
+    );
     answer(
         r#"return nil, postroad.publish { topic = "x", qos = 2 }, postroad.publish { { topic = "y" } }"#,
         expect![[r#"
@@ -159,34 +190,55 @@ fn answers() {
               y "" qos=0
         "#]],
     );
-    answer(r#"return postroad.drop(), postroad.stop()"#, expect![[r#"
+    answer(
+        r#"return postroad.drop(), postroad.stop()"#,
+        expect![[r#"
         keep
         p.lua: route: more than one answer that decides
-    "#]]);
-    answer(r#"return postroad.deny()"#, expect![[r#"
+    "#]],
+    );
+    answer(
+        r#"return postroad.deny()"#,
+        expect![[r#"
         keep
         p.lua: route: postroad.deny is no answer here
-    "#]]);
-    answer(r#"return true"#, expect![[r#"
+    "#]],
+    );
+    answer(
+        r#"return true"#,
+        expect![[r#"
         keep
         p.lua: route: a boolean is no answer: see postroad.drop and others
-    "#]]);
-    answer(r#"m.topic = "lost" return { "drop" }"#, expect![[r#"
+    "#]],
+    );
+    answer(
+        r#"m.topic = "lost" return { "drop" }"#,
+        expect![[r#"
         keep
         p.lua: route: a table is no answer: see postroad.drop and others
-    "#]]);
-    answer(r#"return postroad.split {}"#, expect![[r#"
+    "#]],
+    );
+    answer(
+        r#"return postroad.split {}"#,
+        expect![[r#"
         keep
         p.lua:1: route: expected 1 to 64 messages, not 0
-    "#]]);
-    answer(r#"return postroad.split { { tpoic = "x" } }"#, expect![[r#"
+    "#]],
+    );
+    answer(
+        r#"return postroad.split { { tpoic = "x" } }"#,
+        expect![[r#"
         keep
         p.lua:1: route: there is no field 'tpoic' here: did you mean 'topic'?
-    "#]]);
-    answer(r#"local d = postroad.drop() d[1] = "explode" return d"#, expect![[r#"
+    "#]],
+    );
+    answer(
+        r#"local d = postroad.drop() d[1] = "explode" return d"#,
+        expect![[r#"
         keep
         p.lua: route: an answer was changed so that it means nothing
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -194,56 +246,95 @@ fn what_can_t_be_set_is_said_with_its_line_and_undone() {
     let set = |text: &str, expected: Expect| {
         check(&format!("return {{ route = function(m) m.payload = 'lost'\n{text} end }}"), expected)
     };
-    set("m.topic = 'a/+'", expect![[r#"
+    set(
+        "m.topic = 'a/+'",
+        expect![[r#"
         keep
         p.lua:2: route: 'topic': topic name holds a wildcard: '+' and '#' are for topic filters
-    "#]]);
-    set("m.topic = 7", expect![[r#"
+    "#]],
+    );
+    set(
+        "m.topic = 7",
+        expect![[r#"
         keep
         p.lua:2: route: 'topic' can't be 7
-    "#]]);
-    set("m.qos = 2", expect![[r#"
+    "#]],
+    );
+    set(
+        "m.qos = 2",
+        expect![[r#"
         keep
         p.lua:2: route: 'qos' can't be made higher: it was 1
-    "#]]);
-    set("m.qos = 'high'", expect![[r#"
+    "#]],
+    );
+    set(
+        "m.qos = 'high'",
+        expect![[r#"
         keep
         p.lua:2: route: 'qos' can't be "high"
-    "#]]);
-    set("m.priority = 'urgent'", expect![[r#"
+    "#]],
+    );
+    set(
+        "m.priority = 'urgent'",
+        expect![[r#"
         keep
         p.lua:2: route: 'priority' can't be "urgent"
-    "#]]);
-    set("m.ttl = -1", expect![[r#"
+    "#]],
+    );
+    set(
+        "m.ttl = -1",
+        expect![[r#"
         keep
         p.lua:2: route: 'ttl' can't be -1
-    "#]]);
-    set("m.colour = 'red'", expect![[r#"
+    "#]],
+    );
+    set(
+        "m.colour = 'red'",
+        expect![[r#"
         keep
         p.lua:2: route: there is no field 'colour' here
-    "#]]);
-    set("m.payloda = 'red'", expect![[r#"
+    "#]],
+    );
+    set(
+        "m.payloda = 'red'",
+        expect![[r#"
         keep
         p.lua:2: route: there is no field 'payloda' here: did you mean 'payload'?
-    "#]]);
-    set("return m.topik", expect![[r#"
+    "#]],
+    );
+    set(
+        "return m.topik",
+        expect![[r#"
         keep
         p.lua:2: route: there is no field 'topik' here: did you mean 'topic'?
-    "#]]);
-    set("m.client = 'x'", expect![[r#"
+    "#]],
+    );
+    set(
+        "m.client = 'x'",
+        expect![[r#"
         keep
         p.lua:2: route: 'client' can't be set here
-    "#]]);
-    set("m.payload = {}", expect![[r#"
+    "#]],
+    );
+    set(
+        "m.payload = {}",
+        expect![[r#"
         keep
         p.lua:2: route: 'payload' can't be a table
-    "#]]);
-    set("error({})", expect![[r#"
+    "#]],
+    );
+    set(
+        "error({})",
+        expect![[r#"
         keep
         p.lua:2: route: an error that is a table
-    "#]]);
-    set("local t = nil; t.x = 1", expect![[r#"
+    "#]],
+    );
+    set(
+        "local t = nil; t.x = 1",
+        expect![[r#"
         keep
         p.lua:2: route: attempt to index a nil value (local 't')
-    "#]]);
+    "#]],
+    );
 }

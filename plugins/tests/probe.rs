@@ -8,5 +8,12 @@ fn probe() {
     let mut vm = vm_with(&[("p", &format!("return {{ route = function(message)\n{body}\nend }}"))], &limits);
     let start = std::time::Instant::now();
     let answer = publish(&mut vm, "a", "hello");
-    println!("{:?} {} instr={} alloc={} {}", start.elapsed(), show(&answer), vm.instructions_spent(), vm.allocated_bytes(), failures(&mut vm));
+    println!(
+        "{:?} {} instr={} alloc={} {}",
+        start.elapsed(),
+        show(&answer),
+        vm.instructions_spent(),
+        vm.allocated_bytes(),
+        failures(&mut vm)
+    );
 }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use postroad_control::{BuildInfo, Control, Line, Listeners, Order, Phase, Reloaded, Request, STOP_PATIENCE, Tokens};
+use postroad_engine::codecs::Plans;
 use postroad_engine::{Engine, EngineError, Handle, Running};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -60,7 +61,8 @@ pub fn serve(sources: &Sources) -> Result<ExitCode> {
     let mut control = start_control(&settings)?;
     control.handle().use_tokens(tokens);
     forget_foreign_ports(&settings.engine.data_dir);
-    let running = Engine::start_recorded(settings.engine.clone(), Some(control.recorder()))?;
+    let running =
+        Engine::start_recorded(settings.engine.clone(), Some(control.recorder()), Arc::new(Plans::shipped()))?;
     // Now that the data directory is ours.
     control.keep_history(history_file(&settings), settings.engine.storage_free_bytes_min)?;
     started.store(true, Ordering::Relaxed);

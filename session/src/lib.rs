@@ -6,4 +6,5 @@
 //! bytes ──► Connection::receive ──► Event            Effect ──► Connection::{connected, deliver, …} ──► Gather
 //! ```
 
+pub mod framed;
 pub mod mqtt;

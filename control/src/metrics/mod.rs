@@ -443,6 +443,15 @@ fn interfaces(out: &mut Page, shards: &[ShardReport]) {
             out.sample(errors.name, &labels, count);
         }
     });
+    let broken =
+        counter("postroad_interface_broken_frames_total", "Frames that ended their connection, by what was wrong.");
+    out.family(broken);
+    each_interface(shards, |shard, interface| {
+        for (reason, count) in &interface.broken_frames {
+            let labels = [("shard", shard), ("interface", &interface.name), ("reason", reason)];
+            out.sample(broken.name, &labels, count);
+        }
+    });
 }
 
 fn each_interface(shards: &[ShardReport], mut visit: impl FnMut(&str, &InterfaceReport)) {
@@ -488,6 +497,7 @@ mod tests {
         let mut interface = InterfaceReport::new("mqtt".into());
         interface.sent_bytes = 99;
         interface.errors.push(("malformed_packet", 3));
+        interface.broken_frames.push(("checksum", 4));
         shard.interfaces.push(interface);
         let text = snapshot_of(&[shard]);
         for line in [
@@ -498,6 +508,7 @@ mod tests {
             "postroad_counted_total{shard=\"1\",reason=\"expired\"} 7",
             "postroad_interface_sent_bytes_total{shard=\"1\",interface=\"mqtt\"} 99",
             "postroad_interface_errors_total{shard=\"1\",interface=\"mqtt\",reason=\"malformed_packet\"} 3",
+            "postroad_interface_broken_frames_total{shard=\"1\",interface=\"mqtt\",reason=\"checksum\"} 4",
             "postroad_lane_deliveries_total{shard=\"1\",lane=\"drain\"} 5",
             "postroad_lane_messages{shard=\"1\",lane=\"drain\",state=\"awaiting\"} 4",
             "postroad_lane_deliveries_total{shard=\"1\",lane=\"retry\"} 9",

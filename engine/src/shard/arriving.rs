@@ -1,4 +1,4 @@
-//! From a new socket to a session on its home shard: accept, CONNECT, authentication, hand-over.
+//! From a new socket to a session on its home shard: accept, CONNECT or hello, authentication, hand-over.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 use bytestring::ByteString;
 use postroad_base::{ClientId, ConnectionId, ReasonCode, ShardId};
 use postroad_broker::api::{Event, Principal};
-use postroad_session::mqtt::{self, ConnectRequest};
 
 use super::{HandOver, Order, Phase, Shard, TOKEN_DOOR};
 use crate::auth::{CheckOutcome, Credentials, Verdict};
 use crate::connection::{Connection, Stage, connection_id};
 use crate::counters::Refused;
 use crate::listener::{self, Accepted};
+use crate::session::{Request, Session};
 
 /// Connections taken from one listener in one turn.
 const ACCEPTS_PER_TURN: usize = 128;
@@ -103,14 +103,11 @@ impl Shard {
         let placement = self.common.placement.clone();
         let serial = self.serial;
         let Some(Connection { stage: Stage::Authenticating(request), .. }) = self.connection(id) else { return };
-        let client = request.client.clone().unwrap_or_else(|| name_for(&placement, shard, serial));
+        let client = request.client().cloned().unwrap_or_else(|| name_for(&placement, shard, serial));
         self.serial += 1;
         let Some(Connection { stage: Stage::Authenticating(request), .. }) = self.connection(id) else { return };
-        let credentials = Credentials {
-            user: request.username.as_deref(),
-            password: request.password.as_deref(),
-            client: client.as_str(),
-        };
+        let credentials =
+            Credentials { user: request.username(), password: request.password(), client: client.as_str() };
         match live.auth.begin(&credentials) {
             Verdict::Known(verdict) => self.admit(id, client, verdict),
             Verdict::Hash(check) => {
@@ -186,9 +183,9 @@ impl Shard {
 
     /// CONNACK with a reason, then goodbye.
     pub(super) fn refuse(&mut self, id: ConnectionId, reason: ReasonCode, detail: &str) {
-        let Some(connection) = self.connection(id) else { return };
+        let Some((connection, codec)) = self.speaking(id) else { return };
         if let Stage::Authenticating(request) = &connection.stage {
-            let answer = request.refuse(reason, detail);
+            let answer = request.refuse(codec, reason, detail);
             connection.output.push(&answer);
         }
         let listener = usize::from(connection.listener);
@@ -211,16 +208,16 @@ impl Shard {
         self.begin_session(id, *request, client, principal);
     }
 
-    fn begin_session(&mut self, id: ConnectionId, request: ConnectRequest, client: ClientId, principal: Principal) {
+    fn begin_session(&mut self, id: ConnectionId, request: Request, client: ClientId, principal: Principal) {
         let (limits, now) = (&self.live.limits, self.now);
-        let (session, mut connect) = mqtt::Connection::new(id, request, client, principal, limits, now);
+        let (session, mut connect) = Session::begin(id, request, client, principal, limits, now);
         // The client's own word first: what it says of itself, then its entry, then its user's; the broker has the option.
         let (client, user) = (&connect.client, connect.principal.user.as_deref());
         connect.delivery = connect.delivery.or_else(|| self.live.auth.delivery_of(client.as_str(), user));
         let probed = session.deadline().is_none() && !self.live.config.stall_timeout.is_zero();
         let shard = self.id.0;
         let Some(connection) = self.connection(id) else { return };
-        connection.stage = Stage::Serving(Box::new(session));
+        connection.stage = Stage::Serving(session);
         connection.flags.known = true;
         if probed && let Err(error) = listener::watch_silent(&connection.socket) {
             tracing::warn!(shard, connection = id.0, %error, "a client without keep alive is not probed");

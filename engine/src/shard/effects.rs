@@ -2,12 +2,13 @@
 
 use postroad_base::{ConnectionId, MessageId, ReasonCode, Tag};
 use postroad_broker::api::{DisconnectCause, Effect, Event};
+use postroad_protocol::frame::Codec;
 use postroad_protocol::gather::Gather;
-use postroad_session::mqtt::{self, Delivered};
 
 use super::Shard;
 use crate::connection::{Connection, Stage};
 use crate::counters::Refused;
+use crate::session::{Delivered, Session};
 
 impl Shard {
     /// Does all that is wanted, and what follows from it.
@@ -28,25 +29,27 @@ impl Shard {
             Effect::Taken { connection, tag, id } => self.taken(connection, tag, id),
             Effect::Published { connection, tag, reason } => self.published(connection, tag, reason),
             Effect::Completed { connection, tag, reason } => {
-                self.say(connection, |session, out| session.completed(tag, reason, out));
+                self.say_mqtt(connection, |session, out| session.completed(tag, reason, out));
             }
             Effect::ReleaseDelivery { connection, tag, reason } => {
-                self.say(connection, |session, out| session.release(tag, reason, out));
+                self.release(connection, tag, reason);
             }
             Effect::Subscribed { connection, tag, reasons } => {
-                self.say(connection, |session, out| session.subscribed(tag, &reasons, out));
+                self.say_mqtt(connection, |session, out| session.subscribed(tag, &reasons, out));
             }
             Effect::Unsubscribed { connection, tag, reasons } => {
-                self.say(connection, |session, out| session.unsubscribed(tag, &reasons, out));
+                self.say_mqtt(connection, |session, out| session.unsubscribed(tag, &reasons, out));
             }
             Effect::Connected { connection, session_present, inbound } => {
                 let live = std::sync::Arc::clone(&self.live);
-                self.say(connection, |session, out| session.connected(session_present, &inbound, &live.limits, out));
+                self.say(connection, |session, codec, out| {
+                    session.connected(codec, (session_present, &inbound), &live.limits, out);
+                });
                 self.schedule(connection);
                 self.read_again(connection); // what came behind the CONNECT
             }
             Effect::ConnectRefused { connection: id, reason } => {
-                self.say(id, |session, out| session.connect_refused(reason, out));
+                self.say(id, |session, codec, out| session.connect_refused(codec, reason, out));
                 if let Some(connection) = self.connection(id) {
                     connection.flags.known = false;
                     let listener = usize::from(connection.listener);
@@ -57,7 +60,7 @@ impl Shard {
             }
             Effect::Probe { connection } => self.tell_road(connection),
             Effect::Close { connection: id, reason } => {
-                self.say(id, |session, out| session.close(reason, "", out));
+                self.say(id, |session, codec, out| session.close(codec, reason, "", out));
                 self.forget(id, DisconnectCause::Lost);
                 self.linger(id);
                 self.caller_gone(id, reason);
@@ -100,7 +103,8 @@ impl Shard {
         match self.connection(connection) {
             None => self.caller_taken(connection, tag, id),
             Some(Connection { stage: Stage::Serving(session), .. }) => {
-                tag.into_iter().for_each(|tag| session.taken(tag, id));
+                let taken = session.mqtt().zip(tag);
+                taken.into_iter().for_each(|(session, tag)| session.taken(tag, id));
             }
             Some(_) => {}
         }
@@ -111,16 +115,36 @@ impl Shard {
         let Stage::Serving(session) = &mut connection.stage else { return };
         match session.refusal_ends(reason) {
             Some(closing) => self.close_for(id, closing),
-            None => self.say(id, |session, out| session.published(tag, reason, out)),
+            None => self.say(id, |session, codec, out| session.published(codec, tag, reason, out)),
         }
     }
 
+    /// The second half of QoS 2, which frames do not have: for them it is over at once.
+    fn release(&mut self, id: ConnectionId, tag: Tag, reason: ReasonCode) {
+        let Some(Connection { stage: Stage::Serving(session), .. }) = self.connection(id) else { return };
+        match session {
+            Session::Mqtt(_) => self.say_mqtt(id, |session, out| session.release(tag, reason, out)),
+            Session::Framed(session) => {
+                let event = session.release(tag);
+                self.handle(event);
+            }
+        }
+    }
+
+    /// Lets the session of a connection say something that only MQTT has.
+    fn say_mqtt(&mut self, id: ConnectionId, what: impl FnOnce(&mut postroad_session::mqtt::Connection, &mut Gather)) {
+        self.say(id, |session, _, out| {
+            session.mqtt().into_iter().zip(Some(what)).for_each(|(session, what)| what(session, out));
+        });
+    }
+
     /// Lets the session of a connection say something.
-    fn say(&mut self, id: ConnectionId, what: impl FnOnce(&mut mqtt::Connection, &mut Gather)) {
-        let Some(Connection { stage: Stage::Serving(session), output, listener, .. }) = self.connection(id) else {
+    fn say(&mut self, id: ConnectionId, what: impl FnOnce(&mut Session, &mut dyn Codec, &mut Gather)) {
+        let Some((Connection { stage: Stage::Serving(session), output, listener, .. }, codec)) = self.speaking(id)
+        else {
             return;
         };
-        let said = crate::crash::guarded(|| what(session, output));
+        let said = crate::crash::guarded(|| what(session, codec, output));
         let listener = usize::from(*listener);
         if said.is_none() {
             return self.speaking_panicked(id);
@@ -131,27 +155,30 @@ impl Shard {
 
     fn deliver(&mut self, id: ConnectionId, delivery: &postroad_broker::api::Delivery) {
         let now = self.now;
-        let Some(Connection { stage: Stage::Serving(session), output, listener, .. }) = self.connection(id) else {
+        let Some((Connection { stage: Stage::Serving(session), output, listener, .. }, codec)) = self.speaking(id)
+        else {
             return;
         };
         let listener = usize::from(*listener);
         crate::fault::planted("panic-deliver", delivery.message.topic.as_str().as_bytes());
         let delivered = crate::crash::guarded(|| {
             crate::fault::planted("panic-encode", delivery.message.topic.as_str().as_bytes());
-            session.deliver(now, delivery, output)
+            session.deliver(codec, now, delivery, output)
         });
-        match delivered {
-            None => self.sending_panicked(id, delivery),
-            Some(Delivered::Sent) => {
+        let event = match delivered {
+            None => return self.sending_panicked(id, delivery),
+            Some(Delivered::Sent(event)) => {
                 self.counters.interfaces[listener].sent_packets += 1;
                 self.output_grew(id);
+                event
             }
-            Some(Delivered::TooLarge(event)) => {
+            Some(Delivered::Refused(event)) => {
                 self.counters.too_large += 1;
-                if let Some(event) = event {
-                    self.handle(event);
-                }
+                event
             }
+        };
+        if let Some(event) = event {
+            self.handle(event);
         }
     }
 

@@ -39,7 +39,7 @@ impl Shard {
         let now = self.now.mono;
         let Some(connection) = self.connection(id) else { return };
         let Stage::Serving(session) = &connection.stage else { return };
-        if period > 0 && session.last_packet().0 / period < now.0 / period {
+        if period > 0 && session.last_heard().0 / period < now.0 / period {
             self.look_at_road(id, period);
         }
     }

@@ -5,32 +5,36 @@ use std::sync::atomic::Ordering;
 
 use postroad_base::{ConnectionId, ReasonCode};
 use postroad_broker::api::DisconnectCause;
-use postroad_session::mqtt::Closing;
 
 use super::{Phase, Shard};
 use crate::connection::{Connection, Stage, connection_index};
+use crate::session::Ending;
 
 /// How long a connection may take to read our last words and close.
 const LINGER_MILLIS: u64 = 5_000;
 
 impl Shard {
     /// The session says that it has to end.
-    pub(super) fn close_for(&mut self, id: ConnectionId, closing: Closing) {
-        tracing::debug!(shard = self.id.0, connection = id.0, reason = ?closing.reason, closing.detail, "closing");
-        self.forget(id, closing.cause);
-        if closing.by_client {
+    pub(super) fn close_for(&mut self, id: ConnectionId, ending: impl Into<Ending>) {
+        let Ending { cause, reason, detail, by_client, broken } = ending.into();
+        tracing::debug!(shard = self.id.0, connection = id.0, ?reason, ?broken, %detail, "closing");
+        self.forget(id, cause);
+        if by_client {
             self.remove(id);
             return;
         }
-        let Some(connection) = self.connection(id) else { return };
+        let Some((connection, codec)) = self.speaking(id) else { return };
         if let Stage::Serving(session) = &mut connection.stage {
             let output = &mut connection.output;
-            if crate::crash::guarded(|| session.close(closing.reason, closing.detail, output)).is_none() {
+            if crate::crash::guarded(|| session.close(codec, reason, &detail, output)).is_none() {
                 return self.speaking_panicked(id);
             }
         }
         let listener = usize::from(connection.listener);
-        self.counters.protocol_error(listener, closing.reason);
+        match broken {
+            Some(broken) => self.counters.broken(listener, broken),
+            None => self.counters.protocol_error(listener, reason),
+        }
         self.linger(id);
     }
 
@@ -124,10 +128,10 @@ impl Shard {
     fn dismiss(&mut self, id: ConnectionId) {
         self.forget(id, DisconnectCause::ServerShutdown);
         self.drain_effects(); // what was owed to it goes out before the goodbye
-        let Some(connection) = self.connection(id) else { return };
+        let Some((connection, codec)) = self.speaking(id) else { return };
         match &mut connection.stage {
             Stage::Serving(session) => {
-                session.close(ReasonCode::ServerShuttingDown, "", &mut connection.output);
+                session.close(codec, ReasonCode::ServerShuttingDown, "", &mut connection.output);
                 self.linger(id);
             }
             Stage::Authenticating(_) => self.refuse(id, ReasonCode::ServerShuttingDown, ""),

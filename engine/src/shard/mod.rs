@@ -47,7 +47,8 @@ use postroad_broker::access::Acl;
 use postroad_broker::api::{Event, Principal};
 use postroad_control::{LettersBell, Note, Recorder, Request};
 use postroad_plugins::generations::Plugins;
-use postroad_session::mqtt::{ConnectRequest, Limits};
+use postroad_protocol::frame::Codec;
+use postroad_session::mqtt::Limits;
 use slab::Slab;
 
 use calling::Callers;
@@ -55,6 +56,7 @@ use calling::Callers;
 use crate::auth::{Auth, CheckOutcome, Pool, Registration};
 use crate::clock::Clock;
 use crate::coalesce::{Coalescing, Inputs};
+use crate::codecs::{Codecs, CodecsOfShard};
 use crate::config::Config;
 use crate::connection::{Connection, Flags, connection_index};
 use crate::counters::Counters;
@@ -64,6 +66,7 @@ use crate::mesh::Mesh;
 use crate::plugins::{Step, Told};
 use crate::poller::{Alarm, Doorbell, Poller, Ready};
 use crate::ramp::Ramp;
+use crate::session::Request as Introduction;
 use crate::wheel::Wheel;
 
 pub(crate) use sys::SysFigures;
@@ -86,10 +89,10 @@ pub(crate) struct Live {
 pub(crate) struct HandOver {
     pub(crate) socket: std::os::fd::OwnedFd,
     pub(crate) listener: u16,
-    pub(crate) request: Box<ConnectRequest>,
+    pub(crate) request: Box<Introduction>,
     pub(crate) client: ClientId,
     pub(crate) principal: Principal,
-    /// What the client sent behind its CONNECT.
+    /// What the client sent behind its CONNECT or hello.
     pub(crate) unread: Vec<u8>,
 }
 
@@ -163,6 +166,8 @@ pub(crate) struct Common {
     pub(crate) recorder: Option<Recorder>,
     /// Heard by whoever follows dead letters.
     pub(crate) letters: LettersBell,
+    /// What listeners' frames are read and written by, where no plugin is.
+    pub(crate) codecs: Arc<dyn Codecs>,
     /// Who changes plugins.
     pub(crate) coordinator: flume::Sender<Told>,
 }
@@ -234,6 +239,7 @@ pub(crate) struct Shard {
     /// How many may come after the start.
     ramp: Ramp,
     connections: Slab<Connection>,
+    codecs: CodecsOfShard,
     /// Connections made so far.
     serial: u64,
     /// With output to write.
@@ -313,6 +319,7 @@ impl Shard {
         let counters = Counters::new(&live.config);
         let coalescing = Coalescing::new(live.config.coalesce);
         let ramp = Ramp::new(live.config.restart.accept_per_second, now.mono);
+        let codecs = CodecsOfShard::new(&live.config.listeners, &plugins, &*common.codecs);
         let doors = listeners.into_iter().map(|listener| Door { listener, paused: false }).collect();
         let mut shard = Self {
             id,
@@ -336,6 +343,7 @@ impl Shard {
             doors_again: Vec::new(),
             ramp,
             connections: Slab::new(),
+            codecs,
             serial: 0,
             dirty: Vec::new(),
             again: Vec::new(),
@@ -435,6 +443,13 @@ impl Shard {
     /// The connection of this id, unless it is gone.
     fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         self.connections.get_mut(connection_index(id)).filter(|connection| connection.id == id)
+    }
+
+    /// The connection of this id, and the codec of its listener.
+    fn speaking(&mut self, id: ConnectionId) -> Option<(&mut Connection, &mut dyn Codec)> {
+        let connection = self.connections.get_mut(connection_index(id)).filter(|connection| connection.id == id)?;
+        let codec = self.codecs.of(connection.listener);
+        Some((connection, codec))
     }
 
     fn flags(&mut self, id: ConnectionId) -> Option<&mut Flags> {

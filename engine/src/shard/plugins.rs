@@ -2,8 +2,10 @@
 
 use postroad_control::{HookReport, PluginReport, PluginsReport};
 use postroad_plugins::generations::{PluginTotals, Report};
+use postroad_plugins::{Diagnostic, PluginName};
 
 use super::Shard;
+use crate::codecs::{CodecsOfShard, missing};
 use crate::plugins::{Step, Told};
 
 impl Shard {
@@ -14,7 +16,7 @@ impl Shard {
             Step::Prepare(prepared) => {
                 let generation = prepared.generation;
                 self.ask_plugins();
-                let outcome = self.plugins.prepare(now, prepared);
+                let outcome = self.plugins.prepare(now, prepared).and_then(|()| self.codecs_ready(generation));
                 self.tell_coordinator(Told::Ready { shard, generation, outcome });
             }
             Step::Discard { generation } => self.plugins.discard(generation),
@@ -33,10 +35,25 @@ impl Shard {
         }
     }
 
+    /// A generation that takes the codec of a listener away is not ready.
+    fn codecs_ready(&self, generation: u32) -> Result<(), Vec<Diagnostic>> {
+        let listeners = &self.live.config.listeners;
+        let Some(missing) = missing(listeners, |name| self.plugins.has_codec_ready(name), &*self.common.codecs) else {
+            return Ok(());
+        };
+        self.plugins.discard(generation);
+        let plugin = PluginName::new("plugins").expect("a name");
+        let (file, hook) = ("plugins".to_owned(), Some("codec".to_owned()));
+        Err(vec![Diagnostic { file, line: None, column: None, plugin, hook, message: missing }])
+    }
+
     /// Nothing is stamped here with an older generation from now on: the others hear it behind all that was.
     fn committed(&mut self, generation: u32, is_done: bool) {
         debug_assert!(is_done, "generation {generation} was not ready here");
         if self.plugins.generation() == generation {
+            let listeners = &self.live.config.listeners;
+            self.codecs = CodecsOfShard::new(listeners, &self.plugins, &*self.common.codecs);
+            self.codecs.set_time(self.now);
             self.broker.plugins_committed(generation);
         }
         self.tell_coordinator(Told::Committed { shard: self.id, generation });

@@ -6,11 +6,15 @@ use std::io;
 use bytes::Bytes;
 use postroad_base::{ConnectionId, ReasonCode};
 use postroad_broker::api::{DisconnectCause, Event};
-use postroad_session::mqtt::{Closing, Handshake, HandshakeStep, Received, Refusal};
+use postroad_protocol::frame::Codec;
+use postroad_session::framed;
+use postroad_session::mqtt::{Closing, Handshake, HandshakeStep, Limits, Received, Refusal};
 
 use super::Shard;
+use crate::config::{Listener, ListenerProtocol};
 use crate::connection::{Connection, Stage};
 use crate::counters::Refused;
+use crate::session::{Ending, Request};
 
 /// Receive calls for one connection in one turn; who has more to say goes to the end of the line.
 const RECEIVES_PER_TURN: usize = 2;
@@ -63,7 +67,7 @@ enum Step {
     },
     /// Refused before it was a session.
     Refused(Refusal),
-    Closing(Closing),
+    Ending(Ending),
     /// Our code panicked over it.
     Panicked,
 }
@@ -216,7 +220,10 @@ impl Shard {
                 }
                 return all;
             }
-            let step = decode_step(connection, self.now, &own, &bytes[at..], &self.live.limits);
+            let is_framed = is_framed(&self.live.config.listeners[usize::from(connection.listener)]);
+            let codec = self.codecs.of(connection.listener);
+            let speech = Speech { codec, is_framed, limits: &self.live.limits, now: self.now };
+            let step = speech.step(connection, &own, &bytes[at..]);
             match step {
                 Step::Incomplete { needed: least } => {
                     needed = least;
@@ -224,7 +231,7 @@ impl Shard {
                 }
                 Step::Packet { size, event } => {
                     if !self.watchers.is_empty() {
-                        self.watched_packet(id, bytes[at], size, event.as_ref());
+                        self.watched_packet(id, (!is_framed).then_some(bytes[at]), size, event.as_ref());
                     }
                     at += size;
                     self.packet_came(id, event);
@@ -238,8 +245,8 @@ impl Shard {
                     self.refused_before_session(id, refusal);
                     return all;
                 }
-                Step::Closing(closing) => {
-                    self.close_for(id, closing);
+                Step::Ending(ending) => {
+                    self.close_for(id, ending);
                     return all;
                 }
                 Step::Panicked => {
@@ -298,35 +305,61 @@ enum End {
     Closed,
 }
 
-fn decode_step(
-    connection: &mut Connection,
+/// What is needed to understand a connection.
+struct Speech<'a> {
+    codec: &'a mut dyn Codec,
+    is_framed: bool,
+    limits: &'a Limits,
     now: postroad_base::Now,
-    own: &Bytes,
-    bytes: &[u8],
-    limits: &postroad_session::mqtt::Limits,
-) -> Step {
-    let out = &mut connection.output;
-    let mut receive = |session: &mut postroad_session::mqtt::Connection| match own.is_empty() {
-        true => session.receive(now, bytes, limits, out),
-        false => session.receive_own(now, own, limits, out),
-    };
-    let step = crate::crash::guarded(|| match &mut connection.stage {
-        Stage::Handshake => match Handshake.receive(bytes, limits) {
-            Ok(HandshakeStep::NeedMore { needed }) => Step::Incomplete { needed },
-            Ok(HandshakeStep::Connect { request, consumed }) => {
-                connection.stage = Stage::Authenticating(request);
-                Step::Introduced { size: consumed }
+}
+
+impl Speech<'_> {
+    fn step(self, connection: &mut Connection, own: &Bytes, bytes: &[u8]) -> Step {
+        let Self { codec, is_framed, limits, now } = self;
+        let out = &mut connection.output;
+        let step = crate::crash::guarded(|| match &mut connection.stage {
+            Stage::Handshake => {
+                let (step, request) = if is_framed { hello(codec, bytes, limits) } else { connect(bytes, limits) };
+                if let Some(request) = request {
+                    connection.stage = Stage::Authenticating(request);
+                }
+                step
             }
-            Err(refusal) => Step::Refused(refusal),
-        },
-        Stage::Serving(session) => match receive(session) {
-            Ok(Received::Incomplete { needed }) => Step::Incomplete { needed },
-            Ok(Received::Packet { size, event }) => Step::Packet { size, event },
-            Err(closing) => Step::Closing(closing),
-        },
-        Stage::Authenticating(_) | Stage::Lingering { .. } => Step::Incomplete { needed: 0 },
-    });
-    step.unwrap_or(Step::Panicked)
+            Stage::Serving(session) => match session.receive(codec, now, (bytes, own), limits, out) {
+                Ok(Received::Incomplete { needed }) => Step::Incomplete { needed },
+                Ok(Received::Packet { size, event }) => Step::Packet { size, event },
+                Err(ending) => Step::Ending(ending),
+            },
+            Stage::Authenticating(_) | Stage::Lingering { .. } => Step::Incomplete { needed: 0 },
+        });
+        step.unwrap_or(Step::Panicked)
+    }
+}
+
+/// What the front of the input is where a CONNECT is due, and the request if it is one.
+fn connect(bytes: &[u8], limits: &Limits) -> (Step, Option<Box<Request>>) {
+    match Handshake.receive(bytes, limits) {
+        Ok(HandshakeStep::NeedMore { needed }) => (Step::Incomplete { needed }, None),
+        Ok(HandshakeStep::Connect { request, consumed }) => {
+            (Step::Introduced { size: consumed }, Some(Box::new(Request::Mqtt(*request))))
+        }
+        Err(refusal) => (Step::Refused(refusal), None),
+    }
+}
+
+/// As [`connect`], for a hello.
+fn hello(codec: &mut dyn Codec, bytes: &[u8], limits: &Limits) -> (Step, Option<Box<Request>>) {
+    match framed::Handshake.receive(codec, bytes, limits.connect_bytes_max as usize) {
+        Ok(framed::HandshakeStep::NeedMore { needed }) => (Step::Incomplete { needed }, None),
+        Ok(framed::HandshakeStep::Connect { request, consumed }) => {
+            (Step::Introduced { size: consumed }, Some(Box::new(Request::Framed(*request))))
+        }
+        Err(refusal) => (Step::Ending(framed::End::from(refusal).into()), None),
+    }
+}
+
+fn is_framed(listener: &Listener) -> bool {
+    matches!(listener.protocol, ListenerProtocol::Frames { .. })
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -39,6 +39,7 @@ impl Shard {
 
     fn take_turn(&mut self) -> Next {
         self.now = self.common.clock.now();
+        self.codecs.set_time(self.now);
         self.inbox.doorbell.awake();
         self.inputs = Inputs::default();
         self.worth = 0;

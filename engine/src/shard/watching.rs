@@ -63,8 +63,8 @@ impl Shard {
         }
     }
 
-    /// A packet came in.
-    pub(super) fn watched_packet(&mut self, id: ConnectionId, first: u8, size: usize, event: Option<&Event>) {
+    /// A packet came in, which begins with this byte; or a frame.
+    pub(super) fn watched_packet(&mut self, id: ConnectionId, first: Option<u8>, size: usize, event: Option<&Event>) {
         let client = self.broker.client_of(id).cloned();
         let topic = match event {
             Some(Event::Publish { message, .. }) => Some(message.message.topic.clone()),
@@ -73,7 +73,7 @@ impl Shard {
         let about = About { what: Watched::In, client: client.as_ref(), topic: topic.as_ref() };
         self.tell(&about, || match event {
             Some(event) => words_of_event(event, size),
-            None => format!("{} ({size} B)", packet_name(first)),
+            None => format!("{} ({size} B)", first.map_or("frame", packet_name)),
         });
     }
 

@@ -16,6 +16,7 @@
 //! - State is handed over twice: when the new generation is made ready, as a proof, and when it is committed, into a VM made anew, so
 //!   that nothing is lost of what happened in between, and `on_load` is called once in each VM.
 
+mod codecs;
 mod past;
 mod shadow;
 #[cfg(test)]

@@ -22,7 +22,10 @@ fn one_coroutine_for_each_few_instructions() {
 #[test]
 fn one_coroutine_that_yields_for_ever() {
     check("local co = coroutine.wrap(function() while true do coroutine.yield() end end) while true do co() end", OVER);
-    check("local co = coroutine.create(function() while true do pcall(coroutine.yield) end end) while true do coroutine.resume(co) end", OVER);
+    check(
+        "local co = coroutine.create(function() while true do pcall(coroutine.yield) end end) while true do coroutine.resume(co) end",
+        OVER,
+    );
 }
 
 #[test]
@@ -82,7 +85,10 @@ fn a_coroutine_that_outlives_its_call_counts_in_the_next() {
 
 #[test]
 fn the_main_coroutine_is_nobodys() {
-    check("local co = coroutine.running() coroutine.resume(co) local ok, e = coroutine.resume(co) error(e)", "cannot resume non-suspended coroutine");
+    check(
+        "local co = coroutine.running() coroutine.resume(co) local ok, e = coroutine.resume(co) error(e)",
+        "cannot resume non-suspended coroutine",
+    );
     check("coroutine.yield(1)", "attempt to yield from outside a coroutine");
     check("coroutine.close(coroutine.running())", "cannot close a running coroutine");
 }

@@ -13,9 +13,15 @@ fn recursion_of_scripts() {
 fn recursion_through_c() {
     check("local function f() return ('x'):gsub('x', f) end f()", "C stack overflow");
     check("local function f() table.sort({ 1, 2, 3 }, f) end f()", "C stack overflow");
-    check("local t = setmetatable({}, {}) getmetatable(t).__index = function(t, k) return t[k] end return t.x", "C stack overflow");
+    check(
+        "local t = setmetatable({}, {}) getmetatable(t).__index = function(t, k) return t[k] end return t.x",
+        "C stack overflow",
+    );
     check("local t = setmetatable({}, {}) getmetatable(t).__tostring = tostring tostring(t)", "C stack overflow");
-    check("local t = setmetatable({}, {}) getmetatable(t).__lt = function(a, b) return a < b end return t < t", "C stack overflow");
+    check(
+        "local t = setmetatable({}, {}) getmetatable(t).__lt = function(a, b) return a < b end return t < t",
+        "C stack overflow",
+    );
     check("local function f() return pcall(f) end f() while true do end", "more than 200000 instructions");
 }
 
@@ -23,7 +29,10 @@ fn recursion_through_c() {
 fn deep_texts() {
     check("return postroad.json.decode(('['):rep(100000)) or error('refused')", "refused");
     check("return postroad.msgpack.decode(('\\x91'):rep(100000)) or error('refused')", "refused");
-    check("local t = {} for i = 1, 1000 do t = { t } end return postroad.json.encode(t) or error('refused')", "refused");
+    check(
+        "local t = {} for i = 1, 1000 do t = { t } end return postroad.json.encode(t) or error('refused')",
+        "refused",
+    );
     check("local t = {} t.t = t return postroad.msgpack.encode(t) or error('refused')", "refused");
     check("return ('x'):find(('('):rep(1000))", "too many captures");
     check("return ('x'):rep(1000):find(('x?'):rep(1000) .. ('x'):rep(1000))", "pattern too complex");

@@ -48,7 +48,17 @@ fn bytecode_of_an_author_is_refused() {
 
 #[test]
 fn metatables_of_what_is_shared_are_hidden() {
-    for value in ["''", "string", "math", "postroad", "postroad.log", "message", "postroad.null", "postroad.drop()", "postroad.array {}"] {
+    for value in [
+        "''",
+        "string",
+        "math",
+        "postroad",
+        "postroad.log",
+        "message",
+        "postroad.null",
+        "postroad.drop()",
+        "postroad.array {}",
+    ] {
         assert_eq!(says(&format!("return getmetatable({value})")), "false", "{value}");
         check(&format!("setmetatable({value}, {{}})"), "route: ");
     }

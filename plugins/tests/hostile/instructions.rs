@@ -50,7 +50,10 @@ fn metamethods_that_loop() {
     check("local t = setmetatable({}, { __index = function(t, k) while true do end end }) return t.x", OVER);
     check("local t t = setmetatable({}, { __concat = function() while true do end end }) return t .. 'x'", OVER);
     check("local t = setmetatable({}, { __len = function() while true do end end }) table.insert(t, 1)", OVER);
-    check("local t = setmetatable({}, { __eq = function() while true do end end }) return t == setmetatable({}, getmetatable(t))", OVER);
+    check(
+        "local t = setmetatable({}, { __eq = function() while true do end end }) return t == setmetatable({}, getmetatable(t))",
+        OVER,
+    );
     check("local t = setmetatable({}, { __tostring = function() while true do end end }) tostring(t)", OVER);
     check("local t = setmetatable({}, { __pairs = function() while true do end end }) pairs(t)", OVER);
 }

@@ -48,8 +48,14 @@ fn lengths_that_lie() {
     check(&format!("{lying} return table.concat(t)"), OVER);
     check(&format!("{lying} return table.unpack(t)"), "too many results to unpack");
     check(&format!("{lying} table.sort(t)"), "array too big");
-    check("local t = setmetatable({}, { __len = function() return 2e9 // 1 | 0 end, __index = rawlen }) table.sort(t)", "");
-    check("local t = setmetatable({}, { __len = function() return 'x' end }) table.insert(t, 1)", "object length is not an integer");
+    check(
+        "local t = setmetatable({}, { __len = function() return 2e9 // 1 | 0 end, __index = rawlen }) table.sort(t)",
+        "",
+    );
+    check(
+        "local t = setmetatable({}, { __len = function() return 'x' end }) table.insert(t, 1)",
+        "object length is not an integer",
+    );
     check("table.move({}, 1, 1e15 // 1 | 0, 2)", OVER);
     check("table.move({}, math.mininteger, math.maxinteger, 2)", "too many elements to move");
     check("table.move({}, 1, 10, math.maxinteger)", "destination wrap around");
@@ -59,16 +65,25 @@ fn lengths_that_lie() {
 
 #[test]
 fn orders_that_contradict_themselves() {
-    check("local t = {} for i = 1, 1000 do t[i] = i end table.sort(t, function() return true end) error('sorted')", "sorted");
+    check(
+        "local t = {} for i = 1, 1000 do t[i] = i end table.sort(t, function() return true end) error('sorted')",
+        "sorted",
+    );
     check("local t = {} for i = 1, 100000 do t[i] = -i end table.sort(t, function(a, b) return a < b end)", OVER);
-    check("local t = {} for i = 1, 1000 do t[i] = i end table.sort(t, function(a, b) t = {} return a > b end) error('sorted')", "sorted");
+    check(
+        "local t = {} for i = 1, 1000 do t[i] = i end table.sort(t, function(a, b) t = {} return a > b end) error('sorted')",
+        "sorted",
+    );
     check("table.sort({ 1, 2, 'x' })", "attempt to compare");
     assert_eq!(says("local t = { 5, 2, 8, 1, 9, 3 } table.sort(t, function() return true end) return #t"), "6");
 }
 
 #[test]
 fn many_values() {
-    check("local function f(...) return select('#', ...) end local t = {} return f(table.unpack(t, 1, 1e7))", "too many results to unpack");
+    check(
+        "local function f(...) return select('#', ...) end local t = {} return f(table.unpack(t, 1, 1e7))",
+        "too many results to unpack",
+    );
     check("local t = {} while true do t = { table.unpack(t, 1, 8000) } end", "");
     check("while true do string.byte(('x'):rep(8000), 1, -1) end", "");
 }
@@ -80,5 +95,10 @@ fn log_and_metrics_are_bounded() {
     check("postroad.counter(('c'):rep(65))", "expected a name");
     check("postroad.counter('c'):add(-1)", "a counter only grows");
     check("for i = 1, 1e9 do postroad.store.set('k' .. i, ('x'):rep(1000)) end", OVER);
-    assert_eq!(says("local n = 0 for i = 1, 2500 do if postroad.store.set('k' .. i, ('x'):rep(2000)) then n = n + 1 end end return n < 2100 and n > 2000"), "true");
+    assert_eq!(
+        says(
+            "local n = 0 for i = 1, 2500 do if postroad.store.set('k' .. i, ('x'):rep(2000)) then n = n + 1 end end return n < 2100 and n > 2000"
+        ),
+        "true"
+    );
 }

@@ -169,7 +169,7 @@ impl Loader {
         self.settings.engine.listeners.clear();
         for listener in listeners {
             match listener.protocol {
-                Protocol::Mqtt => self.settings.engine.listeners.push(engine_listener(listener)),
+                Protocol::Mqtt | Protocol::Frames => self.settings.engine.listeners.push(engine_listener(listener)),
                 Protocol::Http => self.settings.http.push(listener),
                 Protocol::Grpc => self.settings.grpc.push(listener),
             }
@@ -202,7 +202,7 @@ impl Loader {
         let short = given.into_iter().filter_map(|(key, protocol, address)| {
             let replaced = !self.said.contains(key) && tables.iter().any(|table| table.protocol == protocol);
             let address = address.filter(|_| !replaced)?;
-            Some(ListenerTable { name: protocol.name().to_owned(), address, protocol })
+            Some(ListenerTable { name: protocol.name().to_owned(), address, protocol, codec: None })
         });
         short.chain(tables.iter().cloned()).collect()
     }
@@ -260,7 +260,8 @@ impl Loader {
 }
 
 fn engine_listener(table: ListenerTable) -> Listener {
-    Listener { name: table.name, address: table.address, protocol: ListenerProtocol::Mqtt }
+    let protocol = table.codec.map_or(ListenerProtocol::Mqtt, |codec| ListenerProtocol::Frames { codec });
+    Listener { name: table.name, address: table.address, protocol }
 }
 
 fn allow_anonymous(settings: &Settings) -> bool {
@@ -297,7 +298,7 @@ fn reachable_without_auth(name: &str, address: &SocketAddr) -> String {
 
 /// Understands one `[[listener]]`.
 fn listener(entry: toml::Value) -> Result<ListenerTable, String> {
-    const KEYS: [&str; 4] = ["name", "address", "protocol", "framing"];
+    const KEYS: [&str; 5] = ["name", "address", "protocol", "codec", "framing"];
     const TLS_KEYS: [&str; 4] = ["tls", "tls_certificate", "tls_key", "tls_client_ca"];
     let toml::Value::Table(table) = entry else {
         return Err("must be a table".into());
@@ -315,7 +316,22 @@ fn listener(entry: toml::Value) -> Result<ListenerTable, String> {
         Some(other) => Err(format!("{key} = {other}: must be a text")),
         None => Ok(None),
     };
-    let protocol = protocol(text("protocol")?.unwrap_or("mqtt"))?;
+    let codec = text("codec")?.map(str::to_owned);
+    let protocol = match text("protocol")? {
+        Some(name) => protocol(name)?,
+        None if codec.is_some() => Protocol::Frames,
+        None => Protocol::Mqtt,
+    };
+    match (&codec, protocol) {
+        (Some(codec), Protocol::Frames) if !is_codec_name(codec) => {
+            return Err(format!("codec = {codec:?}: must be small letters, digits, '-' and '_'"));
+        }
+        (None, Protocol::Frames) => return Err("codec is missing: name what reads and writes the frames".into()),
+        (Some(codec), Protocol::Mqtt | Protocol::Http | Protocol::Grpc) => {
+            return Err(format!("codec = {codec:?}: only protocol \"frames\" has one, not {:?}", protocol.name()));
+        }
+        _ => {}
+    }
     if let Some(framing) = text("framing")?.filter(|framing| *framing != "stream") {
         return Err(format!("framing = {framing:?}: must be \"stream\"; others come with the native protocol"));
     }
@@ -325,7 +341,11 @@ fn listener(entry: toml::Value) -> Result<ListenerTable, String> {
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
         return Err(format!("name = {name:?}: must be letters, digits, '-', '_' and '.'"));
     }
-    Ok(ListenerTable { name: name.to_owned(), address: parsed, protocol })
+    Ok(ListenerTable { name: name.to_owned(), address: parsed, protocol, codec })
+}
+
+fn is_codec_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b))
 }
 
 fn protocol(name: &str) -> Result<Protocol, String> {
@@ -333,8 +353,9 @@ fn protocol(name: &str) -> Result<Protocol, String> {
         "mqtt" => Ok(Protocol::Mqtt),
         "http" => Ok(Protocol::Http),
         "grpc" => Ok(Protocol::Grpc),
+        "frames" => Ok(Protocol::Frames),
         "websocket" | "native" => Err(format!("protocol = {name:?}: not in this version yet")),
-        _ => Err(format!("protocol = {name:?}: must be \"mqtt\", \"http\" or \"grpc\"")),
+        _ => Err(format!("protocol = {name:?}: must be \"mqtt\", \"frames\", \"http\" or \"grpc\"")),
     }
 }
 
@@ -450,7 +471,10 @@ mod tests {
             (format!("{}\n{}", table(""), table("")), "two listeners are named"),
             ("[[listener]]\nname = \"x\"".into(), "address is missing"),
             ("[listener]\nname = \"x\"".into(), "two brackets"),
-            (table("protocol = \"amqp\""), "must be \"mqtt\", \"http\" or \"grpc\""),
+            (table("protocol = \"frames\""), "codec is missing"),
+            (table("protocol = \"mqtt\"\ncodec = \"gt06\""), "only protocol \"frames\" has one, not \"mqtt\""),
+            (table("codec = \"GT\""), "must be small letters"),
+            (table("protocol = \"amqp\""), "must be \"mqtt\", \"frames\", \"http\" or \"grpc\""),
             ("listen.websocket = \"127.0.0.1:8083\"".into(), "listen.websocket = \"127.0.0.1:8083\": not in this"),
         ] {
             let said = problem(&text);

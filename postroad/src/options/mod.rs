@@ -43,6 +43,8 @@ pub enum Protocol {
     Mqtt,
     Http,
     Grpc,
+    /// Frames of the codec that the listener names.
+    Frames,
 }
 
 impl Protocol {
@@ -52,6 +54,7 @@ impl Protocol {
             Self::Mqtt => "mqtt",
             Self::Http => "http",
             Self::Grpc => "grpc",
+            Self::Frames => "frames",
         }
     }
 }
@@ -62,6 +65,8 @@ pub struct ListenerTable {
     pub name: String,
     pub address: SocketAddr,
     pub protocol: Protocol,
+    /// With [`Protocol::Frames`], and only then.
+    pub codec: Option<String>,
 }
 
 /// The addresses of the `listen.*` shorthands; `None` is off.

@@ -25,6 +25,9 @@ pub fn commented(settings: &Settings) -> String {
         let (name, address, protocol) = (&table.name, table.address, table.protocol.name());
         writeln!(out, "\n[[listener]]\nname = \"{name}\"\naddress = \"{address}\"\nprotocol = \"{protocol}\"")
             .expect(ENDLESS);
+        if let Some(codec) = &table.codec {
+            writeln!(out, "codec = \"{codec}\"").expect(ENDLESS);
+        }
     }
     if settings.tables.is_empty() {
         out.push_str(LISTENER_EXAMPLE);
@@ -117,8 +120,13 @@ are tables; one replaces the default (not an explicit) shorthand of its protocol
 [[listener]]
 name = \"depot\"                # in logs, metrics and ports.json; letters, digits, - _ .
 address = \"127.0.0.1:1884\"    # port 0: the kernel picks one, see ports.json in the data directory
-protocol = \"mqtt\"             # mqtt or http
+protocol = \"mqtt\"             # mqtt, frames, http or grpc; with a codec: frames
 framing = \"stream\"            # the only one in this version
+
+[[listener]]
+name = \"trackers\"
+address = \"127.0.0.1:5023\"
+codec = \"gt06\"                # what reads and writes its frames: vehicle40, padded1024, crlf_lines, gt06
 ```
 
 `tls`, `tls_certificate`, `tls_key` and `tls_client_ca` are reserved: setting them is an error in this version.
@@ -152,7 +160,7 @@ On SIGHUP the file is read anew; the whole file applies or nothing.
 ";
 
 const MANUAL_TAIL: &str = ".SH LISTENERS
-\\fB[[listener]]\\fR tables hold name, address, protocol (mqtt or http) and framing (stream), and add
+\\fB[[listener]]\\fR tables hold name, address, protocol (mqtt, frames, http or grpc), codec (of frames) and framing (stream), and add
 listeners to the shorthands \\fBlisten.mqtt\\fR and \\fBlisten.http\\fR.
 .SH RETRY BY TOPIC
 \\fB[[retry.topic]]\\fR tables hold a filter, and max_attempts, max_age, immediate, backoff_min and backoff_max
@@ -211,8 +219,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let sets =
             ["shards=3", "queue.bytes_max=5KiB", "sys.interval=0s", "listen.http=", "mqtt.session_expiry_max=7d"];
+        let frames = "[[listener]]\nname = \"x\"\naddress = \"127.0.0.1:1\"\ncodec = \"gt06\"\n";
         let by_topic = "[[retry.topic]]\nfilter = \"a/#\"\nmax_age = \"90s\"\nbackoff_max = \"1m\"\n";
-        for (sets, tables) in [(Vec::new(), ""), (sets.map(str::to_owned).to_vec(), by_topic)] {
+        for (sets, tables) in [(Vec::new(), ""), (Vec::new(), frames), (sets.map(str::to_owned).to_vec(), by_topic)] {
             let given = directory.path().join("given.toml");
             std::fs::write(&given, tables).expect("writable");
             let settings = load(&Sources { file: Some(given), sets, ..Sources::default() }).expect("valid");

@@ -5,6 +5,7 @@ pub mod access;
 pub mod accounts;
 pub mod conversation;
 pub mod decoding;
+pub mod frames;
 pub mod input;
 pub mod recovery;
 pub mod requests;

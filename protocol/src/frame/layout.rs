@@ -1,0 +1,220 @@
+//! Where a frame ends, and where its fields lie: [`Plan::extent`], then [`Layout::of`].
+
+use smallvec::SmallVec;
+
+use super::plan::{FramingPlan, Plan, ShapePlan, SizePlan};
+use super::{Fault, FrameError};
+
+/// The front of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    Incomplete {
+        needed: usize,
+    },
+    /// A frame of `size` bytes, of which the first `content` are those of its fields.
+    Frame {
+        size: usize,
+        content: usize,
+    },
+}
+
+/// The bit at which each field begins, and behind the last one the end.
+#[derive(Debug)]
+pub(super) struct Layout {
+    starts: SmallVec<[u32; 16]>,
+}
+
+impl Plan {
+    /// How far the frame at the start of `input` reaches.
+    pub(super) fn extent(&self, input: &[u8]) -> Result<Extent, FrameError> {
+        self.check_front(input)?;
+        match &self.framing {
+            FramingPlan::Fixed => Ok(self.whole(input, self.bytes_max as usize)),
+            FramingPlan::Delimited(by) => self.delimited(input, by),
+            FramingPlan::Length { bits, at, plus } => {
+                let header = (at + u32::from(bits.count)).div_ceil(8) as usize;
+                if input.len() < header {
+                    return Ok(Extent::Incomplete { needed: (self.bytes_min as usize).max(header) });
+                }
+                let said = i128::from(bits.read(input, *at)) + i128::from(*plus);
+                Ok(self.whole(input, self.check_size(said)?))
+            }
+            FramingPlan::Fields => self.by_fields(input),
+        }
+    }
+
+    /// The constants in front, as far as they have come.
+    fn check_front(&self, input: &[u8]) -> Result<(), FrameError> {
+        for (index, at) in &self.front {
+            self.check_constant(usize::from(*index), input, *at)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the constant of a field stands at this bit, as far as the bytes reach.
+    pub(super) fn check_constant(&self, index: usize, bytes: &[u8], at: u32) -> Result<(), FrameError> {
+        let field = &self.fields[index];
+        let is_right = match &field.shape {
+            ShapePlan::Number { bits, constant: Some(constant) } => {
+                let end = (at + u32::from(bits.count)).div_ceil(8) as usize;
+                bytes.len() < end || bits.read(bytes, at) == *constant
+            }
+            ShapePlan::Constant(constant) => {
+                let come = bytes.get(at as usize / 8..).unwrap_or_default();
+                let both = come.len().min(constant.len());
+                come[..both] == constant[..both]
+            }
+            _ => true,
+        };
+        if is_right {
+            return Ok(());
+        }
+        Err(FrameError::new(Fault::Constant, format!("field `{}`: not the constant that it has to be", field.name)))
+    }
+
+    fn whole(&self, input: &[u8], size: usize) -> Extent {
+        if input.len() < size { Extent::Incomplete { needed: size } } else { Extent::Frame { size, content: size } }
+    }
+
+    /// A size that was said, before anything waits for so much.
+    fn check_size(&self, said: i128) -> Result<usize, FrameError> {
+        if said > i128::from(self.bytes_max) {
+            let detail = format!("a frame of {said} bytes, the longest has {}", self.bytes_max);
+            return Err(FrameError::new(Fault::TooLong, detail));
+        }
+        if said < i128::from(self.bytes_min) {
+            let detail = format!("a frame of {said} bytes, its fields take {} at least", self.bytes_min);
+            return Err(FrameError::new(Fault::Length, detail));
+        }
+        Ok(usize::try_from(said).expect("between the smallest and the largest frame"))
+    }
+
+    fn delimited(&self, input: &[u8], by: &[u8]) -> Result<Extent, FrameError> {
+        let most = self.bytes_max as usize;
+        match find(&input[..input.len().min(most)], by) {
+            Some(content) => Ok(Extent::Frame { size: content + by.len(), content }),
+            None if input.len() >= most => {
+                Err(FrameError::new(Fault::TooLong, format!("no delimiter within {most} bytes")))
+            }
+            None => Ok(Extent::Incomplete { needed: (input.len() + 1).max(by.len()) }),
+        }
+    }
+
+    /// Each field says where the next one begins.
+    fn by_fields(&self, input: &[u8]) -> Result<Extent, FrameError> {
+        let layout = Layout::begin();
+        let end = layout.walk(self, input, None)?;
+        match end {
+            Walked::Short { needed } => Ok(Extent::Incomplete { needed }),
+            Walked::Whole(layout) => Ok(self.whole(input, (layout.end() / 8) as usize)),
+        }
+    }
+}
+
+enum Walked {
+    Whole(Layout),
+    /// So many bytes are needed at least to go on.
+    Short {
+        needed: usize,
+    },
+}
+
+impl Layout {
+    fn begin() -> Self {
+        Self { starts: SmallVec::new() }
+    }
+
+    /// The layout of the fields of a whole frame.
+    pub(super) fn of(plan: &Plan, content: &[u8]) -> Result<Self, FrameError> {
+        let misfit = || FrameError::new(Fault::Length, format!("{} bytes are not what the fields take", content.len()));
+        match Self::begin().walk(plan, content, Some(bits_of(content.len())))? {
+            Walked::Whole(layout) if layout.end() == bits_of(content.len()) => Ok(layout),
+            _ => Err(misfit()),
+        }
+    }
+
+    /// Goes from field to field. `total`: bits that there are, if that is known.
+    fn walk(mut self, plan: &Plan, bytes: &[u8], total: Option<u32>) -> Result<Walked, FrameError> {
+        let mut at = 0;
+        for field in &plan.fields {
+            self.starts.push(at);
+            let size = match &field.shape {
+                ShapePlan::Number { bits, .. } | ShapePlan::Checksum { bits, .. } => bits.count.into(),
+                ShapePlan::Constant(constant) => bits_of(constant.len()),
+                ShapePlan::Bytes { size: SizePlan::Fixed(bytes), .. } => bytes * 8,
+                ShapePlan::Bytes { size: SizePlan::Rest, .. } => {
+                    let taken = at + field.behind;
+                    let short =
+                        || FrameError::new(Fault::Length, format!("field `{}`: the frame is too short", field.name));
+                    total.unwrap_or(0).checked_sub(taken).ok_or_else(short)?
+                }
+                ShapePlan::Bytes { size: SizePlan::Counted { by, plus }, .. } => {
+                    let Some(count) = self.number(plan, *by, bytes) else {
+                        return Ok(Walked::Short { needed: ((at + field.behind) as usize / 8).max(bytes.len() + 1) });
+                    };
+                    plan.counted(&field.name, count, *plus)? * 8
+                }
+            };
+            at += size;
+            if at > plan.bytes_max * 8 {
+                let detail = format!("field `{}` ends behind the longest frame, {} bytes", field.name, plan.bytes_max);
+                return Err(FrameError::new(Fault::TooLong, detail));
+            }
+        }
+        self.starts.push(at);
+        Ok(Walked::Whole(self))
+    }
+
+    /// A number that lies in front of where the walk is; `None` if it has not come.
+    fn number(&self, plan: &Plan, index: u8, bytes: &[u8]) -> Option<u64> {
+        let at = self.starts[usize::from(index)];
+        let ShapePlan::Number { bits, .. } = &plan.fields[usize::from(index)].shape else { return None };
+        let end = (at + u32::from(bits.count)).div_ceil(8) as usize;
+        (bytes.len() >= end).then(|| bits.read(bytes, at))
+    }
+
+    /// The bit at which a field begins.
+    pub(super) fn start(&self, index: usize) -> u32 {
+        self.starts[index]
+    }
+
+    /// The bytes of a field that lies in whole bytes.
+    pub(super) fn bytes<'a>(&self, content: &'a [u8], index: usize) -> &'a [u8] {
+        &content[self.starts[index] as usize / 8..self.starts[index + 1] as usize / 8]
+    }
+
+    fn end(&self) -> u32 {
+        self.starts.last().copied().unwrap_or(0)
+    }
+}
+
+impl Plan {
+    /// Bytes of a field that another one counts.
+    fn counted(&self, name: &str, count: u64, plus: i64) -> Result<u32, FrameError> {
+        let said = i128::from(count) + i128::from(plus);
+        if said > i128::from(self.bytes_max) {
+            return Err(FrameError::new(Fault::TooLong, format!("field `{name}`: {said} bytes, as its count says")));
+        }
+        u32::try_from(said)
+            .map_err(|_| FrameError::new(Fault::Length, format!("field `{name}`: {said} bytes, as its count says")))
+    }
+}
+
+/// No frame is longer than [`super::FRAME_BYTES_MAX`].
+fn bits_of(bytes: usize) -> u32 {
+    u32::try_from(bytes * 8).unwrap_or(u32::MAX)
+}
+
+/// Where `wanted`, which is not empty, begins first.
+pub(super) fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    let (&first, more) = wanted.split_first()?;
+    let mut from = 0;
+    while let Some(place) = bytes.get(from..)?.iter().position(|byte| *byte == first) {
+        let place = from + place;
+        if bytes[place + 1..].starts_with(more) {
+            return Some(place);
+        }
+        from = place + 1;
+    }
+    None
+}

@@ -1,0 +1,171 @@
+//! What a declaration becomes: names are places, and each message knows what to look at.
+
+use std::sync::Arc;
+
+use super::bits::Bits;
+use super::template::Format;
+use super::{Abilities, Checksum, Codec, Decoded, Frame, FrameError, Kind};
+
+/// A compiled declaration. It never changes, so that all shards share one.
+#[derive(Debug)]
+pub struct Plan {
+    pub(super) framing: FramingPlan,
+    pub(super) fields: Box<[FieldPlan]>,
+    /// Bytes of all fields at least.
+    pub(super) bytes_min: u32,
+    /// Bytes of a frame at most.
+    pub(super) bytes_max: u32,
+    /// Constants in front of the first field of variable size, with the bit at which they begin: they are known to be wrong
+    /// before a length is believed.
+    pub(super) front: Box<[(u8, u32)]>,
+    pub(super) readings: Box<[Reading]>,
+    pub(super) writings: Box<[Writing]>,
+    pub(super) abilities: Abilities,
+}
+
+#[derive(Debug)]
+pub(super) enum FramingPlan {
+    Fixed,
+    Delimited(Box<[u8]>),
+    Length { bits: Bits, at: u32, plus: i64 },
+    Fields,
+}
+
+#[derive(Debug)]
+pub(super) struct FieldPlan {
+    pub(super) name: Box<str>,
+    pub(super) shape: ShapePlan,
+    /// Bits of all fields behind this one, at least; exactly, if this one is what the others leave.
+    pub(super) behind: u32,
+}
+
+#[derive(Debug)]
+pub(super) enum ShapePlan {
+    Number { bits: Bits, constant: Option<u64> },
+    Constant(Box<[u8]>),
+    Bytes { size: SizePlan, pad: Option<u8> },
+    Checksum { algorithm: Checksum, from: u8, to: u8, bits: Bits },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum SizePlan {
+    Fixed(u32),
+    Rest,
+    Counted { by: u8, plus: i64 },
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ref {
+    Field(u8),
+    /// A word of the message's pattern.
+    Word(u8),
+    /// The connection's client.
+    Client,
+}
+
+#[derive(Debug)]
+pub(super) enum Piece {
+    Literal(Box<[u8]>),
+    Value(Ref, Format),
+}
+
+pub(super) type Template = Box<[Piece]>;
+
+/// A message of devices.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) kind: Kind,
+    pub(super) conditions: Box<[(u8, u64)]>,
+    pub(super) text: Option<(u8, Box<[PatternPiece]>)>,
+    pub(super) client: Option<Template>,
+    pub(super) user: Option<Template>,
+    pub(super) password: Option<Template>,
+    pub(super) topic: Option<Template>,
+    pub(super) payload: PayloadPlan,
+    pub(super) tag: Option<Ref>,
+}
+
+/// A piece of a pattern. No two words stand side by side.
+#[derive(Debug)]
+pub(super) enum PatternPiece {
+    Literal(Box<[u8]>),
+    Word,
+}
+
+#[derive(Debug)]
+pub(super) enum PayloadPlan {
+    Empty,
+    Value(Ref),
+    Json(Box<[(Box<str>, Ref)]>),
+}
+
+/// A message of the server: for each field where its value comes from.
+#[derive(Debug)]
+pub(super) struct Writing {
+    pub(super) kind: Kind,
+    pub(super) sources: Box<[Source]>,
+}
+
+#[derive(Debug)]
+pub(super) enum Source {
+    /// Zeros, or what its shape says: constants and checksums.
+    Shape,
+    Value(u64),
+    Role(Role),
+    /// The whole frame, as the framing counts it.
+    FrameLength,
+    /// The size of that field, as it counts.
+    SizeOf(u8),
+    Text(Box<[TextPiece]>),
+}
+
+/// What of a frame is written somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Command,
+    Tag,
+    Topic,
+    Payload,
+    Reason,
+}
+
+#[derive(Debug)]
+pub(super) enum TextPiece {
+    Literal(Box<[u8]>),
+    Role(Role),
+}
+
+/// A plan at work, with the memory that it writes texts to.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    plan: Arc<Plan>,
+    texts: Vec<u8>,
+}
+
+impl Declared {
+    /// At work by this plan.
+    pub fn new(plan: Arc<Plan>) -> Self {
+        Self { plan, texts: Vec::new() }
+    }
+}
+
+impl Codec for Declared {
+    fn decode<'a>(&'a mut self, bytes: &'a [u8], client: &str) -> Result<Decoded<'a>, FrameError> {
+        self.texts.clear();
+        self.plan.decode(bytes, client, &mut self.texts)
+    }
+
+    fn encode(&mut self, frame: &Frame<'_>, into: &mut Vec<u8>) -> Result<(), FrameError> {
+        self.texts.clear();
+        self.plan.encode(frame, &mut self.texts, into)
+    }
+
+    fn frame_bytes_max(&self) -> usize {
+        self.plan.bytes_max as usize
+    }
+
+    fn abilities(&self) -> Abilities {
+        self.plan.abilities
+    }
+}

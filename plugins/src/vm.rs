@@ -147,11 +147,15 @@ impl Vm {
         let mut limits = *limits;
         let mut flaws: Vec<Flaw> = Vec::new();
         let name = chunk_name(&unit.name);
+        // SAFETY: the subject borrows nothing.
+        unsafe { self.state.host_mut().call.begin(Hook::Load, Subject::None) };
+        self.state.host_mut().call.is_store_read_only = true;
         let loaded = self.state.protected(owner, true, |stack| {
             push_table(stack, &unit.bytecode, &name)?;
             plugin.read_table(stack, &mut limits, &mut flaws);
             Ok(0)
         });
+        self.state.host_mut().call.end();
         self.state.host_mut().accounts[owner - 1].limits = limits;
         if let Err(thrown) = loaded {
             return vec![diagnostic(&unit.name, &unit.file, thrown.line, None, thrown.text)];
@@ -471,7 +475,7 @@ impl Vm {
             return Err(failed);
         }
         let function = about.function;
-        let started = (about.figures.calls % SAMPLED == 0).then(Instant::now);
+        let started = about.figures.calls.is_multiple_of(SAMPLED).then(Instant::now);
         about.figures.calls += 1;
         let host = self.state.host_mut();
         host.now = now;

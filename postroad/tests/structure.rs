@@ -36,7 +36,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("postroad-client", &["postroad-protocol"]),
     ("postroad-perf", &["postroad-client", "postroad-protocol", "postroad-proto"]),
     // Benches and simulator measure and drive the sans-IO crates; nothing depends on them.
-    ("postroad-benches", &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage"]),
+    (
+        "postroad-benches",
+        &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage", "postroad-plugins"],
+    ),
     (
         "postroad-sim",
         &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage", "postroad-plugins"],
@@ -46,7 +49,10 @@ const EDGES: &[(&str, &[&str])] = &[
 
 /// Crate → the crates of ours that its tests alone may use besides.
 const DEV_EDGES: &[(&str, &[&str])] = &[
-    ("postroad-benches", &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage"]),
+    (
+        "postroad-benches",
+        &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage", "postroad-plugins"],
+    ),
     ("postroad-sim", &["postroad-protocol", "postroad-broker", "postroad-session", "postroad-storage"]),
     ("postroad-e2e", &["postroad-protocol", "postroad-client", "postroad-storage", "postroad-engine"]),
 ];

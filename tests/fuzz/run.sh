@@ -19,6 +19,6 @@ for target in "$@"; do
   [ ! -d "seeds/$target" ] || corpora+=("seeds/$target")
   mkdir -p "corpus/$target"
   echo "=== $target: $seconds s"
-  cargo fuzz run --sanitizer none --fuzz-dir . "${features[@]}" "$target" "${corpora[@]}" -- -max_total_time="$seconds" -max_len=16384 \
+  cargo fuzz run --sanitizer "${FUZZ_SANITIZER:-none}" --fuzz-dir . "${features[@]}" "$target" "${corpora[@]}" -- -max_total_time="$seconds" -max_len=16384 \
     -timeout=20 -rss_limit_mb=2048 -print_final_stats=1
 done

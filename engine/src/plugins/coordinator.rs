@@ -403,10 +403,10 @@ impl Coordinator {
 
     /// Takes a set to all shards, or leaves everything as it is.
     fn introduce(&mut self, wanted: Wanted) -> Result<Attempt, String> {
-        if let Some((running, _)) = &self.trial {
-            if wanted.action != Action::Promote {
-                return Err(format!("generation {} is tried: promote or abort it first", running.number()));
-            }
+        if let Some((running, _)) = &self.trial
+            && wanted.action != Action::Promote
+        {
+            return Err(format!("generation {} is tried: promote or abort it first", running.number()));
         }
         let number = self.next_number();
         match self.make_ready(number, &wanted) {
@@ -558,7 +558,7 @@ impl Coordinator {
         let mut left: BTreeSet<ShardId> = self.shards.iter().copied().collect();
         self.wait(&mut left, |told| match told {
             Told::Ready { shard, generation, outcome } if *generation == number => {
-                Some((*shard, outcome.as_ref().map(|()| ()).map_err(|failures| listed(failures))))
+                Some((*shard, outcome.clone().map_err(|failures| listed(&failures))))
             }
             _ => None,
         })

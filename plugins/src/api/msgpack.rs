@@ -44,7 +44,7 @@ fn write(stack: Stack<'_>, index: i32, depth: usize) -> Result<(), Fault> {
 
 fn write_integer(stack: Stack<'_>, value: i64) {
     match value {
-        0..=0x7F | -32..=-1 => put(stack, value as u8, &[]),
+        -32..=0x7F => put(stack, value as u8, &[]),
         0x80..=0xFF => put(stack, 0xCC, &[value as u8]),
         0x100..=0xFFFF => put(stack, 0xCD, &(value as u16).to_be_bytes()),
         0x1_0000..=0xFFFF_FFFF => put(stack, 0xCE, &(value as u32).to_be_bytes()),

@@ -19,13 +19,14 @@ fn key_argument<'a>(stack: Stack<'a>) -> Result<&'a [u8], Fault> {
 fn with_store<T>(stack: Stack<'_>, work: impl FnOnce(&mut Store) -> T) -> T {
     let host = stack.host();
     let stores = std::rc::Rc::clone(&host.stores);
-    let result = work(stores.borrow_mut().of(&host.account().name));
-    result
+    work(stores.borrow_mut().of(&host.account().name))
 }
 
 fn check_writable(stack: Stack<'_>) -> Result<(), Fault> {
     if stack.host().call.is_store_read_only {
-        return Err(Fault::Text("the store is read-only in on_load, on_save and self-tests: they may be taken back"));
+        return Err(Fault::Text(
+            "the store is read-only while a plugin is loaded, in on_load, on_save and self-tests: they may be taken back",
+        ));
     }
     Ok(())
 }

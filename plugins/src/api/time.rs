@@ -21,7 +21,10 @@ pub(super) fn utc(stack: Stack<'_>) -> Returned {
     let offset = if stack.is_nil(2) { Some(0) } else { stack.integer(2) };
     let offset = offset.filter(|minutes| minutes.abs() <= 24 * 60);
     let offset = offset.ok_or(Fault::Argument(2, "expected minutes: a whole number, a day at most"))?;
-    let local = (ms + offset * 60_000).clamp(0, MS_MAX);
+    let local = ms + offset * 60_000;
+    if !(0..=MS_MAX).contains(&local) {
+        return Err(Fault::Argument(2, "expected an offset that leads to a time from 1970 to the year 9999"));
+    }
     let (second, millisecond) = (local / 1000, local % 1000);
     let (day, second) = (second / 86_400, second % 86_400);
     let (year, month, day_of_month) = date_of(day);

@@ -12,7 +12,8 @@
 //!   that the commit is decided: who is ready commits then, whenever the coordinator's word comes.
 //! - After the end of a canary what answered goes on under a new number, above that of the canary ([`Plugins::abort`]), with its VM and
 //!   its old stamps. It is the only number that comes without a preparation: a stamp above all that are known is that.
-//! - `postroad.store` is of the shard, and all generations share it; a shadow has a copy, so that it changes nothing.
+//! - `postroad.store` is of the shard, and all generations share it; a shadow has a copy, so that it changes nothing. It ends when no
+//!   generation there has a plugin of that name.
 //! - State is handed over twice: when the new generation is made ready, as a proof, and when it is committed, into a VM made anew, so
 //!   that nothing is lost of what happened in between, and `on_load` is called once in each VM.
 
@@ -33,7 +34,7 @@ use postroad_base as base;
 use postroad_broker as broker;
 use xxhash_rust::xxh64::xxh64;
 
-use crate::{Compiled, Diagnostic, Figures, Hook, Limits, Saved, Stores, Vm};
+use crate::{Compiled, Diagnostic, Figures, Hook, Limits, PluginName, Saved, Stores, Vm};
 use past::Past;
 pub use past::{PluginTotals, Totals};
 use shadow::Shadow;
@@ -344,6 +345,10 @@ impl Generations {
         self.answering.stamps.retain(|stamp| *stamp >= generation || *stamp == answers);
         let living: Vec<Figures> = self.counted().flat_map(Vm::figures).collect();
         self.past.keep_only(&living);
+        if self.ready.is_none() {
+            let lives = |name: &PluginName| living.iter().any(|figures| figures.plugin == *name);
+            self.stores.borrow_mut().keep_only(lives);
+        }
     }
 
     /// VMs whose answers count.
@@ -407,8 +412,8 @@ impl Generations {
             Place::Older(place)
         } else if self.ready.as_ref().is_some_and(|ready| ready.prepared.generation == stamp.0) {
             Place::Ready
-        } else if stamp.0 > newest {
-            Place::Answering
+        } else if stamp.0 > newest || stamp == Stamp(0) {
+            Place::Answering // nobody was asked about it: it is handled by the generation of now
         } else {
             Place::Gone
         }
@@ -439,7 +444,7 @@ impl Generations {
             self.commit(now, stamp.0); // it is, where that comes from
         }
         let place = self.place_of(stamp);
-        self.strays += u64::from(place == Place::Gone && stamp != Stamp(0));
+        self.strays += u64::from(place == Place::Gone);
         let answer = match self.vm_at_mut(place) {
             Some(vm) if vm.wants_deliveries(message.topic.as_str()) => vm.deliver(now, message, to),
             _ => Vec::new(),
@@ -536,7 +541,7 @@ fn is_in_canary(client: &str, percent: u8) -> bool {
 }
 
 fn refusal(why: &str) -> Diagnostic {
-    let plugin = crate::PluginName::new("plugins").expect("a name");
+    let plugin = PluginName::new("plugins").expect("a name");
     Diagnostic { file: "plugins".into(), line: None, column: None, plugin, hook: None, message: why.into() }
 }
 

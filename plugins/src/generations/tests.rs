@@ -188,6 +188,28 @@ fn what_is_stored_is_of_the_shard() {
     assert_eq!(published(&plugins), (1, "old/3".to_owned()));
     run(&plugins, prepared(3, &script("new/")));
     assert_eq!(published(&plugins), (3, "new/4".to_owned()));
+    plugins.settled(3);
+    assert_eq!(published(&plugins), (3, "new/5".to_owned()));
+    run(&plugins, prepared_set(4, &[("b", "return {}")]));
+    run(&plugins, prepared(5, &script("again/")));
+    assert_eq!(published(&plugins), (5, "again/6".to_owned()), "3 is not settled");
+    run(&plugins, prepared_set(6, &[("b", "return {}")]));
+    plugins.settled(6);
+    run(&plugins, prepared(7, &script("anew/")));
+    assert_eq!(published(&plugins), (7, "anew/1".to_owned()), "it had ended with its plugin");
+}
+
+/// What comes from a shard that had no plugins is handled by none until they are settled; then what nobody was asked about is handled
+/// by the generation of now.
+#[test]
+fn what_nobody_was_asked_about_is_of_now() {
+    let plugins = shard();
+    run(&plugins, prepared(1, &leaving_out(0)));
+    assert_eq!(left_out(&plugins, 0), [0; 0]);
+    plugins.settled(1);
+    assert_eq!(left_out(&plugins, 0), [0]);
+    run(&plugins, prepared(2, &leaving_out(1)));
+    assert_eq!((left_out(&plugins, 0), plugins.report().strays), (vec![1], 0));
 }
 
 #[test]

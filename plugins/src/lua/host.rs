@@ -30,9 +30,10 @@ pub(crate) enum Over {
 /// Functions that call functions: deeper than that is no use of a plugin. Lua's own bound (some 200,000) is too high for what has to
 /// be done at each level when the call ends.
 pub(super) const LEVELS_MAX: i32 = 5_000;
-/// Instructions between two looks at the limits; the second while there are large blocks, or the call is over.
+/// Instructions between two looks at the limits, by the largest blocks that there are: one instruction can copy, compare or search all of one.
 const LOOK_EVERY: i32 = 1_000;
 const LOOK_EVERY_LARGE: i32 = 50;
+const LOOK_EVERY_HUGE: i32 = 10;
 /// Charged instructions between two looks at the clock.
 const CHARGED_BETWEEN_LOOKS: u64 = 10_000;
 
@@ -202,7 +203,11 @@ impl Host {
 
     /// Instructions until the next look.
     pub(super) fn look_every(&self) -> i32 {
-        if self.memory.large_blocks > 0 { LOOK_EVERY_LARGE } else { LOOK_EVERY }
+        match (self.memory.large_blocks, self.memory.huge_blocks) {
+            (0, _) => LOOK_EVERY,
+            (_, 0) => LOOK_EVERY_LARGE,
+            _ => LOOK_EVERY_HUGE,
+        }
     }
 
     /// What is wrong, for a failure: a limit with its number.

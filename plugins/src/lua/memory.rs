@@ -13,6 +13,7 @@ use std::ffi::c_void;
 const HEAD: usize = 8;
 /// Blocks from this size on make the count hook come more often: one instruction can take microseconds on them.
 const LARGE: usize = 64 << 10;
+const HUGE: usize = 1 << 20;
 /// Times that a call may let Lua collect all garbage for want of room.
 const COLLECTIONS_MAX: u32 = 2;
 /// What a call that is over may still take, so that it ends by an error and not by one collection for each word of it.
@@ -28,6 +29,8 @@ pub(crate) struct Memory {
     pub(crate) owner: usize,
     /// Blocks of at least [`LARGE`] bytes.
     pub(crate) large_blocks: usize,
+    /// Of these, blocks of at least [`HUGE`] bytes.
+    pub(crate) huge_blocks: usize,
     /// Most that all may hold, one owner, one block. The host's own is not bounded.
     pub(crate) used_max: usize,
     pub(crate) held_max: usize,
@@ -55,6 +58,7 @@ impl Memory {
             held: vec![0],
             owner: 0,
             large_blocks: 0,
+            huge_blocks: 0,
             used_max: usize::MAX,
             held_max: usize::MAX,
             block_max: usize::MAX,
@@ -133,6 +137,7 @@ impl Memory {
         self.held[owner] += size;
         if size >= LARGE {
             self.large_blocks += 1;
+            self.huge_blocks += usize::from(size >= HUGE);
             if !self.running.is_null() {
                 super::state::arm(self.running, 1);
             }
@@ -143,6 +148,7 @@ impl Memory {
         self.used -= size;
         self.held[owner] -= size;
         self.large_blocks -= usize::from(size >= LARGE);
+        self.huge_blocks -= usize::from(size >= HUGE);
     }
 }
 

@@ -87,7 +87,6 @@ impl<'a> Stack<'a> {
     }
 
     /// The host of the VM. Not to be held over a call into Lua.
-    #[expect(clippy::mut_from_ref, reason = "the host is reached by a pointer of the VM; each use is short")]
     pub(crate) fn host<'h>(&self) -> &'h mut Host {
         // SAFETY: `State::new` writes the pointer to its host there, Lua copies it to each coroutine, and the host outlives them. One
         // thread runs a VM; no reference is held while Lua runs.

@@ -27,6 +27,8 @@ pub(crate) struct Thrown {
 pub(crate) struct State {
     lua: NonNull<lua_State>,
     host: NonNull<Host>,
+    /// What is in use is near the limit of memory: see [`Self::pace`].
+    is_tight: bool,
 }
 
 impl State {
@@ -45,7 +47,7 @@ impl State {
         };
         // SAFETY: the extra space of a state has room for one pointer, and is ours.
         unsafe { ffi::lua_getextraspace(lua.as_ptr()).cast::<*mut Host>().write(host.as_ptr()) };
-        Some(Self { lua, host })
+        Some(Self { lua, host, is_tight: false })
     }
 
     /// Between calls only: the state is not running.
@@ -78,11 +80,24 @@ impl State {
             ffi::lua_settop(lua, 0);
             status
         };
+        self.pace();
         let host = self.host_mut();
         host.memory.running = std::ptr::null_mut();
         host.memory.owner = 0;
         let over = host.ended_by().filter(|_| owner != 0);
         if status == ffi::LUA_OK && over.is_none() { Ok(()) } else { Err(self.thrown(owner, status, over)) }
+    }
+
+    /// Lua lets garbage grow to as much as what is in use. Where that would meet the limit of memory, and cost a whole collection at once, it
+    /// collects earlier.
+    fn pace(&mut self) {
+        let memory = &self.host().memory;
+        let is_tight = memory.used >= memory.held_max.min(memory.used_max) / 4;
+        if is_tight != self.is_tight {
+            self.is_tight = is_tight;
+            // SAFETY: the state is live and not running; this sets a number.
+            unsafe { ffi::lua_gc(self.lua.as_ptr(), ffi::LUA_GCSETPAUSE, if is_tight { 120 } else { 200 }) };
+        }
     }
 
     fn thrown(&mut self, owner: usize, status: c_int, over: Option<Over>) -> Thrown {

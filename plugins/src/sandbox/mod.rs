@@ -4,15 +4,19 @@
 //! | bound | how |
 //! |---|---|
 //! | instructions, also of coroutines | the count hook (`lua::state`); what C does is charged by its size ([`Origin::Charged`], `strings`, `tables`) |
-//! | time | the same hook looks at the clock; each instruction while one call is over, each fifty while there are large blocks |
+//! | time | the same hook looks at the clock; each instruction while one call is over, each fifty or ten while there are large blocks |
 //! | patterns | a matcher of our own, in counted steps (`pattern`) |
 //! | memory | the allocator (`lua::memory`), by plugin |
 //! | depth | 200 levels of C (Lua's own bound), 5,000 of Lua |
 //! | going on after a limit | `pcall`, `xpcall` and coroutines pass it on (`lua::guard`); each further instruction raises it again |
 //! | other plugins | libraries are read-only proxies; environments, stores and memory are a plugin's own |
 //!
-//! What remains: one collection of all garbage can be in the middle of an instruction (some 10 ms for 32 MiB of small tables), and `<close>` variables
-//! that are open when a limit ends a call are still closed, each with no instruction of its own.
+//! What remains, beyond a limit that ends a call:
+//! - One collection of all garbage can be in the middle of an instruction, up to three times in a call; it is as long as what the VM holds (bounded by
+//!   `memory_bytes`). A script that makes tables weak *after* they have got their metatable can make it longer than that: it hurts its own shard.
+//! - `<close>` variables that are open are still closed, each with no instruction of its own.
+//! - One instruction can copy, compare or search a block of at most `block_bytes`; with such blocks the hook comes each ten instructions.
+//! - Texts of functions and tables show addresses, and the order of `pairs` differs from VM to VM: scripts must not decide by them.
 
 mod base;
 mod pattern;

@@ -16,7 +16,7 @@ const HASH_DIGITS: usize = 12;
 /// Runs the command.
 pub fn plugin(action: &OnlinePluginAction) -> Result<()> {
     match action {
-        OnlinePluginAction::List { api } => told_as(api, Api::new(api).get("/v1/plugins", &[])?, |page| list(page)),
+        OnlinePluginAction::List { api } => told_as(api, Api::new(api).get("/v1/plugins", &[])?, list),
         OnlinePluginAction::History { api } => history(api),
         OnlinePluginAction::Reload { api, trial } => change(api, "reload", &asked(trial)),
         OnlinePluginAction::Rollback { api, to } => change(api, "rollback", &json!({ "to": to })),

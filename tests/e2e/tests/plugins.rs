@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use postroad_base::{Qos, ReasonCode};
-use postroad_e2e::daemon::{Daemon, wait_until};
+use postroad_e2e::daemon::{Daemon, binary, wait_until};
 use postroad_e2e::http::{self, Answer};
 use postroad_e2e::mqtt::{Client, Incoming, Message, Options};
 use serde_json::{Value, json};
@@ -174,6 +175,40 @@ fn what_does_not_load_changes_nothing_and_says_where_it_is_wrong() {
     server.write("b.lua", "return {}");
     assert_eq!(server.change("reload", &json!({}))["outcome"], "committed");
     assert_eq!(server.way_of("ann", &mut witness), "two");
+}
+
+/// The same from the command line: exit codes, and errors that an editor can jump to.
+#[test]
+fn the_command_line_says_what_the_api_says() {
+    let server = Server::start(&[("a.lua", &to("one"))], &[]);
+    let api = format!("http://{}", server.daemon.http_address());
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        let output = command.arg("plugin").args(arguments).args(["--api", &api]).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    let (code, listed, _) = run(&["list"]);
+    assert!(code == 0 && listed.starts_with("generation 1, set ") && listed.contains("route(in)"), "{listed}");
+    server.write("a.lua", &to("two"));
+    let (code, done, _) = run(&["reload", "--canary", "10"]);
+    assert!(code == 0 && done.starts_with("generation 2: canary trying, 1 plugins"), "{done}");
+    assert!(run(&["list"]).1.contains("tried: generation 2, set "));
+    assert_eq!(run(&["promote"]).0, 0);
+    server.write("a.lua", "return {\n  = 7 }\n");
+    let (code, done, why) = run(&["reload"]);
+    assert_eq!((code, done.as_str()), (1, ""));
+    assert!(why.contains(&format!("{}:2:", server.path("a.lua").display())), "{why}");
+    assert_eq!(run(&["rollback"]).0, 0);
+    let (_, history, _) = run(&["history"]);
+    let actions: Vec<&str> = history.lines().skip(1).filter_map(|line| line.split_whitespace().nth(2)).collect();
+    assert_eq!(actions, ["rollback", "replace", "promote", "canary", "start"], "{history}");
+    assert_eq!(run(&["reload", "--canary", "0"]).0, 2);
+    let check = Command::new(binary())
+        .args(["check-config", "--set", &format!("plugins.dir={}", server.scripts.path().display())])
+        .output()
+        .unwrap();
+    assert!(!check.status.success() && String::from_utf8_lossy(&check.stderr).contains("a.lua:2:"));
 }
 
 /// What SIGHUP brings, and the watch of the folder.

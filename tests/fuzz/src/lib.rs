@@ -9,4 +9,5 @@ pub mod frames;
 pub mod input;
 pub mod recovery;
 pub mod requests;
+pub mod scripts;
 pub mod stored;

@@ -1,5 +1,6 @@
 -- The plugin of the simulator. The words in capitals are put in by plugins.rs, with a seed for each shard and generation.
 local state = SEED
+local count = 0
 
 -- Whether so many in a thousand happen now.
 local function chance(of_thousand)
@@ -29,8 +30,9 @@ return {
     run = function(message)
       if chance(FAILURES) then return fail() end
       local name = message.payload
-      -- A key of its own: no echo takes the place of another.
-      message:also { topic = "ECHO_TOPIC", payload = echo_of(name) .. "#by GENERATION", qos = 1, priority = "normal", collapse_key = name }
+      -- A key of its own: no echo takes the place of another, nor of the same one when its message is repeated.
+      count = count + 1
+      message:also { topic = "ECHO_TOPIC", payload = echo_of(name) .. "#by GENERATION", qos = 1, priority = "normal", collapse_key = name .. message.id .. count }
       message.topic = message.topic:sub(5)
       message.payload = name .. "#by GENERATION"
     end,

@@ -12,7 +12,7 @@ use crate::api::{ENTRIES, FIELDS, METHODS, Of};
 use crate::diagnostic::nearest;
 use crate::kit::{self, TestFile};
 use crate::text::{How, Part, Use, uses};
-use crate::{Compiled, Diagnostic, Hook, Limits, PluginName, Set, Source, sandbox};
+use crate::{Compiled, Diagnostic, Hook, Limits, PluginName, Set, Source, Vm, codec, sandbox};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,8 @@ impl Findings {
     fn add(&mut self, severity: Severity, file: &str, at: Option<(u32, u32)>, message: String) {
         let (line, column) = at.unzip();
         let (file, plugin) = (file.to_owned(), self.plugin.clone());
-        self.found.push(Finding { severity, diagnostic: Diagnostic { file, line, column, plugin, hook: None, message } });
+        self.found
+            .push(Finding { severity, diagnostic: Diagnostic { file, line, column, plugin, hook: None, message } });
     }
 
     fn add_all(&mut self, flaws: Vec<Diagnostic>) {
@@ -167,7 +168,11 @@ fn judged_field<'a>(found: &Use<'a>, hook: Hook, of: Of) -> Judged<'a> {
     }
     let fields = FIELDS.iter().filter(|field| field.read.has(of)).map(|field| field.name);
     let names = fields.chain(METHODS.iter().filter(|method| method.of.has(of)).map(|method| method.name));
-    Some((Severity::Error, part, unknown(&format!("field '{}' of {}'s argument", part.name, hook.name()), part.name, "", names)))
+    Some((
+        Severity::Error,
+        part,
+        unknown(&format!("field '{}' of {}'s argument", part.name, hook.name()), part.name, "", names),
+    ))
 }
 
 /// `postroad.now`, `postroad.json.encode`.
@@ -182,11 +187,16 @@ fn judged_api<'a>(found: &Use<'a>) -> Judged<'a> {
     let in_group = |entry: &&crate::api::Entry| entry.name.split_once('.').is_some_and(|(group, _)| group == part.name);
     if ENTRIES.iter().find(in_group).is_none() {
         let names = ENTRIES.iter().map(|entry| entry.name.split('.').next().unwrap_or(entry.name));
-        return Some((Severity::Error, part, unknown(&format!("'postroad.{}'", part.name), part.name, "postroad.", names)));
+        return Some((
+            Severity::Error,
+            part,
+            unknown(&format!("'postroad.{}'", part.name), part.name, "postroad.", names),
+        ));
     }
     let leaf = *found.path.get(2)?;
     let prefix = format!("postroad.{}.", part.name);
-    let leaves = || ENTRIES.iter().filter(in_group).filter_map(|entry| entry.name.split_once('.')).map(|(_, leaf)| leaf);
+    let leaves =
+        || ENTRIES.iter().filter(in_group).filter_map(|entry| entry.name.split_once('.')).map(|(_, leaf)| leaf);
     if leaves().any(|known| known == leaf.name) {
         return None;
     }
@@ -209,7 +219,9 @@ fn judged_library<'a>(found: &Use<'a>) -> Judged<'a> {
 
 fn judged_free<'a>(found: &Use<'a>, written: &BTreeSet<&str>) -> Judged<'a> {
     let first = found.path[0];
-    let globals = || sandbox::names().map(|(library, name)| library.unwrap_or(name)).chain(["postroad", "_G", "_VERSION", "_ENV"]);
+    let globals = || {
+        sandbox::names().map(|(library, name)| library.unwrap_or(name)).chain(["postroad", "_G", "_VERSION", "_ENV"])
+    };
     if globals().any(|name| name == first.name) {
         return None;
     }
@@ -234,11 +246,19 @@ fn unknown<'a>(what: &str, name: &str, prefix: &str, known: impl Iterator<Item =
 // Hooks.
 
 fn check_hooks(source: &Source, compiled: &Compiled, limits: &Limits, findings: &mut Findings) {
-    let Some((hooks, filters)) = hooks_of(source, compiled, limits) else { return };
+    let Some((mut vm, hooks, filters)) = hooks_of(source, compiled, limits) else { return };
     let does_something = |hook: &Hook| !matches!(hook, Hook::Save | Hook::Load | Hook::Test);
-    let has_codec = source.text.contains("codec");
-    if !hooks.iter().any(does_something) && !has_codec {
-        findings.add(Severity::Warning, &source.file, None, "the plugin has no hook: nobody will ever ask it".to_owned());
+    let codec = codec::of_plugin(&mut vm, &source.name);
+    if !hooks.iter().any(does_something) && codec.is_none() {
+        findings.add(
+            Severity::Warning,
+            &source.file,
+            None,
+            "the plugin has no hook: nobody will ever ask it".to_owned(),
+        );
+    }
+    if let Some(Err(flaw)) = codec {
+        findings.add_all(vec![flaw]);
     }
     if hooks.contains(&Hook::Save) != hooks.contains(&Hook::Load) {
         let text = "'on_save' and 'on_load' belong together: what one gives the other one takes";
@@ -249,15 +269,15 @@ fn check_hooks(source: &Source, compiled: &Compiled, limits: &Limits, findings: 
     }
 }
 
-type Hooks = (Vec<Hook>, Vec<(Hook, Vec<String>)>);
+type Hooks = (Vm, Vec<Hook>, Vec<(Hook, Vec<String>)>);
 
 fn hooks_of(source: &Source, compiled: &Compiled, limits: &Limits) -> Option<Hooks> {
     let stores = std::rc::Rc::default();
-    let vm = crate::Vm::new(compiled, limits, base::ShardId(0), stores).ok()?;
+    let vm = Vm::new(compiled, limits, base::ShardId(0), stores).ok()?;
     let figures = vm.figures().pop()?;
     let hooks: Vec<Hook> = figures.hooks.iter().map(|(hook, _)| *hook).collect();
     let filters = hooks.iter().map(|hook| (*hook, vm.filters_of(&source.name, *hook))).collect();
-    Some((hooks, filters))
+    Some((vm, hooks, filters))
 }
 
 /// Filters that say nothing that others do not say, and hooks that are asked about everything where that costs.
@@ -270,7 +290,9 @@ fn check_filters(source: &Source, hook: Hook, filters: &[String], findings: &mut
         warn(hook.name(), "it is asked about every message on every shard; say which ones by 'filters'".to_owned());
     }
     for (place, filter) in filters.iter().enumerate() {
-        let covers = |(other, wider): (usize, &String)| other != place && covers(wider, filter) && (wider != filter || other < place);
+        let covers = |(other, wider): (usize, &String)| {
+            other != place && covers(wider, filter) && (wider != filter || other < place)
+        };
         if let Some((_, wider)) = filters.iter().enumerate().find(|pair| covers(*pair)) {
             warn(filter, format!("filter \"{filter}\" adds nothing: \"{wider}\" matches all that it does"));
         }
@@ -316,16 +338,25 @@ mod tests {
 
     #[test]
     fn what_lua_and_the_table_say_is_an_error() {
-        check_text("return {\n  rout = function() end\n}", expect![[r#"
+        check_text(
+            "return {\n  rout = function() end\n}",
+            expect![[r#"
             demo.lua:2:1: error: rout: unknown key 'rout': did you mean 'route'?
-        "#]]);
-        check_text("return {\n  route = = 1\n}", expect![[r#"
+        "#]],
+        );
+        check_text(
+            "return {\n  route = = 1\n}",
+            expect![[r#"
             demo.lua:2:1: error: unexpected symbol near '='
-        "#]]);
-        check_text("return { limits = { millis = 1000000 }, route = { filters = { 'a/#/b' }, run = function() end } }", expect![[r#"
+        "#]],
+        );
+        check_text(
+            "return { limits = { millis = 1000000 }, route = { filters = { 'a/#/b' }, run = function() end } }",
+            expect![[r#"
             demo.lua:1:1: error: limits: 'millis' must be a whole number from 1 to 20: plugins can only lower the server's limits
             demo.lua:1:1: error: route: filter 1: wildcard in the wrong place: '+' must fill a level, '#' the last one
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -378,6 +409,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_codec_says_is_looked_at() {
+        check_text(
+            "return { codec = { framing = { kind = 'fixd' } } }",
+            expect![[r#"
+            demo.lua:1:1: error: codec: framing: unknown key 'kind': known are fixed, delimiter, length, plus, fields, longest
+        "#]],
+        );
+    }
+
+    #[test]
     fn a_good_plugin_has_nothing_to_say() {
         let plugin = "local seen = 0\nreturn {\n  route = function(message)\n    seen = seen + 1\n    message.topic = 'a/' .. message.topic\n    \
                       if message:property('x') then return postroad.drop('x') end\n  end,\n}\n";
@@ -391,15 +432,19 @@ mod tests {
         expect![[r#"
             demo_test.lua:1:1: error: a test file returns functions under names; ["b"] is a number
             demo_test.lua:2:24: error: unknown name 'pubish'
-        "#]].assert_eq(&found(plugin, Some("return {\n  a = function(t) t.ok(pubish) end,\n  b = 1,\n}")));
+        "#]]
+        .assert_eq(&found(plugin, Some("return {\n  a = function(t) t.ok(pubish) end,\n  b = 1,\n}")));
         expect![[r#"
             demo_test.lua:2:1: error: unexpected symbol near <eof>
-        "#]].assert_eq(&found(plugin, Some("return {\n")));
+        "#]]
+        .assert_eq(&found(plugin, Some("return {\n")));
     }
 
     #[test]
     fn wider_filters_are_known() {
-        for (wider, filter) in [("#", "a"), ("#", "a/#"), ("a/#", "a"), ("a/#", "a/b/#"), ("+/b", "a/b"), ("a/+", "a/+"), ("+/#", "a/#")] {
+        for (wider, filter) in
+            [("#", "a"), ("#", "a/#"), ("a/#", "a"), ("a/#", "a/b/#"), ("+/b", "a/b"), ("a/+", "a/+"), ("+/#", "a/#")]
+        {
             assert!(covers(wider, filter), "{wider} {filter}");
         }
         for (wider, filter) in [("a", "#"), ("a/+", "a/#"), ("a/b", "a/+"), ("#", "$SYS/#"), ("+/b", "a/c")] {

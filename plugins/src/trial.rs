@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use base::{
-    ClientId, ConnectionId, Death, Extras, Message, MessageId, MonoMillis, Now, Outcome, Qos, QueueId, ReasonCode, SessionExpiry, ShardId,
-    TopicFilter, TopicName, WallMillis,
+    ClientId, ConnectionId, Death, Extras, Message, MessageId, MonoMillis, Now, Outcome, Qos, QueueId, ReasonCode,
+    SessionExpiry, ShardId, TopicFilter, TopicName, WallMillis,
 };
 use broker::api::{ClientName, Connect, DisconnectCause, Principal};
 use broker::hooks::{Answer, Decision, Peer, Repair};
@@ -173,14 +173,30 @@ const MEASURED: [(&str, Hook); 7] = [
 
 /// Measures every hook that one of the plugins has: all of them as a chain.
 pub fn measure(trial: &mut Trial, subjects: &Subjects, calls: usize, now: WallMillis) -> Vec<Measured> {
-    let has = |trial: &Trial, hook: Hook| trial.vm.figures().iter().any(|one| one.hooks.iter().any(|(known, _)| *known == hook));
+    let has = |trial: &Trial, hook: Hook| {
+        trial.vm.figures().iter().any(|one| one.hooks.iter().any(|(known, _)| *known == hook))
+    };
     let measured = MEASURED.into_iter().filter(|(_, hook)| has(trial, *hook)).collect::<Vec<_>>();
     measured.into_iter().map(|(name, hook)| measure_hook(trial, name, hook, subjects, calls, at(now))).collect()
 }
 
-fn measure_hook(trial: &mut Trial, name: &'static str, hook: Hook, subjects: &Subjects, calls: usize, now: Now) -> Measured {
-    let messages = if subjects.messages.is_empty() { synthetic(trial, hook, subjects.payload_bytes) } else { subjects.messages.clone() };
-    let messages: Vec<Message> = messages.into_iter().map(|message| if hook == Hook::DeadLetter { letter_of(message, now.wall) } else { message }).collect();
+fn measure_hook(
+    trial: &mut Trial,
+    name: &'static str,
+    hook: Hook,
+    subjects: &Subjects,
+    calls: usize,
+    now: Now,
+) -> Measured {
+    let messages = if subjects.messages.is_empty() {
+        synthetic(trial, hook, subjects.payload_bytes)
+    } else {
+        subjects.messages.clone()
+    };
+    let messages: Vec<Message> = messages
+        .into_iter()
+        .map(|message| if hook == Hook::DeadLetter { letter_of(message, now.wall) } else { message })
+        .collect();
     let ask = Asking::new();
     let clock = cost_of_clock();
     let errors_before = errors(&trial.vm);
@@ -272,7 +288,8 @@ struct Asking {
 
 impl Asking {
     fn new() -> Self {
-        let (client, principal) = (ClientId::from("bench"), Principal { user: Some("bench".into()), groups: [].into() });
+        let (client, principal) =
+            (ClientId::from("bench"), Principal { user: Some("bench".into()), groups: [].into() });
         let connect = Connect {
             connection: ConnectionId(1),
             client: client.clone(),
@@ -356,6 +373,9 @@ mod tests {
         // One in ten more to warm up, at which a plugin that fails may be quarantined.
         assert!(measured[6].errors > 0 && measured[..6].iter().all(|one| one.errors == 0), "{measured:?}");
         let figures = trial.vm.figures().remove(0);
-        assert_eq!(figures.hooks.iter().find(|(hook, _)| *hook == Hook::DeadLetter).map(|(_, figures)| figures.calls), Some(221));
+        assert_eq!(
+            figures.hooks.iter().find(|(hook, _)| *hook == Hook::DeadLetter).map(|(_, figures)| figures.calls),
+            Some(221)
+        );
     }
 }

@@ -599,7 +599,7 @@ fn written(folder: &TempDir, name: &str, content: &str) -> String {
 /// What `new` makes is checked, formatted and tested by the other tools, and nothing is written over.
 #[test]
 fn a_new_plugin_is_a_good_one() {
-    for template in ["route", "dead-letter", "access", "state"] {
+    for template in ["route", "dead-letter", "access", "frame", "state"] {
         let folder = folder();
         let dir = text(folder.path());
         let made = run(&["plugin", "new", "demo", "--template", template, "--dir", dir]);
@@ -673,7 +673,10 @@ fn a_check_tells_where_an_editor_can_jump_to() {
     assert_code(&run(&["plugin", "check", &global, "--strict"]), 1);
     let output = run(&["plugin", "check", &global, "--json"]);
     let finding: serde_json::Value = serde_json::from_str(stdout(&output).trim()).expect("JSON");
-    assert_eq!((&finding["severity"], &finding["line"], &finding["column"]), (&"warning".into(), &1.into(), &29.into()));
+    assert_eq!(
+        (&finding["severity"], &finding["line"], &finding["column"]),
+        (&"warning".into(), &1.into(), &29.into())
+    );
     assert_code(&run(&["plugin", "check", "/nowhere/x.lua"]), 1);
     let lonely = tempfile::tempdir().expect("a temporary directory");
     written(&lonely, "x_test.lua", "return {}");
@@ -686,7 +689,9 @@ fn what_is_not_formatted_is_told() {
     let plugin = written(&folder, "bad.lua", "return {\n\troute = 1, \n}\n");
     let output = run(&["plugin", "fmt-check", &plugin]);
     assert_code(&output, 1);
-    let expected = format!("{plugin}:2:1: tab: a tab in the indentation\n{plugin}:2:12: trailing-blank: blanks at the end of the line\n");
+    let expected = format!(
+        "{plugin}:2:1: tab: a tab in the indentation\n{plugin}:2:12: trailing-blank: blanks at the end of the line\n"
+    );
     assert_eq!(stdout(&output), expected);
 }
 
@@ -697,7 +702,10 @@ fn hooks_are_measured() {
     let output = run(&["plugin", "bench", &plugin, "--calls", "1000", "--json"]);
     assert_code(&output, 0);
     let measured: serde_json::Value = serde_json::from_str(stdout(&output).trim()).expect("JSON");
-    assert_eq!((&measured["hook"], &measured["calls"], &measured["errors"]), (&"route".into(), &1000.into(), &0.into()));
+    assert_eq!(
+        (&measured["hook"], &measured["calls"], &measured["errors"]),
+        (&"route".into(), &1000.into(), &0.into())
+    );
     let none = written(&folder, "none.lua", "return {}\n");
     assert_code(&run(&["plugin", "bench", &none]), 1);
 }
@@ -705,7 +713,11 @@ fn hooks_are_measured() {
 #[test]
 fn messages_are_tried_without_a_server() {
     let folder = folder();
-    let plugin = written(&folder, "moves.lua", "return { route = function(m) if m.client == 'x' then m.payload = m.payload .. '!' end end }\n");
+    let plugin = written(
+        &folder,
+        "moves.lua",
+        "return { route = function(m) if m.client == 'x' then m.payload = m.payload .. '!' end end }\n",
+    );
     let lines = "{\"topic\":\"a\",\"payload\":\"p\",\"client\":\"x\"}\n\n{\"topic\":\"a\",\"payload\":\"p\"}\n";
     let output = fed(&["plugin", "try", &plugin, "--messages", "-"], lines);
     assert_code(&output, 0);

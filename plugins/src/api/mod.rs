@@ -21,9 +21,9 @@ mod time;
 pub(crate) use answers::{Given, part_from_table, read_given};
 pub(crate) use data::{Key, push_plain, read_plain};
 pub use fields::{FIELDS, Field, METHODS, Method, Of};
+pub use keys::{HOOK_KEYS, LIMIT_KEYS, PLUGIN_KEYS, TableKey};
 pub use reference::reference;
 pub use stubs::stubs;
-pub use keys::{HOOK_KEYS, LIMIT_KEYS, PLUGIN_KEYS, TableKey};
 
 use crate::lua::{Fault, Function, Returned, Stack};
 use crate::sandbox;

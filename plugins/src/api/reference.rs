@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{ENTRIES, Entry, FIELDS, HOOK_KEYS, TableKey, LIMIT_KEYS, METHODS, Method, Of, PLUGIN_KEYS, Value};
+use super::{ENTRIES, Entry, FIELDS, HOOK_KEYS, LIMIT_KEYS, METHODS, Method, Of, PLUGIN_KEYS, TableKey, Value};
 use crate::sandbox;
 
 const HEAD: &str = "# Plugins: reference
@@ -17,7 +17,11 @@ pub fn reference() -> String {
     let mut out = HEAD.to_owned();
     push_keys(&mut out, "## The plugin's table", PLUGIN_KEYS);
     push_keys(&mut out, "### A hook's table\n\nA hook is a function, or a table with it.", HOOK_KEYS);
-    push_keys(&mut out, "### `limits`\n\nA plugin can lower the server's limits (`plugins.*`), not raise them.", LIMIT_KEYS);
+    push_keys(
+        &mut out,
+        "### `limits`\n\nA plugin can lower the server's limits (`plugins.*`), not raise them.",
+        LIMIT_KEYS,
+    );
     push_fields(&mut out);
     push_methods(&mut out);
     out += "## Functions\n\n";
@@ -106,6 +110,9 @@ fn push_libraries(out: &mut String) {
         names.push(format!("`{name}`"));
     }
     for (library, names) in groups {
-        line(out, format_args!("- {}: {}", library.map_or("basic".to_owned(), |name| format!("`{name}`")), names.join(", ")));
+        line(
+            out,
+            format_args!("- {}: {}", library.map_or("basic".to_owned(), |name| format!("`{name}`")), names.join(", ")),
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{ENTRIES, Entry, FIELDS, HOOK_KEYS, TableKey, LIMIT_KEYS, METHODS, Method, Of, PLUGIN_KEYS, Value};
+use super::{ENTRIES, Entry, FIELDS, HOOK_KEYS, LIMIT_KEYS, METHODS, Method, Of, PLUGIN_KEYS, TableKey, Value};
 
 /// Classes of objects that hooks are given, and of tables that stand for messages.
 const OBJECTS: [(&str, Of, &str); 6] = [
@@ -177,6 +177,9 @@ const TEST_KIT: &str = "---What a case of NAME_test.lua is given. See docs/plugi
 ---@field gauge fun(name: string): number?
 ---@field failures fun(): table[]
 ---@field reload fun()
+---@field decode fun(bytes: string, client?: string): table
+---@field encode fun(frame: table): string
+---@field every_split fun(bytes: string, expected?: table[], client?: string): table[]
 ---@field equal fun(got: any, expected: any)
 ---@field ok fun(value: any, what?: string): any
 ---@field contains fun(whole: any, part: any)
@@ -209,7 +212,8 @@ mod tests {
         let flaws = crate::text::flaws(&text);
         assert!(flaws.is_empty(), "{flaws:?}");
         let name = crate::PluginName::new("stubs").expect("a name");
-        let source = crate::Source::new(name, "postroad.lua", format!("{}\nreturn {{}}", text.replace("postroad", "api")));
+        let source =
+            crate::Source::new(name, "postroad.lua", format!("{}\nreturn {{}}", text.replace("postroad", "api")));
         let set = crate::Set::from_sources(vec![source]).expect("one");
         assert!(set.compile(&crate::Limits::default()).is_ok());
     }

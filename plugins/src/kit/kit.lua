@@ -191,6 +191,45 @@ for _, name in ipairs(names) do
   end
 end
 
+local function stream(bytes, client)
+  return { bytes = bytes, client = client }
+end
+
+-- What the first frame of some bytes is; `client` is the name that the connection's hello gave.
+function t.decode(bytes, client)
+  local went_well, answer = ask("decode", stream(bytes, client))
+  if not went_well then
+    error(answer, 2)
+  end
+  return answer
+end
+
+-- Of each frame what somebody expects something of; of those that nobody expects all.
+local function looked_at(frames, expected)
+  local seen = {}
+  for place, frame in ipairs(frames) do
+    seen[place] = {}
+    for key in pairs(expected[place] or frame) do
+      seen[place][key] = frame[key]
+    end
+  end
+  return seen
+end
+
+-- The stream says these frames, wherever the network cuts it: each has what is expected of it. Gives all frames.
+function t.every_split(bytes, expected, client)
+  local went_well, frames = ask("every_split", stream(bytes, client))
+  if not went_well then
+    error(frames, 2)
+  end
+  local found = {}
+  differences(looked_at(frames, expected or {}), expected or {}, "", found, 0)
+  if expected and #found > 0 then
+    error("other frames than expected\n" .. described(found), 2)
+  end
+  return frames
+end
+
 -- Shown below the case's line, whether it fails or not.
 function t.print(...)
   local parts = {}

@@ -7,8 +7,8 @@ use base::{
 };
 use bytestring::ByteString;
 use postroad_base as base;
-use protocol::mqtt::{Forwarded, ForwardedParts, UserProperties};
 use postroad_protocol as protocol;
+use protocol::mqtt::{Forwarded, ForwardedParts, UserProperties};
 
 use super::record::{Fields, Table};
 use crate::Plain;
@@ -35,14 +35,18 @@ pub(super) fn read(fields: &mut Fields<'_>, now: WallMillis) -> Result<Message, 
 
 fn wishes(fields: &mut Fields<'_>) -> Result<Wishes, String> {
     let priority = match fields.text("priority")? {
-        Some(name) => Priority::from_name(&name).ok_or_else(|| format!("priority: \"{name}\" is not low, normal or high"))?,
+        Some(name) => {
+            Priority::from_name(&name).ok_or_else(|| format!("priority: \"{name}\" is not low, normal or high"))?
+        }
         None => Priority::Normal,
     };
     Ok(Wishes {
         priority,
         collapse_key: fields.text("collapse_key")?,
         deliver_at: fields.number("deliver_at", i64::MAX as u64)?.map(WallMillis),
-        attempts_max: fields.number("retry_attempts_max", u32::MAX.into())?.and_then(|most| NonZeroU32::new(most as u32)),
+        attempts_max: fields
+            .number("retry_attempts_max", u32::MAX.into())?
+            .and_then(|most| NonZeroU32::new(most as u32)),
         age_max_ms: fields.number("retry_age_max", Wishes::SECONDS_MAX)?.map(|seconds| 1000 * seconds),
         idempotency_key: fields.text("idempotency_key")?,
         receipt: None,
@@ -58,7 +62,9 @@ fn properties(fields: &mut Fields<'_>) -> Result<bytes::Bytes, String> {
         ..ForwardedParts::default()
     };
     let too_long = |text: &str| text.len() > usize::from(u16::MAX);
-    if content_type.as_deref().is_some_and(too_long) || pairs.iter().any(|(name, value)| too_long(name) || too_long(value)) {
+    if content_type.as_deref().is_some_and(too_long)
+        || pairs.iter().any(|(name, value)| too_long(name) || too_long(value))
+    {
         return Err("properties: a text has at most 65,535 bytes".to_owned());
     }
     Ok(parts.encode().into())

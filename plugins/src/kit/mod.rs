@@ -21,6 +21,9 @@
 //! | `t.counter(name)`, `t.gauge(name)` | what the plugin has counted: 0, or nil, if nothing |
 //! | `t.failures()` | `{ { hook, line, text }, … }`: what went wrong in the plugin. A case fails if it did not ask |
 //! | `t.reload()` | as the server does: `on_save`, a new VM, `on_load` |
+//! | `t.decode(bytes, client)` | `{ frame, size }`, `{ needed }` or `{ broken, detail }`; of the plugin's codec |
+//! | `t.encode { kind, tag, command, topic, payload, reason, … }` | the bytes |
+//! | `t.every_split(bytes, frames, client)` | the frames of a stream that says the same wherever it is cut; each must have what is expected of it |
 //! | `t.equal(got, expected)`, `t.ok(value, what)`, `t.contains(whole, part)`, `t.matches(text, pattern)`, `t.raises(call, pattern)`, `t.fail(text)` | nothing; they fail the case |
 //! | `t.print(…)`, `t.show(value)` | a line below the case; a value as text |
 //!
@@ -29,6 +32,7 @@
 //! - Nothing here reads a clock or a file: texts come in, [`Report`]s go out.
 
 mod case;
+mod codecs;
 mod messages;
 mod record;
 mod world;

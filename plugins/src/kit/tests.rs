@@ -301,7 +301,10 @@ fn what_a_question_lacks_is_said_at_the_line_that_asks() {
         ("t.publish { topic = 'a/#' }", "topic: \"a/#\": "),
         ("t.publish { topic = 'a', qos = 3 }", "message: qos: expected a whole number from 0 to 2, got 3"),
         ("t.publish { topic = 'a', groups = 'g' }", "message: groups: expected a list of texts, got \"g\""),
-        ("t.publish { topic = 'a', properties = { 'x' } }", "message: properties: expected a table of texts by names, got a list"),
+        (
+            "t.publish { topic = 'a', properties = { 'x' } }",
+            "message: properties: expected a table of texts by names, got a list",
+        ),
         ("t.publish { topic = 'a', payload = t.publish }", "t.publish: a function is no plain data"),
         ("t.dead_letter { topic = 'a', reason = 'gone' }", "reason: \"gone\" is none; they are "),
         ("t.disconnect { cause = 'x' }", "cause: \"x\" is none; they are normal, with_will, lost, shutdown"),
@@ -339,7 +342,8 @@ fn self_tests_are_run_too() {
         failed self-test: fails
           scripts/demo.lua:58: test: one is not two
         ok self-test: passes
-    "#]].assert_eq(&shown(&report));
+    "#]]
+    .assert_eq(&shown(&report));
     assert!(!report.is_good());
 }
 
@@ -349,7 +353,69 @@ fn a_plugin_that_does_not_load_is_broken() {
     let report = test(&source, None, &Limits::default(), |_| true);
     expect![[r#"
         broken bad.lua:2: rout: unknown key 'rout': did you mean 'route'?
+    "#]]
+    .assert_eq(&shown(&report));
+}
+
+const FRAMES: &str = r#"
+return {
+  codec = {
+    decode = function(bytes)
+      if #bytes < 2 then return nil, 2 end
+      local length = bytes:byte(2)
+      if bytes:sub(1, 1) ~= "P" then return false, "no P" end
+      if #bytes < 2 + length then return nil, 2 + length end
+      return { kind = "publish", topic = "a", payload = bytes:sub(3, 2 + length) }, 2 + length
+    end,
+    encode = function(frame) return "S" .. string.char(#frame.payload) .. frame.payload end,
+    longest = 300,
+    answers = { "push" },
+  },
+}
+"#;
+
+#[test]
+fn frames_are_read_at_every_split() {
+    let plugin = |text: &str| Source::new(PluginName::new("frames").expect("a name"), "frames.lua", text);
+    let tests = r#"
+return {
+  ["decode"] = function(t) t.print(t.decode("P\1xrest"), t.decode("P"), t.decode("Q\0")) end,
+  ["splits"] = function(t)
+    t.every_split("P\1xP\0P\3abc", { { payload = "x" }, { payload = "" }, { topic = "a", payload = "abc" } })
+  end,
+  ["others"] = function(t) t.every_split("P\1x", { { payload = "y" } }) end,
+  ["left"] = function(t) t.every_split("P\1xP") end,
+  ["encode"] = function(t) t.equal(t.encode { kind = "push", topic = "a", payload = "hi" }, "S\2hi") end,
+}"#;
+    let file = TestFile { file: "frames_test.lua".to_owned(), text: tests.to_owned() };
+    let report = test(&plugin(FRAMES), Some(&file), &Limits::default(), |_| true);
+    expect![[r#"
+        ok decode
+          | { frame = { command = 0, kind = "publish", payload = "x", topic = "a" }, size = 3 } { needed = 2 } { broken = "value", detail = "no P" }
+        ok splits
+        failed others
+          frames_test.lua:7: other frames than expected
+        at [1].payload
+          expected "y"
+          got      "x"
+        failed left
+          frames_test.lua:8: 1 bytes are left at the end, which are no frame before there are 2
+        ok encode
     "#]].assert_eq(&shown(&report));
+    // It looks at what has come so far: the mistake that this is for.
+    let careless = FRAMES
+        .replace("if #bytes < 2 + length then return nil, 2 + length end", "length = math.min(length, #bytes - 2)");
+    let report = test(&plugin(&careless), Some(&file), &Limits::default(), |name| name == "splits");
+    expect![[r#"
+        failed splits
+          frames_test.lua:5: cut at byte 2 the stream says ["Frame { kind: Publish, tag: None, command: 0, client: \"\", user: None, password: None, topic: \"a\", payload: [], reason: 0 }", "broken: value"], and as a whole ["Frame { kind: Publish, tag: None, command: 0, client: \"\", user: None, password: None, topic: \"a\", payload: [120], reason: 0 }", "Frame { kind: Publish, tag: None, command: 0, client: \"\", user: None, password: None, topic: \"a\", payload: [], reason: 0 }", "Frame { kind: Publish, tag: None, command: 0, client: \"\", user: None, password: None, topic: \"a\", payload: [97, 98, 99], reason: 0 }"]
+    "#]].assert_eq(&shown(&report));
+    let report = ran("return { a = function(t) t.decode('x') end }");
+    expect![[r#"
+        failed a
+          scripts/demo_test.lua:1: the plugin has no codec
+    "#]]
+    .assert_eq(&shown(&report));
 }
 
 /// Nothing that a test does takes for ever, nor all memory; and the kit goes on behind it.

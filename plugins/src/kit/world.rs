@@ -16,7 +16,7 @@ use postroad_broker as broker;
 use super::messages::{read, read_letter, shown};
 use super::record::{Fields, Table};
 use crate::diagnostic::nearest;
-use crate::{Compiled, Diagnostic, Failure, Limits, Plain, Stores, TestOutcome, Vm};
+use crate::{Compiled, Diagnostic, Failure, Limits, Plain, PluginName, Stores, TestOutcome, Vm};
 
 /// The clock of each case begins here: 2026-01-01T00:00:00Z, a Thursday.
 pub(super) const BEGIN: WallMillis = WallMillis(1_767_225_600_000);
@@ -38,10 +38,26 @@ macro_rules! questions {
 }
 
 questions!(
-    publish, deliver, dead_letter, connect, disconnect, subscribe, advance, now, counter, gauge, failures, reload, print
+    publish,
+    deliver,
+    dead_letter,
+    connect,
+    disconnect,
+    subscribe,
+    advance,
+    now,
+    counter,
+    gauge,
+    failures,
+    reload,
+    decode,
+    encode,
+    every_split,
+    print
 );
 
 pub(super) struct World {
+    plugin: PluginName,
     vm: Vm,
     compiled: Compiled,
     limits: Limits,
@@ -56,11 +72,14 @@ pub(super) struct World {
 }
 
 impl World {
+    /// `compiled` is of one plugin.
     pub(super) fn new(compiled: &Compiled, limits: &Limits) -> Result<Self, Vec<Diagnostic>> {
+        let plugin = compiled.plugins().next().map(|(name, _)| name.clone()).expect("the set has one plugin");
         let stores = Rc::new(RefCell::new(Stores::new()));
         let now = Now { mono: BEGIN_MONO, wall: BEGIN };
         let vm = new_vm(compiled, limits, &stores)?;
         let mut world = Self {
+            plugin,
             vm,
             compiled: compiled.clone(),
             limits: *limits,
@@ -95,6 +114,14 @@ impl World {
 
     pub(super) fn self_test(&mut self) -> Vec<TestOutcome> {
         self.vm.self_test(self.now)
+    }
+
+    pub(super) fn plugin(&self) -> &PluginName {
+        &self.plugin
+    }
+
+    pub(super) fn vm(&mut self) -> &mut Vm {
+        &mut self.vm
     }
 
     pub(super) fn time(&self) -> Now {

@@ -36,7 +36,12 @@ pub fn flaws(text: &str) -> Vec<Flaw> {
     let mut empty = 1; // so that none stands at the head
     for (number, line) in text.split('\n').enumerate() {
         let about = &layout.lines[number];
-        let at = |column: usize, rule: &'static str, text: String| Flaw { line: number as u32 + 1, column: column as u32 + 1, rule, text };
+        let at = |column: usize, rule: &'static str, text: String| Flaw {
+            line: number as u32 + 1,
+            column: column as u32 + 1,
+            rule,
+            text,
+        };
         let line = match line.strip_suffix('\r') {
             Some(line) => {
                 flaws.push(at(line.len(), "line-end", "the line ends by '\\r\\n'".to_owned()));
@@ -65,7 +70,12 @@ pub fn flaws(text: &str) -> Vec<Flaw> {
     }
     if !text.is_empty() && (!text.ends_with('\n') || text.ends_with("\n\n")) {
         let line = text.lines().count().max(1) as u32;
-        flaws.push(Flaw { line, column: 1, rule: "final-newline", text: "the file must end by one line break".to_owned() });
+        flaws.push(Flaw {
+            line,
+            column: 1,
+            rule: "final-newline",
+            text: "the file must end by one line break".to_owned(),
+        });
     }
     flaws.sort_by_key(|flaw| (flaw.line, flaw.column));
     flaws
@@ -128,7 +138,8 @@ impl Layout {
             layout.note_inside(token);
             let is_first = before.is_none_or(|before| before.line + before.line_breaks() != token.line);
             if is_first {
-                head = layout.note_first(token, &open, before.as_ref().filter(|before| before.kind != TokenKind::Comment));
+                head =
+                    layout.note_first(token, &open, before.as_ref().filter(|before| before.kind != TokenKind::Comment));
             } else if let Some(before) = before {
                 layout.note_tab(text, &before, token);
             }
@@ -175,12 +186,15 @@ fn is_closing(token: &Token<'_>) -> bool {
 
 /// Whether an expression that `before` ended a line of goes on.
 fn goes_on(before: &Token<'_>, token: &Token<'_>) -> bool {
-    const BINARY: [&str; 19] = [
-        "or", "and", "..", "+", "*", "/", "//", "%", "^", "==", "~=", "<=", ">=", "<", ">", "&", "|", "<<", ">>",
-    ];
+    const BINARY: [&str; 19] =
+        ["or", "and", "..", "+", "*", "/", "//", "%", "^", "==", "~=", "<=", ">=", "<", ">", "&", "|", "<<", ">>"];
     let is_any = |token: &Token<'_>, of: &[&str]| of.iter().any(|text| token.is(text));
-    is_any(before, &BINARY) || is_any(before, &["=", "-", "not", "return", ".", ":", "~", "#"]) || is_any(token, &BINARY) || is_any(token, &["-", ".", ":", "~", "="])
-        || before.is(",") || matches!(token.kind, TokenKind::String) && before.kind == TokenKind::Name
+    is_any(before, &BINARY)
+        || is_any(before, &["=", "-", "not", "return", ".", ":", "~", "#"])
+        || is_any(token, &BINARY)
+        || is_any(token, &["-", ".", ":", "~", "="])
+        || before.is(",")
+        || matches!(token.kind, TokenKind::String) && before.kind == TokenKind::Name
 }
 
 /// Opens and closes what the token does.
@@ -280,20 +294,24 @@ return {
             expect![[r#"
                 1:1 blank-lines: an empty line at the head
                 2:12 trailing-blank: blanks at the end of the line
-                3:13 line-end: the line ends by '\r\n'
                 3:1 tab: a tab in the indentation
                 3:11 tab: a tab between tokens
+                3:13 line-end: the line ends by '\r\n'
                 5:1 indentation: 3 spaces, expected 2
                 7:1 indentation: 0 spaces, expected 2
                 8:1 indentation: 2 spaces, expected 0
                 10:1 blank-lines: more than one empty line
+                14:1 indentation: 4 spaces, expected 2
                 15:1 indentation: 1 spaces, expected 0
                 15:1 final-newline: the file must end by one line break
             "#]],
         );
-        check("return {}\n\n", expect![[r#"
+        check(
+            "return {}\n\n",
+            expect![[r#"
             2:1 final-newline: the file must end by one line break
-        "#]]);
+        "#]],
+        );
         check("", expect![[""]]);
     }
 

@@ -40,8 +40,8 @@ impl Token<'_> {
 }
 
 const KEYWORDS: [&str; 22] = [
-    "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "goto", "if", "in", "local", "nil", "not",
-    "or", "repeat", "return", "then", "true", "until", "while",
+    "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "goto", "if", "in", "local", "nil",
+    "not", "or", "repeat", "return", "then", "true", "until", "while",
 ];
 
 /// Longer ones first.
@@ -59,7 +59,8 @@ pub(crate) fn tokens(text: &str) -> Vec<Token<'_>> {
         line += between.bytes().filter(|byte| *byte == b'\n').count() as u32;
         line_start = between.rfind('\n').map_or(line_start, |place| at + place + 1);
         let rest = &text[start..];
-        let (kind, length) = if start == 0 && rest.starts_with('#') { (TokenKind::Comment, line_length(rest)) } else { token(rest) };
+        let (kind, length) =
+            if start == 0 && rest.starts_with('#') { (TokenKind::Comment, line_length(rest)) } else { token(rest) };
         let token = Token { kind, text: &rest[..length], line, column: (start - line_start + 1) as u32 };
         line += token.line_breaks();
         line_start = token.text.rfind('\n').map_or(line_start, |place| start + place + 1);
@@ -163,7 +164,9 @@ mod tests {
     #[test]
     fn every_kind_of_token_is_read() {
         assert_eq!(
-            shown("local a <const> = 0x1p-4 .. 1e+5 -- c\n--[==[ x\n]] ]==] s = 'a\\'b' .. [[\nz]]..\"\\z  \n b\" ~= 3..4"),
+            shown(
+                "local a <const> = 0x1p-4 .. 1e+5 -- c\n--[==[ x\n]] ]==] s = 'a\\'b' .. [[\nz]]..\"\\z  \n b\" ~= 3..4"
+            ),
             [
                 "1:1 Keyword local",
                 "1:7 Name a",
@@ -191,7 +194,9 @@ mod tests {
 
     #[test]
     fn what_is_not_closed_ends_somewhere() {
-        for (text, count) in [("'abc\nx", 2), ("[[abc", 1), ("--[[abc", 1), ("'\\", 1), ("ä = \"ä\\ä\"", 3), ("#!lua\nx", 2)] {
+        for (text, count) in
+            [("'abc\nx", 2), ("[[abc", 1), ("--[[abc", 1), ("'\\", 1), ("ä = \"ä\\ä\"", 3), ("#!lua\nx", 2)]
+        {
             assert_eq!(tokens(text).len(), count, "{text:?}: {:?}", tokens(text));
         }
     }

@@ -42,7 +42,8 @@ pub(crate) type SubjectOf = fn(&[&str]) -> Option<&'static str>;
 /// Everything of this kind in the text, in its order. `subject_of` says for which functions in tables the first parameter stands for a path of its own.
 pub(crate) fn uses(text: &str, subject_of: SubjectOf) -> Vec<Use<'_>> {
     let tokens: Vec<_> = tokens(text).into_iter().filter(|token| token.kind != TokenKind::Comment).collect();
-    let mut reader = Reader { tokens, at: 0, depth: 0, locals: Vec::new(), keys: Vec::new(), uses: Vec::new(), subject_of };
+    let mut reader =
+        Reader { tokens, at: 0, depth: 0, locals: Vec::new(), keys: Vec::new(), uses: Vec::new(), subject_of };
     while reader.at < reader.tokens.len() {
         reader.block();
         reader.at += 1; // of a text that is no Lua: an `end` too many
@@ -313,8 +314,8 @@ impl<'a> Reader<'a> {
 
     fn binary_operator(&mut self) -> bool {
         const OPERATORS: [&str; 21] = [
-            "or", "and", "<", ">", "<=", ">=", "~=", "==", "|", "~", "&", "<<", ">>", "..", "+", "-", "*", "/", "//", "%",
-            "^",
+            "or", "and", "<", ">", "<=", ">=", "~=", "==", "|", "~", "&", "<<", ">>", "..", "+", "-", "*", "/", "//",
+            "%", "^",
         ];
         let is_one = self.is_any(&OPERATORS);
         self.at += usize::from(is_one);
@@ -337,7 +338,9 @@ impl<'a> Reader<'a> {
             let known = path.clone().filter(|_| is_path && is_plain).and_then(|path| self.resolved(path));
             self.read(path);
             return known;
-        } else if matches!(token.kind, TokenKind::Number | TokenKind::String) || self.is_any(&["nil", "true", "false", "..."]) {
+        } else if matches!(token.kind, TokenKind::Number | TokenKind::String)
+            || self.is_any(&["nil", "true", "false", "..."])
+        {
             self.at += 1;
         }
         None

@@ -76,6 +76,9 @@ mod tests {
         assert_eq!(recorded(&message, 5), expected);
         let properties = vec![("k".to_owned(), "v".to_owned())];
         let text = Message { payload: b"x".to_vec(), user_properties: properties, ..Message::default() };
-        assert_eq!((&recorded(&text, 5)["payload"], &recorded(&text, 5)["properties"]), (&json!("x"), &json!([["k", "v"]])));
+        assert_eq!(
+            (&recorded(&text, 5)["payload"], &recorded(&text, 5)["properties"]),
+            (&json!("x"), &json!([["k", "v"]]))
+        );
     }
 }

@@ -38,7 +38,10 @@ pub enum End {
 /// Runs the command.
 pub fn subscribe(args: &mut SubArgs) -> Result<End> {
     let format = Format::new(args)?;
-    subscribe_to(args, Sink { render: Box::new(move |message| format.render(message)), out: Box::new(std::io::stdout()) })
+    subscribe_to(
+        args,
+        Sink { render: Box::new(move |message| format.render(message)), out: Box::new(std::io::stdout()) },
+    )
 }
 
 /// Where messages go, and as which bytes.

@@ -76,6 +76,8 @@ pub enum Template {
     DeadLetter,
     /// Who may connect and subscribe.
     Access,
+    /// Frames of a device's own, for a listener.
+    Frame,
     /// State that a reload hands over.
     State,
 }

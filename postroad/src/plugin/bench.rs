@@ -26,7 +26,10 @@ pub fn bench(args: &BenchArgs) -> Result<bool> {
     }
     let mut out = std::io::stdout().lock();
     if !args.json {
-        writeln!(out, "HOOK                      CALLS  ERRORS  MEDIAN NS     P99 NS    MEAN NS  BYTES/CALL  INSTRUCTIONS/CALL")?;
+        writeln!(
+            out,
+            "HOOK                      CALLS  ERRORS  MEDIAN NS     P99 NS    MEAN NS  BYTES/CALL  INSTRUCTIONS/CALL"
+        )?;
     }
     for one in &measured {
         writeln!(out, "{}", if args.json { as_json(one) } else { as_line(one) })?;
@@ -36,7 +39,9 @@ pub fn bench(args: &BenchArgs) -> Result<bool> {
 
 fn as_line(measured: &Measured) -> String {
     let Measured { hook, calls, errors, median_ns, p99_ns, mean_ns, bytes, instructions } = measured;
-    format!("{hook:<21} {calls:>9} {errors:>7} {median_ns:>10} {p99_ns:>10} {mean_ns:>10.0} {bytes:>11.1} {instructions:>18.0}")
+    format!(
+        "{hook:<21} {calls:>9} {errors:>7} {median_ns:>10} {p99_ns:>10} {mean_ns:>10.0} {bytes:>11.1} {instructions:>18.0}"
+    )
 }
 
 fn as_json(measured: &Measured) -> String {

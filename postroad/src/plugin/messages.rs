@@ -9,7 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use postroad_base::{ClientId, Death, Extras, Message, MessageId, Outcome, Qos, QueueId, TopicName, WallMillis, Wishes};
+use postroad_base::{
+    ClientId, Death, Extras, Message, MessageId, Outcome, Qos, QueueId, TopicName, WallMillis, Wishes,
+};
 use postroad_protocol::mqtt::{ForwardedParts, UserProperties};
 use serde_json::Value;
 
@@ -78,7 +80,8 @@ pub fn understood(value: &Value) -> Result<Kept> {
     }
     let text = |name: &str| value[name].as_str().map(str::to_owned);
     let is_letter = message.death().is_some();
-    let groups = value["groups"].as_array().map(|names| names.iter().filter_map(Value::as_str).map(str::to_owned).collect());
+    let groups =
+        value["groups"].as_array().map(|names| names.iter().filter_map(Value::as_str).map(str::to_owned).collect());
     let client = text("client").filter(|_| !is_letter);
     Ok(Kept { message, letter: text("id").filter(|_| is_letter), at, client, user: text("user"), groups })
 }
@@ -149,7 +152,10 @@ fn death(value: &Value, reason: &str) -> Result<Death> {
 pub fn differences(before: &Message, after: &Message) -> Vec<(&'static str, String, String)> {
     let (before, after) = (fields(before), fields(after));
     let pairs = before.into_iter().zip(after);
-    pairs.filter(|((_, left), (_, right))| left != right).map(|((name, left), (_, right))| (name, left, right)).collect()
+    pairs
+        .filter(|((_, left), (_, right))| left != right)
+        .map(|((name, left), (_, right))| (name, left, right))
+        .collect()
 }
 
 /// All fields as texts, always in the same order.
@@ -201,13 +207,24 @@ mod tests {
         let kept = of(r#"{"topic":"a","payload_base64":"/w==","qos":1,"received_unix_ms":5,"ttl_seconds":2,"client":"c","groups":["g"],
             "properties":[["x","y"],["postroad-priority","high"]],"content_type":"t"}"#)
         .expect("a message");
-        assert_eq!((&kept.message.payload[..], kept.at, kept.client.as_deref()), (&[0xff][..], Some(WallMillis(5)), Some("c")));
+        assert_eq!(
+            (&kept.message.payload[..], kept.at, kept.client.as_deref()),
+            (&[0xff][..], Some(WallMillis(5)), Some("c"))
+        );
         assert_eq!(kept.message.expires_at, Some(WallMillis(2005)));
         let fields = fields(&kept.message);
-        assert!(fields.contains(&("priority", "high".to_owned())) && fields.contains(&("properties", r#"{"x": "y"}"#.to_owned())));
-        let letter = of(r#"{"id":"0-1-2","topic":"a","payload":"p","qos":1,"client":"c","reason":"attempts","attempts":3,"died_unix_ms":7}"#);
+        assert!(
+            fields.contains(&("priority", "high".to_owned()))
+                && fields.contains(&("properties", r#"{"x": "y"}"#.to_owned()))
+        );
+        let letter = of(
+            r#"{"id":"0-1-2","topic":"a","payload":"p","qos":1,"client":"c","reason":"attempts","attempts":3,"died_unix_ms":7}"#,
+        );
         let letter = letter.expect("a letter");
-        assert_eq!((letter.letter.as_deref(), letter.message.death().map(|death| death.attempts)), (Some("0-1-2"), Some(3)));
+        assert_eq!(
+            (letter.letter.as_deref(), letter.message.death().map(|death| death.attempts)),
+            (Some("0-1-2"), Some(3))
+        );
         for wrong in [
             "1",
             "{}",

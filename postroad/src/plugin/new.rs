@@ -24,8 +24,11 @@ const LUARC: &str = r#"{
 fn texts(template: Template) -> (&'static str, &'static str) {
     match template {
         Template::Route => (include_str!("templates/route.lua"), include_str!("templates/route_test.lua")),
-        Template::DeadLetter => (include_str!("templates/dead_letter.lua"), include_str!("templates/dead_letter_test.lua")),
+        Template::DeadLetter => {
+            (include_str!("templates/dead_letter.lua"), include_str!("templates/dead_letter_test.lua"))
+        }
         Template::Access => (include_str!("templates/access.lua"), include_str!("templates/access_test.lua")),
+        Template::Frame => (include_str!("templates/frame.lua"), include_str!("templates/frame_test.lua")),
         Template::State => (include_str!("templates/state.lua"), include_str!("templates/state_test.lua")),
     }
 }
@@ -34,7 +37,9 @@ fn texts(template: Template) -> (&'static str, &'static str) {
 pub fn new(args: &NewArgs) -> Result<bool> {
     let NewArgs { name, template, dir } = args;
     let Some(name) = PluginName::new(name).filter(|name| !name.as_str().ends_with("_test")) else {
-        bail!("{name:?} is no name: it has a-z, 0-9, '_' and '-', begins with a letter, has at most 63 of them, and does not end in _test");
+        bail!(
+            "{name:?} is no name: it has a-z, 0-9, '_' and '-', begins with a letter, has at most 63 of them, and does not end in _test"
+        );
     };
     std::fs::create_dir_all(dir).with_context(|| format!("can't make {}", dir.display()))?;
     let (plugin, test) = texts(*template);

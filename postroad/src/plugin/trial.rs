@@ -20,7 +20,8 @@ pub fn trial(args: &TryArgs) -> Result<bool> {
         Ok(trial) => trial,
         Err(flaws) => return told(&flaws),
     };
-    let mut telling = Telling { out: std::io::stdout().lock(), args, actions: BTreeMap::new(), besides: 0, failures: 0, count: 0 };
+    let mut telling =
+        Telling { out: std::io::stdout().lock(), args, actions: BTreeMap::new(), besides: 0, failures: 0, count: 0 };
     if let Some(file) = &args.messages {
         for kept in messages::read(file)? {
             telling.tell(&kept, &tried(&mut trial, args, &kept, now))?;
@@ -74,14 +75,14 @@ impl Telling<'_> {
     }
 
     fn end(mut self) -> Result<bool> {
-        let Self { actions, besides, failures, count, .. } = &self;
-        if self.args.api.json {
+        let Self { out, args, actions, besides, failures, count } = &mut self;
+        if args.api.json {
             let line = json!({ "count": count, "actions": actions, "besides": besides, "failures": failures });
-            writeln!(self.out, "{line}")?;
+            writeln!(out, "{line}")?;
         } else {
             let told: Vec<String> = actions.iter().map(|(action, count)| format!("{count} {action}")).collect();
             let told = if told.is_empty() { String::new() } else { format!(": {}", told.join(", ")) };
-            writeln!(self.out, "{count} in all{told}; {besides} published besides; {failures} failures")?;
+            writeln!(out, "{count} in all{told}; {besides} published besides; {failures} failures")?;
         }
         Ok(self.failures == 0)
     }

@@ -71,7 +71,8 @@ fn what_is_recorded_is_tried() {
     }
     assert!(recorder.wait().unwrap().success());
     let recorded = fs::read_to_string(&file).unwrap();
-    let topics: Vec<Value> = recorded.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["topic"].clone()).collect();
+    let topics: Vec<Value> =
+        recorded.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["topic"].clone()).collect();
     assert_eq!(topics, ["in/first", "in/1", "in/2", "in/bad", "other"]);
 
     let tried = |more: &[&str]| {
@@ -81,10 +82,18 @@ fn what_is_recorded_is_tried() {
     let output = tried(&[]);
     assert_eq!(output.status.code(), Some(1), "a hook failed");
     let told = text(&output);
-    for part in ["in/1: change\n  topic              in/1\n  ->                 out/in/1\n", "in/2: drop\n", "in/bad: keep\n  error "] {
+    for part in [
+        "in/1: change\n  topic              in/1\n  ->                 out/in/1\n",
+        "in/2: drop\n",
+        "in/bad: keep\n  error ",
+    ] {
         assert!(told.contains(part), "{told}");
     }
-    assert!(!told.contains("other") && told.ends_with("5 in all: 2 change, 1 drop, 2 keep; 0 published besides; 1 failures\n"), "{told}");
+    assert!(
+        !told.contains("other")
+            && told.ends_with("5 in all: 2 change, 1 drop, 2 keep; 0 published besides; 1 failures\n"),
+        "{told}"
+    );
     assert!(text(&tried(&["--all"])).contains("other: keep\n"));
     let lines = text(&tried(&["--json"]));
     let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
@@ -130,7 +139,10 @@ fn dead_letters_are_tried_and_stay() {
     let api = format!("http://{}", daemon.http_address());
     let arguments = ["plugin", "try", folder.path().to_str().unwrap(), "--letters", "--api", &api];
     let told = text(&tool(&arguments).output().unwrap());
-    assert!(told.contains(" d/1: requeue\n  payload            \"broken\"\n  ->                 \"mended\"\n"), "{told}");
+    assert!(
+        told.contains(" d/1: requeue\n  payload            \"broken\"\n  ->                 \"mended\"\n"),
+        "{told}"
+    );
     assert!(told.ends_with("1 in all: 1 requeue; 0 published besides; 0 failures\n"), "{told}");
     let told = text(&tool(&[&arguments[..], &["--reason", "attempts"]].concat()).output().unwrap());
     assert!(told.starts_with("0 in all"), "{told}");

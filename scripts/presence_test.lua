@@ -17,6 +17,31 @@ return {
     t.equal(t.counter("went"), 1)
   end,
 
+  -- Found with a real server: the retained message said that a client had gone which had only come again.
+  ["who is taken over is still here"] = function(t)
+    t.connect { client = "phone-7" }
+    t.connect { client = "phone-7" }
+    t.equal(t.disconnect({ client = "phone-7", cause = "lost" }).besides, {})
+    t.reload()
+    t.equal(#t.disconnect({ client = "phone-7" }).besides, 1)
+    t.connect { client = "phone-7" }
+    t.equal(#t.disconnect({ client = "phone-7" }).besides, 1)
+  end,
+
+  ["who was there before the script is told of when it goes"] = function(t)
+    t.equal(#t.disconnect({ client = "phone-7" }).besides, 1)
+    t.connect { client = "phone-7" }
+    t.equal(#t.disconnect({ client = "phone-7" }).besides, 1)
+  end,
+
+  ["without room to count it is told of all the same"] = function(t)
+    for place = 1, 10000 do
+      postroad.store.set("other" .. place, true)
+    end
+    t.equal(#t.connect({ client = "phone-7" }).besides, 1)
+    t.equal(#t.disconnect({ client = "phone-7" }).besides, 1)
+  end,
+
   ["a client without a user has none"] = function(t)
     t.equal(state(t.connect({ client = "phone-7" }).besides[1]).user, nil)
   end,

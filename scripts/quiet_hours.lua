@@ -2,7 +2,7 @@
 --      until they are over. `priority = "high"` goes through. What would have expired by then is dropped: in the morning it is old news.
 -- Change: FROM and TO, ZONES, DEFAULT_OFFSET.
 -- Try: postroad plugin test scripts/quiet_hours.lua
---      mosquitto_pub -V 5 -D publish user-property utc-offset +02:00 -t '$client/phone-7/news' -m hello
+--      postroad publish '$client/phone-7/news' -m hello --property utc-offset=+02:00
 --      postroad scheduled list
 --
 -- An offset is fixed: the server knows nothing of daylight saving time. Who needs that sends the offset of the day as the property `utc-offset`, or

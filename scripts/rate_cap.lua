@@ -3,7 +3,7 @@
 --      `priority = "high"` goes to a user without being counted.
 -- Change: TO_USER, FROM_USER. `count = math.huge` switches one of them off.
 -- Try: postroad plugin test scripts/rate_cap.lua
---      for i in $(seq 25); do mosquitto_pub -t '$user/ann/news' -m $i; done; postroad scheduled list
+--      for i in $(seq 25); do postroad publish '$user/ann/news' -m $i; done; postroad scheduled list
 --
 -- Counts are in `postroad.store`: each shard has its own, they outlive a reload, and not a restart. A publisher is on one shard, so FROM_USER is exact
 -- for a user with one client; pushes to a user that come from publishers of several shards are counted by each of these. Divide `count` by the number of

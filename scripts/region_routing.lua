@@ -3,7 +3,7 @@
 -- Change: ORDER, REGION_BY_PREFIX, DEFAULT, and who may mark a region (MARKERS).
 -- Try: postroad plugin test scripts/region_routing.lua
 --      mosquitto_pub -V 5 -D publish user-property region eu -t service/billing/jobs -m 7
---      mosquitto_pub -t health/eu -m down       (by a user of the group `operators`)
+--      postroad publish health/eu -m down       or by MQTT, as a user of the group `operators`
 --
 -- A mark lasts for MARK_SECONDS: who watches a region repeats it while the region is down. A watcher that dies so leaves no region closed for ever.
 -- Marks are in `postroad.store`, which each shard has for itself. A shard learns of a mark when `health/…` is published there, or delivered to a

@@ -3,7 +3,7 @@
 --      What names a tenant that nobody knows is parked: it is a dead letter, and an operator decides.
 -- Change: TENANTS, and how the group of a tenant is called (group_of).
 -- Try: postroad plugin test scripts/tenant_routing.lua
---      mosquitto_pub -t in/acme/orders/7 -m hello     goes to     tenants/acme/orders/7
+--      postroad publish in/acme/orders/7 -m hello     goes to     tenants/acme/orders/7
 --
 -- The hook is closed: if it fails, the publisher hears that. Open it would leave the message below `in/`, where nobody looks.
 

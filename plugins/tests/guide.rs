@@ -4,7 +4,7 @@
 //!
 //! | fence | what happens |
 //! |---|---|
-//! | `lua plugin NAME` | it loads, and passes its self-tests |
+//! | `lua plugin NAME` | it loads, passes its self-tests, and `postroad plugin check --strict` finds nothing |
 //! | `lua test NAME` | its cases pass, with the plugin of that name that stands last before it |
 //! | `lua broken NAME` | it does not load, and the guide shows, word for word, what is said of it |
 //! | `lua failing NAME` | a test of which each case fails, with that plugin; the guide shows what is said |
@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use postroad_plugins::check::check;
 use postroad_plugins::kit::{self, Report, TestFile};
 use postroad_plugins::{Limits, PluginName, Source};
 
@@ -88,7 +89,8 @@ fn flaws(snippet: &Snippet, plugins: &mut BTreeMap<String, Source>, guide: &str)
     };
     match &*snippet.kind {
         "plugin" => {
-            let flaws = said(&ran(&source, None));
+            let mut flaws = said(&ran(&source, None));
+            flaws.extend(check(&source, None, &Limits::default()).iter().map(|found| found.diagnostic.to_string()));
             plugins.insert(snippet.name.clone(), source);
             flaws
         }

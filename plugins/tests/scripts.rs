@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use postroad_base::ShardId;
+use postroad_plugins::check::check;
 use postroad_plugins::kit::{self, TestFile};
-use postroad_plugins::{Limits, Set, Source, Stores, Vm};
+use postroad_plugins::{Limits, Set, Source, Stores, Vm, text};
 
 /// Folders with scripts, below `scripts/`. Codecs are tested by `codec.rs`, at every byte split: the kit asks no codec.
 const FOLDERS: &[&str] = &["", "frames"];
@@ -39,11 +40,15 @@ fn test_file(source: &Source) -> PathBuf {
     Path::new(&source.file).with_file_name(format!("{}_test.lua", source.name))
 }
 
+fn read_test(source: &Source) -> Option<TestFile> {
+    let path = test_file(source);
+    let text = fs::read_to_string(&path).ok()?;
+    Some(TestFile { file: path.display().to_string(), text })
+}
+
 /// What is wrong with one script, a line for each.
 fn flaws(source: &Source) -> Vec<String> {
-    let path = test_file(source);
-    let Ok(text) = fs::read_to_string(&path) else { return vec![format!("{} is not there", path.display())] };
-    let file = TestFile { file: path.display().to_string(), text };
+    let Some(file) = read_test(source) else { return vec![format!("{} has no test", source.file)] };
     let report = kit::test(source, Some(&file), &Limits::default(), |_| true);
     let broken = report.broken.iter().map(ToString::to_string);
     let failed = report.cases.iter().filter_map(|case| {
@@ -52,7 +57,7 @@ fn flaws(source: &Source) -> Vec<String> {
     });
     let mut flaws: Vec<String> = broken.chain(failed).collect();
     if report.cases.len() < CASES_MIN {
-        flaws.push(format!("{} has {} cases: {CASES_MIN} are the least", path.display(), report.cases.len()));
+        flaws.push(format!("{} has {} cases: {CASES_MIN} are the least", file.file, report.cases.len()));
     }
     flaws
 }
@@ -61,6 +66,26 @@ fn flaws(source: &Source) -> Vec<String> {
 fn each_script_passes_its_tests() {
     let flaws: Vec<String> = hook_scripts().iter().flat_map(flaws).collect();
     assert!(flaws.is_empty(), "\n{}\n", flaws.join("\n"));
+}
+
+/// As `postroad plugin check --strict` and `fmt-check` want them.
+#[test]
+fn each_script_is_checked_and_formatted() {
+    let limits = Limits::default();
+    let mut wrong = Vec::new();
+    for (_, set) in sets() {
+        for source in set.sources() {
+            let test = read_test(source);
+            let found = check(source, test.as_ref(), &limits);
+            wrong.extend(found.iter().map(|finding| finding.diagnostic.to_string()));
+            let texts = [(source.file.as_str(), &*source.text)];
+            let texts = texts.into_iter().chain(test.iter().map(|test| (test.file.as_str(), test.text.as_str())));
+            for (file, text) in texts {
+                wrong.extend(text::flaws(text).iter().map(|flaw| format!("{file}:{}: {}", flaw.line, flaw.text)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
 #[test]

@@ -161,6 +161,9 @@ impl Broker {
         if death.is_group {
             return self.consumers.find(name);
         }
+        if death.outcome == Outcome::Quarantined {
+            return None; // it was to go to a topic, and this is who published it
+        }
         let session = self.session_of_client(name);
         let registration = self.registrations.find(name);
         match (session, registration) {

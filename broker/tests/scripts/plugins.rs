@@ -420,6 +420,9 @@ fn dropped_refused_and_parked_publishes_are_answered_and_counted() {
         letters
         crash
         letters
+        letter 0-0-22 requeue
+        letter 0-0-22 drop
+        letters
         ",
         expect![[r#"
             pub 9 t/drop x qos=1 tag=1

@@ -94,7 +94,7 @@ impl Server {
             LetterResult::Gone => Err(gone()),
             LetterResult::NoClient => Err(Problem::new(
                 Kind::NoClient,
-                "its client has neither a session nor a registration any more: name a topic",
+                "its client has neither a session nor a registration any more, or a plugin kept it before it went to anybody: name a topic",
             )),
             LetterResult::QueueFull => {
                 Err(Problem::new(Kind::Refused(ReasonCode::QuotaExceeded), "its client's queue is full"))

@@ -1,5 +1,6 @@
 -- For: nobody is flooded. So many pushes an hour go to one user (`$user/<user>/…`); what is more waits for a later hour that has room, and is dropped
---      when there is none soon. And so many messages a minute are taken from one publishing user; what is more is refused.
+--      when there is none soon. And so many messages a minute are taken from one publishing user; what is more is refused (a client of
+--      MQTT 3 is cut off for it, and publishes it again when it comes back).
 --      `priority = "high"` goes to a user without being counted.
 -- Change: TO_USER, FROM_USER. `count = math.huge` switches one of them off.
 -- Try: postroad plugin test scripts/rate_cap.lua

@@ -81,7 +81,7 @@ local function route(message)
   end
   local rest = message.topic:match("^service/(.+)$")
   if not rest then
-    return postroad.refuse("topic_name_invalid", "expected service/<name>")
+    return postroad.park("expected service/<name>")
   end
   message.topic = "region/" .. choose(region_of(message)) .. "/" .. rest
 end

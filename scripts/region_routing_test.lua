@@ -70,8 +70,8 @@ return {
     t.equal(topic_of(t, { client = "de-7" }), "region/eu/billing/jobs")
   end,
 
-  ["a topic without a service is refused"] = function(t)
-    t.contains(t.publish { topic = "service" }, { action = "refuse", reason = "topic_name_invalid" })
-    t.equal(t.publish { topic = "service/" }.action, "refuse")
+  ["a topic without a service is parked"] = function(t)
+    t.contains(t.publish { topic = "service" }, { action = "park", note = "expected service/<name>" })
+    t.equal(t.publish { topic = "service/" }.action, "park")
   end,
 }

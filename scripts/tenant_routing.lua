@@ -5,6 +5,7 @@
 -- Try: postroad plugin test scripts/tenant_routing.lua
 --      postroad publish in/acme/orders/7 -m hello     goes to     tenants/acme/orders/7
 --
+-- A refusal is "not_authorized": the one reason for which a client of MQTT 3 is not cut off, to come back and publish the same again.
 -- The hook is closed: if it fails, the publisher hears that. Open it would leave the message below `in/`, where nobody looks.
 
 -- tree: where its messages go. suspended: its publishers are refused.
@@ -54,7 +55,7 @@ local function route(message)
     return refuse("not_authorized", "the client is not in " .. group_of(name))
   end
   if tenant.suspended then
-    return refuse("quota_exceeded", name .. " is suspended")
+    return refuse("not_authorized", name .. " is suspended")
   end
   message.topic = tenant.tree .. "/" .. rest
   routed:add()

@@ -25,7 +25,7 @@ return {
   end,
 
   ["a suspended tenant hears it"] = function(t)
-    t.contains(t.publish { topic = "in/initech/a", groups = { "tenant-initech" } }, { action = "refuse", reason = "quota_exceeded" })
+    t.contains(t.publish { topic = "in/initech/a", groups = { "tenant-initech" } }, { action = "refuse", reason = "not_authorized" })
   end,
 
   ["a topic that has no tenant or nothing behind it is parked"] = function(t)

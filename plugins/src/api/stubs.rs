@@ -45,9 +45,6 @@ function gauge:set(value) end
 ---@field millisecond integer
 ---@field weekday integer 1 is Monday.
 
----What a hook may return: nothing, or answers.
----@alias postroad.Answers postroad.Answer|nil
-
 ";
 
 /// The whole file, `postroad.lua`.
@@ -90,7 +87,7 @@ fn class_of(kind: &str) -> String {
 
 fn push_hook(out: &mut String, hook: &str, subject: &str) {
     let name = class_of(hook);
-    let results = if hook == "postroad.DeliverHook" { "table<integer, boolean>|nil" } else { "postroad.Answers ..." };
+    let results = if hook == "postroad.DeliverHook" { "table<integer, boolean>|nil" } else { "postroad.Answer?, postroad.Answer?" };
     let function = format!("fun({subject}): {results}");
     let short = name.rsplit('.').next().unwrap_or(&name);
     writeln!(out, "---@class postroad.{short}Table").expect("writing to memory never fails");

@@ -328,7 +328,7 @@ impl<'a> Reader<'a> {
             self.at += 1;
             is_plain = false;
         }
-        let Some(token) = self.tokens.get(self.at).copied() else { return None };
+        let token = self.tokens.get(self.at).copied()?;
         if self.take("function") {
             self.function_body(None);
         } else if self.is("{") {

@@ -78,7 +78,9 @@ fn flaws(snippet: &Snippet, plugins: &mut BTreeMap<String, Source>, guide: &str)
     let source = Source::new(name, format!("{}.lua", snippet.name), snippet.text.as_str());
     let test = TestFile { file: format!("{}_test.lua", snippet.name), text: snippet.text.clone() };
     let with_plugin = |expects_good: bool| {
-        let Some(plugin) = plugins.get(&snippet.name) else { return vec!["its plugin does not stand before it".into()] };
+        let Some(plugin) = plugins.get(&snippet.name) else {
+            return vec!["its plugin does not stand before it".into()];
+        };
         let report = ran(plugin, Some(&test));
         match expects_good {
             _ if report.cases.is_empty() => vec!["it has no case".to_owned()],

@@ -13,9 +13,8 @@ use postroad_plugins::check::check;
 use postroad_plugins::kit::{self, TestFile};
 use postroad_plugins::{Limits, Set, Source, Stores, Vm, text};
 
-/// Folders with scripts, below `scripts/`. Codecs are tested by `codec.rs`, at every byte split: the kit asks no codec.
+/// Folders with scripts, below `scripts/`.
 const FOLDERS: &[&str] = &["", "frames"];
-const CODECS: &str = "frames";
 /// Fewer cases than that show little of a script.
 const CASES_MIN: usize = 4;
 
@@ -28,10 +27,9 @@ fn sets() -> Vec<(PathBuf, Set)> {
     FOLDERS.iter().map(|name| (root().join(name), Set::read(&root().join(name)).unwrap())).collect()
 }
 
-/// Those with hooks.
-fn hook_scripts() -> Vec<Source> {
-    let sets = sets().into_iter().filter(|(folder, _)| !folder.ends_with(CODECS));
-    let sources: Vec<Source> = sets.flat_map(|(_, set)| set.sources().to_vec()).collect();
+/// All scripts.
+fn scripts() -> Vec<Source> {
+    let sources: Vec<Source> = sets().iter().flat_map(|(_, set)| set.sources().to_vec()).collect();
     assert!(!sources.is_empty());
     sources
 }
@@ -64,7 +62,7 @@ fn flaws(source: &Source) -> Vec<String> {
 
 #[test]
 fn each_script_passes_its_tests() {
-    let flaws: Vec<String> = hook_scripts().iter().flat_map(flaws).collect();
+    let flaws: Vec<String> = scripts().iter().flat_map(flaws).collect();
     assert!(flaws.is_empty(), "\n{}\n", flaws.join("\n"));
 }
 
@@ -104,10 +102,14 @@ fn each_test_has_its_script() {
 /// Who opens a script reads first what it is for, what to change, and how to try it.
 #[test]
 fn each_script_opens_with_what_one_has_to_know() {
-    for source in hook_scripts() {
+    for source in scripts() {
         let head: Vec<&str> = source.text.lines().take_while(|line| line.starts_with("--")).collect();
         let head = head.join("\n");
-        for part in ["-- For: ", "-- Change: ", "-- Try: "] {
+        // A frame is drawn at its head, and tried on a listener.
+        let is_codec = source.text.contains("  codec = {");
+        let hook_parts = ["-- For: ", "-- Change: ", "-- Try: "];
+        let parts = if is_codec { &["-- What to change: ", "[[listener]] codec = "][..] } else { &hook_parts[..] };
+        for part in parts {
             assert!(head.contains(part), "{}: the head has no line '{part}'", source.file);
         }
     }

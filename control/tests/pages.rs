@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use postroad_base::{MessageId, Placement, ReasonCode, ShardId};
 use postroad_control::{
-    BuildInfo, Control, HookReport, Line, Listeners, Note, Outcome, Phase, PluginReport, Request, Settings, ShardReport,
-    Shards,
+    BuildInfo, Control, HookReport, Line, Listeners, Note, Outcome, Phase, PluginReport, Request, Settings,
+    ShardReport, Shards,
 };
 
 fn start(settings: Settings) -> (Control, SocketAddr) {

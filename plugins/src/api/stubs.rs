@@ -87,7 +87,11 @@ fn class_of(kind: &str) -> String {
 
 fn push_hook(out: &mut String, hook: &str, subject: &str) {
     let name = class_of(hook);
-    let results = if hook == "postroad.DeliverHook" { "table<integer, boolean>|nil" } else { "postroad.Answer?, postroad.Answer?" };
+    let results = if hook == "postroad.DeliverHook" {
+        "table<integer, boolean>|nil"
+    } else {
+        "postroad.Answer?, postroad.Answer?"
+    };
     let function = format!("fun({subject}): {results}");
     let short = name.rsplit('.').next().unwrap_or(&name);
     writeln!(out, "---@class postroad.{short}Table").expect("writing to memory never fails");

@@ -44,9 +44,12 @@ pub fn subscribe(args: &mut SubArgs) -> Result<End> {
     )
 }
 
+/// A message as it is written.
+pub type Render = Box<dyn Fn(&Message) -> Vec<u8>>;
+
 /// Where messages go, and as which bytes.
 pub struct Sink {
-    pub render: Box<dyn Fn(&Message) -> Vec<u8>>,
+    pub render: Render,
     pub out: Box<dyn Write>,
 }
 

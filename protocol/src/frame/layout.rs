@@ -145,7 +145,7 @@ impl Layout {
 
     /// Goes from field to field. `total`: bits that there are, if that is known.
     fn walk(mut self, plan: &Plan, bytes: &[u8], total: Option<u32>) -> Result<Walked, FrameError> {
-        let mut at = 0;
+        let (mut at, mut is_past_front) = (0, false);
         for field in &plan.fields {
             self.starts.push(at);
             let size = match &field.shape {
@@ -159,8 +159,8 @@ impl Layout {
                     total.unwrap_or(0).checked_sub(taken).ok_or_else(short)?
                 }
                 ShapePlan::Bytes { size: SizePlan::Counted { by, plus }, .. } => {
-                    // All in front of it has to be there: a constant among that is judged first.
-                    let has_come = bits_of(bytes.len()) >= at;
+                    // All in front of the first one has to be there: a constant among that is judged before its count.
+                    let has_come = std::mem::replace(&mut is_past_front, true) || bits_of(bytes.len()) >= at;
                     let Some(count) = self.number(plan, *by, bytes).filter(|_| has_come) else {
                         return Ok(Walked::Short { needed: ((at + field.behind) as usize / 8).max(bytes.len() + 1) });
                     };

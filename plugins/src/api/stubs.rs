@@ -87,15 +87,19 @@ fn class_of(kind: &str) -> String {
 
 fn push_hook(out: &mut String, hook: &str, subject: &str) {
     let name = class_of(hook);
-    let results = if hook == "postroad.DeliverHook" { "table<integer, boolean>|nil" } else { "postroad.Answer?, postroad.Answer?" };
-    let function = format!("fun({subject}): {results}");
+    let results = if hook == "postroad.DeliverHook" {
+        "table<integer, boolean>|nil"
+    } else {
+        "postroad.Answer?, postroad.Answer?"
+    };
+    let function = format!("(fun({subject}): {results})");
     let short = name.rsplit('.').next().unwrap_or(&name);
     writeln!(out, "---@class postroad.{short}Table").expect("writing to memory never fails");
     for TableKey { name, kind, doc } in HOOK_KEYS {
         let kind = if *name == "run" { function.as_str() } else { kind };
         push_field(out, name, kind, doc);
     }
-    writeln!(out, "\n---@alias {name} ({function})|postroad.{short}Table\n").expect("writing to memory never fails");
+    writeln!(out, "\n---@alias {name} {function}|postroad.{short}Table\n").expect("writing to memory never fails");
 }
 
 fn push_keys(out: &mut String, class: &str, keys: &[TableKey], doc: &str) {

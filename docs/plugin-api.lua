@@ -147,42 +147,42 @@ function letter:property(name) end
 ---@field block_bytes? integer Bytes of one string, or one part of a table.
 
 ---@class postroad.MessageHookTable
----@field run fun(message: postroad.Message): postroad.Answer?, postroad.Answer? The hook.
+---@field run (fun(message: postroad.Message): postroad.Answer?, postroad.Answer?) The hook.
 ---@field filters? string[] Topic filters, matched before Lua is entered: only what one of them matches is shown to the hook. Without: each topic that does not begin with `$`.
 ---@field on_error? ("open"|"closed") What holds if the hook fails: `open`, as if it was not there, or `closed`, the safe refusal. `open` without, but for `on_connect` and `on_subscribe`.
 
 ---@alias postroad.MessageHook (fun(message: postroad.Message): postroad.Answer?, postroad.Answer?)|postroad.MessageHookTable
 
 ---@class postroad.LetterHookTable
----@field run fun(letter: postroad.Letter): postroad.Answer?, postroad.Answer? The hook.
+---@field run (fun(letter: postroad.Letter): postroad.Answer?, postroad.Answer?) The hook.
 ---@field filters? string[] Topic filters, matched before Lua is entered: only what one of them matches is shown to the hook. Without: each topic that does not begin with `$`.
 ---@field on_error? ("open"|"closed") What holds if the hook fails: `open`, as if it was not there, or `closed`, the safe refusal. `open` without, but for `on_connect` and `on_subscribe`.
 
 ---@alias postroad.LetterHook (fun(letter: postroad.Letter): postroad.Answer?, postroad.Answer?)|postroad.LetterHookTable
 
 ---@class postroad.ClientHookTable
----@field run fun(client: postroad.Client): postroad.Answer?, postroad.Answer? The hook.
+---@field run (fun(client: postroad.Client): postroad.Answer?, postroad.Answer?) The hook.
 ---@field filters? string[] Topic filters, matched before Lua is entered: only what one of them matches is shown to the hook. Without: each topic that does not begin with `$`.
 ---@field on_error? ("open"|"closed") What holds if the hook fails: `open`, as if it was not there, or `closed`, the safe refusal. `open` without, but for `on_connect` and `on_subscribe`.
 
 ---@alias postroad.ClientHook (fun(client: postroad.Client): postroad.Answer?, postroad.Answer?)|postroad.ClientHookTable
 
 ---@class postroad.GoneHookTable
----@field run fun(gone: postroad.Gone): postroad.Answer?, postroad.Answer? The hook.
+---@field run (fun(gone: postroad.Gone): postroad.Answer?, postroad.Answer?) The hook.
 ---@field filters? string[] Topic filters, matched before Lua is entered: only what one of them matches is shown to the hook. Without: each topic that does not begin with `$`.
 ---@field on_error? ("open"|"closed") What holds if the hook fails: `open`, as if it was not there, or `closed`, the safe refusal. `open` without, but for `on_connect` and `on_subscribe`.
 
 ---@alias postroad.GoneHook (fun(gone: postroad.Gone): postroad.Answer?, postroad.Answer?)|postroad.GoneHookTable
 
 ---@class postroad.SubscriptionHookTable
----@field run fun(subscription: postroad.Subscription): postroad.Answer?, postroad.Answer? The hook.
+---@field run (fun(subscription: postroad.Subscription): postroad.Answer?, postroad.Answer?) The hook.
 ---@field filters? string[] Topic filters, matched before Lua is entered: only what one of them matches is shown to the hook. Without: each topic that does not begin with `$`.
 ---@field on_error? ("open"|"closed") What holds if the hook fails: `open`, as if it was not there, or `closed`, the safe refusal. `open` without, but for `on_connect` and `on_subscribe`.
 
 ---@alias postroad.SubscriptionHook (fun(subscription: postroad.Subscription): postroad.Answer?, postroad.Answer?)|postroad.SubscriptionHookTable
 
 ---@class postroad.DeliverHookTable
----@field run fun(message: postroad.Message, clients: string[]): table<integer, boolean>|nil The hook.
+---@field run (fun(message: postroad.Message, clients: string[]): table<integer, boolean>|nil) The hook.
 ---@field filters? string[] Topic filters, matched before Lua is entered: only what one of them matches is shown to the hook. Without: each topic that does not begin with `$`.
 ---@field on_error? ("open"|"closed") What holds if the hook fails: `open`, as if it was not there, or `closed`, the safe refusal. `open` without, but for `on_connect` and `on_subscribe`.
 

@@ -92,14 +92,18 @@ fn push_hook(out: &mut String, hook: &str, subject: &str) {
     } else {
         "postroad.Answer?, postroad.Answer?"
     };
+<<<<<<< HEAD
     let function = format!("fun({subject}): {results}");
+=======
+    let function = format!("(fun({subject}): {results})");
+>>>>>>> h4
     let short = name.rsplit('.').next().unwrap_or(&name);
     writeln!(out, "---@class postroad.{short}Table").expect("writing to memory never fails");
     for TableKey { name, kind, doc } in HOOK_KEYS {
         let kind = if *name == "run" { function.as_str() } else { kind };
         push_field(out, name, kind, doc);
     }
-    writeln!(out, "\n---@alias {name} ({function})|postroad.{short}Table\n").expect("writing to memory never fails");
+    writeln!(out, "\n---@alias {name} {function}|postroad.{short}Table\n").expect("writing to memory never fails");
 }
 
 fn push_keys(out: &mut String, class: &str, keys: &[TableKey], doc: &str) {

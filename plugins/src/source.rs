@@ -70,6 +70,22 @@ impl Source {
         let hash = SetHash(Sha256::digest(text.as_bytes()).into());
         Self { name, file: file.into(), text, hash }
     }
+
+    /// Reads `NAME.lua`.
+    ///
+    /// # Errors
+    /// As the variants of [`SetError`] say.
+    pub fn read(path: &Path) -> Result<Self, SetError> {
+        let unreadable = |error| SetError::Unreadable { path: path.to_owned(), error };
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let name = PluginName::new(stem).ok_or_else(|| SetError::BadName(path.to_owned()))?;
+        let bytes = fs::metadata(path).map_err(unreadable)?.len();
+        if bytes > SOURCE_BYTES_MAX {
+            return Err(SetError::TooLarge { path: path.to_owned(), bytes });
+        }
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        Ok(Self::new(name, path.display().to_string(), text))
+    }
 }
 
 /// All plugins of a folder, in the order of their names.
@@ -120,7 +136,7 @@ impl Set {
         for entry in entries {
             let path = entry.map_err(|error| unreadable(folder, error))?.path();
             if is_plugin_file(&path) {
-                sources.push(read_source(&path)?);
+                sources.push(Source::read(&path)?);
             }
         }
         Self::from_sources(sources)
@@ -153,18 +169,6 @@ impl Set {
 fn is_plugin_file(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     name.ends_with(".lua") && !name.ends_with("_test.lua") && !name.starts_with('.') && path.is_file()
-}
-
-fn read_source(path: &Path) -> Result<Source, SetError> {
-    let unreadable = |error| SetError::Unreadable { path: path.to_owned(), error };
-    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-    let name = PluginName::new(stem).ok_or_else(|| SetError::BadName(path.to_owned()))?;
-    let bytes = fs::metadata(path).map_err(unreadable)?.len();
-    if bytes > SOURCE_BYTES_MAX {
-        return Err(SetError::TooLarge { path: path.to_owned(), bytes });
-    }
-    let text = fs::read_to_string(path).map_err(unreadable)?;
-    Ok(Source::new(name, path.display().to_string(), text))
 }
 
 /// Length in front of each name, so that no two sets are hashed as one text. Hashes have one length.

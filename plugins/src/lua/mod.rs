@@ -18,6 +18,7 @@
 //!   (`Host::call`), while it is pushed: allocating touches `Host::memory` only.
 //! - A [`Stack`] is used in the frame that it was made for.
 
+mod about;
 mod buffer;
 mod coroutine;
 mod guard;

@@ -198,7 +198,7 @@ function letter:property(name) end
 ---@field on_subscribe? postroad.SubscriptionHook A client wants to subscribe. Returns nothing or `postroad.deny(…)`, or sets `qos`. If it fails, the subscription is refused.
 ---@field on_inbound? postroad.MessageHook A client publishes a message (not an application, by the API). All `on_inbound` are asked before all `route`.
 ---@field route? postroad.MessageHook A message is published. What is set in it goes on; an answer may drop, refuse, park or split it.
----@field on_deliver? postroad.DeliverHook A message is about to be given to clients of a shard: a table `{ [place] = false }` leaves those out. Once for each message and shard.
+---@field on_deliver? postroad.DeliverHook A message is about to be given to clients of a shard: a table `{ [place] = false }` leaves those out. Once for each message and shard, and for each thousand clients there.
 ---@field on_dead_letter? postroad.LetterHook A delivery has become a dead letter. Returns nothing (it stays), `postroad.requeue()`, `postroad.drop(…)` or `postroad.park(…)`.
 ---@field on_save? (fun(): any) Gives plain data to the next version of the plugin.
 ---@field on_load? (fun(previous: any, from_version: string?)) Takes what `on_save` of the version before gave, and that version's hash; at a first start `nil`. The store can't be written meanwhile.

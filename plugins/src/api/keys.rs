@@ -52,7 +52,7 @@ pub static PLUGIN_KEYS: &[TableKey] = &[
     k(
         "on_deliver",
         "postroad.DeliverHook?",
-        "A message is about to be given to clients of a shard: a table `{ [place] = false }` leaves those out. Once for each message and shard.",
+        "A message is about to be given to clients of a shard: a table `{ [place] = false }` leaves those out. Once for each message and shard, and for each thousand clients there.",
     ),
     k(
         "on_dead_letter",

@@ -66,7 +66,7 @@ fn places(of: Of) -> String {
 fn push_fields(out: &mut String) {
     *out += "## Fields of what hooks are given\n\nA *message* is given to `on_inbound`, `route` and `on_deliver` (where nothing can be set), a *letter* to `on_dead_letter`, a *client* to \
              `on_connect`, one that is *gone* to `on_disconnect`, a *subscription* to `on_subscribe`. A *part* is a table that stands for a message, in `split`, `publish` and `also`. \
-             Used after its call, each of them raises an error.\n\n| field | type | read in | set in | |\n|---|---|---|---|---|\n";
+             There is one object, which shows what the call that runs is about: keep what you read from it, not the object itself, which is the later call's, and between calls an error.\n\n| field | type | read in | set in | |\n|---|---|---|---|---|\n";
     for field in FIELDS {
         let (read, set) = (places(field.read), places(field.set));
         line(out, format_args!("| `{}` | `{}` | {read} | {set} | {} |", field.name, cell(field.kind), cell(field.doc)));

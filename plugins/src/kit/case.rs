@@ -122,8 +122,9 @@ fn sandboxed(plugin: &PluginName, stores: Rc<RefCell<Stores>>) -> Result<State, 
         Ok(0)
     })?;
     let host = state.host_mut();
+    host.keeps_lines = true;
     host.memory.held.push(0);
-    host.accounts.push(Account::new(plugin.clone(), &LIMITS));
+    host.accounts.push(Account::new(plugin.clone(), &LIMITS, ShardId(0)));
     Ok(state)
 }
 

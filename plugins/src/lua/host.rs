@@ -89,6 +89,8 @@ pub(crate) struct Host {
     /// The last error that nobody caught: text, and line.
     pub(crate) error: String,
     pub(crate) error_line: Option<u32>,
+    /// Texts of errors go to people who test, who want to see their lines. Else they go to a log, where a line must be one.
+    pub(crate) keeps_lines: bool,
 }
 
 impl Host {
@@ -117,6 +119,7 @@ impl Host {
             keys: Vec::new(),
             error: String::new(),
             error_line: None,
+            keeps_lines: false,
         }
     }
 

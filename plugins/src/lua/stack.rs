@@ -389,14 +389,18 @@ impl<'a> Stack<'a> {
     /// All results.
     pub(crate) const ALL: c_int = ffi::LUA_MULTRET;
 
-    /// Text for people about a value, in one line: no metamethod is asked, so this calls nothing.
+    /// Text for people about a value, in one line (but see [`Host::keeps_lines`]): no metamethod is asked, so this calls nothing.
     pub(crate) fn describe(self, index: c_int, into: &mut String) {
         use std::fmt::Write as _;
         match self.kind(index) {
             Kind::String => {
                 let bytes = self.bytes(index).unwrap_or_default();
                 let text = String::from_utf8_lossy(&bytes[..bytes.len().min(1_000)]);
-                text.chars().for_each(|character| push_visible(into, character));
+                if self.host().keeps_lines {
+                    into.push_str(&text);
+                } else {
+                    text.chars().for_each(|character| push_visible(into, character));
+                }
             }
             Kind::Number if self.is_integer(index) => {
                 let _written = write!(into, "{}", self.integer(index).unwrap_or_default());

@@ -102,9 +102,9 @@ pub struct Figures {
     pub order: usize,
     /// The hooks that it has, with what was counted.
     pub hooks: Vec<(Hook, HookFigures)>,
-    /// It is not called any more, until the next reload.
+    /// Its hooks are not called any more, or its codec is not, until the next reload.
     pub is_quarantined: bool,
-    /// Failures since the last call that went well.
+    /// Failures since the last call of a hook that went well.
     pub failures_in_a_row: u32,
     /// Bytes of memory that it holds now.
     pub memory_bytes: usize,

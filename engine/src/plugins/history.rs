@@ -68,7 +68,9 @@ impl History {
             let path = place.join(SCRIPTS).join(file_of(hash));
             match std::fs::read_to_string(&path) {
                 Ok(text) if hash_of(&text) == *hash => drop(self.scripts.insert(hash.clone(), text.into())),
-                Ok(_) => tracing::warn!(path = %path.display(), "this script is not what it was: it can't be gone back to"),
+                Ok(_) => {
+                    tracing::warn!(path = %path.display(), "this script is not what it was: it can't be gone back to")
+                }
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "this script can't be read: it can't be gone back to");
                 }
@@ -150,7 +152,12 @@ impl History {
 
     /// With what this set came to run, if it is the one that was committed last: a reload of what runs is not its beginning.
     pub(super) fn came_with(&self, set: &str) -> Option<&Attempt> {
-        self.attempts.iter().rev().filter(|attempt| is_committed(attempt)).take_while(|attempt| attempt.set == set).last()
+        self.attempts
+            .iter()
+            .rev()
+            .filter(|attempt| is_committed(attempt))
+            .take_while(|attempt| attempt.set == set)
+            .last()
     }
 
     /// What was committed under this generation.
@@ -385,7 +392,8 @@ mod tests {
         commit(&mut history, 1, "one");
         let line = std::fs::read_to_string(place.join(LINES)).expect("readable");
         let of = |number: u32| line.replace("\"generation\":1", &format!("\"generation\":{number}"));
-        std::fs::write(place.join(LINES), line.clone() + &of(u32::MAX) + &of(0) + &of(GENERATION_MAX + 1)).expect("writable");
+        std::fs::write(place.join(LINES), line.clone() + &of(u32::MAX) + &of(0) + &of(GENERATION_MAX + 1))
+            .expect("writable");
         let history = History::open(Some(place)).expect("readable");
         assert_eq!((numbers(&history), history.next_generation()), (vec![1], 2));
     }

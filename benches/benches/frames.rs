@@ -1,9 +1,15 @@
-//! What does it cost to read and to write a declared frame? The four that are shipped, 100 of each in a row.
+//! What does it cost to read and to write a frame? The four declared ones that are shipped, 100 of each in a row; and one of
+//! them as functions of a script, which has to cost 20 times as much, or nobody need declare anything.
 
+use std::cell::RefCell;
 use std::hint::black_box;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use postroad_base::{Now, ShardId};
+use postroad_plugins::codec::{Calls, Functions, Made, of_plugin};
+use postroad_plugins::{Callable, Failure, Limits, Plain, PluginName, Set, Source, Vm};
 use postroad_protocol::frame::{Codec, Declared, Decoded, Frame, Kind, Plan, Spec, examples};
 
 const FRAMES: u64 = 100;
@@ -13,7 +19,7 @@ fn codec(spec: &Spec) -> Declared {
 }
 
 /// Decodes all of `input`; returns the number of frames.
-fn decode_all(codec: &mut Declared, mut input: &[u8]) -> usize {
+fn decode_all(codec: &mut dyn Codec, mut input: &[u8]) -> usize {
     let mut count = 0;
     while let Ok(Decoded::Frame { frame, size }) = codec.decode(input, "vehicle-4711") {
         black_box(frame);
@@ -80,5 +86,52 @@ fn writing(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, reading, writing);
+/// What the declaration of the vehicle's frame says, as a function.
+const FUNCTIONS: &str = r#"
+local publishes = { [2] = "position", [3] = "status" }
+return {
+  codec = {
+    longest = 5,
+    encode = function() end,
+    decode = function(bytes, client)
+      if #bytes < 5 then return nil, 5 end
+      local number = string.unpack(">I5", bytes)
+      local command, content = number >> 36, number & 0xfffffffff
+      local topic = "vehicles/" .. client .. "/" .. publishes[command]
+      return { kind = "publish", command = command, topic = topic, payload = content }, 5
+    end,
+  },
+}
+"#;
+
+struct Shared(Rc<RefCell<Vm>>);
+
+impl Calls for Shared {
+    fn call(&mut self, function: &Callable, arguments: &[Plain]) -> Result<Vec<Plain>, Failure> {
+        self.0.borrow_mut().call(Now::default(), function, arguments)
+    }
+}
+
+fn functions() -> Functions<Shared> {
+    let name = PluginName::new("vehicle").expect("a name");
+    let source = Source::new(name.clone(), "vehicle.lua", FUNCTIONS);
+    let limits = Limits::default();
+    let compiled = Set::from_sources(vec![source]).expect("one").compile(&limits).expect("it compiles");
+    let mut vm = Vm::new(&compiled, &limits, ShardId(0), Rc::default()).expect("it loads");
+    let Some(Ok(Made::Functions(table))) = of_plugin(&mut vm, &name) else { panic!("functions") };
+    Functions::new(Shared(Rc::new(RefCell::new(vm))), *table)
+}
+
+fn reading_by_functions(c: &mut Criterion) {
+    let (mut functions, mut declared) = (functions(), codec(&examples::vehicle40()));
+    let input = [0x21, 0x23, 0x45, 0x67, 0x89].repeat(FRAMES as usize);
+    assert_eq!(functions.decode(&input, "c"), declared.decode(&input, "c"));
+    let mut group = c.benchmark_group("decode");
+    group.throughput(Throughput::Elements(FRAMES));
+    group
+        .bench_function("vehicle40 by functions/publish", |b| b.iter(|| decode_all(&mut functions, black_box(&input))));
+    group.finish();
+}
+
+criterion_group!(benches, reading, reading_by_functions, writing);
 criterion_main!(benches);

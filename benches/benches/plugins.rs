@@ -1,4 +1,4 @@
-//! What does a hook cost for each message?
+//! What does a hook cost for each message? At most 1 us for one that reads topic and QoS, 2 us for one that sets the topic.
 //!
 //! End to end of `Vm::publish`, with a message of 200 bytes. `table` is the rejected alternative, measured in Lua itself: a table with the nine plain fields of
 //! a message, built for each call, beside a call that gets the one object.

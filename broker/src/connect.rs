@@ -310,7 +310,8 @@ impl Broker {
 
     /// QoS 0 whose client has gone before it was taken in.
     fn orphaned(&mut self, index: SessionIndex, publisher: QueueId, waiting: Waiting) {
-        let (seen, inbound) = (waiting.seen(), waiting.inbound);
+        let (seen, stamp, digest) = (waiting.seen(), waiting.stamp().unwrap_or_default(), waiting.digest());
+        let inbound = waiting.inbound;
         if let Some(why) = self.orphan_refusal(index, &inbound, seen) {
             return self.count(why);
         }
@@ -318,11 +319,13 @@ impl Broker {
         let owned = Arc::make_mut(&mut message);
         owned.publisher = publisher;
         owned.retain &= !is_directed(&owned.topic);
-        let messages = if seen == Seen::Not { self.decide_orphan(index, message) } else { vec![message] };
+        let digest = digest.unwrap_or_else(|| self.config.placement.digest_of(&message));
+        let decided = if seen == Seen::Not { self.decide_orphan(index, message) } else { (stamp, vec![message]) };
+        let (stamp, messages) = decided;
         for message in messages {
             match self.key_of(index, &message) {
-                Some(name) => self.publish_keyed_orphan(name, message),
-                None => self.publish_orphan(message),
+                Some(name) => self.publish_keyed_orphan(name, message, digest, stamp),
+                None => self.publish_orphan(message, stamp),
             }
         }
     }

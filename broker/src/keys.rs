@@ -322,9 +322,8 @@ impl Broker {
     }
 
     /// QoS 0 of a client that is gone before it was taken in.
-    pub(crate) fn publish_keyed_orphan(&mut self, name: KeyName, message: Arc<Message>) {
+    pub(crate) fn publish_keyed_orphan(&mut self, name: KeyName, message: Arc<Message>, digest: Digest, stamp: Stamp) {
         let home = self.config.placement.home_of_key(&name);
-        let (digest, stamp) = (self.config.placement.digest_of(&message), Stamp::default());
         if home == self.config.shard {
             let asked = Box::new(Asked { asker: Asker::Nobody, name, message, digest, stamp });
             return self.ask_or_wait(asked);

@@ -37,7 +37,7 @@ pub(crate) struct Mesh {
     token_last: u64,
     pub interests: Interests,
     /// Publishes of clients that are gone, waiting for credit.
-    pub deferred: VecDeque<Arc<Message>>,
+    pub deferred: VecDeque<(Arc<Message>, Stamp)>,
 }
 
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use crate::api::{Counted, Effect, Inbound, MeshMessage};
 use crate::broker::Broker;
 use crate::directed::is_directed;
 use crate::gate::Waiter;
-use crate::hooks::{Seen, Waiting};
+use crate::hooks::{Seen, Stamp, Waiting};
 use crate::letters::is_announcement;
 use crate::mesh::{Lack, Pending, Token};
 use crate::pull::{NO_MESSAGE, Pull};
@@ -507,10 +507,9 @@ impl Broker {
                 AnswerKind::Part if reason.is_error() => drop(self.parts_refused.insert(place, reason)),
                 AnswerKind::Part => {}
             }
-            let was_part = answer.kind == AnswerKind::Part;
             connection.answers.pop_front();
             connection.answers_first += 1;
-            if was_part && connection.waits_for_parts() {
+            if connection.has_waited_for_parts() {
                 return self.unpark(id);
             }
         }
@@ -547,7 +546,7 @@ impl Broker {
     }
 
     /// Publishes for a client that is gone (will, parked QoS 0): waits for credit if need be.
-    pub(crate) fn publish_orphan(&mut self, mut message: Arc<Message>) {
+    pub(crate) fn publish_orphan(&mut self, mut message: Arc<Message>, stamp: Stamp) {
         let named = Arc::make_mut(&mut message);
         named.id = self.ids.next(self.now.wall);
         named.retain &= !is_directed(&named.topic);
@@ -555,15 +554,16 @@ impl Broker {
             return self.put_off_orphan(message);
         }
         if !self.mesh.deferred.is_empty() {
-            return self.defer(message);
+            return self.defer(message, stamp);
         }
-        if let Err(message) = self.try_orphan(message) {
-            self.defer(message);
+        if let Err(message) = self.try_orphan(message, stamp) {
+            self.defer(message, stamp);
         }
     }
 
-    fn try_orphan(&mut self, message: Arc<Message>) -> Result<(), Arc<Message>> {
+    fn try_orphan(&mut self, message: Arc<Message>, stamp: Stamp) -> Result<(), Arc<Message>> {
         self.collect(&message, Origin::Here);
+        self.scratch.stamp = stamp;
         if self.lacking_credit(&message).is_some() {
             return Err(message);
         }
@@ -577,18 +577,18 @@ impl Broker {
         Ok(())
     }
 
-    fn defer(&mut self, message: Arc<Message>) {
+    fn defer(&mut self, message: Arc<Message>, stamp: Stamp) {
         if self.mesh.deferred.len() >= self.config.deferred_max {
             return self.count(Counted::QueueOverflow);
         }
-        self.mesh.deferred.push_back(message);
+        self.mesh.deferred.push_back((message, stamp));
     }
 
     /// Credit has come back.
     pub(crate) fn publish_deferred(&mut self) {
-        while let Some(message) = self.mesh.deferred.pop_front() {
-            if let Err(message) = self.try_orphan(message) {
-                return self.mesh.deferred.push_front(message);
+        while let Some((message, stamp)) = self.mesh.deferred.pop_front() {
+            if let Err(message) = self.try_orphan(message, stamp) {
+                return self.mesh.deferred.push_front((message, stamp));
             }
         }
     }

@@ -397,9 +397,15 @@ impl Connection {
         self.waits_for_answers || !self.parked.is_empty()
     }
 
-    /// Whether what it has parked waits for parts that are in front of it, and those have all been answered.
-    pub fn waits_for_parts(&self) -> bool {
-        self.answers.is_empty() && !self.waits_for_answers && self.parked.first().is_some_and(Waiting::needs_parts)
+    /// Whether a part of what plugins made of a publish has not been answered.
+    pub fn has_parts(&self) -> bool {
+        self.answers.iter().any(|answer| answer.kind == AnswerKind::Part)
+    }
+
+    /// Whether what it has parked first has waited for parts in front of it, and those have all been answered.
+    pub fn has_waited_for_parts(&self) -> bool {
+        let waits = self.parked.first().is_some_and(Waiting::needs_parts);
+        waits && !self.waits_for_answers && !self.has_parts()
     }
 
     pub fn is_caller(&self) -> bool {

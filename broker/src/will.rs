@@ -38,9 +38,8 @@ impl Broker {
         let Will { topic, payload, properties, qos, retain, wishes, .. } = *will;
         let (id, extras) = (MessageId(0), Extras::of_wishes(wishes));
         let message = Message { id, topic, payload, properties, qos, retain, expires_at: expiry, publisher, extras };
-        for message in self.decide_orphan(index, message.into()) {
-            self.publish_orphan(message);
-        }
+        let (stamp, messages) = self.decide_orphan(index, message.into());
+        messages.into_iter().for_each(|message| self.publish_orphan(message, stamp));
         // Logged after the publication: a crash in between publishes it again rather than never.
         self.log_will(index);
     }

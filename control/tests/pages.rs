@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use postroad_base::{MessageId, Placement, ReasonCode, ShardId};
 use postroad_control::{
-    BuildInfo, Control, Line, Listeners, Note, Outcome, Phase, Request, Settings, ShardReport, Shards,
+    BuildInfo, Control, HookReport, Line, Listeners, Note, Outcome, Phase, PluginReport, Request, Settings,
+    ShardReport, Shards,
 };
 
 fn start(settings: Settings) -> (Control, SocketAddr) {
@@ -120,6 +121,16 @@ fn metrics_come_from_every_shard_and_a_silent_one_is_told() {
     shard.join().expect("the played shard ends with its channel");
 }
 
+fn plugin() -> PluginReport {
+    PluginReport {
+        name: "tenant".into(),
+        hooks: vec![HookReport { name: "route", ..HookReport::default() }],
+        counters: vec![("seen".into(), 1)],
+        gauges: vec![("level".into(), 1.0)],
+        ..PluginReport::default()
+    }
+}
+
 /// What the operator guide tells to watch is there to be watched.
 #[test]
 fn every_metric_that_the_operator_guide_names_is_exported() {
@@ -140,6 +151,8 @@ fn every_metric_that_the_operator_guide_names_is_exported() {
                 report.interfaces.push(postroad_control::InterfaceReport::new("mqtt".into()));
                 report.counted.push(("queue_overflow", 1));
                 report.ended.push(("refused", 1));
+                report.plugins.differences.push(("topic", 1));
+                report.plugins.plugins.push(plugin());
                 answer.try_send(report).expect("room for one answer");
             }
         }

@@ -12,22 +12,28 @@
 //! | what a plugin's table says; topic filters | `plugin`, `filters` |
 //! | what a call is about, and what was set | `call` |
 //! | a generation on a shard; the chain of plugins | `vm` |
+//! | a plugin's tests | `kit` |
+//! | what is seen of a text without running it | `text` |
+//! | what is wrong with a plugin, or probably not meant | `check` |
+//! | what plugins would do, and what that costs | `trial` |
 //! | frames: a declaration, or functions | [`codec`] |
 //! | one generation after the other on a shard | [`generations`] |
 //!
 //! Invariants
 //! - Lua is seen by nobody outside this crate: answers are the broker's types ([`postroad_broker`]), state is [`Plain`] data.
 //! - A call ends within its [`Limits`], whatever the script does, and leaves the VM fit for the next call.
-//! - Time is an argument. `Instant` is read for two things only: the limit of a call's time, and the sampled cost of calls.
+//! - Time is an argument. `Instant` is read for two things only: the limit of a call's time, and the cost of calls.
 
 pub mod api;
 mod call;
+pub mod check;
 pub mod codec;
 mod compiled;
 mod diagnostic;
 mod figures;
 mod filters;
 pub mod generations;
+pub mod kit;
 mod limits;
 mod lua;
 mod plain;
@@ -35,6 +41,8 @@ mod plugin;
 pub mod sandbox;
 mod source;
 mod stores;
+pub mod text;
+pub mod trial;
 mod vm;
 
 pub use compiled::Compiled;

@@ -114,7 +114,7 @@ const FAILURES_LOGGED: u32 = 5;
 /// Something wrong in a table: under which key, and what.
 pub(crate) type Flaw = (Option<String>, String);
 
-const KEYS: &[&str] = &[
+pub(crate) const KEYS: &[&str] = &[
     "description",
     "priority",
     "limits",
@@ -130,8 +130,8 @@ const KEYS: &[&str] = &[
     "codec",
     "test",
 ];
-const HOOK_KEYS: &[&str] = &["run", "filters", "on_error"];
-const LIMIT_KEYS: &[&str] =
+pub(crate) const HOOK_KEYS: &[&str] = &["run", "filters", "on_error"];
+pub(crate) const LIMIT_KEYS: &[&str] =
     &["instructions", "load_instructions", "millis", "load_millis", "memory_bytes", "allocated_bytes", "block_bytes"];
 /// Where a plugin stands that says nothing.
 const PRIORITY_DEFAULT: u16 = 500;

@@ -72,6 +72,26 @@ impl Source {
         let hash = SetHash(Sha256::digest(text.as_bytes()).into());
         Self { name, file: file.into(), text, hash }
     }
+
+    /// Reads `NAME.lua`.
+    ///
+    /// # Errors
+    /// As the variants of [`SetError`] say.
+    pub fn read(path: &Path) -> Result<Self, SetError> {
+        let unreadable = |error| SetError::Unreadable { path: path.to_owned(), error };
+        let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+        let name = PluginName::new(stem).ok_or_else(|| SetError::BadName(path.to_owned()))?;
+        let about = fs::metadata(path).map_err(unreadable)?;
+        if !about.is_file() {
+            return Err(unreadable(io::Error::other("it is no file"))); // a pipe would be waited for
+        }
+        let bytes = about.len();
+        if bytes > SOURCE_BYTES_MAX {
+            return Err(SetError::TooLarge { path: path.to_owned(), bytes });
+        }
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        Ok(Self::new(name, path.display().to_string(), text))
+    }
 }
 
 /// All plugins of a folder, in the order of their names.
@@ -122,8 +142,8 @@ impl Set {
         let mut sources = Vec::new();
         for entry in entries {
             let path = entry.map_err(|error| unreadable(folder, error))?.path();
-            if is_called_like_a_plugin(&path) {
-                sources.extend(read_source(&path)?);
+            if is_called_like_a_plugin(&path) && !path.is_dir() {
+                sources.push(Source::read(&path)?);
             }
         }
         Self::from_sources(sources)
@@ -157,26 +177,6 @@ impl Set {
 fn is_called_like_a_plugin(path: &Path) -> bool {
     let name = path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
     name.ends_with(b".lua") && !name.ends_with(b"_test.lua") && !name.starts_with(b".")
-}
-
-/// `None`: it is a folder.
-fn read_source(path: &Path) -> Result<Option<Source>, SetError> {
-    let unreadable = |error| SetError::Unreadable { path: path.to_owned(), error };
-    let about = fs::metadata(path).map_err(unreadable)?;
-    if about.is_dir() {
-        return Ok(None);
-    }
-    if !about.is_file() {
-        return Err(unreadable(io::Error::other("it is no file"))); // a pipe would be waited for
-    }
-    let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
-    let name = PluginName::new(stem).ok_or_else(|| SetError::BadName(path.to_owned()))?;
-    let bytes = about.len();
-    if bytes > SOURCE_BYTES_MAX {
-        return Err(SetError::TooLarge { path: path.to_owned(), bytes });
-    }
-    let text = fs::read_to_string(path).map_err(unreadable)?;
-    Ok(Some(Source::new(name, path.display().to_string(), text)))
 }
 
 /// Length in front of each name, so that no two sets are hashed as one text. Hashes have one length.

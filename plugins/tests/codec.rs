@@ -182,7 +182,7 @@ fn answers_that_mean_nothing_are_faults_of_the_function() {
 fn errors_name_their_place_in_the_table() {
     let said = |codec: &str| {
         let script = format!("return {{\n  codec = {{ {codec} }},\n}}");
-        let flaws = try_vm(&[("p", &script)], &Limits::default()).err().expect("it can't be");
+        let flaws = try_vm(&[("p", &script)], &Limits::default()).expect_err("it can't be");
         lines(&flaws).trim_end().to_owned()
     };
     let hello = "messages = { { kind = 'hello', client = 'c' } }";

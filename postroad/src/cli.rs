@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::plugin::{AuthorAction, RecordArgs};
+
 /// A self-hosted push server: stores messages and pushes them until each receiver has acknowledged.
 #[derive(Debug, Parser)]
 #[command(name = "postroad", version, about, arg_required_else_help = true)]
@@ -37,7 +39,7 @@ pub enum Command {
     Subscription(SubscriptionArgs),
     /// Read a server's configuration anew, or stop it, through the API.
     Admin(AdminArgs),
-    /// See which plugins a server runs, have others run in their place, and go back.
+    /// Write plugins: make, check, test, measure and try them; see which ones a server runs, have others run in their place, and go back.
     Plugin(PluginArgs),
     /// See dead letters, and say what becomes of them, through the API.
     Dlq(DlqArgs),
@@ -55,6 +57,11 @@ pub enum Command {
     /// Subscribe and print what comes.
     #[command(disable_help_flag = true)]
     Sub(Box<SubArgs>),
+    /// Write messages to a file as they come, a line of JSON for each, for postroad plugin try and bench.
+    ///
+    /// They are taken by a subscription of its own, so nobody loses one by it.
+    #[command(disable_help_flag = true)]
+    Record(Box<RecordArgs>),
     /// Check whether this machine can run the server, and say what to do if not.
     Doctor(ConfigArgs),
     /// Look at the message log of a stopped server, or repair it.
@@ -374,9 +381,10 @@ pub struct PluginArgs {
     pub action: PluginAction,
 }
 
-/// What needs no server stands here beside this.
 #[derive(Debug, Subcommand)]
 pub enum PluginAction {
+    #[command(flatten)]
+    Author(AuthorAction),
     #[command(flatten)]
     Online(OnlinePluginAction),
 }

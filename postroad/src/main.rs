@@ -14,6 +14,7 @@ mod notify;
 mod options;
 mod passwd;
 mod payload;
+mod plugin;
 mod secrets;
 mod serve;
 mod token;
@@ -67,6 +68,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Subscription(args) => api::subscription(&args.action)?,
         Command::Admin(args) => api::admin(&args.action)?,
         Command::Plugin(args) => match args.action {
+            cli::PluginAction::Author(action) => return plugin::author(&action),
             cli::PluginAction::Online(action) => api::plugin(&action)?,
         },
         Command::Dlq(args) => api::dlq(&args.action)?,
@@ -79,6 +81,7 @@ fn run(command: Command) -> Result<ExitCode> {
             mqtt::End::Done => {}
             mqtt::End::Timeout => return Ok(ExitCode::from(mqtt::EXIT_TIMEOUT)),
         },
+        Command::Record(args) => mqtt::record(*args)?,
         Command::Doctor(args) => return doctor::doctor(&sources(args)),
         Command::Log(args) => return log_tool::log(&args.action),
         Command::Man(args) => man::man(&args)?,

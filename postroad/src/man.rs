@@ -130,6 +130,8 @@ mod tests {
         assert_generated("docs/configuration.md", options::markdown().as_bytes());
         let defaults = options::commented(&options::packaged());
         assert_generated("packaging/postroad.toml", defaults.as_bytes());
+        assert_generated("docs/plugin-reference.md", postroad_plugins::api::reference().as_bytes());
+        assert_generated("docs/plugin-api.lua", postroad_plugins::api::stubs().as_bytes());
         for page in pages().expect("in memory") {
             assert_generated(&format!("docs/man/{}", page.file), &page.text);
         }

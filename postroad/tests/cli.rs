@@ -589,3 +589,154 @@ fn the_service_manager_is_told_and_the_watchdog_is_fed() {
     assert!(status.success(), "{log}");
     while !receive().starts_with("STOPPING=1") {}
 }
+
+fn written(folder: &TempDir, name: &str, content: &str) -> String {
+    let path = folder.path().join(name);
+    std::fs::write(&path, content).expect("a temporary folder");
+    text(&path).to_owned()
+}
+
+/// What `new` makes is checked, formatted and tested by the other tools, and nothing is written over.
+#[test]
+fn a_new_plugin_is_a_good_one() {
+    for template in ["route", "dead-letter", "access", "frame", "state"] {
+        let folder = folder();
+        let dir = text(folder.path());
+        let made = run(&["plugin", "new", "demo", "--template", template, "--dir", dir]);
+        assert_code(&made, 0);
+        assert!(folder.path().join(".luarc.json").exists() && folder.path().join(".luals/postroad.lua").exists());
+        for tool in [&["check", "--strict"][..], &["fmt-check"], &["test"]] {
+            let output = run(&[&["plugin"], tool, &[dir]].concat());
+            assert_code(&output, 0);
+            assert!(!stdout(&output).contains("NAME"), "{}", stdout(&output));
+        }
+        let again = run(&["plugin", "new", "demo", "--dir", dir]);
+        assert_code(&again, 1);
+        assert!(stderr(&again).contains("is there already"), "{}", stderr(&again));
+    }
+    for wrong in ["Demo", "x_test", "../x"] {
+        assert_code(&run(&["plugin", "new", wrong, "--dir", "/nowhere"]), 1);
+    }
+}
+
+const MOVES: &str = "return { route = { filters = { 'a' }, run = function(m) m.topic = 'b' end } }\n";
+
+#[test]
+fn tests_of_plugins_tell_line_by_line() {
+    let folder = folder();
+    let plugin = written(&folder, "moves.lua", MOVES);
+    let tests = "return {\n  ['moves'] = function(t) t.equal(t.publish { topic = 'a' }.messages[1].topic, 'b') end,\n  \
+                 ['fails'] = function(t) t.print('hello') t.ok(false) end,\n}\n";
+    let test_file = written(&folder, "moves_test.lua", tests);
+    let expected = format!(
+        "ok     moves: moves\nFAILED moves: fails\n       | hello\n{test_file}:3: not ok\n  expected something true\n  got      \
+         false\n2 cases: 1 ok, 1 failed\n"
+    );
+    for path in [&plugin, &test_file, text(folder.path())] {
+        let output = run(&["plugin", "test", path]);
+        assert_code(&output, 1);
+        assert_eq!(stdout(&output), expected);
+    }
+    let output = run(&["plugin", "test", &plugin, "--filter", "moves: moves", "--json"]);
+    assert_code(&output, 0);
+    assert_eq!(
+        stdout(&output),
+        "{\"case\":\"moves\",\"ok\":true,\"plugin\":\"moves\"}\n{\"broken\":0,\"cases\":1,\"failed\":0}\n"
+    );
+    let none = run(&["plugin", "test", &plugin, "--filter", "banana"]);
+    assert_code(&none, 1);
+    assert!(stderr(&none).contains("no case was run"), "{}", stderr(&none));
+}
+
+#[test]
+fn limits_of_a_server_hold_in_its_tools() {
+    let folder = folder();
+    written(&folder, "slow.lua", "return { route = function() for _ = 1, 50000 do end end }\n");
+    written(&folder, "slow_test.lua", "return { ['slow'] = function(t) t.publish { topic = 'a' } end }\n");
+    assert_code(&run(&["plugin", "test", text(folder.path())]), 0);
+    let output = run(&["plugin", "test", text(folder.path()), "--set", "plugins.instructions_max=10000"]);
+    assert_code(&output, 1);
+    assert!(stdout(&output).contains("slow.lua:1: route: it took more than 10000 instructions"), "{}", stdout(&output));
+    assert_code(&run(&["plugin", "test", text(folder.path()), "--set", "plugins.banana=1"]), 2);
+}
+
+#[test]
+fn a_check_tells_where_an_editor_can_jump_to() {
+    let folder = folder();
+    let plugin = written(&folder, "bad.lua", "return {\n  route = function(m)\n    postroad.pubish(m)\n  end,\n}\n");
+    let output = run(&["plugin", "check", &plugin]);
+    assert_code(&output, 1);
+    let expected = format!("{plugin}:3:14: error: unknown 'postroad.pubish': did you mean 'postroad.publish'?\n");
+    assert_eq!(stdout(&output), expected + "1 plugins: 1 errors, 0 warnings\n");
+    let global = written(&folder, "bad.lua", "return { route = function() count = 1 end }\n");
+    assert_code(&run(&["plugin", "check", &global]), 0);
+    assert_code(&run(&["plugin", "check", &global, "--strict"]), 1);
+    let output = run(&["plugin", "check", &global, "--json"]);
+    let finding: serde_json::Value = serde_json::from_str(stdout(&output).trim()).expect("JSON");
+    assert_eq!(
+        (&finding["severity"], &finding["line"], &finding["column"]),
+        (&"warning".into(), &1.into(), &29.into())
+    );
+    assert_code(&run(&["plugin", "check", "/nowhere/x.lua"]), 1);
+    let lonely = tempfile::tempdir().expect("a temporary directory");
+    written(&lonely, "x_test.lua", "return {}");
+    assert!(stderr(&run(&["plugin", "check", text(lonely.path())])).contains("which is not there"));
+}
+
+#[test]
+fn what_is_not_formatted_is_told() {
+    let folder = folder();
+    let plugin = written(&folder, "bad.lua", "return {\n\troute = 1, \n}\n");
+    let output = run(&["plugin", "fmt-check", &plugin]);
+    assert_code(&output, 1);
+    let expected = format!(
+        "{plugin}:2:1: tab: a tab in the indentation\n{plugin}:2:12: trailing-blank: blanks at the end of the line\n"
+    );
+    assert_eq!(stdout(&output), expected);
+}
+
+#[test]
+fn hooks_are_measured() {
+    let folder = folder();
+    let plugin = written(&folder, "moves.lua", MOVES);
+    let output = run(&["plugin", "bench", &plugin, "--calls", "1000", "--json"]);
+    assert_code(&output, 0);
+    let measured: serde_json::Value = serde_json::from_str(stdout(&output).trim()).expect("JSON");
+    assert_eq!(
+        (&measured["hook"], &measured["calls"], &measured["errors"]),
+        (&"route".into(), &1000.into(), &0.into())
+    );
+    let none = written(&folder, "none.lua", "return {}\n");
+    assert_code(&run(&["plugin", "bench", &none]), 1);
+}
+
+#[test]
+fn messages_are_tried_without_a_server() {
+    let folder = folder();
+    let plugin = written(
+        &folder,
+        "moves.lua",
+        "return { route = function(m) if m.client == 'x' then m.payload = m.payload .. '!' end end }\n",
+    );
+    let lines = "{\"topic\":\"a\",\"payload\":\"p\",\"client\":\"x\"}\n\n{\"topic\":\"a\",\"payload\":\"p\"}\n";
+    let output = fed(&["plugin", "try", &plugin, "--messages", "-"], lines);
+    assert_code(&output, 0);
+    let expected = "a: change\n  payload            \"p\"\n  ->                 \"p!\"\n2 in all: 1 change, 1 keep; 0 published besides; 0 failures\n";
+    assert_eq!(stdout(&output), expected);
+    let output = fed(&["plugin", "try", &plugin, "--messages", "-", "--from", "x"], lines);
+    assert!(stdout(&output).contains("2 change"), "{}", stdout(&output));
+    let wrong = fed(&["plugin", "try", &plugin, "--messages", "-"], "{\"topic\":\"a/#\"}\n");
+    assert_code(&wrong, 1);
+    assert!(stderr(&wrong).contains("-:1: topic \"a/#\""), "{}", stderr(&wrong));
+    assert_code(&run(&["plugin", "try", &plugin]), 2);
+    assert_code(&run(&["plugin", "try", &plugin, "--letters", "--messages", "-"]), 2);
+}
+
+#[test]
+fn stubs_are_those_of_the_repository() {
+    let folder = folder();
+    assert_code(&run(&["plugin", "stubs", text(folder.path())]), 0);
+    let written = std::fs::read_to_string(folder.path().join("postroad.lua")).expect("written");
+    assert_eq!(written, stdout(&run(&["plugin", "stubs"])));
+    assert!(written.contains("function postroad.store.get(key) end"));
+}

@@ -34,7 +34,7 @@ pub(crate) struct Repairs {
 
 impl Repairs {
     pub fn has_steps(&self) -> bool {
-        !self.new.is_empty() || (!self.decided.is_empty() && self.lacks.is_none())
+        self.lacks.is_none() && !(self.new.is_empty() && self.decided.is_empty())
     }
 }
 
@@ -54,6 +54,9 @@ impl Broker {
     /// Shows some to the plugins.
     pub(crate) fn show_letters(&mut self) {
         for _ in 0..SHOWN_PER_TICK {
+            if self.repairs.lacks.is_some() {
+                break; // what has been decided waits: it is bounded by what is shown
+            }
             let Some((id, message)) = self.repairs.new.pop_front() else { break };
             self.show_letter(id, &message);
         }
@@ -63,7 +66,8 @@ impl Broker {
     fn show_letter(&mut self, id: LetterId, message: &Arc<Message>) {
         let Self { hooks: Some(hooks), now, .. } = self else { return };
         let Answer { answer, publish } = hooks.dead_letter(*now, message);
-        self.publish_for_plugins(publish);
+        let repeats = publish.into_iter().map(|made| repeat_of(message, made)).collect();
+        self.publish_for_plugins(repeats);
         let action = match answer {
             Repair::Keep => return,
             Repair::Requeue(requeue) => LetterAction::Requeue(requeue),
@@ -79,15 +83,8 @@ impl Broker {
 
     /// What is published in the place of a letter repeats it.
     fn in_place_of(&mut self, letter: &Message, made: Message) -> Arc<Message> {
-        let wishes = made.wishes().map(Wishes::of_repeat).unwrap_or_default();
-        let extras = Extras {
-            original: Some(letter.original()),
-            requeues: letter.requeues().saturating_add(1),
-            wishes,
-            ..Extras::default()
-        };
         let id = self.ids.next(self.now.wall);
-        Arc::new(Message { id, publisher: QueueId::NONE, extras: Some(Box::new(extras)), ..made })
+        Arc::new(Message { id, publisher: QueueId::NONE, ..repeat_of(letter, made) })
     }
 
     /// A credit of this shard has come back.
@@ -168,7 +165,8 @@ impl Broker {
     #[cold]
     pub(crate) fn leave_out_for_plugins(&mut self, message: &Arc<Message>, matches: &mut Vec<Match>) {
         let Self { hooks: Some(hooks), sessions, now, scratch, .. } = self else { return };
-        if matches.is_empty() || !hooks.wants_deliveries(scratch.stamp, message.topic.as_str()) {
+        let is_of_server = message.publisher == QueueId::NONE; // also what a plugin has made besides
+        if matches.is_empty() || is_of_server || !hooks.wants_deliveries(scratch.stamp, message.topic.as_str()) {
             return;
         }
         let names: Vec<&ClientId> = matches.iter().map(|m| &sessions[m.session as usize].client).collect();
@@ -189,4 +187,15 @@ impl Broker {
             left_out.binary_search(&(place - 1)).is_err()
         });
     }
+}
+
+/// What a plugin makes of a letter counts as a repeat of it: else a plugin that publishes what dies again would never end.
+fn repeat_of(letter: &Message, made: Message) -> Message {
+    let extras = Extras {
+        original: Some(letter.original()),
+        requeues: letter.requeues().saturating_add(1),
+        wishes: made.wishes().map(Wishes::of_repeat).unwrap_or_default(),
+        ..Extras::default()
+    };
+    Message { extras: Some(Box::new(extras)), ..made }
 }

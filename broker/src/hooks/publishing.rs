@@ -8,7 +8,8 @@
 //! parts are as safe as `durability` asks, or that one was refused.
 //!
 //! Crash story: of a QoS 2 publish that is repeated after a crash, the message with the tag has the id of the first time, and those
-//! who have it are left out (`repeats`). Its other parts have new ids: they may come twice.
+//! who have it are left out (`repeats`). Its other parts have new ids: they may come twice, as they may if the connection breaks before the publish is
+//! answered.
 
 use std::sync::Arc;
 
@@ -97,7 +98,7 @@ impl Waiting {
     /// Its publisher sends it again, with what it is a part of, if it is not taken in.
     pub fn comes_again(&self) -> bool {
         let part = self.decided.as_ref().and_then(|decided| decided.part);
-        self.inbound.message.qos.is_acknowledged() || part.is_some_and(|part| part.0.is_some())
+        self.inbound.tag.is_some() || part.is_some_and(|part| part.0.is_some())
     }
 
     /// Under which tag, and as what, it is answered.
@@ -230,19 +231,25 @@ impl Broker {
         self.answer_at_once(place, &waiting.inbound, earlier, ReasonCode::Success, need);
     }
 
-    /// A will, or QoS 0 of a client that has gone before it was taken in: nobody hears what becomes of it. What is to be published.
-    pub(crate) fn decide_orphan(&mut self, index: SessionIndex, mut message: Arc<Message>) -> Vec<Arc<Message>> {
+    /// A will, or QoS 0 of a client that has gone before it was taken in: nobody hears what becomes of it. What is to be published, and under
+    /// which generation.
+    pub(crate) fn decide_orphan(
+        &mut self,
+        index: SessionIndex,
+        mut message: Arc<Message>,
+    ) -> (Stamp, Vec<Arc<Message>>) {
         if self.hooks.is_none() {
-            return vec![message];
+            return (Stamp::default(), vec![message]);
         }
         Arc::make_mut(&mut message).id = self.ids.next(self.now.wall);
-        let (_, Answer { answer, publish }) = self.decision(index, false, &message);
+        let (stamp, Answer { answer, publish }) = self.decision(index, false, &message);
         self.publish_for_plugins(publish);
         match answer {
-            Decision::Keep => return vec![message],
+            Decision::Keep => return (stamp, vec![message]),
             Decision::Replace(messages) => {
-                let made = |next| Arc::new(made_of(&message, next, false));
-                return messages.into_iter().map(made).collect();
+                let last = messages.len().saturating_sub(1);
+                let made = |(number, next)| Arc::new(made_of(&message, next, number < last));
+                return (stamp, messages.into_iter().enumerate().map(made).collect());
             }
             Decision::Refuse(_) => self.count(Counted::PluginRefused),
             Decision::Drop => self.count(Counted::PluginDropped),
@@ -252,7 +259,7 @@ impl Broker {
                 self.count(if parked.is_some() { Counted::PluginParked } else { Counted::PluginRefused });
             }
         }
-        Vec::new()
+        (stamp, Vec::new())
     }
 
     /// What a plugin wants published besides: the server's own, and no hook sees it.
@@ -266,7 +273,7 @@ impl Broker {
                 self.count(Counted::PluginRefused);
                 continue;
             }
-            self.publish_orphan(Arc::new(message));
+            self.publish_orphan(Arc::new(message), Stamp::default());
         }
     }
 }
@@ -275,8 +282,7 @@ impl Broker {
 impl Broker {
     /// Whether it can't be taken in yet, since a part in front of it is not safe.
     pub(crate) fn waits_for_parts(&self, place: ConnectionIndex, waiting: &Waiting) -> bool {
-        let last = self.connections[place as usize].answers.back();
-        waiting.needs_parts() && last.is_some_and(|answer| answer.kind == AnswerKind::Part)
+        waiting.needs_parts() && self.connections[place as usize].has_parts()
     }
 
     pub(crate) fn park_first(&mut self, place: ConnectionIndex, waiting: Waiting) {
@@ -351,14 +357,18 @@ impl Broker {
     }
 }
 
-/// What a plugin made of a message, with what it can't change.
+/// What a plugin made of a message, with what it can't change: the level is not above what came; under the publisher's tag its key stays, and QoS 2
+/// stays QoS 2, since the handshake is its publisher's.
 fn made_of(first: &Message, message: Message, is_part: bool) -> Message {
-    let mut made = Message { id: first.id, publisher: first.publisher, qos: message.qos.min(first.qos), ..message };
+    let is_handshake = !is_part && first.qos == Qos::ExactlyOnce;
+    let qos = if is_handshake { first.qos } else { message.qos.min(first.qos) };
+    let mut made = Message { id: first.id, publisher: first.publisher, qos, ..message };
+    let key = first.wishes().and_then(|wishes| wishes.idempotency_key.clone()).filter(|_| !is_part);
+    if key.is_some() || made.extras.is_some() {
+        made.extras.get_or_insert_default().wishes.idempotency_key = key;
+    }
     if is_part {
         made.id = MessageId(0);
-        if let Some(extras) = &mut made.extras {
-            extras.wishes.idempotency_key = None;
-        }
     }
     made
 }

@@ -33,6 +33,7 @@ use crate::api::{Counted, Effect};
 use crate::broker::Broker;
 use crate::config::QueuePolicy;
 use crate::gate::Waiter;
+use crate::hooks::Stamp;
 use crate::queue::{Attempts, Entry};
 use crate::session::{Role, Session, SessionIndex};
 use crate::timers::{Timer, TimerKey};
@@ -322,7 +323,7 @@ impl Broker {
     pub(crate) fn announce_some(&mut self) {
         for _ in 0..ANNOUNCED_PER_TICK {
             let Some(message) = self.letters.announcements.pop_front() else { return };
-            self.publish_orphan(message);
+            self.publish_orphan(message, Stamp::default());
         }
     }
 

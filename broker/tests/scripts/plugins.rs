@@ -17,8 +17,8 @@ use crate::world::{World, durable};
 
 /// Rules, one a line: `HOOK FILTER DO WORDS…`, the first that fits counts. Messages: `topic=payload`, without a payload the message's.
 /// ```text
-/// publish t/# keep | become m | split m m | besides m | drop | refuse 135 | park note | later 500 m
-/// deliver t/# without anna ben        letter t/# requeue fixed | become m | drop | park note
+/// publish t/# keep | become m | split m m | besides m | lower | drop | refuse 135 | park note | later 500 m
+/// deliver t/# without anna ben        letter t/# requeue fixed | become m | besides m (and drop) | drop | park note
 /// connect ben deny | groups g         subscribe t/# qos 0 | deny          gone ben tell m
 /// ```
 #[derive(Debug)]
@@ -93,6 +93,7 @@ impl Hooks for Rules {
                 let later = Message { extras: base::Extras::of_wishes(wishes), ..made(message, &words[2]) };
                 Decision::Replace(vec![later, message.clone()])
             }
+            Some("lower") => Decision::Replace(vec![Message { qos: Qos::AtMostOnce, ..message.clone() }]),
             Some("drop") => Decision::Drop,
             Some("refuse") => Decision::Refuse(reason(&words[1])),
             Some("park") => Decision::Park(words[1].as_str().into()),
@@ -127,6 +128,10 @@ impl Hooks for Rules {
                 Repair::Requeue(Requeue { payload, ttl_seconds: None })
             }
             "become" => Repair::Publish(Box::new(made(letter, &words[1]))),
+            "besides" => {
+                let publish = vec![made(letter, &words[1])];
+                return Answer { answer: Repair::Drop, publish };
+            }
             "drop" => Repair::Drop,
             "park" => Repair::Park(words[1].as_str().into()),
             other => panic!("no rule says {other}"),
@@ -461,6 +466,12 @@ fn dropped_refused_and_parked_publishes_are_answered_and_counted() {
             crash
             letters
                 letter 0-0-22 t/park "x" qos=2 of pub quarantined code=0 attempts=0 requeues=0 at 1001000 parked "odd"
+                that was all
+            letter 0-0-22 requeue
+                NoClient
+            letter 0-0-22 drop
+                done
+            letters
                 that was all
         "#]],
     );
@@ -837,7 +848,7 @@ fn a_generation_is_settled_when_nothing_older_is_under_way() {
 #[test]
 fn there_are_no_loops() {
     check(
-        begun(durable().open(), "publish t/# besides t/2=more\ngone anna tell t/3=gone"),
+        begun(durable().open(), "publish t/# besides t/2=more\ngone anna tell t/3=gone\ndeliver t/# without nobody"),
         "
         pub 9 t/1 x qos=1 tag=1
         disc 1
@@ -845,6 +856,7 @@ fn there_are_no_loops() {
         expect![[r#"
             pub 9 t/1 x qos=1 tag=1
                 plugins 1: publish t/1 "x" of pub
+                plugins 1: deliver t/1 stamp 1 to anna ben
                 1: deliver t/2 "more" qos=1 tag=1
                 2: deliver t/2 "more" qos=1 tag=1
                 1: deliver t/1 "x" qos=1 tag=2
@@ -907,6 +919,145 @@ fn what_plugins_did_is_told() {
                 step 0 - stored matched=true, not kept
                 step 0 - plugins changed, not kept
                 9: published 4 success
+        "#]],
+    );
+}
+
+/// A caller releases an older tag while parts wait in front of its next publish: that goes on all the same. (It once waited for an empty line, which
+/// was never looked at again.)
+#[test]
+fn what_waits_for_parts_goes_on_whatever_else_is_answered() {
+    check(
+        begun(two(), "publish t/# split u/1=a u/2=b"),
+        "
+        stop 0
+        pub 9 v/1 first qos=2 tag=1
+        pub 9 t/1 x qos=2 tag=2
+        rel 9 1
+        go
+        rel 9 2
+        pub 9 v/1 next qos=1 tag=3
+        ",
+        expect![[r#"
+            stop 0
+            pub 9 v/1 first qos=2 tag=1
+                plugins 1: publish v/1 "first" of pub
+                2: deliver v/1 "first" qos=2 tag=1
+                1: deliver v/1 "first" qos=2 tag=1
+            pub 9 t/1 x qos=2 tag=2
+                plugins 1: publish t/1 "x" of pub
+                9: park
+                2: deliver u/1 "a" qos=2 tag=2
+                1: deliver u/1 "a" qos=2 tag=2
+            rel 9 1
+            go
+                9: published 1 success
+                9: unpark
+                2: deliver u/2 "b" qos=2 tag=3
+                1: deliver u/2 "b" qos=2 tag=3
+                9: completed 1 success
+                9: published 2 success
+            rel 9 2
+                9: completed 2 success
+            pub 9 v/1 next qos=1 tag=3
+                plugins 1: publish v/1 "next" of pub
+                2: deliver v/1 "next" qos=1 tag=4
+                1: deliver v/1 "next" qos=1 tag=4
+                9: published 3 success
+        "#]],
+    );
+}
+
+/// Split, it is published once all the same: its key is that of the last part.
+#[test]
+fn a_split_message_keeps_its_key() {
+    check(
+        begun(two(), "publish t/# split u/1=a u/2=b"),
+        "
+        pub 9 t/1 x qos=1 tag=1 key=k
+        pub 9 t/1 y qos=1 tag=2 key=k
+        ",
+        expect![[r#"
+            pub 9 t/1 x qos=1 tag=1 key=k
+                plugins 1: publish t/1 "x" of pub
+                2: deliver u/1 "a" qos=1 tag=1
+                2: deliver u/2 "b" qos=1 tag=2
+                1: deliver u/1 "a" qos=1 tag=1
+                1: deliver u/2 "b" qos=1 tag=2
+                9: published 1 success
+            pub 9 t/1 y qos=1 tag=2 key=k
+                plugins 1: publish t/1 "y" of pub
+                count key_conflict 1
+                2: deliver u/1 "a" qos=1 tag=3
+                1: deliver u/1 "a" qos=1 tag=3
+                9: published 2 packet_identifier_in_use
+        "#]],
+    );
+}
+
+/// What a plugin publishes for a letter dies again, and again: it counts as a repeat, and is parked in the end.
+#[test]
+fn a_plugin_that_repairs_for_ever_is_ended() {
+    let world = World::new(1, true, |config| config.limits.requeues_max = 2).open();
+    check(
+        begun(world, "letter t/# besides t/2=again"),
+        "
+        disc 2
+        pub 9 t/1 x qos=1 tag=1
+        ack 1 1 reason=131
+        ack 1 2 reason=131
+        ack 1 3 reason=131
+        letters
+        ",
+        expect![[r#"
+            disc 2
+            pub 9 t/1 x qos=1 tag=1
+                plugins 1: publish t/1 "x" of pub
+                1: deliver t/1 "x" qos=1 tag=1
+                9: published 1 success
+            ack 1 1 reason=131
+                count refused_by_receiver 1
+                plugins 1: letter t/1 of anna refused
+                1: deliver t/2 "again" qos=1 tag=2
+            ack 1 2 reason=131
+                count refused_by_receiver 1
+                plugins 1: letter t/2 of anna refused
+                1: deliver t/2 "again" qos=1 tag=3
+            ack 1 3 reason=131
+                count refused_by_receiver 1
+            letters
+                letter 0-0-30 t/2 "again" qos=1 of anna refused code=131 attempts=1 requeues=2 at 1001000 parked "died again after 2 requeues"
+                that was all
+        "#]],
+    );
+}
+
+/// The handshake is the publisher's: QoS 2 stays. QoS 1 may be lowered, and is answered.
+#[test]
+fn the_level_of_a_handshake_stays() {
+    check(
+        begun(durable().open(), "publish t/# lower\npublish v/# lower"),
+        "
+        pub 9 t/1 x qos=2 tag=1
+        pub 9 t/1 x qos=2 tag=1 dup
+        rel 9 1
+        pub 9 v/1 x qos=1 tag=2
+        ",
+        expect![[r#"
+            pub 9 t/1 x qos=2 tag=1
+                plugins 1: publish t/1 "x" of pub
+                1: deliver t/1 "x" qos=2 tag=1
+                2: deliver t/1 "x" qos=2 tag=1
+                9: published 1 success
+            pub 9 t/1 x qos=2 tag=1 dup
+                9: published 1 success
+            rel 9 1
+                9: completed 1 success
+            pub 9 v/1 x qos=1 tag=2
+                plugins 1: publish v/1 "x" of pub
+                1: deliver v/1 "x" qos=0
+                2: deliver v/1 "x" qos=0
+                9: published 2 success
         "#]],
     );
 }

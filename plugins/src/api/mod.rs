@@ -9,15 +9,21 @@ mod encodings;
 mod fields;
 mod hashes;
 mod json;
+mod keys;
 mod log;
 mod metrics;
 mod msgpack;
+mod reference;
 mod store;
+mod stubs;
 mod time;
 
 pub(crate) use answers::{Given, part_from_table, read_given};
 pub(crate) use data::{Key, push_plain, read_plain};
 pub use fields::{FIELDS, Field, METHODS, Method, Of};
+pub use keys::{HOOK_KEYS, LIMIT_KEYS, PLUGIN_KEYS, TableKey};
+pub use reference::reference;
+pub use stubs::stubs;
 
 use crate::lua::{Fault, Function, Returned, Stack};
 use crate::sandbox;

@@ -57,6 +57,9 @@ pub(crate) fn wrap(stack: Stack<'_>) -> Returned {
 }
 
 fn wrapped(stack: Stack<'_>) -> Returned {
+    if is_ended(stack, stack.upvalue(2)) {
+        return Err(Fault::Text("the coroutine was ended by a limit"));
+    }
     let coroutine = coroutine_at(stack, stack.upvalue(2))?;
     if let Some(count) = resumed(stack, coroutine, stack.top())? {
         return Ok(count);

@@ -15,6 +15,7 @@
 //! - No finalizer of a script ever runs (`__gc` is refused), so collecting garbage calls nothing.
 //! - A [`Stack`] is used in the frame that it was made for.
 
+mod about;
 mod buffer;
 mod coroutine;
 mod guard;

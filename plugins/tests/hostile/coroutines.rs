@@ -50,28 +50,23 @@ fn closing_a_coroutine_hides_nothing() {
 /// hung.
 #[test]
 fn a_coroutine_that_a_limit_has_ended_is_never_closed() {
-    let mut vm = super::hostile_file(
-        "local co
-         return { route = function()
-             if co then
-                 assert(coroutine.status(co) == 'dead')
-                 coroutine.close(co)
-                 error('closed')
-             end
-             co = coroutine.create(function()
-                 local x <close> = setmetatable({}, { __close = function() while true do end end })
-                 while true do end
-             end)
-             coroutine.resume(co)
-         end }",
-    );
-    let mut texts = Vec::new();
-    for _ in 0..2 {
-        super::publish(&mut vm, "a", "hello");
-        texts.push(super::failures(&mut vm));
+    let spin = "function() local x <close> = setmetatable({}, { __close = function() while true do end end }) while true do end end";
+    for (make, first, again) in [
+        ("coroutine.create", "coroutine.resume(co)", "assert(coroutine.status(co) == 'dead') coroutine.close(co)"),
+        ("coroutine.wrap", "co()", "co()"),
+        ("coroutine.wrap", "pcall(co)", "pcall(co) pcall(co) co()"),
+    ] {
+        let mut vm = super::hostile_file(&format!(
+            "local co return {{ route = function() if co then {again} end co = {make}({spin}) {first} end }}"
+        ));
+        let mut texts = Vec::new();
+        for _ in 0..2 {
+            super::publish(&mut vm, "a", "hello");
+            texts.push(super::failures(&mut vm));
+        }
+        assert!(texts[0].contains(OVER), "{texts:?}");
+        assert!(texts[1].contains("the coroutine was ended by a limit"), "{texts:?}");
     }
-    assert!(texts[0].contains(OVER), "{texts:?}");
-    assert!(texts[1].contains("the coroutine was ended by a limit"), "{texts:?}");
 }
 
 #[test]

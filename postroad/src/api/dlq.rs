@@ -60,6 +60,11 @@ fn parameters(filter: &LetterFilterArgs) -> Result<Vec<(&'static str, String)>> 
     Ok(asked)
 }
 
+/// Shows each letter that is meant.
+pub fn each_letter(api: &ApiArgs, filter: &LetterFilterArgs, take: impl FnMut(&Value) -> Result<()>) -> Result<()> {
+    walk(&Api::new(api), filter, u64::MAX, take)
+}
+
 /// Every letter that is meant.
 fn walk(server: &Api<'_>, filter: &LetterFilterArgs, limit: u64, take: impl FnMut(&Value) -> Result<()>) -> Result<()> {
     server.walk(PATH, "letters", &parameters(filter)?, limit, take)

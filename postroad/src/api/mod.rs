@@ -23,7 +23,7 @@ use crate::cli::ApiArgs;
 
 pub use admin::admin;
 pub use client::client;
-pub use dlq::dlq;
+pub use dlq::{dlq, each_letter};
 pub use group::group;
 pub use plugin::plugin;
 pub use publish::publish;

@@ -37,6 +37,36 @@ pub enum End {
 
 /// Runs the command.
 pub fn subscribe(args: &mut SubArgs) -> Result<End> {
+    let format = Format::new(args)?;
+    subscribe_to(
+        args,
+        Sink { render: Box::new(move |message| format.render(message)), out: Box::new(std::io::stdout()) },
+    )
+}
+
+/// A message as it is written.
+pub type Render = Box<dyn Fn(&Message) -> Vec<u8>>;
+
+/// Where messages go, and as which bytes.
+pub struct Sink {
+    pub render: Render,
+    pub out: Box<dyn Write>,
+}
+
+impl Sink {
+    /// Whether somebody still reads.
+    fn print(&mut self, message: &Message) -> Result<bool> {
+        let bytes = (self.render)(message);
+        match self.out.write_all(&bytes).and_then(|()| self.out.flush()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(error).context("can't write what came"),
+        }
+    }
+}
+
+/// Subscribes, and gives what comes to a sink.
+pub fn subscribe_to(args: &mut SubArgs, sink: Sink) -> Result<End> {
     for filter in &args.topic {
         TopicFilter::new(filter.as_str()).with_context(|| format!("bad topic filter {filter:?}"))?;
     }
@@ -48,7 +78,7 @@ pub fn subscribe(args: &mut SubArgs) -> Result<End> {
     let mut subscriber = Subscriber {
         client: Client::connect(&args.connection)?,
         args,
-        format: Format::new(args)?,
+        sink,
         received: HashSet::new(),
         left: args.count.unwrap_or(u64::MAX),
         granted: false,
@@ -100,7 +130,7 @@ fn request(args: &SubArgs, tag: Tag) -> Subscribe<'_> {
 struct Subscriber<'a> {
     client: Client,
     args: &'a SubArgs,
-    format: Format,
+    sink: Sink,
     /// QoS 2 identifiers that are printed and not released yet.
     received: HashSet<Tag>,
     left: u64,
@@ -189,7 +219,7 @@ impl Subscriber<'_> {
         let repeated = message.qos == Qos::ExactlyOnce && message.tag.is_some_and(|tag| self.received.contains(&tag));
         let skipped = self.args.no_retained && message.retain;
         if !repeated && !skipped {
-            if !print(&self.format.render(message))? {
+            if !self.sink.print(message)? {
                 return Ok(false);
             }
             self.left -= 1;
@@ -226,15 +256,5 @@ impl Subscriber<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// Whether somebody still reads.
-fn print(bytes: &[u8]) -> Result<bool> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error).context("can't write to standard output"),
     }
 }

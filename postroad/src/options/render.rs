@@ -126,7 +126,7 @@ framing = \"stream\"            # the only one in this version
 [[listener]]
 name = \"trackers\"
 address = \"127.0.0.1:5023\"
-codec = \"gt06\"                # what reads and writes its frames: vehicle40, padded1024, crlf_lines, gt06
+codec = \"gt06\"                # what reads and writes its frames: a plugin's codec, see docs/frames.md
 ```
 
 `tls`, `tls_certificate`, `tls_key` and `tls_client_ca` are reserved: setting them is an error in this version.

@@ -27,25 +27,35 @@ pub(super) struct Layout {
 impl Plan {
     /// How far the frame at the start of `input` reaches.
     pub(super) fn extent(&self, input: &[u8]) -> Result<Extent, FrameError> {
-        self.check_front(input)?;
         match &self.framing {
-            FramingPlan::Fixed => Ok(self.whole(input, self.bytes_max as usize)),
+            FramingPlan::Fixed => {
+                self.check_front(input, usize::MAX)?;
+                Ok(self.whole(input, self.bytes_max as usize))
+            }
             FramingPlan::Delimited(by) => self.delimited(input, by),
             FramingPlan::Length { bits, at, plus } => {
                 let header = (at + u32::from(bits.count)).div_ceil(8) as usize;
+                self.check_front(input, header)?;
                 if input.len() < header {
                     return Ok(Extent::Incomplete { needed: (self.bytes_min as usize).max(header) });
                 }
                 let said = i128::from(bits.read(input, *at)) + i128::from(*plus);
-                Ok(self.whole(input, self.check_size(said)?))
+                let size = self.check_size(said)?;
+                self.check_front(input, usize::MAX)?;
+                Ok(self.whole(input, size))
             }
-            FramingPlan::Fields => self.by_fields(input),
+            FramingPlan::Fields => {
+                self.check_front(input, usize::MAX)?;
+                self.by_fields(input)
+            }
         }
     }
 
-    /// The constants in front, as far as they have come.
-    fn check_front(&self, input: &[u8]) -> Result<(), FrameError> {
-        for (index, at) in &self.front {
+    /// The constants in front that begin within so many bytes, as far as they have come. What is wrong first has to be so
+    /// wherever the network cuts: so those in front of a length are judged before it, the others behind. Of a delimited frame
+    /// none is judged early: what has come may be the front of its delimiter.
+    fn check_front(&self, input: &[u8], within: usize) -> Result<(), FrameError> {
+        for (index, at) in self.front.iter().filter(|(_, at)| (*at as usize / 8) < within) {
             self.check_constant(usize::from(*index), input, *at)?;
         }
         Ok(())
@@ -135,7 +145,7 @@ impl Layout {
 
     /// Goes from field to field. `total`: bits that there are, if that is known.
     fn walk(mut self, plan: &Plan, bytes: &[u8], total: Option<u32>) -> Result<Walked, FrameError> {
-        let mut at = 0;
+        let (mut at, mut is_past_front) = (0, false);
         for field in &plan.fields {
             self.starts.push(at);
             let size = match &field.shape {
@@ -149,7 +159,9 @@ impl Layout {
                     total.unwrap_or(0).checked_sub(taken).ok_or_else(short)?
                 }
                 ShapePlan::Bytes { size: SizePlan::Counted { by, plus }, .. } => {
-                    let Some(count) = self.number(plan, *by, bytes) else {
+                    // All in front of the first one has to be there: a constant among that is judged before its count.
+                    let has_come = std::mem::replace(&mut is_past_front, true) || bits_of(bytes.len()) >= at;
+                    let Some(count) = self.number(plan, *by, bytes).filter(|_| has_come) else {
                         return Ok(Walked::Short { needed: ((at + field.behind) as usize / 8).max(bytes.len() + 1) });
                     };
                     plan.counted(&field.name, count, *plus)? * 8

@@ -70,8 +70,8 @@ fn header_and_bodies(bytes_max: u32) -> Spec {
 #[test]
 fn a_length_is_judged_before_anything_waits_for_it() {
     let spec = header_and_bodies(100);
-    assert_eq!(fault(&spec, &bytes("01 ffffffff")), "field `name`: 4294967291 bytes, as its count says (too_long)");
-    assert_eq!(fault(&spec, &bytes("01 00000003")), "field `name`: -1 bytes, as its count says (length)");
+    assert_eq!(fault(&spec, &bytes("01 ffffffff 00")), "field `name`: 4294967291 bytes, as its count says (too_long)");
+    assert_eq!(fault(&spec, &bytes("01 00000003 00")), "field `name`: -1 bytes, as its count says (length)");
     assert_eq!(
         fault(&spec, &bytes("01 00000068 ff")),
         "field `name`: 100 bytes, as its count says (too_long)"

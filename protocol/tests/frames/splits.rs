@@ -57,3 +57,13 @@ fn what_is_broken_is_so_at_every_cut() {
     check(&examples::crlf_lines(), &[b'x'; 5000], 1);
     check(&examples::vehicle40(), &bytes("1000000000 f000000000 1000000000"), 2);
 }
+
+/// The fuzzer's finding: a constant behind a length was judged before the length if both had come, and after it if not. So the
+/// same bytes counted under one fault or another.
+#[test]
+fn the_fault_is_the_same_at_every_cut() {
+    let mut spec = examples::gt06();
+    let stop = spec.fields.remove(6);
+    spec.fields.insert(3, stop); // behind the length, in front of the content
+    check(&spec, &bytes("7878 01 13 0000 0000 0000"), 1);
+}

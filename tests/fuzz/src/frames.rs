@@ -29,7 +29,11 @@ pub fn check(input: &[u8]) {
     let stream = input.0;
     let whole = read(&mut codec, &[stream]);
     let (front, back) = stream.split_at(cut.min(stream.len()));
-    assert_eq!(read(&mut codec, &[front, back]), whole);
+    let in_pieces = read(&mut codec, &[front, back]);
+    // Of a frame whose end never comes it may be known sooner or later that it is broken.
+    let is_early =
+        whole.strip_prefix(&in_pieces[..]).is_some_and(|rest| matches!(rest, [fault] if !fault.starts_with("Frame")));
+    assert!(in_pieces == whole || is_early, "{in_pieces:?} in pieces, {whole:?} as a whole");
     write(&mut codec, stream);
 }
 

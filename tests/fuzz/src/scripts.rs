@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use postroad_base::{
-    ClientId, ConnectionId, Death, Extras, Message, MessageId, MonoMillis, Now, Outcome, Qos, QueueId, SessionExpiry, ShardId,
-    TopicFilter, TopicName, WallMillis,
+    ClientId, ConnectionId, Death, Extras, Message, MessageId, MonoMillis, Now, Outcome, Qos, QueueId, SessionExpiry,
+    ShardId, TopicFilter, TopicName, WallMillis,
 };
 use postroad_broker::Resend;
 use postroad_broker::api::{ClientName, Connect, DisconnectCause, Principal};
@@ -19,27 +19,122 @@ const NOW: Now = Now { mono: MonoMillis(5_000), wall: WallMillis(1_700_000_000_0
 
 /// Statements. `v` and `w` are values of the script, `f` a function; each piece may change them.
 const PIECES: &[&str] = &[
-    "v = m", "v = w", "w = v", "v = {}", "v = { v, w }", "v = 'abc%d[]^$(.-)*'", "v = ('ab'):rep(50)", "v = 0/0", "v = math.maxinteger", "v = nil",
-    "v = function(...) return ... end", "f = v", "v = f", "v = setmetatable({}, { __index = f, __newindex = f, __call = f })",
+    "v = m",
+    "v = w",
+    "w = v",
+    "v = {}",
+    "v = { v, w }",
+    "v = 'abc%d[]^$(.-)*'",
+    "v = ('ab'):rep(50)",
+    "v = 0/0",
+    "v = math.maxinteger",
+    "v = nil",
+    "v = function(...) return ... end",
+    "f = v",
+    "v = f",
+    "v = setmetatable({}, { __index = f, __newindex = f, __call = f })",
     "v = setmetatable({}, { __len = f, __eq = f, __lt = f, __le = f, __concat = f, __tostring = f, __close = f, __pairs = f })",
-    "v = coroutine.create(f)", "v = coroutine.wrap(f)", "v = coroutine.running()", "coroutine.yield(v)", "v = { coroutine.resume(v, w) }", "coroutine.close(v)",
-    "v = { pcall(f, v, w) }", "v = { xpcall(f, f, v, w) }", "pcall(error, v)", "error(v)", "while true do end", "for i = 1, 300 do f(v) end", "f(f, v)",
-    "local c <close> = v", "for a, b in pairs(v) do w = a end", "for a in next, {}, nil, v do end", "goto done",
-    "v = v .. w", "v = #v", "v = v < w", "v = v[w]", "v[w] = v", "v = tostring(v)", "v = tonumber(v)", "v = select('#', v, w)", "v = rawlen(v)", "rawset(v, w, v)",
-    "v = string.find(v, w)", "v = string.match(v, w)", "v = string.gsub(v, w, f)", "v = string.gsub(v, w, w)", "for x in string.gmatch(v, w) do f(x) end",
-    "v = string.rep(v, 1000, w)", "v = string.format(v, w, w)", "v = string.format('%q %s %5.1f', v, w, 1)", "v = string.pack(v, w)", "v = string.unpack(v, w)",
-    "v = string.byte(v, 1, -1)", "v = utf8.len(v)", "v = utf8.codepoint(v, 1, -1)", "for p, c in utf8.codes(v) do w = c end",
-    "table.insert(v, w)", "table.insert(v, 1, w)", "table.remove(v, 1)", "v = table.concat(v, w)", "v = table.unpack(v)", "table.move(v, 1, 9, 2, w)",
-    "table.sort(v, f)", "table.sort(v)", "v = table.pack(f(v, w))",
-    "v = postroad.json.encode(v)", "v = postroad.json.decode(v)", "v = postroad.msgpack.encode(v)", "v = postroad.msgpack.decode(v)", "v = postroad.array(v)",
-    "v = postroad.null", "v = postroad.hex.encode(v)", "v = postroad.base64.decode(v)", "v = postroad.sha256(v)", "v = postroad.xxh64(v, 7)",
-    "postroad.store.set(v, w, 5)", "v = postroad.store.get(v)", "v = postroad.store.incr('n', w)", "postroad.counter('c'):add(v)", "postroad.gauge('g'):set(v)",
-    "postroad.log.debug(v, w)", "v = postroad.time.utc(v)", "v = postroad.match(v, w)",
-    "m.topic = v", "m.payload = v", "m.qos = v", "m.ttl = v", "m.priority = 'high'", "m.content_type = v", "m.collapse_key = v", "m:set_property('k', v)", "v = m:property(v)",
-    "v = m.topic", "v = m.payload", "v = m.properties", "v = m.client", "v = m.groups", "m:also { topic = 'x', payload = v }", "stash = m", "v = stash",
-    "v = postroad.drop(v)", "v = postroad.refuse(v)", "v = postroad.park('n')", "v = postroad.split { { topic = 'x', payload = v } }",
-    "v = postroad.publish { topic = 'x', payload = v }", "v = postroad.stop()", "v = postroad.deny()", "v = postroad.groups { 'g' }", "v = postroad.requeue()",
-    "v[1] = w", "v = getmetatable(v)", "setmetatable(v, w)", "setmetatable(v, { __gc = f })", "v = _G", "v = string", "v = collectgarbage('count')",
+    "v = coroutine.create(f)",
+    "v = coroutine.wrap(f)",
+    "v = coroutine.running()",
+    "coroutine.yield(v)",
+    "v = { coroutine.resume(v, w) }",
+    "coroutine.close(v)",
+    "v = { pcall(f, v, w) }",
+    "v = { xpcall(f, f, v, w) }",
+    "pcall(error, v)",
+    "error(v)",
+    "while true do end",
+    "for i = 1, 300 do f(v) end",
+    "f(f, v)",
+    "local c <close> = v",
+    "for a, b in pairs(v) do w = a end",
+    "for a in next, {}, nil, v do end",
+    "return v",
+    "v = v .. w",
+    "v = #v",
+    "v = v < w",
+    "v = v[w]",
+    "v[w] = v",
+    "v = tostring(v)",
+    "v = tonumber(v)",
+    "v = select('#', v, w)",
+    "v = rawlen(v)",
+    "rawset(v, w, v)",
+    "v = string.find(v, w)",
+    "v = string.match(v, w)",
+    "v = string.gsub(v, w, f)",
+    "v = string.gsub(v, w, w)",
+    "for x in string.gmatch(v, w) do f(x) end",
+    "v = string.rep(v, 1000, w)",
+    "v = string.format(v, w, w)",
+    "v = string.format('%q %s %5.1f', v, w, 1)",
+    "v = string.pack(v, w)",
+    "v = string.unpack(v, w)",
+    "v = string.byte(v, 1, -1)",
+    "v = utf8.len(v)",
+    "v = utf8.codepoint(v, 1, -1)",
+    "for p, c in utf8.codes(v) do w = c end",
+    "table.insert(v, w)",
+    "table.insert(v, 1, w)",
+    "table.remove(v, 1)",
+    "v = table.concat(v, w)",
+    "v = table.unpack(v)",
+    "table.move(v, 1, 9, 2, w)",
+    "table.sort(v, f)",
+    "table.sort(v)",
+    "v = table.pack(f(v, w))",
+    "v = postroad.json.encode(v)",
+    "v = postroad.json.decode(v)",
+    "v = postroad.msgpack.encode(v)",
+    "v = postroad.msgpack.decode(v)",
+    "v = postroad.array(v)",
+    "v = postroad.null",
+    "v = postroad.hex.encode(v)",
+    "v = postroad.base64.decode(v)",
+    "v = postroad.sha256(v)",
+    "v = postroad.xxh64(v, 7)",
+    "postroad.store.set(v, w, 5)",
+    "v = postroad.store.get(v)",
+    "v = postroad.store.incr('n', w)",
+    "postroad.counter('c'):add(v)",
+    "postroad.gauge('g'):set(v)",
+    "postroad.log.debug(v, w)",
+    "v = postroad.time.utc(v)",
+    "v = postroad.match(v, w)",
+    "m.topic = v",
+    "m.payload = v",
+    "m.qos = v",
+    "m.ttl = v",
+    "m.priority = 'high'",
+    "m.content_type = v",
+    "m.collapse_key = v",
+    "m:set_property('k', v)",
+    "v = m:property(v)",
+    "v = m.topic",
+    "v = m.payload",
+    "v = m.properties",
+    "v = m.client",
+    "v = m.groups",
+    "m:also { topic = 'x', payload = v }",
+    "stash = m",
+    "v = stash",
+    "v = postroad.drop(v)",
+    "v = postroad.refuse(v)",
+    "v = postroad.park('n')",
+    "v = postroad.split { { topic = 'x', payload = v } }",
+    "v = postroad.publish { topic = 'x', payload = v }",
+    "v = postroad.stop()",
+    "v = postroad.deny()",
+    "v = postroad.groups { 'g' }",
+    "v = postroad.requeue()",
+    "v[1] = w",
+    "v = getmetatable(v)",
+    "setmetatable(v, w)",
+    "setmetatable(v, { __gc = f })",
+    "v = _G",
+    "v = string",
+    "v = collectgarbage('count')",
 ];
 
 fn limits() -> Limits {
@@ -90,15 +185,38 @@ pub fn check(input: &[u8]) {
     ask_everything(&mut vm, &bad);
 }
 
-const GOOD: &str = "return { priority = 900, route = { filters = { '#', '$bad/#' }, run = function(m) m.payload = 'seen' end } }";
+const GOOD: &str =
+    "return { priority = 900, route = { filters = { '#', '$bad/#' }, run = function(m) m.payload = 'seen' end } }";
 
 fn of_pieces(bytes: &[u8]) -> String {
-    let body: String = bytes.iter().take(64).map(|byte| format!("do {} end ", PIECES[usize::from(*byte) % PIECES.len()])).collect();
-    let body = body.replace("do local c <close> = v end", "local c <close> = v");
-    let run = format!("function(m, w) local v, f = 'x', function(...) if depth < 9 then depth = depth + 1 return run(m, ...) end return ... end {body} ::done:: return v end");
-    let hooks = ["on_connect", "on_disconnect", "on_subscribe", "on_inbound", "route", "on_deliver", "on_dead_letter", "on_save", "on_load"];
-    let hooks: String = hooks.iter().map(|hook| format!("{hook} = function(...) depth = 0 return run(...) end, ")).collect();
+    let body: String = bytes.iter().take(64).map(|byte| piece(*byte)).collect();
+    let run = format!(
+        "function(m, w) local v, f = 'x', function(...) if depth < 9 then depth = depth + 1 return run(m, ...) end return ... end {body} return v end"
+    );
+    let hooks = [
+        "on_connect",
+        "on_disconnect",
+        "on_subscribe",
+        "on_inbound",
+        "route",
+        "on_deliver",
+        "on_dead_letter",
+        "on_save",
+        "on_load",
+    ];
+    let hooks: String =
+        hooks.iter().map(|hook| format!("{hook} = function(...) depth = 0 return run(...) end, ")).collect();
     format!("stash, depth = nil, 0 run = {run} return {{ {hooks} test = {{ t = function() return run({{}}) end }} }}")
+}
+
+/// The lower bits choose it; the highest one lets the script go on after its error. A variable that is closed at the end stays one.
+fn piece(byte: u8) -> String {
+    let piece = PIECES[usize::from(byte & 0x7F) % PIECES.len()];
+    match piece {
+        "local c <close> = v" => format!("{piece} "),
+        _ if byte & 0x80 != 0 => format!("pcall(function() {piece} end) "),
+        _ => format!("do {piece} end "),
+    }
 }
 
 fn ask_everything(vm: &mut Vm, bad: &PluginName) {
@@ -106,7 +224,10 @@ fn ask_everything(vm: &mut Vm, bad: &PluginName) {
     let principal = Principal { user: Some("u".into()), groups: ["g".into()].into() };
     let peer = Peer { client: &client, principal: &principal, is_application: false };
     let message = message();
-    let letter = Message { extras: Some(Box::new(Extras { death: Some(Box::new(death())), ..Extras::default() })), ..message.clone() };
+    let letter = Message {
+        extras: Some(Box::new(Extras { death: Some(Box::new(death())), ..Extras::default() })),
+        ..message.clone()
+    };
     let _answers = vm.connect(NOW, &connect());
     let _answers = vm.subscribe(NOW, peer, &TopicFilter::new("a/+").expect("a filter"), Qos::AtLeastOnce);
     let _answers = vm.publish(NOW, &message, peer);

@@ -37,9 +37,12 @@ return {
       message.payload = name .. "#by GENERATION"
     end,
   },
-  on_dead_letter = function()
-    if chance(500) then return postroad.requeue() end
-  end,
+  on_dead_letter = {
+    filters = { "#", "$client/#" },
+    run = function()
+      if chance(500) then return postroad.requeue() end
+    end,
+  },
   on_save = function() return { state = state } end,
   on_load = function(previous)
     if previous then state = previous.state end

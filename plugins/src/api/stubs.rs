@@ -92,11 +92,7 @@ fn push_hook(out: &mut String, hook: &str, subject: &str) {
     } else {
         "postroad.Answer?, postroad.Answer?"
     };
-<<<<<<< HEAD
-    let function = format!("fun({subject}): {results}");
-=======
     let function = format!("(fun({subject}): {results})");
->>>>>>> h4
     let short = name.rsplit('.').next().unwrap_or(&name);
     writeln!(out, "---@class postroad.{short}Table").expect("writing to memory never fails");
     for TableKey { name, kind, doc } in HOOK_KEYS {

@@ -427,13 +427,17 @@ fn live_shard(seed: Seed) -> Result<(), EngineError> {
     failure.map_or(Ok(()), |reason| Err(failed(reason)))
 }
 
-/// The plugins of the start. They have loaded in the coordinator's hands.
+/// The plugins of the start. They have loaded in the coordinator's hands; what speaks against them here is a limit of time, or chance.
 fn first_plugins(id: ShardId, plan: &Plan, common: &Common) -> Result<Plugins, String> {
     let plugins = Plugins::new(id);
     if let Some(first) = &plan.plugins {
         let (now, generation) = (common.clock.now(), first.generation);
         let listed = |failures: Vec<postroad_plugins::Diagnostic>| {
-            failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+            let failures = failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+            format!(
+                "plugins of generation {generation} do not load on this shard, though they did when the server tried them (start again; if \
+                 that does not help, change plugins.dir: what is new there runs): {failures}"
+            )
         };
         plugins.prepare(now, Arc::clone(first)).map_err(listed)?;
         plugins.commit(now, generation);

@@ -1,7 +1,9 @@
 //! Plugins as text: one file, and all files of a folder.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,9 +79,13 @@ impl Source {
     /// As the variants of [`SetError`] say.
     pub fn read(path: &Path) -> Result<Self, SetError> {
         let unreadable = |error| SetError::Unreadable { path: path.to_owned(), error };
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
         let name = PluginName::new(stem).ok_or_else(|| SetError::BadName(path.to_owned()))?;
-        let bytes = fs::metadata(path).map_err(unreadable)?.len();
+        let about = fs::metadata(path).map_err(unreadable)?;
+        if !about.is_file() {
+            return Err(unreadable(io::Error::other("it is no file"))); // a pipe would be waited for
+        }
+        let bytes = about.len();
         if bytes > SOURCE_BYTES_MAX {
             return Err(SetError::TooLarge { path: path.to_owned(), bytes });
         }
@@ -104,7 +110,7 @@ pub enum SetError {
         /// Which.
         path: PathBuf,
         /// Why.
-        error: std::io::Error,
+        error: io::Error,
     },
     /// A file ends in `.lua`, and what is before is no name of a plugin.
     #[error(
@@ -125,7 +131,8 @@ pub enum SetError {
 }
 
 impl Set {
-    /// Reads the folder: each `NAME.lua` is a plugin, but `*_test.lua`; what else is there is ignored.
+    /// Reads the folder: each `NAME.lua` is a plugin, but `*_test.lua`; what else is there is ignored, and so are folders and names that
+    /// begin with a dot. What is called like a plugin and can't be looked at is an error: a set without it would be another one.
     ///
     /// # Errors
     /// As the variants of [`SetError`] say.
@@ -135,7 +142,7 @@ impl Set {
         let mut sources = Vec::new();
         for entry in entries {
             let path = entry.map_err(|error| unreadable(folder, error))?.path();
-            if is_plugin_file(&path) {
+            if is_called_like_a_plugin(&path) && !path.is_dir() {
                 sources.push(Source::read(&path)?);
             }
         }
@@ -166,9 +173,10 @@ impl Set {
     }
 }
 
-fn is_plugin_file(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    name.ends_with(".lua") && !name.ends_with("_test.lua") && !name.starts_with('.') && path.is_file()
+/// By its bytes: a name need not be text.
+fn is_called_like_a_plugin(path: &Path) -> bool {
+    let name = path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
+    name.ends_with(b".lua") && !name.ends_with(b"_test.lua") && !name.starts_with(b".")
 }
 
 /// Length in front of each name, so that no two sets are hashed as one text. Hashes have one length.
@@ -214,6 +222,29 @@ mod tests {
         fs::write(folder.path().join("c.lua"), "x".repeat(SOURCE_BYTES_MAX as usize + 1)).expect("written");
         assert!(matches!(Set::read(folder.path()), Err(SetError::TooLarge { .. })));
         assert!(matches!(Set::read(&folder.path().join("none")), Err(SetError::Unreadable { .. })));
+    }
+
+    /// They were left out without a word, and the smaller set was committed.
+    #[cfg(unix)]
+    #[test]
+    fn what_can_t_be_looked_at_is_an_error_and_not_left_out() {
+        use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("a.lua"), "return {}").expect("written");
+        fs::create_dir(at("folder.lua")).expect("made");
+        symlink("nowhere", at(".#a.lua")).expect("a lock of an editor");
+        symlink("a.lua", at("b.lua")).expect("linked");
+        assert_eq!(Set::read(folder.path()).expect("read").sources().len(), 2);
+        for (name, target) in [("c.lua", "nowhere"), ("d.lua", "d.lua"), ("e.lua", "/dev/null")] {
+            symlink(target, at(name)).expect("linked");
+            let error = Set::read(folder.path()).expect_err(target);
+            assert!(matches!(&error, SetError::Unreadable { path, .. } if *path == at(name)), "{error}");
+            fs::remove_file(at(name)).expect("removed");
+        }
+        fs::write(folder.path().join(OsStr::from_bytes(b"f\xff.lua")), "return {}").expect("written");
+        assert!(matches!(Set::read(folder.path()), Err(SetError::BadName(_))));
     }
 
     #[test]

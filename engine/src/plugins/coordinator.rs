@@ -28,6 +28,8 @@ use crate::config::{self, Watch};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a note stands that the server went back by itself.
 const NOTE_TIME: Duration = Duration::from_secs(3600);
+/// Between two tries to leave what fails.
+const GO_BACK_EVERY: Duration = Duration::from_secs(10);
 /// Characters of a note in the history: what is behind says no more.
 const NOTE_MAX: usize = 4096;
 
@@ -47,6 +49,10 @@ pub(super) struct Coordinator {
     /// The last number that was given.
     last: u32,
     watcher: Watcher,
+    /// What is to be left, and could not be yet.
+    leaving: Vec<Leaving>,
+    /// Limits of scripts have changed while something was tried.
+    limits_wait: bool,
     /// By shard: the generation below which nothing is under way there.
     settled: BTreeMap<ShardId, u32>,
     /// Heard while it waited for something else.
@@ -62,6 +68,16 @@ struct Running {
     set: Set,
     plugins: Vec<PluginState>,
     limits: Limits,
+}
+
+/// A generation that has spent its budget: a shard says so once, so the wish to leave it is kept here while it runs.
+#[derive(Debug)]
+struct Leaving {
+    generation: u32,
+    why: String,
+    /// What the operator was told last.
+    said: String,
+    again_at: Instant,
 }
 
 /// A set that loads.
@@ -112,6 +128,8 @@ impl Coordinator {
             running,
             trial: None,
             watcher: Watcher::default(),
+            leaving: Vec::new(),
+            limits_wait: false,
             later: VecDeque::new(),
             is_stopping: false,
         })
@@ -124,11 +142,11 @@ impl Coordinator {
     /// Why none of them loads.
     pub(super) fn start(&mut self) -> Result<Option<Arc<Prepared>>, String> {
         let found = self.read_folder();
-        let hash = hash_of(&found);
+        let hash = self.hash_of(&found);
         if self.history.attempts().is_empty() && found.as_ref().is_ok_and(|set| set.sources().is_empty()) {
             return Ok(None);
         }
-        let is_touched = self.history.folder() != Some(&*hash) || self.history.committed().is_none();
+        let is_touched = self.is_touched(&found) || self.history.committed().is_none();
         let why = match is_touched.then(|| self.start_with_folder(found, &hash)) {
             Some(Ok(first)) => return Ok(Some(first)),
             Some(Err(why)) => why,
@@ -139,20 +157,26 @@ impl Coordinator {
 
     fn start_with_folder(&mut self, found: Result<Set, String>, hash: &str) -> Result<Arc<Prepared>, String> {
         let (number, by) = (self.next_number(), "the start".to_owned());
-        let tried = found.and_then(|set| Ok((tried(&set, &self.options.limits, self.clock.now())?, set)));
-        let (tried, set) = match tried {
-            Ok(tried) => tried,
-            Err(why) => {
-                let attempt = self.attempt(number, (Action::Start, AttemptOutcome::Refused), None, &by, hash, &why);
-                tracing::error!(why, "what is in plugins.dir does not load");
-                self.remember(attempt, &[]);
-                return Err(why);
-            }
+        let (set, why) = match found {
+            Ok(set) => match tried(&set, &self.options.limits, self.clock.now()) {
+                Ok(tried) => return self.start_with_new(number, (set, tried), &by),
+                Err(why) => (Some(set), why),
+            },
+            Err(why) => (None, why),
         };
-        let attempt = self.attempt(number, (Action::Start, AttemptOutcome::Committed), Some(&set), &by, hash, "");
+        tracing::error!(why, "what is in plugins.dir does not load");
+        let attempt = self.attempt(number, (Action::Start, AttemptOutcome::Refused), set.as_ref(), &by, hash, &why);
+        self.remember(attempt, &set.as_ref().map(scripts_of).unwrap_or_default());
+        Err(why)
+    }
+
+    fn start_with_new(&mut self, number: u32, (set, tried): (Set, Tried), by: &str) -> Result<Arc<Prepared>, String> {
+        let budget = self.budget_of(&set);
+        let (what, folder) = ((Action::Start, AttemptOutcome::Committed), set.hash().to_string());
+        let attempt = self.attempt(number, what, Some(&set), by, &folder, "");
         self.history.add(attempt.clone(), &scripts_of(&set), self.options.history_max).map_err(not_written)?;
         self.counters.count(&attempt);
-        Ok(self.started(number, set, tried, Some(self.budget())))
+        Ok(self.started(number, set, tried, budget))
     }
 
     /// What was committed last, or what loads of what was before it.
@@ -174,7 +198,8 @@ impl Coordinator {
                             "what runs is not what is in plugins.dir: it was committed last"
                         );
                     }
-                    return Ok(self.started(attempt.generation, set, tried, None));
+                    let budget = self.budget_of(&set);
+                    return Ok(self.started(attempt.generation, set, tried, budget));
                 }
                 Ok((tried, set)) => {
                     tracing::error!(
@@ -207,16 +232,23 @@ impl Coordinator {
     pub(super) fn run(&mut self) {
         let mut look_at = Instant::now() + LOOK_EVERY;
         while !self.is_stopping {
-            let due = (self.options.watch == Watch::On).then_some(look_at);
-            match self.next(due) {
+            let look = (self.options.watch == Watch::On).then_some(look_at);
+            let leave = self.leaving.iter().map(|leaving| leaving.again_at).min();
+            match self.next(look.into_iter().chain(leave).min()) {
                 Next::Told(told) => self.heard(told),
                 Next::Order(order) => self.obey(order),
-                Next::Due => {
-                    self.look_at_folder();
-                    look_at = Instant::now() + LOOK_EVERY;
-                }
+                Next::Due => {}
                 Next::Nobody => return,
             }
+            let now = Instant::now();
+            if leave.is_some_and(|leave| leave <= now) {
+                self.go_back_again();
+            }
+            if look.is_some_and(|look| look <= now) {
+                self.look_at_folder();
+                look_at = Instant::now() + LOOK_EVERY;
+            }
+            self.take_limits_that_wait();
             while let Some(told) = self.later.pop_front() {
                 self.heard(told);
             }
@@ -300,7 +332,9 @@ impl Coordinator {
         if is_tried || self.running.set.hash() == found {
             return None;
         }
-        let last = self.history.attempts().iter().rev().find(|attempt| attempt.folder == found.to_string());
+        // An attempt without a set could not read the folder, and has carried on what was known of it.
+        let is_of_it = |attempt: &&Attempt| attempt.folder == found.to_string() && !attempt.set.is_empty();
+        let last = self.history.attempts().iter().rev().find(is_of_it);
         Some(match last {
             Some(Attempt { note, action, outcome, .. }) => {
                 let (action, outcome) = (action.name(), outcome.name());
@@ -316,37 +350,68 @@ impl Coordinator {
         folder::read(self.options.dir.as_deref())
     }
 
-    fn look_at_folder(&mut self) {
+    /// The hash of what is there. What can't be read is not known to have been touched: then what was there at the last attempt is
+    /// carried on, so that one failed look does not bring back what a rollback has left.
+    fn hash_of(&self, found: &Result<Set, String>) -> String {
+        let known = || self.history.folder().unwrap_or_default().to_owned();
+        found.as_ref().map_or_else(|_| known(), |set| set.hash().to_string())
+    }
+
+    /// Whether the folder is to be tried: it is not what was there at the last attempt, or can't be read, which is to be said.
+    fn is_touched(&self, found: &Result<Set, String>) -> bool {
+        found.as_ref().map_or(true, |set| self.history.folder() != Some(&*set.hash().to_string()))
+    }
+
+    /// While something is tried, what was edited waits for the look after it.
+    pub(super) fn look_at_folder(&mut self) {
         let Some(folder) = self.options.dir.clone() else { return };
-        if self.watcher.look(&folder) {
+        if self.watcher.look(&folder) && self.trial.is_none() {
             self.reload_if_touched("plugins.watch");
         }
     }
 
-    /// Runs what is in the folder if somebody has touched it since the last attempt, or loads what runs again if its limits have
-    /// changed.
+    /// Runs what is in the folder if somebody has touched it since the last attempt, and it does not run already; or loads what runs
+    /// again if its limits have changed.
     fn reload_if_touched(&mut self, by: &str) {
-        let found = self.read_folder();
-        self.watcher.use_now(self.options.dir.as_deref());
-        let (hash, is_first) = (hash_of(&found), self.history.attempts().is_empty());
-        let is_nothing = is_first && found.as_ref().is_ok_and(|set| set.sources().is_empty());
-        let is_touched = self.history.folder() != Some(&*hash) && !is_nothing;
-        if is_touched
-            && let Ok(set) = &found
-            && set.hash() == self.running.set.hash()
-            && self.trial.is_none()
-        {
-            return; // what runs was put there again
+        if let Err(why) = self.nothing_is_tried() {
+            self.limits_wait = self.running.limits != self.options.limits;
+            tracing::warn!(by, why, "plugins.dir is not looked at");
+            return;
         }
-        let done = if is_touched {
+        // Looked at before it is read: what is written in between is seen by the next look.
+        self.watcher.use_now(self.options.dir.as_deref());
+        let found = self.read_folder();
+        let runs = found.as_ref().is_ok_and(|set| set.hash() == self.running.set.hash());
+        let done = if self.is_touched(&found) && !runs {
             self.reload(Trial::Replace, by.to_owned())
-        } else if self.running.limits != self.options.limits && self.running.number() != 0 {
+        } else if self.has_other_limits() {
             self.load_again(by)
         } else {
             return;
         };
         if let Err(why) = done {
             tracing::error!(by, why, "plugins are as they were");
+        }
+    }
+
+    fn nothing_is_tried(&self) -> Result<(), String> {
+        match &self.trial {
+            Some((tried, _)) => Err(format!("generation {} is tried: promote or abort it first", tried.number())),
+            None => Ok(()),
+        }
+    }
+
+    fn has_other_limits(&self) -> bool {
+        self.running.limits != self.options.limits && self.running.number() != 0
+    }
+
+    /// Of a configuration that was read while something was tried.
+    pub(super) fn take_limits_that_wait(&mut self) {
+        if self.trial.is_some() || !std::mem::take(&mut self.limits_wait) || !self.has_other_limits() {
+            return;
+        }
+        if let Err(why) = self.load_again("a reload of the configuration") {
+            tracing::error!(why, "plugins keep the limits that they had");
         }
     }
 
@@ -362,6 +427,7 @@ impl Coordinator {
             Trial::Canary { percent } => (Action::Canary, Mode::Canary { percent }),
             Trial::Shadow => (Action::Shadow, Mode::Shadow),
         };
+        self.nothing_is_tried()?;
         self.watcher.use_now(self.options.dir.as_deref());
         match self.read_folder() {
             Ok(set) => {
@@ -369,8 +435,8 @@ impl Coordinator {
                 self.introduce(Wanted { set, folder, action, mode, by, note: String::new() })
             }
             Err(why) => {
-                let number = self.next_number();
-                let attempt = self.attempt(number, (action, AttemptOutcome::Refused), None, &by, "", &why);
+                let (number, folder) = (self.next_number(), self.hash_of(&Err(String::new())));
+                let attempt = self.attempt(number, (action, AttemptOutcome::Refused), None, &by, &folder, &why);
                 self.remember(attempt, &[]);
                 Err(why)
             }
@@ -403,10 +469,8 @@ impl Coordinator {
 
     /// Takes a set to all shards, or leaves everything as it is.
     fn introduce(&mut self, wanted: Wanted) -> Result<Attempt, String> {
-        if let Some((running, _)) = &self.trial
-            && wanted.action != Action::Promote
-        {
-            return Err(format!("generation {} is tried: promote or abort it first", running.number()));
+        if wanted.action != Action::Promote {
+            self.nothing_is_tried()?;
         }
         let number = self.next_number();
         match self.make_ready(number, &wanted) {
@@ -430,7 +494,7 @@ impl Coordinator {
         let Tried { compiled, plugins } =
             if is_rollback { loaded(&wanted.set, &limits, now)?.0 } else { tried(&wanted.set, &limits, now)? };
         self.wait_until_settled()?;
-        let (mode, budget) = (wanted.mode, (!is_rollback).then(|| self.budget()));
+        let (mode, budget) = (wanted.mode, if is_rollback { None } else { self.budget_of(&wanted.set) });
         let prepared = Prepared { generation: number, compiled, limits, mode, budget, is_rollback };
         self.tell_all(&Step::Prepare(Arc::new(prepared)));
         self.wait_until_ready(number)?;
@@ -510,6 +574,21 @@ impl Coordinator {
 
     /// Scripts of this generation fail too often.
     fn go_back(&mut self, generation: u32, why: &str) {
+        let is_known = self.leaving.iter().any(|leaving| leaving.generation == generation);
+        if !is_known {
+            self.leave(Leaving { generation, why: why.to_owned(), said: String::new(), again_at: Instant::now() });
+        }
+    }
+
+    /// What could not be left when it was asked for.
+    pub(super) fn go_back_again(&mut self) {
+        for leaving in std::mem::take(&mut self.leaving) {
+            self.leave(leaving);
+        }
+    }
+
+    fn leave(&mut self, leaving: Leaving) {
+        let Leaving { generation, why, said, .. } = leaving;
         let is_trial = self.trial.as_ref().is_some_and(|(tried, _)| tried.numbers.contains(&generation));
         let is_running = self.running.numbers.contains(&generation);
         if !is_trial && !is_running {
@@ -517,15 +596,25 @@ impl Coordinator {
         }
         let mut done = Ok(());
         if self.trial.is_some() {
-            done = self.abort(BY_ERROR_BUDGET, why).map(drop);
+            done = self.abort(BY_ERROR_BUDGET, &why).map(drop);
         }
         if is_running && done.is_ok() {
-            done = self.roll_back(None, BY_ERROR_BUDGET.to_owned(), why).map(drop);
+            done = self.roll_back(None, BY_ERROR_BUDGET.to_owned(), &why).map(drop);
         }
-        let text = match done {
+        let text = match &done {
             Ok(()) => format!("plugins went back by themselves: generation {generation} failed: {why}"),
             Err(error) => format!("plugins of generation {generation} fail ({why}) and can't go back: {error}"),
         };
+        if text != said {
+            self.tell_operator(text.clone());
+        }
+        if done.is_err() {
+            let again_at = Instant::now() + GO_BACK_EVERY;
+            self.leaving.push(Leaving { generation, why, said: text, again_at });
+        }
+    }
+
+    fn tell_operator(&self, text: String) {
         tracing::error!("{text}");
         let until = Some(std::time::SystemTime::now() + NOTE_TIME);
         let _full = self.notes.try_send(Note { text, until });
@@ -605,6 +694,29 @@ impl Coordinator {
         self.last
     }
 
+    /// What a set may fail. One that runs already goes on with what is left of its probation: it came to run with an attempt before, and
+    /// once that was found good there is nothing to go back to that has to do with what fails now (a restart, other limits, a reload that
+    /// lifts a quarantine).
+    fn budget_of(&self, set: &Set) -> Option<Budget> {
+        match self.history.came_with(&set.hash().to_string()) {
+            Some(came) => self.budget_left(came),
+            None => Some(self.budget()),
+        }
+    }
+
+    /// What a rollback has brought is not judged, nor what came since something else did not load.
+    fn budget_left(&self, came: &Attempt) -> Option<Budget> {
+        let is_judged = match came.action {
+            Action::Replace | Action::Promote => true,
+            Action::Start => came.set == came.folder,
+            Action::Rollback | Action::Abort | Action::Canary | Action::Shadow => false,
+        };
+        let past_ms = (self.clock.now().wall.0 / 1000).saturating_sub(came.at).saturating_mul(1000);
+        let budget = self.budget();
+        let left = budget.probation_ms.checked_sub(past_ms).filter(|left| is_judged && *left > 0)?;
+        Some(Budget { probation_ms: left, ..budget })
+    }
+
     fn budget(&self) -> Budget {
         let config::Plugins { error_budget, error_budget_calls, probation, .. } = self.options;
         Budget { percent: error_budget, calls_min: error_budget_calls, probation_ms: config::millis(probation) }
@@ -634,19 +746,30 @@ impl Coordinator {
         }
     }
 
-    /// What changes nothing, or leads back to what stands there, is remembered if it can be.
+    /// What changes nothing, or leads back to what stands there, is remembered if it can be. A way back that is tried again, and is
+    /// refused as before, is no news: others would be forgotten for it.
     fn remember(&mut self, attempt: Attempt, scripts: &[Script]) {
         self.counters.count(&attempt);
+        if self.history.attempts().last().is_some_and(|last| is_way_back_again(last, &attempt)) {
+            return;
+        }
         if let Err(error) = self.history.add(attempt, scripts, self.options.history_max) {
             tracing::error!(%error, "the history of plugins can't be written");
         }
     }
 }
 
+fn is_way_back_again(last: &Attempt, attempt: &Attempt) -> bool {
+    let is_refused = |attempt: &Attempt| attempt.by == BY_ERROR_BUDGET && attempt.outcome == AttemptOutcome::Refused;
+    is_refused(last)
+        && is_refused(attempt)
+        && (&last.set, &last.note, last.from) == (&attempt.set, &attempt.note, attempt.from)
+}
+
 enum Next {
     Told(Told),
     Order(PluginsOrder),
-    /// The folder is to be looked at.
+    /// The folder is to be looked at, or what fails to be left.
     Due,
     /// The server has ended.
     Nobody,
@@ -705,11 +828,6 @@ fn listed(failures: &[Diagnostic]) -> String {
 
 fn scripts_of(set: &Set) -> Vec<Script> {
     set.sources().iter().map(|source| (source.name.to_string(), Arc::clone(&source.text))).collect()
-}
-
-/// Empty: it can't be read.
-fn hash_of(found: &Result<Set, String>) -> String {
-    found.as_ref().map(|set| set.hash().to_string()).unwrap_or_default()
 }
 
 fn not_written(error: std::io::Error) -> String {

@@ -19,18 +19,18 @@ pub(super) fn read(folder: Option<&Path>) -> Result<Set, String> {
     set.map_err(|error| format!("plugins.dir: {error}"))
 }
 
-/// Names, sizes and times of its scripts: as long as they stay, nobody writes there.
+/// Names, sizes and times of its scripts: as long as they stay, nobody writes there. `None`: it can't be looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Glance(BTreeMap<OsString, (u64, Option<SystemTime>)>);
+pub(super) struct Glance(BTreeMap<OsString, Option<(u64, Option<SystemTime>)>>);
 
 impl Glance {
-    /// What can't be looked at is not there.
+    /// A folder that can't be looked at is empty.
     pub(super) fn at(folder: &Path) -> Self {
         let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
         let scripts = entries.filter(|entry| entry.path().extension().is_some_and(|end| end == "lua"));
-        let looked = scripts.filter_map(|entry| {
-            let file = std::fs::metadata(entry.path()).ok()?;
-            Some((entry.file_name(), (file.len(), file.modified().ok())))
+        let looked = scripts.map(|entry| {
+            let file = std::fs::metadata(entry.path()).ok();
+            (entry.file_name(), file.map(|file| (file.len(), file.modified().ok())))
         });
         Self(looked.collect())
     }

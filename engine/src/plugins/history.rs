@@ -18,14 +18,19 @@ use std::sync::Arc;
 use postroad_control::{Action, Attempt, AttemptOutcome};
 use postroad_storage::space;
 
+/// Replaces a file of a directory as a whole; on the disk when it returns.
+type Write = fn(&Path, &str, &[u8]) -> io::Result<()>;
+
 const LINES: &str = "history.jsonl";
 const SCRIPTS: &str = "scripts";
+/// Above it, and 0, is no number that a server has given: whoever reloads each second gets there after 68 years.
+const GENERATION_MAX: u32 = u32::MAX / 2;
 
 /// A script: its name without its end, and its text.
 pub(super) type Script = (String, Arc<str>);
 
 /// See the module head.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct History {
     /// `None`: in memory only.
     place: Option<PathBuf>,
@@ -33,42 +38,51 @@ pub(super) struct History {
     attempts: Vec<Attempt>,
     /// By hash.
     scripts: BTreeMap<String, Arc<str>>,
+    write: Write,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { place: None, attempts: Vec::new(), scripts: BTreeMap::new(), write: space::write_new }
+    }
 }
 
 impl History {
     /// Reads what there is.
     ///
     /// # Errors
-    /// When the file system says no.
+    /// When the file system says no to the directory, or to the lines.
     pub(super) fn open(place: Option<PathBuf>) -> io::Result<Self> {
         let Some(place) = place else { return Ok(Self::default()) };
         std::fs::create_dir_all(place.join(SCRIPTS))?;
         let attempts = read_lines(&place)?;
-        let mut history = Self { place: Some(place), attempts, scripts: BTreeMap::new() };
-        history.read_scripts()?;
+        let mut history = Self { place: Some(place), attempts, ..Self::default() };
+        history.read_scripts();
         Ok(history)
     }
 
-    fn read_scripts(&mut self) -> io::Result<()> {
-        let Some(place) = &self.place else { return Ok(()) };
+    fn read_scripts(&mut self) {
+        let Some(place) = &self.place else { return };
         let named: BTreeSet<&String> = self.attempts.iter().flat_map(|attempt| attempt.plugins.values()).collect();
         for hash in named {
             let path = place.join(SCRIPTS).join(file_of(hash));
             match std::fs::read_to_string(&path) {
                 Ok(text) if hash_of(&text) == *hash => drop(self.scripts.insert(hash.clone(), text.into())),
-                Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
-                    return Err(error);
+                Ok(_) => {
+                    tracing::warn!(path = %path.display(), "this script is not what it was: it can't be gone back to")
                 }
-                _ => tracing::warn!(path = %path.display(), "this script is not what it was: it can't be gone back to"),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "this script can't be read: it can't be gone back to");
+                }
             }
         }
-        Ok(())
     }
 
     /// Remembers an attempt and its scripts, and forgets the oldest above `max`. On the disk when it returns.
     ///
     /// # Errors
-    /// When the file system says no: then nothing is remembered.
+    /// When the file system says no: then nothing is remembered. If it says no so late that the new lines stand there, the old ones are
+    /// put back; if that fails too, the error says so.
     pub(super) fn add(&mut self, attempt: Attempt, scripts: &[Script], max: usize) -> io::Result<()> {
         let mut added = Vec::new();
         for (_, text) in scripts {
@@ -81,7 +95,7 @@ impl History {
         let mut attempts = self.attempts.clone();
         attempts.push(attempt);
         trim(&mut attempts, max);
-        self.write_lines(&attempts)?;
+        self.write_lines(&attempts).map_err(|error| self.with_old_lines(error))?;
         self.attempts = attempts;
         self.scripts.extend(added);
         self.forget_scripts();
@@ -90,17 +104,28 @@ impl History {
 
     fn write_script(&self, hash: &str, text: &str) -> io::Result<()> {
         let Some(place) = &self.place else { return Ok(()) };
-        space::write_new(&place.join(SCRIPTS), &file_of(hash), text.as_bytes())
+        (self.write)(&place.join(SCRIPTS), &file_of(hash), text.as_bytes())
     }
 
     fn write_lines(&self, attempts: &[Attempt]) -> io::Result<()> {
         let Some(place) = &self.place else { return Ok(()) };
-        let mut text = String::new();
-        for attempt in attempts {
-            text += &serde_json::to_string(attempt).map_err(io::Error::other)?;
-            text.push('\n');
+        (self.write)(place, LINES, text_of(attempts)?.as_bytes())
+    }
+
+    /// What is not remembered must not be what the next start runs: a write can fail after the new lines have taken the place of the old
+    /// ones, when the directory is synced.
+    fn with_old_lines(&self, error: io::Error) -> io::Error {
+        let Some(place) = &self.place else { return error };
+        let stands = || Some(std::fs::read_to_string(place.join(LINES)).ok()? == text_of(&self.attempts).ok()?);
+        if stands().unwrap_or(self.attempts.is_empty()) {
+            return error;
         }
-        space::write_new(place, LINES, text.as_bytes())
+        match self.write_lines(&self.attempts) {
+            Ok(()) => error,
+            Err(again) => io::Error::other(format!(
+                "{error}; the lines of before can't be put back either ({again}): the next start may run what was refused"
+            )),
+        }
     }
 
     /// Those that no attempt names any more. A file that stays behind is no harm: it is written again as it is.
@@ -123,6 +148,16 @@ impl History {
     /// What runs, or ran last.
     pub(super) fn committed(&self) -> Option<&Attempt> {
         committed(&self.attempts)
+    }
+
+    /// With what this set came to run, if it is the one that was committed last: a reload of what runs is not its beginning.
+    pub(super) fn came_with(&self, set: &str) -> Option<&Attempt> {
+        self.attempts
+            .iter()
+            .rev()
+            .filter(|attempt| is_committed(attempt))
+            .take_while(|attempt| attempt.set == set)
+            .last()
     }
 
     /// What was committed under this generation.
@@ -189,6 +224,15 @@ fn trim(attempts: &mut Vec<Attempt>, max: usize) {
     }
 }
 
+fn text_of(attempts: &[Attempt]) -> io::Result<String> {
+    let mut text = String::new();
+    for attempt in attempts {
+        text += &serde_json::to_string(attempt).map_err(io::Error::other)?;
+        text.push('\n');
+    }
+    Ok(text)
+}
+
 fn read_lines(place: &Path) -> io::Result<Vec<Attempt>> {
     let path = place.join(LINES);
     let bytes = match std::fs::read(&path) {
@@ -198,8 +242,11 @@ fn read_lines(place: &Path) -> io::Result<Vec<Attempt>> {
     };
     let mut attempts = Vec::new();
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
-        match serde_json::from_slice(line) {
-            Ok(attempt) => attempts.push(attempt),
+        match serde_json::from_slice::<Attempt>(line) {
+            Ok(attempt) if (1..=GENERATION_MAX).contains(&attempt.generation) => attempts.push(attempt),
+            Ok(Attempt { generation, .. }) => {
+                tracing::warn!(path = %path.display(), line = index + 1, generation, "no attempt of the history of plugins has this number");
+            }
             Err(error) => {
                 tracing::warn!(path = %path.display(), line = index + 1, %error, "an attempt of the history of plugins can't be read");
             }
@@ -319,6 +366,78 @@ mod tests {
         assert_eq!(history.before().map(|attempt| attempt.generation), Some(1));
         assert_eq!(history.committed_as(3).map(|attempt| attempt.set.as_str()), Some("bad"), "by its number it is");
         assert_eq!(history.committed_as(9), None);
+    }
+
+    /// It stopped the start.
+    #[test]
+    fn a_script_that_can_t_be_read_costs_its_attempt() {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let place = data.path().to_owned();
+        let mut history = History::open(Some(place.clone())).expect("empty");
+        (1..=2).for_each(|generation| commit(&mut history, generation, &generation.to_string()));
+        let script = place.join(SCRIPTS).join(file_of(&hash_of("2")));
+        std::fs::remove_file(&script).expect("it was there");
+        std::fs::create_dir(&script).expect("made");
+        let history = History::open(Some(place)).expect("readable");
+        let has_scripts = |attempt| history.scripts_of(attempt).is_some();
+        assert_eq!(history.attempts().iter().map(has_scripts).collect::<Vec<_>>(), [true, false]);
+    }
+
+    /// The next number was one above the highest.
+    #[test]
+    fn numbers_that_nobody_gave_are_not_read() {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let place = data.path().to_owned();
+        let mut history = History::open(Some(place.clone())).expect("empty");
+        commit(&mut history, 1, "one");
+        let line = std::fs::read_to_string(place.join(LINES)).expect("readable");
+        let of = |number: u32| line.replace("\"generation\":1", &format!("\"generation\":{number}"));
+        std::fs::write(place.join(LINES), line.clone() + &of(u32::MAX) + &of(0) + &of(GENERATION_MAX + 1))
+            .expect("writable");
+        let history = History::open(Some(place)).expect("readable");
+        assert_eq!((numbers(&history), history.next_generation()), (vec![1], 2));
+    }
+
+    #[test]
+    fn a_reload_of_what_runs_is_not_its_beginning() {
+        let mut history = History::default();
+        commit(&mut history, 1, "one");
+        commit(&mut history, 2, "two");
+        commit(&mut history, 3, "two");
+        add(&mut history, 4, Action::Replace, AttemptOutcome::Refused, "bad");
+        let came_with = |set: &str| history.came_with(set).map(|attempt| attempt.generation);
+        assert_eq!([came_with("two"), came_with("one"), came_with("bad")], [Some(2), None, None]);
+    }
+
+    /// A directory whose sync fails after the rename: the line of an attempt that was refused stood there, and the next start ran it.
+    #[test]
+    fn lines_that_came_although_the_write_failed_are_taken_back() {
+        fn late(place: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+            space::write_new(place, name, bytes)?;
+            let is_bad = String::from_utf8_lossy(bytes).contains("\"set\":\"bad\"");
+            if is_bad { Err(io::Error::other("no sync")) } else { Ok(()) }
+        }
+        fn always_late(place: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+            space::write_new(place, name, bytes)?;
+            if name == LINES { Err(io::Error::other("no sync")) } else { Ok(()) }
+        }
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let mut history = History::open(Some(data.path().to_owned())).expect("empty");
+        history.write = late;
+        for generation in 1..=2 {
+            let (bad, scripts) = attempt(generation, Action::Replace, AttemptOutcome::Committed, "bad");
+            let error = history.add(bad, &scripts, 5).expect_err("not synced");
+            assert_eq!(error.to_string(), "no sync");
+            let again = History::open(Some(data.path().to_owned())).expect("readable");
+            assert_eq!(again.attempts(), history.attempts());
+            if generation == 1 {
+                commit(&mut history, generation, "good");
+            }
+        }
+        history.write = always_late;
+        let (bad, scripts) = attempt(3, Action::Replace, AttemptOutcome::Committed, "bad");
+        let error = history.add(bad, &scripts, 5).expect_err("not synced").to_string();
+        assert!(error.contains("can't be put back"), "{error}");
     }
 
     /// The disk is full, or the directory is gone: nothing has changed in memory either.

@@ -184,7 +184,8 @@ fn without_plugins_there_is_no_generation() {
 
 #[test]
 fn what_was_committed_runs_at_the_next_start_unless_the_folder_was_touched() {
-    let world = World::new();
+    let mut world = World::new();
+    world.options.probation = Duration::ZERO;
     world.write("a.lua", "return {}");
     let first = world.running();
     assert_eq!(first.first.expect("plugins").generation, 1);
@@ -305,6 +306,88 @@ fn a_spent_budget_goes_back_by_itself_once() {
     assert_eq!(again.first.take().expect("plugins").generation, 3);
 }
 
+/// The budget of a reload of the same scripts led to an older version that had nothing to do with it, and a restart ended a probation.
+#[test]
+fn what_runs_goes_on_with_what_is_left_of_its_probation() {
+    let mut world = World::new();
+    world.options.probation = Duration::from_secs(1_000_000);
+    world.write("a.lua", "return {}");
+    let mut server = world.running();
+    world.write("a.lua", "return { priority = 7 }");
+    server.reload().expect("done");
+    let budget_of_last = || world.shards.lock().expect("one thread").prepared.clone().expect("asked").budget;
+    assert_eq!(budget_of_last().map(|budget| budget.probation_ms), Some(1_000_000_000));
+    let first = world.running().first.expect("plugins");
+    assert!((first.generation, first.is_rollback) == (2, false) && first.budget.is_some(), "it is not over");
+    server.reload().expect("done");
+    assert!(budget_of_last().is_some(), "it is not over");
+    let mut options = world.options.clone();
+    options.probation = Duration::ZERO;
+    server.hear(Told::Options(Box::new(options.clone())));
+    server.reload().expect("done");
+    assert_eq!(budget_of_last(), None, "it is over");
+    options.limits.instructions += 1;
+    server.hear(Told::Options(Box::new(options.clone())));
+    assert_eq!((server.state().generation, budget_of_last()), (5, None), "other limits are no other version");
+    world.options.probation = Duration::ZERO;
+    assert_eq!(world.running().first.expect("plugins").budget, None);
+    server.change(PluginsWish::Rollback(None)).expect("done");
+    world.options.probation = Duration::from_secs(1_000_000);
+    assert_eq!(world.running().first.expect("plugins").budget, None, "nobody goes back from where he went back to");
+}
+
+/// It was tried once: the shards say only once that a budget is spent.
+#[test]
+fn what_could_not_go_back_tries_again_while_it_runs() {
+    let world = World::new();
+    world.write("a.lua", "return {}");
+    let mut server = world.running();
+    world.write("a.lua", "return { priority = 7 }");
+    server.reload().expect("done");
+    world.shards.lock().expect("one thread").refuses = Some(ShardId(1));
+    server.hear(Told::Spent { generation: 2, why: "it fails".into() });
+    server.hear(Told::Spent { generation: 2, why: "on the other shard, too".into() });
+    let note = server.notes.try_recv().expect("an operator should know");
+    assert!(note.text.contains("can't go back: a.lua:7: no"), "{}", note.text);
+    (0..3).for_each(|_| server.coordinator.go_back_again());
+    assert!(server.notes.is_empty(), "nothing new");
+    let history = server.history();
+    assert_eq!(history[1], "2 replace committed", "one line for all tries: {}", history[0]);
+    world.shards.lock().expect("one thread").refuses = None;
+    server.coordinator.go_back_again();
+    assert!(server.history()[0].ends_with("rollback committed back to generation 1: it fails"));
+    assert!(server.notes.try_recv().expect("an operator should know").text.contains("went back by themselves"));
+    world.steps();
+    server.coordinator.go_back_again();
+    assert!(world.steps().is_empty(), "it is gone");
+}
+
+/// The failed look was noted as another folder, so the next good one was taken for an edit, and what was left came back.
+#[cfg(unix)]
+#[test]
+fn a_folder_that_could_not_be_read_once_brings_nothing_back() {
+    let world = World::new();
+    world.write("a.lua", "return {}");
+    let mut server = world.running();
+    world.write("a.lua", "return { priority = 7 }");
+    server.reload().expect("done");
+    server.change(PluginsWish::Rollback(None)).expect("done");
+    let broken = world.folder.path().join("b.lua");
+    std::os::unix::fs::symlink("nowhere", &broken).expect("linked");
+    assert!(server.reload().expect_err("refused").contains("b.lua can't be read"));
+    server.hear(Told::Options(Box::new(world.options.clone())));
+    let mut again = world.running();
+    assert_eq!(again.first.take().expect("plugins").generation, 3);
+    assert!(again.history()[0].contains("start refused plugins.dir: "), "{:?}", again.history());
+    std::fs::remove_file(broken).expect("it was there");
+    let mut again = world.running();
+    assert_eq!(again.first.take().expect("plugins").generation, 3);
+    world.steps();
+    again.hear(Told::Options(Box::new(world.options.clone())));
+    assert!(world.steps().is_empty(), "nobody has touched it");
+    assert!(again.state().folder.expect("other").starts_with("what is in plugins.dir does not run since rollback"));
+}
+
 #[test]
 fn what_can_t_go_back_says_so_and_runs_on() {
     let world = World::new();
@@ -344,6 +427,32 @@ fn a_canary_is_promoted_or_aborted_and_nothing_else_is_tried_meanwhile() {
     assert_eq!((state.generation, state.trial), (4, None));
     server.hear(Told::Spent { generation: 2, why: "it had another number then".into() });
     assert_eq!(server.state().generation, 5, "and goes back further");
+}
+
+/// It was read, refused for the trial, and never looked at again.
+#[test]
+fn what_is_edited_during_a_trial_is_seen_after_it() {
+    let mut world = World::new();
+    world.options.watch = config::Watch::On;
+    world.write("a.lua", "return {}");
+    let mut server = world.running();
+    world.write("a.lua", "return { priority = 7 }");
+    server.change(PluginsWish::Reload(Trial::Canary { percent: 10 })).expect("done");
+    server.coordinator.look_at_folder();
+    world.write("a.lua", "return { priority = 77 }");
+    let mut options = world.options.clone();
+    options.limits.instructions += 1;
+    world.steps();
+    (0..3).for_each(|_| server.coordinator.look_at_folder());
+    server.hear(Told::Options(Box::new(options)));
+    server.coordinator.take_limits_that_wait();
+    assert!(world.steps().is_empty(), "nothing else is tried meanwhile");
+    server.change(PluginsWish::Abort).expect("done");
+    server.coordinator.take_limits_that_wait();
+    assert_eq!(server.history()[0], "4 replace committed the limits of scripts have changed");
+    server.coordinator.look_at_folder();
+    assert_eq!(server.history()[0], "5 replace committed");
+    assert_eq!(server.state().folder, None);
 }
 
 /// The scripts of a shadow that is promoted are made anew, with the store of the shard.
@@ -399,7 +508,16 @@ fn options_bring_about_what_they_must_and_nothing_else() {
     server.hear(Told::Options(Box::new(options.clone())));
     assert_eq!(server.history()[0], "2 replace committed the limits of scripts have changed");
     world.steps();
+    // Also if what runs was put into the folder again.
+    world.write("a.lua", "return { priority = 7 }");
+    server.reload().expect("done");
+    server.change(PluginsWish::Rollback(None)).expect("done");
+    world.write("a.lua", "return {}");
+    options.limits.instructions += 1;
+    server.hear(Told::Options(Box::new(options.clone())));
+    assert_eq!(server.history()[0], "5 replace committed the limits of scripts have changed");
+    world.steps();
     options.dir = None;
     server.hear(Told::Options(Box::new(options)));
-    assert_eq!((server.state().generation, server.state().plugins.len()), (3, 0), "no folder, no plugins");
+    assert_eq!((server.state().generation, server.state().plugins.len()), (6, 0), "no folder, no plugins");
 }

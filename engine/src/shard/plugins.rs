@@ -15,11 +15,16 @@ impl Shard {
         match step {
             Step::Prepare(prepared) => {
                 let generation = prepared.generation;
-                self.ask_plugins();
                 let outcome = self.plugins.prepare(now, prepared).and_then(|()| self.codecs_ready(generation));
+                if outcome.is_ok() {
+                    self.ask_plugins(); // another shard may stamp with it before this one commits
+                }
                 self.tell_coordinator(Told::Ready { shard, generation, outcome });
             }
-            Step::Discard { generation } => self.plugins.discard(generation),
+            Step::Discard { generation } => {
+                self.plugins.discard(generation);
+                self.let_plugins_rest();
+            }
             Step::Commit { generation } => {
                 let is_done = self.plugins.commit(now, generation);
                 self.committed(generation, is_done);
@@ -66,9 +71,18 @@ impl Shard {
         }
     }
 
+    /// Without plugins the broker has nobody to ask, and asks nobody.
+    fn let_plugins_rest(&mut self) {
+        if self.plugins_are_asked && self.plugins.rests() {
+            self.plugins_are_asked = false;
+            self.broker.set_hooks(None);
+        }
+    }
+
     /// Nothing is under way any more that an older generation has stamped.
     pub(super) fn plugins_settled(&mut self, generation: u32) {
         self.plugins.settled(generation);
+        self.let_plugins_rest();
         self.tell_coordinator(Told::Settled { shard: self.id, generation });
     }
 

@@ -155,7 +155,7 @@ enum Trial {
 struct Ready {
     prepared: Arc<Prepared>,
     vm: Vm,
-    /// There was state: it is handed over again at the commit.
+    /// What answers has an `on_save`, and it was asked: it is again at the commit.
     has_state: bool,
 }
 
@@ -217,6 +217,18 @@ impl Plugins {
         std::iter::once(answering).chain(canary).find_map(|life| life.spent(shard, now))
     }
 
+    /// Nothing is there that could be asked: what answers is an empty set, or none, and all else is gone. From now on it handles, too, what
+    /// nobody was asked about (stamp 0), so that nothing need ask it until something is made ready.
+    pub fn rests(&self) -> bool {
+        let mut this = self.0.borrow_mut();
+        let is_empty = this.answering.vm.as_ref().is_none_or(|vm| vm.figures().is_empty());
+        let rests = is_empty && this.trial.is_none() && this.ready.is_none() && this.older.is_empty();
+        if rests && !this.answering.stamps.contains(&0) {
+            this.answering.stamps.insert(0, 0);
+        }
+        rests
+    }
+
     /// The generation that answers; 0: none yet.
     pub fn generation(&self) -> u32 {
         self.0.borrow().answering.stamp()
@@ -234,27 +246,32 @@ impl Generations {
         if self.older.len() >= OLDER_MAX {
             return Err(vec![refusal("what older generations have stamped is still under way: try again")]);
         }
-        let (vm, has_state) = self.successor(now, &prepared)?;
+        let (vm, has_state) = self.first_successor(now, &prepared)?;
         self.ready = Some(Ready { prepared, vm, has_state });
         Ok(())
     }
 
-    /// A VM that has taken over the state of what answers, and whether there was any.
+    /// A VM that has taken over the state of what answers, or begins without if it must not fail, and whether there is an `on_save` (one
+    /// that gives nothing yet, or fails, may give something at the commit).
+    fn first_successor(&mut self, now: Now, prepared: &Prepared) -> Result<(Vm, bool), Vec<Diagnostic>> {
+        match self.successor(now, prepared) {
+            Err(failures) if prepared.is_rollback => {
+                for failure in failures {
+                    tracing::warn!(%failure, "what runs again begins without the state of what is left");
+                }
+                Ok((self.loaded(now, prepared, &Saved::default())?, true)) // it may be there at the commit
+            }
+            made => made,
+        }
+    }
+
+    /// The same, with the state.
     fn successor(&mut self, now: Now, prepared: &Prepared) -> Result<(Vm, bool), Vec<Diagnostic>> {
         let saved = match &mut self.answering.vm {
             None => Saved::default(),
-            Some(old) => match old.save(now) {
-                Err(failure) if prepared.is_rollback => without_state(&failure),
-                saved => saved.map_err(|failure| vec![failure])?,
-            },
+            Some(old) => old.save(now).map_err(|failure| vec![failure])?,
         };
-        match self.loaded(now, prepared, &saved) {
-            Err(failures) if prepared.is_rollback => {
-                failures.iter().for_each(|failure| drop(without_state(failure)));
-                Ok((self.loaded(now, prepared, &Saved::default())?, false))
-            }
-            vm => Ok((vm?, !saved.is_empty())),
-        }
+        Ok((self.loaded(now, prepared, &saved)?, !saved.is_empty()))
     }
 
     fn loaded(&self, now: Now, prepared: &Prepared, saved: &Saved) -> Result<Vm, Vec<Diagnostic>> {
@@ -528,11 +545,6 @@ fn judged(budget: &Budget, figures: &[Figures], shard: ShardId) -> Option<String
 
 fn is_of_traffic(hook: Hook) -> bool {
     !matches!(hook, Hook::Save | Hook::Load | Hook::Test)
-}
-
-fn without_state(failure: &Diagnostic) -> Saved {
-    tracing::warn!(%failure, "what runs again begins without the state of what is left");
-    Saved::default()
 }
 
 /// The same for a name on every shard and after each start.

@@ -169,6 +169,65 @@ fn state_that_can_t_be_taken_over_refuses_a_reload_but_no_way_back() {
     assert_eq!(published(&plugins), (6, "seen/1".to_owned()));
 }
 
+/// Who goes back, and whose state can't be had at the commit, has that of the preparation; it began without.
+#[test]
+fn a_way_back_that_fails_at_the_commit_keeps_the_state_of_the_preparation() {
+    let plugins = shard();
+    let fails_later = COUNTING.replace("return { seen", "if seen > 2 then error('no') end return { seen");
+    run(&plugins, prepared(1, &fails_later));
+    (0..2).for_each(|_| drop(published(&plugins)));
+    let back = Prepared { is_rollback: true, ..prepared(2, COUNTING) };
+    plugins.prepare(NOW, Arc::new(back)).expect("it is ready");
+    assert_eq!(published(&plugins), (1, "seen/3".to_owned()));
+    assert!(plugins.commit(NOW, 2));
+    assert_eq!(published(&plugins), (2, "seen/3".to_owned()), "two were seen at the preparation");
+}
+
+#[test]
+fn a_way_back_takes_over_a_state_that_can_be_had_only_at_the_commit() {
+    let plugins = shard();
+    let fails_first = COUNTING.replace("return { seen", "if seen < 2 then error('not yet') end return { seen");
+    run(&plugins, prepared(1, &fails_first));
+    published(&plugins);
+    let back = Prepared { is_rollback: true, ..prepared(2, COUNTING) };
+    plugins.prepare(NOW, Arc::new(back)).expect("it is ready");
+    published(&plugins);
+    assert!(plugins.commit(NOW, 2));
+    assert_eq!(published(&plugins), (2, "seen/3".to_owned()));
+}
+
+#[test]
+fn state_that_comes_about_after_the_preparation_is_handed_over_too() {
+    let plugins = shard();
+    let late = COUNTING.replace("return { seen = seen }", "return seen > 0 and { seen = seen } or nil");
+    run(&plugins, prepared(1, &late));
+    plugins.prepare(NOW, Arc::new(prepared(2, &late))).expect("it is ready");
+    published(&plugins);
+    assert!(plugins.commit(NOW, 2));
+    assert_eq!(published(&plugins), (2, "seen/2".to_owned()));
+}
+
+/// What is stamped by nobody while an empty set rests is handled by that set, also after the next one has come.
+#[test]
+fn an_empty_set_that_has_settled_rests() {
+    let plugins = shard();
+    assert!(plugins.rests(), "none yet");
+    run(&plugins, prepared(1, &leaving_out(0)));
+    assert!(!plugins.rests());
+    plugins.settled(1);
+    assert!(!plugins.rests());
+    run(&plugins, prepared_set(2, &[]));
+    assert!(!plugins.rests(), "1 may be asked yet");
+    plugins.settled(2);
+    assert!(plugins.rests() && plugins.rests());
+    plugins.prepare(NOW, Arc::new(prepared(3, &leaving_out(1)))).expect("it is ready");
+    assert!(!plugins.rests());
+    assert!(plugins.commit(NOW, 3));
+    assert_eq!([0, 2, 3].map(|stamp| left_out(&plugins, stamp)), [vec![], vec![], vec![1]]);
+    plugins.settled(3);
+    assert_eq!(left_out(&plugins, 0), [1], "of now");
+}
+
 #[test]
 fn what_is_stored_is_of_the_shard() {
     let script = |topic: &str| {

@@ -229,6 +229,10 @@ fn what_is_edited_comes_with_a_signal_or_by_itself() {
     fs::remove_file(server.path("a.lua")).unwrap();
     wait_until("the watch takes it", || server.generation() == 4);
     assert_eq!(server.way_of("ann", &mut witness), "in");
+    // Nobody is asked now, until there is a plugin again.
+    server.write("a.lua", &to("four"));
+    wait_until("the watch brings it again", || server.generation() == 5);
+    assert_eq!(server.way_of("ann", &mut witness), "four");
 }
 
 #[test]

@@ -74,13 +74,9 @@ type HookRow = (Metric, fn(&HookReport) -> f64);
 const HOOK_ROWS: &[HookRow] = &[
     (counter("postroad_plugin_calls_total", "Calls of hooks of plugins."), |hook| hook.calls as f64),
     (counter("postroad_plugin_errors_total", "Of them, those that failed."), |hook| hook.errors as f64),
-    (
-        counter(
-            "postroad_plugin_sampled_seconds_total",
-            "Time of the calls that were measured: one of 64.",
-        ),
-        |hook| hook.sampled_nanos as f64 / 1e9,
-    ),
+    (counter("postroad_plugin_sampled_seconds_total", "Time of the calls that were measured: one of 64."), |hook| {
+        hook.sampled_nanos as f64 / 1e9
+    }),
     (counter("postroad_plugin_sampled_calls_total", "How many calls were measured."), |hook| hook.sampled_calls as f64),
 ];
 

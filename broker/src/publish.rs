@@ -119,6 +119,7 @@ impl Broker {
     }
 
     /// What plugins have seen, if there are any, is taken in or put off, or given back with what it lacks.
+    #[inline(always)]
     pub(crate) fn publish_seen(
         &mut self,
         place: ConnectionIndex,

@@ -60,10 +60,12 @@ pub(crate) enum Seen {
 }
 
 impl Waiting {
+    #[inline]
     pub fn new(inbound: Inbound) -> Self {
         Self { inbound, decided: None }
     }
 
+    #[inline]
     pub fn seen(&self) -> Seen {
         match self.decided.as_deref() {
             None => Seen::Not,
@@ -73,11 +75,13 @@ impl Waiting {
     }
 
     /// Under which generation it goes on; `None`: that is not decided.
+    #[inline]
     pub fn stamp(&self) -> Option<Stamp> {
         self.decided.as_ref().map(|decided| decided.stamp)
     }
 
     /// What plugins did with it.
+    #[inline]
     pub fn deed(&self) -> Option<PluginDeed> {
         self.decided.as_ref()?.deed
     }
@@ -102,6 +106,7 @@ impl Waiting {
     }
 
     /// Under which tag, and as what, it is answered.
+    #[inline]
     pub fn answered(&self) -> Option<(Tag, AnswerKind)> {
         match self.decided.as_ref().and_then(|decided| decided.part) {
             None => self.inbound.tag.map(|tag| (tag, AnswerKind::Published)),

@@ -319,12 +319,12 @@ impl Broker {
         let owned = Arc::make_mut(&mut message);
         owned.publisher = publisher;
         owned.retain &= !is_directed(&owned.topic);
-        let digest = digest.unwrap_or_else(|| self.config.placement.digest_of(&message));
+        let digest = digest.or_else(|| self.digest_if_keyed(&message));
         let decided = if seen == Seen::Not { self.decide_orphan(index, message) } else { (stamp, vec![message]) };
         let (stamp, messages) = decided;
         for message in messages {
-            match self.key_of(index, &message) {
-                Some(name) => self.publish_keyed_orphan(name, message, digest, stamp),
+            match self.key_of(index, &message).zip(digest) {
+                Some((name, digest)) => self.publish_keyed_orphan(name, message, digest, stamp),
                 None => self.publish_orphan(message, stamp),
             }
         }

@@ -240,6 +240,12 @@ impl Broker {
         Ok(())
     }
 
+    /// Of what was published, before plugins are asked, if it has a key.
+    pub(crate) fn digest_if_keyed(&self, message: &Message) -> Option<Digest> {
+        message.wishes()?.idempotency_key.as_ref()?;
+        Some(self.config.placement.digest_of(message))
+    }
+
     /// What was published, before plugins changed it.
     fn digest_of(&self, waiting: &Waiting) -> Digest {
         waiting.digest().unwrap_or_else(|| self.config.placement.digest_of(&waiting.inbound.message))

@@ -142,8 +142,7 @@ impl Broker {
     ) -> Result<(), (Box<Waiting>, Lack)> {
         let message = Arc::make_mut(&mut waiting.inbound.message);
         message.id = earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id);
-        let has_key = message.wishes().is_some_and(|wishes| wishes.idempotency_key.is_some());
-        let digest = has_key.then(|| self.config.placement.digest_of(&waiting.inbound.message));
+        let digest = self.digest_if_keyed(&waiting.inbound.message);
         let index = self.session_of(place);
         let is_application = self.connections[place as usize].is_caller();
         let (stamp, Answer { answer, publish }) = self.decision(index, is_application, &waiting.inbound.message);

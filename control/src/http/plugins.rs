@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::json_page;
 use crate::plugins::{PluginsWish, Trial};
@@ -77,9 +78,7 @@ pub(super) async fn reload(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let caller = server.http_caller(peer, &headers, Right::Admin)?;
-    let wanted: Reload = server.json_or_default(body).await?;
-    Ok(json_page(&server.change_plugins(PluginsWish::Reload(wanted.trial()?), &caller).await?))
+    change(&server, peer, &headers, body, |wanted: Reload| Ok(PluginsWish::Reload(wanted.trial()?))).await
 }
 
 pub(super) async fn rollback(
@@ -88,9 +87,7 @@ pub(super) async fn rollback(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let caller = server.http_caller(peer, &headers, Right::Admin)?;
-    let Rollback { to } = server.json_or_default(body).await?;
-    Ok(json_page(&server.change_plugins(PluginsWish::Rollback(to), &caller).await?))
+    change(&server, peer, &headers, body, |Rollback { to }| Ok(PluginsWish::Rollback(to))).await
 }
 
 pub(super) async fn promote(
@@ -99,9 +96,7 @@ pub(super) async fn promote(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let caller = server.http_caller(peer, &headers, Right::Admin)?;
-    let Nothing {} = server.json_or_default(body).await?;
-    Ok(json_page(&server.change_plugins(PluginsWish::Promote, &caller).await?))
+    change(&server, peer, &headers, body, |Nothing {}| Ok(PluginsWish::Promote)).await
 }
 
 pub(super) async fn abort(
@@ -110,7 +105,18 @@ pub(super) async fn abort(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let caller = server.http_caller(peer, &headers, Right::Admin)?;
-    let Nothing {} = server.json_or_default(body).await?;
-    Ok(json_page(&server.change_plugins(PluginsWish::Abort, &caller).await?))
+    change(&server, peer, &headers, body, |Nothing {}| Ok(PluginsWish::Abort)).await
+}
+
+/// What the body says is asked of the coordinator.
+async fn change<T: DeserializeOwned + Default>(
+    server: &Server,
+    peer: Peer,
+    headers: &HeaderMap,
+    body: Body,
+    wish: impl FnOnce(T) -> Result<PluginsWish, Problem>,
+) -> Result<Response, Problem> {
+    let caller = server.http_caller(peer, headers, Right::Admin)?;
+    let wish = wish(server.json_or_default(body).await?)?;
+    Ok(json_page(&server.change_plugins(wish, &caller).await?))
 }

@@ -7,6 +7,11 @@ use super::{nothing_but_scratch, say, saying};
 use crate::lua::{Fault, Kind, Returned, Stack};
 
 pub(super) fn encode(stack: Stack<'_>) -> Returned {
+    encode_by(stack, write)
+}
+
+/// Writes the first argument, at most so deep, to the scratch, and gives that as a string.
+pub(super) fn encode_by(stack: Stack<'_>, write: fn(Stack<'_>, i32, usize) -> Result<(), Fault>) -> Returned {
     stack.set_top(1);
     stack.host().scratch.clear();
     stack.host().keys.clear();

@@ -1,23 +1,12 @@
 //! MessagePack. Whole numbers and floats keep their kind; strings are `str` if they are UTF-8, else `bin`; extensions are not read.
 
 use super::data::{array_len, is_null, mark_array, push_key, sort_keys};
-use super::json::{check_room, explain};
+use super::json::{check_room, encode_by, explain};
 use super::saying;
 use crate::lua::{Fault, Kind, Returned, Stack};
 
 pub(super) fn encode(stack: Stack<'_>) -> Returned {
-    stack.set_top(1);
-    stack.host().scratch.clear();
-    stack.host().keys.clear();
-    let depth = stack.host().limits.depth;
-    match write(stack, 1, depth) {
-        Ok(()) => {
-            stack.host().charge_bytes(stack.host().scratch.len())?;
-            stack.push_scratch();
-            Ok(1)
-        }
-        Err(fault) => explain(stack, fault),
-    }
+    encode_by(stack, write)
 }
 
 fn put(stack: Stack<'_>, head: u8, bytes: &[u8]) {

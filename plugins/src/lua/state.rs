@@ -1,6 +1,7 @@
 //! One Lua state with its host: made, called under protection, ended.
 
 use std::ffi::{c_int, c_void};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ptr::NonNull;
 
 use mlua::ffi;
@@ -47,7 +48,30 @@ impl State {
         };
         // SAFETY: the extra space of a state has room for one pointer, and is ours.
         unsafe { ffi::lua_getextraspace(lua.as_ptr()).cast::<*mut Host>().write(host.as_ptr()) };
-        Some(Self { lua, host, is_tight: false })
+        let state = Self { lua, host, is_tight: false };
+        state.unlearn_weak_tables();
+        Some(state)
+    }
+
+    /// Takes from Lua the word by which a metatable makes tables weak, whenever a script sets it: see `sandbox`.
+    ///
+    /// Lua keeps a short text once, and compares such texts by address. The one `__mode` that it looks for was made with the state, and stays; with
+    /// other bytes in it no text that a script writes is that one. They are drawn by lot, so that no script can write them; none is ASCII, as is all
+    /// that Lua itself looks for.
+    fn unlearn_weak_tables(&self) {
+        const MODE: &[u8] = b"__mode";
+        let lot = RandomState::new().build_hasher().finish().to_ne_bytes();
+        // SAFETY: the state is live and not running. The text is there, so that pushing it takes no memory, and raises nothing; its bytes lie in a
+        // block that came from `memory::allocate`, so they may be written, and as many are. Lua looks for them in its table of texts only by their
+        // hash, which it keeps beside them.
+        unsafe {
+            let lua = self.lua.as_ptr();
+            let text = ffi::lua_pushlstring(lua, MODE.as_ptr().cast(), MODE.len());
+            for (place, byte) in lot[..MODE.len()].iter().enumerate() {
+                text.cast_mut().cast::<u8>().add(place).write(byte | 0x80);
+            }
+            ffi::lua_settop(lua, 0);
+        }
     }
 
     /// Between calls only: the state is not running.

@@ -2,7 +2,8 @@
 
 use crate::lua::{Fault, Kind, Returned, Stack};
 
-/// Metamethods that a script may not have: finalizers would run while the host allocates, and weak tables can make one collection take quadratic time.
+/// What a script is told at once that it can't have. Finalizers would run while the host allocates; Lua looks for one only here. Tables are never
+/// weak, whatever is set later: see `State`.
 const REFUSED: [&str; 2] = ["__gc", "__mode"];
 
 pub(super) fn set_metatable(stack: Stack<'_>) -> Returned {

@@ -8,19 +8,13 @@
 //! | patterns | a matcher of our own, in counted steps (`pattern`) |
 //! | memory | the allocator (`lua::memory`), by plugin |
 //! | depth | 200 levels of C (Lua's own bound), 5,000 of Lua |
+//! | weak tables, of which Lua clears chains in one step, in quadratic time | there are none: Lua no longer knows the word (`State::unlearn_weak_tables`) |
 //! | going on after a limit | `pcall`, `xpcall` and coroutines pass it on (`lua::guard`); each further instruction raises it again |
 //! | other plugins | libraries are read-only proxies; environments, stores and memory are a plugin's own |
 //!
 //! What remains, beyond a limit that ends a call:
 //! - One collection of all garbage can be in the middle of an instruction, up to three times in a call; it is as long as what the VM holds (bounded by
 //!   `memory_bytes`).
-//! - **The exception: tables that a script makes weak after they have got their metatable.** `setmetatable` refuses `__mode`, but a metatable is the
-//!   script's own table, and a field of it can be set later, by an instruction that no function of ours sees. Lua then clears chains of such tables in
-//!   one step, whose time grows with the square of their number: of 8 MiB of them, built on purpose, 5 to 10 seconds in each collection. No limit
-//!   ends that step; it can come in the call of another plugin, which is then the one that took too long. Such a script is one of an operator who
-//!   means harm to the own server: the sandbox keeps it from everything but the time of its shard. What bounds it is `plugin_memory_bytes`:
-//!   half of it is a fourth of the time. (Watching every metatable that was ever given would cost each `setmetatable`, hold them all in memory, and
-//!   see it only at the next look.)
 //! - `<close>` variables that are open are still closed, each with no instruction of its own.
 //! - One instruction can copy, compare or search a block of at most `block_bytes`; with such blocks the hook comes each ten instructions.
 //! - Texts of functions and tables show addresses, and the order of `pairs` differs from VM to VM: scripts must not decide by them.

@@ -105,6 +105,32 @@ fn finalizers_and_weak_tables_are_refused() {
     );
 }
 
+/// A weak table would lose what only it holds: `setmetatable` can be asked first, and the field set later.
+#[test]
+fn a_table_can_t_be_made_weak_later() {
+    let script = |mode: &str| {
+        format!(
+            "local meta, ephemerons = {{}}, {{}}
+             setmetatable(ephemerons, meta)
+             meta.__mode = '{mode}'
+             return {{ route = function(message)
+                 for i = 1, 100 do ephemerons[{{}}] = {{}} end
+                 local count = 0
+                 for _ in next, ephemerons do count = count + 1 end
+                 message.payload = tostring(count)
+             end }}"
+        )
+    };
+    for mode in ["k", "v", "kv"] {
+        let mut vm = vm_with(&[("bad", &script(mode))], &super::limits());
+        for expected in ["100", "200", "300"] {
+            vm.collect_garbage();
+            let answer = publish(&mut vm, "a", "hello");
+            assert_eq!(show(&answer), format!("replace\n  a \"{expected}\""), "{mode}");
+        }
+    }
+}
+
 #[test]
 fn objects_take_no_other_self() {
     check("postroad.counter('c').add({}, 1)", "call it as object:method(…)");

@@ -15,12 +15,20 @@ impl Bits {
     /// The number, as it stands: the sign is not extended.
     pub(super) fn read(self, bytes: &[u8], at: u32) -> u64 {
         let (first, skipped, span) = self.window(at);
-        let window = &bytes[first..first + span];
+        let (bits, unused) = (span * 8, 64 - span * 8);
+        // One load where eight bytes are there, whatever is behind the number.
+        let whole = bytes[first..].first_chunk::<8>();
         match self.endian {
-            Endian::Little => fold(window.iter().rev()),
+            Endian::Little => match whole {
+                Some(whole) => u64::from_le_bytes(*whole) << unused >> unused,
+                None => fold(bytes[first..first + span].iter().rev()),
+            },
             Endian::Big => {
-                let behind = span * 8 - skipped - usize::from(self.count);
-                fold(window.iter()) >> behind & self.mask()
+                let value = match whole {
+                    Some(whole) => u64::from_be_bytes(*whole) >> unused,
+                    None => fold(bytes[first..first + span].iter()),
+                };
+                value >> (bits - skipped - usize::from(self.count)) & self.mask()
             }
         }
     }
@@ -114,6 +122,8 @@ mod tests {
             let bit = |bytes: &[u8], at: u32| u64::from(bytes[at as usize / 8] >> (7 - at % 8) & 1);
             let slow = (at..at + u32::from(count)).fold(0, |value, at| value << 1 | bit(&bytes, at));
             prop_assert_eq!(bits.read(&bytes, at), slow);
+            let end = (at + u32::from(count)).div_ceil(8) as usize;
+            prop_assert_eq!(bits.read(&bytes[..end], at), slow, "with nothing behind it");
             let before = bytes.clone();
             bytes.fill(0);
             bits.write(&mut bytes, at, slow);

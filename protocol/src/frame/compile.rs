@@ -4,7 +4,7 @@
 use super::bits::Bits;
 use super::names::{Names, field_error, is_name, place_of};
 use super::plan::{
-    FieldPlan, FramingPlan, PatternPiece, PayloadPlan, Plan, Reading, Ref, Role, ShapePlan, SizePlan, Source, Template,
+    FieldPlan, FramingPlan, PatternPiece, Piece, Plan, Reading, Ref, Role, ShapePlan, SizePlan, Source, Template,
     TextPiece, Writing,
 };
 use super::spec::{Endian, Field, Framing, Message, Payload, Shape, Size, Spec, TextPattern, Wanted};
@@ -38,6 +38,8 @@ impl Plan {
             front,
             bytes_min: bits / 8,
             bytes_max,
+            starts: starts_of(&fields),
+            checked: checked_of(&fields),
             fields: fields.into(),
             readings: Box::default(),
             writings: Box::default(),
@@ -133,7 +135,7 @@ impl Plan {
             user: before_client(template(&message.user)?)?,
             password: before_client(template(&message.password)?)?,
             topic: template(&message.topic)?,
-            payload: payload_plan(&names, message.payload.as_ref())?,
+            payload: message.payload.as_ref().map(|payload| payload_template(&names, payload)).transpose()?,
             tag: message.tag.as_ref().map(|tag| names.number(tag)).transpose()?,
         })
     }
@@ -372,6 +374,23 @@ fn is_variable(shape: &ShapePlan) -> bool {
     matches!(shape, ShapePlan::Bytes { size: SizePlan::Rest | SizePlan::Counted { .. }, .. })
 }
 
+fn starts_of(fields: &[FieldPlan]) -> Option<Box<[u32]>> {
+    let mut starts = vec![0];
+    for field in fields {
+        starts.push(starts.last()? + (!is_variable(&field.shape)).then(|| fixed_bits(&field.shape))?);
+    }
+    Some(starts.into())
+}
+
+fn checked_of(fields: &[FieldPlan]) -> Box<[u8]> {
+    let is_checked = |shape: &ShapePlan| match shape {
+        ShapePlan::Number { constant, .. } => constant.is_some(),
+        ShapePlan::Constant(_) | ShapePlan::Checksum { .. } => true,
+        ShapePlan::Bytes { .. } => false,
+    };
+    (0..).zip(fields).filter(|(_, field)| is_checked(&field.shape)).map(|(index, _)| index).collect()
+}
+
 /// Bytes begin with a byte, and numbers lie in eight of them. Returns the constants in front, and where they begin.
 fn align(fields: &[FieldPlan]) -> Result<Box<[(u8, u32)]>> {
     let mut front = Vec::new();
@@ -494,17 +513,17 @@ fn check_roles(message: &Message) -> Result<(), String> {
 }
 
 fn names_client(template: &Template) -> bool {
-    template.iter().any(|piece| matches!(piece, super::plan::Piece::Value(Ref::Client, _)))
+    let Template::Text(pieces) = template else { return false };
+    pieces.iter().any(|piece| matches!(piece, Piece::Value(Ref::Client, _)))
 }
 
-fn payload_plan(names: &Names<'_>, payload: Option<&Payload>) -> Result<PayloadPlan, String> {
+fn payload_template(names: &Names<'_>, payload: &Payload) -> Result<Template, String> {
     match payload {
-        None => Ok(PayloadPlan::Empty),
-        Some(Payload::Field(name)) => names.find(name).map(PayloadPlan::Value),
-        Some(Payload::Json(members)) if members.is_empty() => Err("the JSON of no fields".to_owned()),
-        Some(Payload::Json(members)) => {
+        Payload::Field(name) => names.named(name),
+        Payload::Json(members) if members.is_empty() => Err("the JSON of no fields".to_owned()),
+        Payload::Json(members) => {
             let member = |name: &String| Ok((name.as_str().into(), names.find(name)?));
-            Ok(PayloadPlan::Json(members.iter().map(member).collect::<Result<_, String>>()?))
+            Ok(Template::Json(members.iter().map(member).collect::<Result<_, String>>()?))
         }
     }
 }

@@ -4,54 +4,55 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::layout::{Extent, Layout, find};
-use super::plan::{PatternPiece, PayloadPlan, Piece, Plan, Reading, Ref, ShapePlan};
-use super::template::{Format, push_decimal, push_digits, push_json_text};
+use super::layout::{Extent, Layout, Starts, find};
+use super::plan::{PatternPiece, Piece, Place, Plan, Reading, Ref, ShapePlan, Template};
+use super::template::{Format, push_digits, push_json_text};
 use super::{Decoded, Fault, Frame, FrameError};
 
 /// The words that a pattern found, as places in the content.
 type Words = SmallVec<[Range<u32>; 8]>;
 
-/// A text, where it lies.
-#[derive(Clone, Debug)]
+/// A part of a message.
+#[derive(Clone, Copy, Debug)]
 enum Part<'a> {
     Input(&'a [u8]),
-    /// Among the texts that were written.
-    Written(Range<usize>),
+    Written(&'a str),
 }
 
 /// One frame, taken apart.
 struct View<'a, 'c> {
     plan: &'c Plan,
     content: &'a [u8],
-    layout: &'c Layout,
-    words: &'c Words,
+    layout: Layout<'c>,
+    words: &'c [Range<u32>],
     client: &'c str,
 }
 
 impl Plan {
-    /// See [`super::Codec::decode`]. `texts` is empty, and holds what the frame says and the bytes do not.
+    /// See [`super::Codec::decode`]. `texts` is empty, and holds what the frame says and the bytes do not: nothing
+    /// but texts, so that none need be looked at once more.
     pub(super) fn decode<'a>(
         &self,
         input: &'a [u8],
         client: &str,
-        texts: &'a mut Vec<u8>,
+        texts: &'a mut String,
     ) -> Result<Decoded<'a>, FrameError> {
         let (size, content) = match self.extent(input)? {
             Extent::Incomplete { needed } => return Ok(Decoded::Incomplete { needed }),
             Extent::Frame { size, content } => (size, &input[..content]),
         };
-        let layout = Layout::of(self, content)?;
-        self.check(content, &layout)?;
-        let (reading, words) = self.reading_of(content, &layout)?;
-        let view = View { plan: self, content, layout: &layout, words: &words, client };
-        Ok(Decoded::Frame { frame: view.frame(reading, texts)?, size })
+        let (mut starts, mut words) = (Starts::new(), Words::new());
+        let layout = Layout::of(self, content, &mut starts)?;
+        self.check(content, layout)?;
+        let reading = self.reading_of(content, layout, &mut words)?;
+        let view = View { plan: self, content, layout, words: &words, client };
+        view.message(reading, size, texts)
     }
 
     /// Constants and checksums.
-    fn check(&self, content: &[u8], layout: &Layout) -> Result<(), FrameError> {
-        for (index, field) in self.fields.iter().enumerate() {
-            let at = layout.start(index);
+    fn check(&self, content: &[u8], layout: Layout<'_>) -> Result<(), FrameError> {
+        for index in self.checked.iter().map(|index| usize::from(*index)) {
+            let (field, at) = (&self.fields[index], layout.start(index));
             if let ShapePlan::Checksum { algorithm, from, to, bits } = &field.shape {
                 let begin = layout.start(usize::from(*from)) as usize / 8;
                 let end = layout.start(usize::from(*to) + 1) as usize / 8;
@@ -67,8 +68,8 @@ impl Plan {
         Ok(())
     }
 
-    /// The first message that fits.
-    fn reading_of(&self, content: &[u8], layout: &Layout) -> Result<(&Reading, Words), FrameError> {
+    /// The first message that fits, and its words.
+    fn reading_of(&self, content: &[u8], layout: Layout<'_>, words: &mut Words) -> Result<&Reading, FrameError> {
         // Most messages look at the same field first.
         let mut seen = None;
         let mut value_of = |index: u8| match seen {
@@ -83,15 +84,16 @@ impl Plan {
             if !reading.conditions.iter().all(|(field, value)| value_of(*field) == *value) {
                 continue;
             }
-            let Some((field, pattern)) = &reading.text else { return Ok((reading, Words::new())) };
-            if let Some(words) = self.words_of(usize::from(*field), pattern, content, layout) {
-                return Ok((reading, words));
+            let Some((field, pattern)) = &reading.text else { return Ok(reading) };
+            if self.find_words(usize::from(*field), pattern, content, layout, words).is_some() {
+                return Ok(reading);
             }
+            words.clear();
         }
         Err(FrameError::new(Fault::Command, self.unknown_command(content, layout)))
     }
 
-    fn unknown_command(&self, content: &[u8], layout: &Layout) -> String {
+    fn unknown_command(&self, content: &[u8], layout: Layout<'_>) -> String {
         let first = self.readings.iter().find_map(|reading| reading.conditions.first());
         match first {
             Some((field, _)) => {
@@ -102,7 +104,7 @@ impl Plan {
         }
     }
 
-    fn number(&self, index: u8, content: &[u8], layout: &Layout) -> u64 {
+    fn number(&self, index: u8, content: &[u8], layout: Layout<'_>) -> u64 {
         match &self.fields[usize::from(index)].shape {
             ShapePlan::Number { bits, .. } | ShapePlan::Checksum { bits, .. } => {
                 bits.read(content, layout.start(usize::from(index)))
@@ -112,7 +114,7 @@ impl Plan {
     }
 
     /// The bytes of a field without its padding; empty for a number.
-    fn bytes<'a>(&self, index: usize, content: &'a [u8], layout: &Layout) -> &'a [u8] {
+    fn bytes<'a>(&self, index: usize, content: &'a [u8], layout: Layout<'_>) -> &'a [u8] {
         match &self.fields[index].shape {
             ShapePlan::Bytes { pad, .. } => trimmed(layout.bytes(content, index), *pad),
             ShapePlan::Constant(_) => layout.bytes(content, index),
@@ -120,11 +122,17 @@ impl Plan {
         }
     }
 
-    /// The words of a field's text, if that has the pattern.
-    fn words_of(&self, field: usize, pattern: &[PatternPiece], content: &[u8], layout: &Layout) -> Option<Words> {
+    /// Appends the words of a field's text; `None` if it does not have the pattern.
+    fn find_words(
+        &self,
+        field: usize,
+        pattern: &[PatternPiece],
+        content: &[u8],
+        layout: Layout<'_>,
+        words: &mut Words,
+    ) -> Option<()> {
         let text = self.bytes(field, content, layout);
         let base = layout.start(field) / 8;
-        let mut words = Words::new();
         let mut at = 0;
         let mut pieces = pattern.iter().peekable();
         while let Some(piece) = pieces.next() {
@@ -143,103 +151,94 @@ impl Plan {
                 }
             }
         }
-        (at == text.len()).then_some(words)
+        (at == text.len()).then_some(())
     }
 }
 
-/// Without the padding at its end.
-fn trimmed(bytes: &[u8], pad: Option<u8>) -> &[u8] {
+/// Without the padding at its end. That can be most of a frame, so it is compared in blocks.
+fn trimmed(mut bytes: &[u8], pad: Option<u8>) -> &[u8] {
     let Some(pad) = pad else { return bytes };
+    while let Some((front, block)) = bytes.split_last_chunk::<32>()
+        && block.iter().fold(0, |differs, byte| differs | byte ^ pad) == 0
+    {
+        bytes = front;
+    }
     let len = bytes.iter().rposition(|byte| *byte != pad).map_or(0, |last| last + 1);
     &bytes[..len]
 }
 
 impl<'a> View<'a, '_> {
-    fn frame(&self, reading: &Reading, texts: &'a mut Vec<u8>) -> Result<Frame<'a>, FrameError> {
-        let mut part = |template: &Option<Box<[Piece]>>| match template {
-            Some(template) => self.render(template, texts).map(Some),
-            None => Ok(None),
+    /// Writes first what is to be written, so that nothing is copied afterwards.
+    fn message(&self, reading: &Reading, size: usize, texts: &'a mut String) -> Result<Decoded<'a>, FrameError> {
+        let Reading { client, user, password, topic, payload, .. } = reading;
+        let mut ends = [0; 5];
+        for (template, end) in [client, user, password, topic, payload].into_iter().zip(&mut ends) {
+            match template {
+                None | Some(Template::Input(_)) => {}
+                Some(Template::Text(pieces)) => self.write_text(pieces, texts)?,
+                Some(Template::Json(members)) => self.write_members(members, texts)?,
+            }
+            *end = texts.len();
+        }
+        let texts: &'a str = texts;
+        let part = |template: &Option<Template>, begin, end| match template {
+            None => None,
+            Some(Template::Input(place)) => Some(Part::Input(self.bytes_at(*place))),
+            Some(Template::Text(_) | Template::Json(_)) => Some(Part::Written(&texts[begin..end])),
         };
-        let [client, user, password, topic] =
-            [part(&reading.client)?, part(&reading.user)?, part(&reading.password)?, part(&reading.topic)?];
-        let payload = self.payload(&reading.payload, texts)?;
-        let texts: &'a [u8] = texts;
-        let bytes = |part: Option<Part<'a>>| part.map(|part| part.of(texts));
-        let command = reading.conditions.first().map_or(0, |(_, value)| *value);
-        Ok(Frame {
+        let frame = Frame {
             kind: reading.kind,
             tag: reading.tag.map(|tag| self.tag(tag)).transpose()?,
-            command,
-            client: text("client", bytes(client).unwrap_or_default())?,
-            user: bytes(user).map(|user| text("user", user)).transpose()?,
-            password: bytes(password),
-            topic: text("topic", bytes(topic).unwrap_or_default())?,
-            payload: payload.of(texts),
+            command: reading.conditions.first().map_or(0, |(_, value)| *value),
+            client: part(client, 0, ends[0]).map_or(Ok(""), |client| client.text("client"))?,
+            user: part(user, ends[0], ends[1]).map(|user| user.text("user")).transpose()?,
+            password: part(password, ends[1], ends[2]).map(Part::bytes),
+            topic: part(topic, ends[2], ends[3]).map_or(Ok(""), |topic| topic.text("topic"))?,
+            payload: part(payload, ends[3], ends[4]).map_or(&[], Part::bytes),
             reason: 0,
-        })
+        };
+        Ok(Decoded::Frame { frame, size })
     }
 
-    /// A template, filled in. What is one piece of the input stays there.
-    fn render(&self, template: &[Piece], texts: &mut Vec<u8>) -> Result<Part<'a>, FrameError> {
-        if let [Piece::Value(reference, Format::Plain)] = template
-            && let Some(bytes) = self.bytes_of(*reference)
-        {
-            return Ok(Part::Input(bytes));
-        }
-        let begin = texts.len();
-        for piece in template {
-            match piece {
-                Piece::Literal(literal) => texts.extend_from_slice(literal),
-                Piece::Value(reference, format) => self.write(*reference, *format, texts)?,
-            }
-        }
-        Ok(Part::Written(begin..texts.len()))
-    }
-
-    /// What a name stands for, if that is bytes of the input.
-    fn bytes_of(&self, reference: Ref) -> Option<&'a [u8]> {
-        match reference {
-            Ref::Client => None,
-            Ref::Word(word) => {
+    fn bytes_at(&self, place: Place) -> &'a [u8] {
+        match place {
+            Place::Field(index) => self.plan.bytes(index.into(), self.content, self.layout),
+            Place::Word(word) => {
                 let Range { start, end } = self.words[usize::from(word)];
-                Some(&self.content[start as usize..end as usize])
+                &self.content[start as usize..end as usize]
             }
-            Ref::Field(index) => match &self.plan.fields[usize::from(index)].shape {
-                ShapePlan::Number { .. } | ShapePlan::Checksum { .. } => None,
-                ShapePlan::Constant(_) | ShapePlan::Bytes { .. } => {
-                    Some(self.plan.bytes(index.into(), self.content, self.layout))
-                }
-            },
         }
     }
 
-    fn write(&self, reference: Ref, format: Format, texts: &mut Vec<u8>) -> Result<(), FrameError> {
-        match (self.bytes_of(reference), reference) {
-            (Some(bytes), _) if format == Format::Plain => texts.extend_from_slice(bytes),
-            (Some(bytes), _) if push_digits(bytes, format, texts) => {}
-            (Some(_), _) => return Err(FrameError::new(Fault::Value, "not digits from 0 to 9 in BCD")),
-            (None, Ref::Field(index)) => self.write_number(index, format, texts)?,
-            (None, _) => texts.extend_from_slice(self.client.as_bytes()),
+    fn write_text(&self, pieces: &[Piece], texts: &mut String) -> Result<(), FrameError> {
+        for piece in pieces {
+            match piece {
+                Piece::Literal(literal) => texts.push_str(literal),
+                Piece::Value(Ref::Client, _) => texts.push_str(self.client),
+                Piece::Value(Ref::Number(index), format) => self.write_number(*index, *format, texts)?,
+                Piece::Value(Ref::Input(place), Format::Plain) => texts.push_str(text("text", self.bytes_at(*place))?),
+                Piece::Value(Ref::Input(place), format) => {
+                    if !push_digits(self.bytes_at(*place), *format, texts) {
+                        return Err(FrameError::new(Fault::Value, "not digits from 0 to 9 in BCD"));
+                    }
+                }
+            }
         }
         Ok(())
     }
 
-    fn write_number(&self, index: u8, format: Format, texts: &mut Vec<u8>) -> Result<(), FrameError> {
+    fn write_number(&self, index: u8, format: Format, texts: &mut String) -> Result<(), FrameError> {
         let raw = self.plan.number(index, self.content, self.layout);
         let field = &self.plan.fields[usize::from(index)];
         match (&field.shape, format) {
             (ShapePlan::Number { bits, .. }, Format::Plain) if bits.signed => {
-                let value = bits.signed_value(raw);
-                if value < 0 {
-                    texts.push(b'-');
-                }
-                push_decimal(value.unsigned_abs(), texts);
+                texts.push_str(itoa::Buffer::new().format(bits.signed_value(raw)));
             }
-            (_, Format::Plain) => push_decimal(raw, texts),
+            (_, Format::Plain) => texts.push_str(itoa::Buffer::new().format(raw)),
             (_, Format::Hex | Format::Bcd) => {
                 let begin = texts.len();
                 let is_right = push_digits(&raw.to_be_bytes(), format, texts);
-                let zeros = texts[begin..].iter().take_while(|digit| **digit == b'0').count();
+                let zeros = texts[begin..].bytes().take_while(|digit| *digit == b'0').count();
                 texts.drain(begin..begin + zeros.min(15));
                 if !is_right {
                     let detail = format!("field `{}`: {raw:#x} is not BCD", field.name);
@@ -250,58 +249,57 @@ impl<'a> View<'a, '_> {
         Ok(())
     }
 
-    fn payload(&self, plan: &PayloadPlan, texts: &mut Vec<u8>) -> Result<Part<'a>, FrameError> {
-        match plan {
-            PayloadPlan::Empty => Ok(Part::Input(&[])),
-            PayloadPlan::Value(reference) => self.render(&[Piece::Value(*reference, Format::Plain)], texts),
-            PayloadPlan::Json(members) => {
-                let begin = texts.len();
-                for (place, (name, reference)) in members.iter().enumerate() {
-                    texts.push(if place == 0 { b'{' } else { b',' });
-                    push_json_text(name, texts);
-                    texts.push(b':');
-                    self.write_json(*reference, texts)?;
-                }
-                texts.push(b'}');
-                Ok(Part::Written(begin..texts.len()))
-            }
+    fn write_members(&self, members: &[(Box<str>, Ref)], texts: &mut String) -> Result<(), FrameError> {
+        for (place, (name, reference)) in members.iter().enumerate() {
+            texts.push(if place == 0 { '{' } else { ',' });
+            push_json_text(name, texts);
+            texts.push(':');
+            self.write_json(*reference, texts)?;
         }
+        texts.push('}');
+        Ok(())
     }
 
     /// Numbers as numbers; bytes as texts, those that are none in hexadecimal digits.
-    fn write_json(&self, reference: Ref, texts: &mut Vec<u8>) -> Result<(), FrameError> {
-        match (self.bytes_of(reference), reference) {
-            (Some(bytes), _) => match std::str::from_utf8(bytes) {
+    fn write_json(&self, reference: Ref, texts: &mut String) -> Result<(), FrameError> {
+        match reference {
+            Ref::Client => push_json_text(self.client, texts),
+            Ref::Number(index) => self.write_number(index, Format::Plain, texts)?,
+            Ref::Input(place) => match std::str::from_utf8(self.bytes_at(place)) {
                 Ok(text) => push_json_text(text, texts),
                 Err(_) => {
-                    texts.push(b'"');
-                    push_digits(bytes, Format::Hex, texts);
-                    texts.push(b'"');
+                    texts.push('"');
+                    push_digits(self.bytes_at(place), Format::Hex, texts);
+                    texts.push('"');
                 }
             },
-            (None, Ref::Client) => push_json_text(self.client, texts),
-            (None, _) => self.write(reference, Format::Plain, texts)?,
         }
         Ok(())
     }
 
     fn tag(&self, reference: Ref) -> Result<u64, FrameError> {
-        match (self.bytes_of(reference), reference) {
-            (None, Ref::Field(index)) => Ok(self.plan.number(index, self.content, self.layout)),
-            (bytes, _) => {
-                let digits = std::str::from_utf8(bytes.unwrap_or_default()).ok();
-                let number = digits.and_then(|digits| digits.parse().ok());
-                number.ok_or_else(|| FrameError::new(Fault::Value, "the tag is not a number"))
-            }
-        }
+        let digits = match reference {
+            Ref::Number(index) => return Ok(self.plan.number(index, self.content, self.layout)),
+            Ref::Input(place) => self.bytes_at(place),
+            Ref::Client => self.client.as_bytes(),
+        };
+        let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+        number.ok_or_else(|| FrameError::new(Fault::Value, "the tag is not a number"))
     }
 }
 
 impl<'a> Part<'a> {
-    fn of(self, texts: &'a [u8]) -> &'a [u8] {
+    fn bytes(self) -> &'a [u8] {
         match self {
             Self::Input(bytes) => bytes,
-            Self::Written(place) => &texts[place],
+            Self::Written(text) => text.as_bytes(),
+        }
+    }
+
+    fn text(self, what: &str) -> Result<&'a str, FrameError> {
+        match self {
+            Self::Input(bytes) => text(what, bytes),
+            Self::Written(text) => Ok(text),
         }
     }
 }

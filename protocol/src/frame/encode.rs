@@ -4,7 +4,6 @@ use smallvec::SmallVec;
 
 use super::layout::find;
 use super::plan::{FieldPlan, FramingPlan, Plan, Role, ShapePlan, SizePlan, Source, TextPiece, Writing};
-use super::template::push_decimal;
 use super::{Fault, Frame, FrameError};
 
 /// Bits at which fields begin, and the end.
@@ -219,4 +218,8 @@ fn write_role(role: Role, frame: &Frame<'_>, texts: &mut Vec<u8>) {
         Role::Payload => texts.extend_from_slice(frame.payload),
         Role::Reason => push_decimal(frame.reason.into(), texts),
     }
+}
+
+fn push_decimal(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }

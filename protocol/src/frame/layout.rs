@@ -19,9 +19,12 @@ pub(super) enum Extent {
 }
 
 /// The bit at which each field begins, and behind the last one the end.
-#[derive(Debug)]
-pub(super) struct Layout {
-    starts: SmallVec<[u32; 16]>,
+pub(super) type Starts = SmallVec<[u32; 16]>;
+
+/// Where the fields of one frame lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout<'a> {
+    starts: &'a [u32],
 }
 
 impl Plan {
@@ -112,42 +115,54 @@ impl Plan {
 
     /// Each field says where the next one begins.
     fn by_fields(&self, input: &[u8]) -> Result<Extent, FrameError> {
-        let layout = Layout::begin();
-        let end = layout.walk(self, input, None)?;
-        match end {
+        match self.walk(input, None, &mut Starts::new())? {
             Walked::Short { needed } => Ok(Extent::Incomplete { needed }),
-            Walked::Whole(layout) => Ok(self.whole(input, (layout.end() / 8) as usize)),
+            Walked::Whole { bits } => Ok(self.whole(input, (bits / 8) as usize)),
         }
     }
 }
 
 enum Walked {
-    Whole(Layout),
+    Whole {
+        bits: u32,
+    },
     /// So many bytes are needed at least to go on.
     Short {
         needed: usize,
     },
 }
 
-impl Layout {
-    fn begin() -> Self {
-        Self { starts: SmallVec::new() }
-    }
-
-    /// The layout of the fields of a whole frame.
-    pub(super) fn of(plan: &Plan, content: &[u8]) -> Result<Self, FrameError> {
+impl<'a> Layout<'a> {
+    /// The layout of the fields of a whole frame. `starts` is empty, and filled where the plan does not know them.
+    pub(super) fn of(plan: &'a Plan, content: &[u8], starts: &'a mut Starts) -> Result<Self, FrameError> {
         let misfit = || FrameError::new(Fault::Length, format!("{} bytes are not what the fields take", content.len()));
-        match Self::begin().walk(plan, content, Some(bits_of(content.len())))? {
-            Walked::Whole(layout) if layout.end() == bits_of(content.len()) => Ok(layout),
+        let bits = bits_of(content.len());
+        if let Some(starts) = &plan.starts {
+            return if starts.last() == Some(&bits) { Ok(Self { starts }) } else { Err(misfit()) };
+        }
+        match plan.walk(content, Some(bits), starts)? {
+            Walked::Whole { bits: taken } if taken == bits => Ok(Self { starts }),
             _ => Err(misfit()),
         }
     }
 
-    /// Goes from field to field. `total`: bits that there are, if that is known.
-    fn walk(mut self, plan: &Plan, bytes: &[u8], total: Option<u32>) -> Result<Walked, FrameError> {
+    /// The bit at which a field begins.
+    pub(super) fn start(self, index: usize) -> u32 {
+        self.starts[index]
+    }
+
+    /// The bytes of a field that lies in whole bytes.
+    pub(super) fn bytes(self, content: &[u8], index: usize) -> &[u8] {
+        &content[self.starts[index] as usize / 8..self.starts[index + 1] as usize / 8]
+    }
+}
+
+impl Plan {
+    /// Goes from field to field, and appends where each begins. `total`: bits that there are, if that is known.
+    fn walk(&self, bytes: &[u8], total: Option<u32>, starts: &mut Starts) -> Result<Walked, FrameError> {
         let (mut at, mut is_past_front) = (0, false);
-        for field in &plan.fields {
-            self.starts.push(at);
+        for field in &self.fields {
+            starts.push(at);
             let size = match &field.shape {
                 ShapePlan::Number { bits, .. } | ShapePlan::Checksum { bits, .. } => bits.count.into(),
                 ShapePlan::Constant(constant) => bits_of(constant.len()),
@@ -161,46 +176,30 @@ impl Layout {
                 ShapePlan::Bytes { size: SizePlan::Counted { by, plus }, .. } => {
                     // All in front of the first one has to be there: a constant among that is judged before its count.
                     let has_come = std::mem::replace(&mut is_past_front, true) || bits_of(bytes.len()) >= at;
-                    let Some(count) = self.number(plan, *by, bytes).filter(|_| has_come) else {
+                    let Some(count) = self.number_in_front(*by, bytes, starts).filter(|_| has_come) else {
                         return Ok(Walked::Short { needed: ((at + field.behind) as usize / 8).max(bytes.len() + 1) });
                     };
-                    plan.counted(&field.name, count, *plus)? * 8
+                    self.counted(&field.name, count, *plus)? * 8
                 }
             };
             at += size;
-            if at > plan.bytes_max * 8 {
-                let detail = format!("field `{}` ends behind the longest frame, {} bytes", field.name, plan.bytes_max);
+            if at > self.bytes_max * 8 {
+                let detail = format!("field `{}` ends behind the longest frame, {} bytes", field.name, self.bytes_max);
                 return Err(FrameError::new(Fault::TooLong, detail));
             }
         }
-        self.starts.push(at);
-        Ok(Walked::Whole(self))
+        starts.push(at);
+        Ok(Walked::Whole { bits: at })
     }
 
     /// A number that lies in front of where the walk is; `None` if it has not come.
-    fn number(&self, plan: &Plan, index: u8, bytes: &[u8]) -> Option<u64> {
-        let at = self.starts[usize::from(index)];
-        let ShapePlan::Number { bits, .. } = &plan.fields[usize::from(index)].shape else { return None };
+    fn number_in_front(&self, index: u8, bytes: &[u8], starts: &[u32]) -> Option<u64> {
+        let at = starts[usize::from(index)];
+        let ShapePlan::Number { bits, .. } = &self.fields[usize::from(index)].shape else { return None };
         let end = (at + u32::from(bits.count)).div_ceil(8) as usize;
         (bytes.len() >= end).then(|| bits.read(bytes, at))
     }
 
-    /// The bit at which a field begins.
-    pub(super) fn start(&self, index: usize) -> u32 {
-        self.starts[index]
-    }
-
-    /// The bytes of a field that lies in whole bytes.
-    pub(super) fn bytes<'a>(&self, content: &'a [u8], index: usize) -> &'a [u8] {
-        &content[self.starts[index] as usize / 8..self.starts[index + 1] as usize / 8]
-    }
-
-    fn end(&self) -> u32 {
-        self.starts.last().copied().unwrap_or(0)
-    }
-}
-
-impl Plan {
     /// Bytes of a field that another one counts.
     fn counted(&self, name: &str, count: u64, plus: i64) -> Result<u32, FrameError> {
         let said = i128::from(count) + i128::from(plus);
@@ -221,7 +220,7 @@ fn bits_of(bytes: usize) -> u32 {
 pub(super) fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     let (&first, more) = wanted.split_first()?;
     let mut from = 0;
-    while let Some(place) = bytes.get(from..)?.iter().position(|byte| *byte == first) {
+    while let Some(place) = memchr::memchr(first, bytes.get(from..)?) {
         let place = from + place;
         if bytes[place + 1..].starts_with(more) {
             return Some(place);

@@ -1,7 +1,7 @@
 //! From names to places: the fields of a declaration, and the words of one message.
 
 use super::SpecError;
-use super::plan::{Piece, Ref, Template};
+use super::plan::{Piece, Place, Ref, Template};
 use super::spec::{Field, Shape};
 use super::template::{Format, Written, parse};
 
@@ -36,21 +36,29 @@ impl Names<'_> {
             return Ok(Ref::Client);
         }
         match self.words.iter().position(|word| word == name) {
-            Some(word) => Ok(Ref::Word(u8::try_from(word).expect("no more words than fit"))),
-            None => place_of(self.fields, name).map(Ref::Field).map_err(|error| match self.words.is_empty() {
+            Some(word) => Ok(Ref::Input(Place::Word(u8::try_from(word).expect("no more words than fit")))),
+            None => self.field(name).map_err(|error| match self.words.is_empty() {
                 true => error,
                 false => format!("{error}, and the text has no such word"),
             }),
         }
     }
 
+    fn field(&self, name: &str) -> Result<Ref, String> {
+        let place = place_of(self.fields, name)?;
+        Ok(match self.fields[usize::from(place)].shape {
+            Shape::Number { .. } | Shape::Checksum { .. } => Ref::Number(place),
+            Shape::Bytes { .. } | Shape::Constant(_) => Ref::Input(Place::Field(place)),
+        })
+    }
+
     /// What is a number: unsigned, or a word.
     pub(super) fn number(&self, name: &str) -> Result<Ref, String> {
         let found = self.find(name)?;
         let is_number = match found {
-            Ref::Client => false,
-            Ref::Word(_) => true,
-            Ref::Field(place) => {
+            Ref::Client | Ref::Input(Place::Field(_)) => false,
+            Ref::Input(Place::Word(_)) => true,
+            Ref::Number(place) => {
                 matches!(self.fields[usize::from(place)].shape, Shape::Number { signed: false, constant: None, .. })
             }
         };
@@ -59,10 +67,22 @@ impl Names<'_> {
 
     pub(super) fn template(&self, text: &str) -> Result<Template, String> {
         let pieces = parse(text)?.into_iter().map(|piece| match piece {
-            Written::Literal(literal) => Ok(Piece::Literal(literal.into_bytes().into())),
+            Written::Literal(literal) => Ok(Piece::Literal(literal.into())),
             Written::Name { name, format } => self.value(&name, format),
         });
-        pieces.collect()
+        let pieces: Box<[Piece]> = pieces.collect::<Result<_, String>>()?;
+        Ok(match *pieces {
+            [Piece::Value(Ref::Input(place), Format::Plain)] => Template::Input(place),
+            _ => Template::Text(pieces),
+        })
+    }
+
+    /// What a name alone stands for.
+    pub(super) fn named(&self, name: &str) -> Result<Template, String> {
+        Ok(match self.find(name)? {
+            Ref::Input(place) => Template::Input(place),
+            other => Template::Text([Piece::Value(other, Format::Plain)].into()),
+        })
     }
 
     fn value(&self, name: &str, format: Format) -> Result<Piece, String> {

@@ -11,6 +11,10 @@ use super::{Abilities, Checksum, Codec, Decoded, Frame, FrameError, Kind};
 pub struct Plan {
     pub(super) framing: FramingPlan,
     pub(super) fields: Box<[FieldPlan]>,
+    /// Where the fields begin and the last one ends, in bits, if each has one size.
+    pub(super) starts: Option<Box<[u32]>>,
+    /// The fields that have one value only, or one that the others say: constants and checksums.
+    pub(super) checked: Box<[u8]>,
     /// Bytes of all fields at least.
     pub(super) bytes_min: u32,
     /// Bytes of a frame at most.
@@ -57,20 +61,36 @@ pub(super) enum SizePlan {
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ref {
-    Field(u8),
-    /// A word of the message's pattern.
-    Word(u8),
+    Input(Place),
+    /// A field that is a number.
+    Number(u8),
     /// The connection's client.
     Client,
 }
 
+/// Bytes of the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A field that is one of bytes.
+    Field(u8),
+    /// A word of the message's pattern.
+    Word(u8),
+}
+
 #[derive(Debug)]
 pub(super) enum Piece {
-    Literal(Box<[u8]>),
+    Literal(Box<str>),
     Value(Ref, Format),
 }
 
-pub(super) type Template = Box<[Piece]>;
+/// What a part of a message is made of.
+#[derive(Debug)]
+pub(super) enum Template {
+    /// It stays where it is.
+    Input(Place),
+    Text(Box<[Piece]>),
+    Json(Box<[(Box<str>, Ref)]>),
+}
 
 /// A message of devices.
 #[derive(Debug)]
@@ -82,7 +102,7 @@ pub(super) struct Reading {
     pub(super) user: Option<Template>,
     pub(super) password: Option<Template>,
     pub(super) topic: Option<Template>,
-    pub(super) payload: PayloadPlan,
+    pub(super) payload: Option<Template>,
     pub(super) tag: Option<Ref>,
 }
 
@@ -91,13 +111,6 @@ pub(super) struct Reading {
 pub(super) enum PatternPiece {
     Literal(Box<[u8]>),
     Word,
-}
-
-#[derive(Debug)]
-pub(super) enum PayloadPlan {
-    Empty,
-    Value(Ref),
-    Json(Box<[(Box<str>, Ref)]>),
 }
 
 /// A message of the server: for each field where its value comes from.
@@ -136,29 +149,30 @@ pub(super) enum TextPiece {
     Role(Role),
 }
 
-/// A plan at work, with the memory that it writes texts to.
+/// A plan at work, with the memory that it writes to.
 #[derive(Clone, Debug)]
 pub struct Declared {
     plan: Arc<Plan>,
-    texts: Vec<u8>,
+    read: String,
+    written: Vec<u8>,
 }
 
 impl Declared {
     /// At work by this plan.
     pub fn new(plan: Arc<Plan>) -> Self {
-        Self { plan, texts: Vec::new() }
+        Self { plan, read: String::new(), written: Vec::new() }
     }
 }
 
 impl Codec for Declared {
     fn decode<'a>(&'a mut self, bytes: &'a [u8], client: &str) -> Result<Decoded<'a>, FrameError> {
-        self.texts.clear();
-        self.plan.decode(bytes, client, &mut self.texts)
+        self.read.clear();
+        self.plan.decode(bytes, client, &mut self.read)
     }
 
     fn encode(&mut self, frame: &Frame<'_>, into: &mut Vec<u8>) -> Result<(), FrameError> {
-        self.texts.clear();
-        self.plan.encode(frame, &mut self.texts, into)
+        self.written.clear();
+        self.plan.encode(frame, &mut self.written, into)
     }
 
     fn frame_bytes_max(&self) -> usize {

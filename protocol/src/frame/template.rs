@@ -64,43 +64,29 @@ fn name_of(inside: &str) -> Result<Written, String> {
 }
 
 /// Appends bytes as digits; `false`: one of them is above 9, and none may be.
-pub(super) fn push_digits(bytes: &[u8], format: Format, out: &mut Vec<u8>) -> bool {
+pub(super) fn push_digits(bytes: &[u8], format: Format, out: &mut String) -> bool {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let most = if format == Format::Bcd { 9 } else { 15 };
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).all(|digit| {
-        out.push(DIGITS[usize::from(digit)]);
+        out.push(char::from(DIGITS[usize::from(digit)]));
         digit <= most
     })
 }
 
-/// Appends a number in decimal.
-pub(super) fn push_decimal(mut number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut first = digits.len();
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return out.extend_from_slice(&digits[first..]);
-        }
-    }
-}
-
 /// Appends a JSON string.
-pub(super) fn push_json_text(text: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
+pub(super) fn push_json_text(text: &str, out: &mut String) {
+    out.push('"');
     for character in text.chars() {
         match character {
-            '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
+            '"' | '\\' => out.extend(['\\', character]),
             '\u{0}'..='\u{1f}' => {
-                out.extend_from_slice(b"\\u00");
+                out.push_str("\\u00");
                 push_digits(&[character as u8], Format::Hex, out);
             }
-            _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+            _ => out.push(character),
         }
     }
-    out.push(b'"');
+    out.push('"');
 }
 
 #[cfg(test)]
@@ -121,11 +107,9 @@ mod tests {
 
     #[test]
     fn digits_and_json() {
-        let mut out = Vec::new();
+        let mut out = String::new();
         assert!(push_digits(&[0x12, 0x0f], Format::Hex, &mut out) && !push_digits(&[0x1a], Format::Bcd, &mut out));
-        push_decimal(u64::MAX, &mut out);
-        push_decimal(0, &mut out);
         push_json_text("a\"\\\u{1}ü", &mut out);
-        assert_eq!(String::from_utf8(out).unwrap(), "120f1a184467440737095516150\"a\\\"\\\\\\u0001ü\"");
+        assert_eq!(out, "120f1a\"a\\\"\\\\\\u0001ü\"");
     }
 }

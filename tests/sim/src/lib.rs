@@ -21,6 +21,7 @@ mod plugins;
 mod random;
 mod retained;
 mod retry;
+mod rollout;
 mod shard;
 mod wisher;
 mod world;
@@ -89,6 +90,8 @@ pub enum Canary {
     PartLost,
     /// The word that a shard has committed a generation of plugins overtakes what the last one has seen.
     SettledEarly,
+    /// Other shards are not told which generation of plugins has seen a message.
+    StampLost,
     /// A crash forgets for how many deliveries the message stands into which a queue has overflowed.
     OverflowForgotten,
 }
@@ -150,9 +153,13 @@ pub struct Report {
     pub pulls: usize,
     /// Messages that told a subscriber that its queue has overflowed, duplicates included.
     pub full_syncs: usize,
-    /// Publishes that plugins were asked about; those of them at which they failed; letters that they requeued; generations that were settled.
+    /// Publishes that plugins were asked about; those of them at which they failed; deliveries of what they had made; letters that they requeued.
     pub asked: usize,
     pub failed: usize,
+    pub delivered: usize,
     pub repaired: usize,
+    /// Generations that were settled; canaries that were promoted; those that were aborted.
     pub settled: usize,
+    pub promoted: usize,
+    pub aborted: usize,
 }

@@ -37,6 +37,17 @@ return {
       message.payload = name .. "#by GENERATION"
     end,
   },
+  -- What another generation made is not its own: nobody gets it, and the oracle misses it.
+  on_deliver = {
+    filters = { "t/#", "$client/#" },
+    run = function(message, clients)
+      local made = message.payload:match("#by (%d+)$")
+      if not made or tonumber(made) == GENERATION then return end
+      local nobody = {}
+      for index = 1, #clients do nobody[index] = false end
+      return nobody
+    end,
+  },
   on_dead_letter = {
     filters = { "#", "$client/#" },
     run = function()

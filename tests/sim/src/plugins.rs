@@ -6,9 +6,11 @@
 //! publish was acknowledged. A seeded share of calls fails, in every way that a script can, and the publisher is refused (its connection ends, and
 //! it sends again). A share of dead letters is requeued.
 //!
-//! What is checked here: on each shard a message is handled by the generation that has seen it first, and none that is settled is asked.
+//! What is checked here: on each shard a message is handled by the generation that has seen it first, and none that is settled is asked. Generations
+//! themselves say so, too: a script that is asked to deliver what another one made gives it to nobody.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -48,6 +50,20 @@ pub struct Seen {
     pub asked: usize,
     pub failed: usize,
     pub repaired: usize,
+    /// How often a script was asked to whom to deliver what it had made.
+    pub delivered: usize,
+    /// Canaries that were promoted, and that were aborted.
+    pub promoted: usize,
+    pub aborted: usize,
+    /// Numbers under which an older script goes on, and the number that it has been made with: a canary was aborted.
+    pub renamed: BTreeMap<u32, u32>,
+}
+
+impl Seen {
+    /// The script that goes under this number.
+    pub fn script_of(&self, generation: u32) -> u32 {
+        self.renamed.get(&generation).copied().unwrap_or(generation)
+    }
 }
 
 /// The plugins of one shard, watched.
@@ -60,7 +76,7 @@ pub struct Plugins {
 }
 
 /// A generation of the plugin, with a share of calls that fail.
-pub fn generation(number: u32, seed: u64, failures: usize) -> Arc<Prepared> {
+pub fn generation(number: u32, seed: u64, failures: usize, mode: Mode) -> Arc<Prepared> {
     let topic = crate::client::topic_name(PUSH_TOPIC + ECHOED_TO);
     let text = include_str!("plugin.lua")
         .replace("SEED", &(seed & 0x7fff_ffff).to_string())
@@ -73,7 +89,6 @@ pub fn generation(number: u32, seed: u64, failures: usize) -> Arc<Prepared> {
     let set = Set::from_sources(vec![Source::new(name, "plugin.lua", text)]).expect("one plugin");
     let limits = Limits { instructions: 20_000, millis: 60_000, quarantine_after: u32::MAX, ..Limits::default() };
     let compiled = set.compile(&limits).expect("the plugin of the simulator is one");
-    let mode = Mode::Replace;
     Arc::new(Prepared { generation: number, compiled, limits, mode, budget: None, is_rollback: false })
 }
 
@@ -103,6 +118,25 @@ impl Plugins {
         }
     }
 
+    /// The canary answers everybody.
+    pub fn promote(&self, now: Now) {
+        if !self.inner.promote(now) {
+            self.complain("there is no canary to promote".to_owned());
+        }
+    }
+
+    /// What answered before the canary goes on under this number.
+    pub fn abort(&self, generation: u32) {
+        if !self.inner.abort(generation) {
+            self.complain("there is no canary to abort".to_owned());
+        }
+    }
+
+    /// Whether new messages get this number, but for those of a canary.
+    pub fn answers(&self, generation: u32) -> bool {
+        self.inner.generation() == generation
+    }
+
     pub fn settled(&self, generation: u32) {
         *self.settled.borrow_mut() = generation;
         self.inner.settled(generation);
@@ -113,11 +147,11 @@ impl Plugins {
     }
 }
 
-/// By which generation it was made, unless it comes again from a letter.
-fn mark_of(message: &Message) -> Option<Stamp> {
+/// By which script it was made, unless it comes again from a letter.
+fn mark_of(message: &Message) -> Option<u32> {
     let is_repeat = message.extras.as_ref().is_some_and(|extras| extras.original.is_some());
     let text = std::str::from_utf8(&message.payload).ok().filter(|_| !is_repeat)?;
-    text.split_once("#by ")?.1.parse().ok().map(Stamp)
+    text.split_once("#by ")?.1.parse().ok()
 }
 
 impl Hooks for Plugins {
@@ -135,21 +169,29 @@ impl Hooks for Plugins {
         (stamp, answer)
     }
 
-    fn wants_deliveries(&self, _: Stamp, topic: &str) -> bool {
-        topic != format!("t/{SHARED_TOPIC}") // of a share group what waits for credit may come later than its generation goes
+    fn wants_deliveries(&self, stamp: Stamp, topic: &str) -> bool {
+        // Of a share group what waits for credit may come later than its generation goes.
+        topic != format!("t/{SHARED_TOPIC}") && self.inner.wants_deliveries(stamp, topic)
     }
 
     fn deliver(&mut self, now: Now, stamp: Stamp, message: &Message, to: &[&ClientId]) -> Vec<usize> {
         let settled = *self.settled.borrow();
-        if let Some(made) = mark_of(message).filter(|made| *made != stamp) {
-            self.complain(format!("{:?} was made by {made:?}, and is handled by {stamp:?}", message.payload));
+        let script = self.seen.borrow().script_of(stamp.0);
+        let made = mark_of(message);
+        if let Some(made) = made.filter(|made| *made != script) {
+            self.complain(format!("{:?} was made by {made}, and is handled by {stamp:?} ({script})", message.payload));
         }
         // In the line of a key it may wait for credit for longer.
         let has_key = message.wishes().is_some_and(|wishes| wishes.idempotency_key.is_some());
         if stamp.0 > 0 && stamp.0 < settled && !has_key {
             self.complain(format!("{:?} comes with {stamp:?}, but {settled} is settled", message.id));
         }
-        self.inner.deliver(now, stamp, message, to)
+        let left_out = self.inner.deliver(now, stamp, message, to);
+        if made.is_none() || has_key {
+            return Vec::new(); // an older script may have made it, and what is asked now can't know
+        }
+        self.seen.borrow_mut().delivered += 1;
+        left_out
     }
 
     fn wants_letters(&self, topic: &str) -> bool {

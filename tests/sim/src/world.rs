@@ -1,8 +1,6 @@
 //! The shards, the network, the scheduler.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use base::{
@@ -17,6 +15,7 @@ use postroad_broker::api::{
     StateKey, Subscribe,
 };
 use postroad_broker::consumers::GroupState;
+use postroad_broker::hooks::Stamp;
 use postroad_broker::{Broker, Config, DeliveryMode, Limits, QueuePolicy, Resend, RestartDelivery, UnknownClient};
 
 use crate::client::{At, Link, Publisher, Subscriber, overflow_of, topic_name};
@@ -24,8 +23,9 @@ use crate::groups::{Consumers, GROUP, Told};
 use crate::letters::{LifeId, REFUSAL, REQUEUES_MAX, Refused};
 use crate::operator::{Operator, Page, Question};
 use crate::oracle::{FILTERS, GROUPS, Name, Oracle, PUSH_TOPIC, SHARED_TOPIC};
-use crate::plugins::{Plugins, Seen, echo_of, generation, is_echo};
+use crate::plugins::{Seen, echo_of, is_echo};
 use crate::random::Random;
+use crate::rollout::{Made, Rollout};
 use crate::shard::{Job, Shard};
 use crate::wisher::{Canceller, WishIds, WishList, Wisher};
 use crate::{Canary, Report};
@@ -166,12 +166,7 @@ struct World {
     consumers: Consumers,
     /// The queue of the consumer group.
     group_queue: Option<QueueId>,
-    /// What plugins have seen, and where those of each shard stand.
-    seen: Rc<RefCell<Seen>>,
-    plugins: Vec<Plugins>,
-    /// The newest generation, and the shards that have not committed it.
-    generation: u32,
-    uncommitted: Vec<usize>,
+    rollout: Rollout,
     /// What the last look has found that is no page of the operator's.
     page: Option<Page>,
     /// A promise was broken by an effect.
@@ -207,10 +202,7 @@ impl World {
             scheduled: BTreeSet::new(),
             consumers: Consumers::default(),
             group_queue: None,
-            seen: Rc::default(),
-            plugins: Vec::new(),
-            generation: 1,
-            uncommitted: Vec::new(),
+            rollout: Rollout::new(options.seed, options.plugins.unwrap_or(0)),
             page: None,
             broken: None,
             report: Report::default(),
@@ -234,34 +226,22 @@ impl World {
         world
     }
 
-    /// Every shard begins with the newest generation.
     fn start_plugins(&mut self) {
-        let Some(failures) = self.options.plugins else { return };
-        self.uncommitted.clear();
-        let first = generation(self.generation, self.options.seed, failures);
-        let begin = |shard| Plugins::new(ShardId(shard), &self.seen, Arc::clone(&first), self.now());
-        self.plugins = (0..self.options.shards).map(begin).collect();
-        for (shard, plugins) in self.shards.iter_mut().zip(&self.plugins) {
+        if self.options.plugins.is_none() {
+            return;
+        }
+        self.rollout.start(self.options.shards, self.now());
+        for (shard, plugins) in self.shards.iter_mut().zip(&self.rollout.shards) {
             shard.broker.set_hooks(Some(Box::new(plugins.clone())));
         }
     }
 
-    /// The next generation is made ready on all shards, or some shard commits it.
     fn plugins_step(&mut self) {
         let now = self.now();
-        if self.uncommitted.is_empty() {
-            let (number, failures) = (self.generation + 1, self.options.plugins.unwrap_or(0));
-            let next = generation(number, self.options.seed + u64::from(number), failures);
-            if !self.plugins.iter().all(|plugins| plugins.prepare(Arc::clone(&next), now)) {
-                return self.plugins.iter().for_each(|plugins| plugins.discard(number));
-            }
-            self.generation = number;
-            self.uncommitted = (0..self.plugins.len()).collect();
-            return;
+        let Some(Made { shard, committed }) = self.rollout.step(&mut self.random, now) else { return };
+        if let Some(generation) = committed {
+            self.shards[shard].broker.plugins_committed(generation);
         }
-        let shard = self.uncommitted.swap_remove(self.random.below(self.uncommitted.len()));
-        self.plugins[shard].commit(self.generation, now);
-        self.shards[shard].broker.plugins_committed(self.generation);
         self.poll(shard);
     }
 
@@ -333,8 +313,9 @@ impl World {
     /// One thing happens.
     fn step(&mut self) -> Result<(), String> {
         self.thing()?;
-        let mut seen = self.seen.borrow_mut();
-        (self.report.asked, self.report.failed, self.report.repaired) = (seen.asked, seen.failed, seen.repaired);
+        let mut seen = self.rollout.seen();
+        let Seen { asked, failed, repaired, delivered, promoted, aborted, .. } = *seen;
+        self.report = Report { asked, failed, repaired, delivered, promoted, aborted, ..self.report };
         seen.broken.take().or_else(|| self.broken.take()).map_or(Ok(()), Err)
     }
 
@@ -428,7 +409,12 @@ impl World {
                 self.complain(Err(what));
             }
             Effect::Append { record } => self.append(shard, record),
-            Effect::Mesh { to, message } => {
+            Effect::Mesh { to, mut message } => {
+                if self.options.canary == Some(Canary::StampLost)
+                    && let MeshMessage::Forward { stamp, .. } = &mut message
+                {
+                    *stamp = Stamp::default();
+                }
                 let overtakes = self.options.canary == Some(Canary::SettledEarly)
                     && matches!(message, MeshMessage::PluginsCommitted { .. });
                 let road = self.mesh.entry((shard as u16, to.0)).or_default();
@@ -451,7 +437,7 @@ impl World {
                 self.shards[shard].jobs.push_back(Job::Ingest(batch));
             }
             Effect::PluginsSettled { generation } => {
-                self.plugins[shard].settled(generation);
+                self.rollout.shards[shard].settled(generation);
                 self.report.settled += 1;
             }
             Effect::Count { .. } | Effect::Moved(_) => {}

@@ -34,8 +34,11 @@ fn sum(total: Report, report: Report) -> Report {
         again: total.again + report.again,
         asked: total.asked + report.asked,
         failed: total.failed + report.failed,
+        delivered: total.delivered + report.delivered,
         repaired: total.repaired + report.repaired,
         settled: total.settled + report.settled,
+        promoted: total.promoted + report.promoted,
+        aborted: total.aborted + report.aborted,
     }
 }
 
@@ -126,6 +129,7 @@ fn a_consumer_group_gets_all_and_nothing_after_its_acknowledgement() {
 fn promises_hold_for_what_plugins_make() {
     let total = check(14_000..14_300, |seed| Options { plugins: Some(0), ..Options::new(seed) });
     assert!(total.asked > 5_000 && total.settled > 2_500 && total.refused == 0, "{total:?}");
+    assert!(total.delivered > 5_000 && total.promoted > 200 && total.aborted > 200, "{total:?}");
     let options = |seed| Options { plugins: Some(30), refusals: 200, ..Options::new(seed) };
     let total = check(14_300..14_600, options);
     assert!(total.failed > 150 && total.refused > 200 && total.repaired > 200, "{total:?}");
@@ -213,6 +217,7 @@ fn every_canary_is_found() {
         Canary::NoGroupQueue,
         Canary::PartLost,
         Canary::SettledEarly,
+        Canary::StampLost,
     ];
     for canary in all {
         let full_sync = canary == Canary::OverflowForgotten;
@@ -232,7 +237,7 @@ fn every_canary_is_found() {
             Canary::KeyForgotten | Canary::DueAgain | Canary::DueUntold | Canary::DueEarly | Canary::CancelForgotten
         );
         let wishers = if is_of_wishers { 120 } else { 0 };
-        let plugins = matches!(canary, Canary::PartLost | Canary::SettledEarly).then_some(0);
+        let plugins = matches!(canary, Canary::PartLost | Canary::SettledEarly | Canary::StampLost).then_some(0);
         let canaried = Options {
             canary: Some(canary),
             plugins,

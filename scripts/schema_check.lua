@@ -1,6 +1,6 @@
 -- For: what devices say is what was agreed. A message of JSON is held against the schema of its topic; one that does not fit is parked with what is wrong
 --      (quarantine: it becomes a dead letter that somebody looks at), or refused, so that the device hears it.
---      Refuse devices of MQTT 5 only: MQTT 3 has no reasons, so a refused device is cut off, comes back, and publishes the same again.
+--      MQTT 3 has no reasons: such a device is told that its message was taken, or it would publish the same for ever.
 --      Only what clients publish is judged; applications are trusted.
 -- Change: SCHEMAS.
 -- Try: postroad plugin test scripts/schema_check.lua

@@ -150,6 +150,12 @@ impl ReasonCode {
         self as u8
     }
 
+    /// Whether a publish that was refused for this reason would be refused again, whenever it came: its publisher may not, or its payload is none.
+    /// Who can't be told of a reason is told that it was taken, or would send it for ever.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::NotAuthorized | Self::PayloadFormatInvalid)
+    }
+
     /// Whether it says that the operation failed.
     pub fn is_error(self) -> bool {
         self.number() >= 0x80

@@ -71,8 +71,8 @@ pub struct Broker {
     pub(crate) hooks: Option<Box<dyn Hooks>>,
     pub(crate) settling: Settling,
     pub(crate) repairs: Repairs,
-    /// Why a part of the publish was refused whose answer is the next to leave on this connection.
-    pub(crate) parts_refused: AHashMap<ConnectionIndex, ReasonCode>,
+    /// What has become of the parts of the publish whose answer is the next to leave on this connection, if it is more than that nobody took them.
+    pub(crate) parts_said: AHashMap<ConnectionIndex, ReasonCode>,
     pub(crate) keys: Keys,
     pub(crate) scheduled: Scheduled,
     pub(crate) consumers: Consumers,
@@ -141,7 +141,7 @@ impl Broker {
             hooks: None,
             settling: Settling::default(),
             repairs: Repairs::default(),
-            parts_refused: AHashMap::new(),
+            parts_said: AHashMap::new(),
             keys: Keys::default(),
             scheduled: Scheduled::new(&config),
             consumers: Consumers::default(),

@@ -259,7 +259,7 @@ impl Broker {
         self.resends.forget(place);
         self.connection_places.remove(&self.connections, place);
         let connection = self.connections.remove(place as usize);
-        self.parts_refused.remove(&place);
+        self.parts_said.remove(&place);
         let index = connection.session;
         // Published at the end: until then the session is neither here nor away.
         let said = if connection.is_caller() { Vec::new() } else { self.ask_about_end(index, cause) };

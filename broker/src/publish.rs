@@ -283,11 +283,12 @@ impl Broker {
     }
 
     /// Why a part of the publish that is about to be taken in was refused, if that is known already.
-    fn refused_part(&mut self, place: ConnectionIndex) -> Option<ReasonCode> {
+    fn refused_part(&self, place: ConnectionIndex) -> Option<ReasonCode> {
         let connection = &self.connections[place as usize];
         // What has left the line belongs to the first publish in it, if there is one.
         let is_first = connection.answers.iter().all(|answer| answer.kind == AnswerKind::Part);
-        connection.refused_part().or_else(|| if is_first { self.parts_refused.remove(&place) } else { None })
+        let said = self.parts_said.get(&place).copied().filter(|reason| is_first && reason.is_error());
+        connection.refused_part().or(said)
     }
 
     /// Why what waited to be taken in can't be, now that its connection is gone: nobody has judged it.
@@ -499,14 +500,13 @@ impl Broker {
             let (connection_id, tag, reason) = (connection.id, answer.tag, answer.reason);
             match answer.kind {
                 AnswerKind::Published => {
-                    let reason = reason_with_parts(&mut self.parts_refused, place, reason);
+                    let reason = reason_with_parts(&mut self.parts_said, place, reason);
                     self.effects.push_back(Effect::Published { connection: connection_id, tag, reason });
                 }
                 AnswerKind::Completed => {
                     self.effects.push_back(Effect::Completed { connection: connection_id, tag, reason });
                 }
-                AnswerKind::Part if reason.is_error() => drop(self.parts_refused.insert(place, reason)),
-                AnswerKind::Part => {}
+                AnswerKind::Part => note_part(&mut self.parts_said, place, reason),
             }
             connection.answers.pop_front();
             connection.answers_first += 1;
@@ -595,16 +595,31 @@ impl Broker {
     }
 }
 
-/// What a publisher hears if parts of its publish may have been refused since. (At QoS 2 that is known before its tag is taken.)
+/// A part is safe, or was refused: the first refusal counts, then whether anybody took one.
+fn note_part(said: &mut AHashMap<ConnectionIndex, ReasonCode>, place: ConnectionIndex, reason: ReasonCode) {
+    if reason == ReasonCode::NoMatchingSubscribers {
+        return;
+    }
+    let said = said.entry(place).or_insert(reason);
+    if !said.is_error() {
+        *said = reason;
+    }
+}
+
+/// What a publisher hears if its publish had parts. (At QoS 2 a refusal is known before its tag is taken.)
 fn reason_with_parts(
-    refused: &mut AHashMap<ConnectionIndex, ReasonCode>,
+    said: &mut AHashMap<ConnectionIndex, ReasonCode>,
     place: ConnectionIndex,
     reason: ReasonCode,
 ) -> ReasonCode {
-    if refused.is_empty() {
+    if said.is_empty() {
         return reason;
     }
-    refused.remove(&place).filter(|_| !reason.is_error()).unwrap_or(reason)
+    let tells = |said: &ReasonCode| match reason {
+        ReasonCode::NoMatchingSubscribers => true,
+        _ => said.is_error() && !reason.is_error(),
+    };
+    said.remove(&place).filter(tells).unwrap_or(reason)
 }
 
 /// Whether its publisher is told under which id it was taken in.

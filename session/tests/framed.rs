@@ -220,6 +220,7 @@ fn answers_repeat_tag_and_command() {
     let lost = device.connection.refusal_ends(ReasonCode::QuotaExceeded).expect("it can't be told");
     assert_eq!((lost.reason, lost.broken), (ReasonCode::QuotaExceeded, None));
     assert!(device.connection.refusal_ends(ReasonCode::NotAuthorized).is_none());
+    assert!(device.connection.refusal_ends(ReasonCode::PayloadFormatInvalid).is_none());
     assert!(device.connection.refusal_ends(ReasonCode::NoMatchingSubscribers).is_none());
 }
 

@@ -270,6 +270,77 @@ fn the_publisher_of_a_split_message_is_answered_once_all_parts_are_safe() {
     );
 }
 
+/// That nobody has subscribed is told if it is so of all parts, wherever they stand in the line.
+#[test]
+fn a_split_message_has_subscribers_if_one_of_its_parts_has() {
+    for (parts, expected) in
+        [("u/1=a nobody/1=b", "first"), ("nobody/1=a u/1=b", "last"), ("nobody/1=a nobody/2=b", "none")]
+    {
+        check(
+            begun(two(), &format!("publish t/# split {parts}")),
+            "
+            pub 9 t/1 x qos=1 tag=5
+            pub 9 t/1 x qos=2 tag=6
+            pub 9 nobody/3 x qos=1 tag=7
+            ",
+            match expected {
+                "first" => expect![[r#"
+                    pub 9 t/1 x qos=1 tag=5
+                        plugins 1: publish t/1 "x" of pub
+                        count no_subscriber 1
+                        2: deliver u/1 "a" qos=1 tag=1
+                        1: deliver u/1 "a" qos=1 tag=1
+                        9: published 5 success
+                    pub 9 t/1 x qos=2 tag=6
+                        plugins 1: publish t/1 "x" of pub
+                        9: park
+                        2: deliver u/1 "a" qos=2 tag=2
+                        1: deliver u/1 "a" qos=2 tag=2
+                        count no_subscriber 1
+                        9: published 6 success
+                        9: unpark
+                    pub 9 nobody/3 x qos=1 tag=7
+                        plugins 1: publish nobody/3 "x" of pub
+                        count no_subscriber 1
+                        9: published 7 no_matching_subscribers
+                "#]],
+                "last" => expect![[r#"
+                    pub 9 t/1 x qos=1 tag=5
+                        plugins 1: publish t/1 "x" of pub
+                        count no_subscriber 1
+                        2: deliver u/1 "b" qos=1 tag=1
+                        1: deliver u/1 "b" qos=1 tag=1
+                        9: published 5 success
+                    pub 9 t/1 x qos=2 tag=6
+                        plugins 1: publish t/1 "x" of pub
+                        count no_subscriber 1
+                        2: deliver u/1 "b" qos=2 tag=2
+                        1: deliver u/1 "b" qos=2 tag=2
+                        9: published 6 success
+                    pub 9 nobody/3 x qos=1 tag=7
+                        plugins 1: publish nobody/3 "x" of pub
+                        count no_subscriber 1
+                        9: published 7 no_matching_subscribers
+                "#]],
+                _ => expect![[r#"
+                    pub 9 t/1 x qos=1 tag=5
+                        plugins 1: publish t/1 "x" of pub
+                        count no_subscriber 2
+                        9: published 5 no_matching_subscribers
+                    pub 9 t/1 x qos=2 tag=6
+                        plugins 1: publish t/1 "x" of pub
+                        count no_subscriber 2
+                        9: published 6 no_matching_subscribers
+                    pub 9 nobody/3 x qos=1 tag=7
+                        plugins 1: publish nobody/3 "x" of pub
+                        count no_subscriber 1
+                        9: published 7 no_matching_subscribers
+                "#]],
+            },
+        );
+    }
+}
+
 /// Two parts go to another shard that has one credit: the rest waits, in order, and the plugins are not asked again.
 #[test]
 fn parts_wait_for_credit_in_their_order() {

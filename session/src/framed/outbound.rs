@@ -40,10 +40,10 @@ impl Connection {
     }
 
     /// Whether a publish refused for this reason ends the connection instead of being answered: the device can't be told, and
-    /// to accept what was not taken would lose it. What it is not allowed to publish it would send for ever, so that is
-    /// accepted, as for MQTT 3.
+    /// to accept what was not taken would lose it. What is refused for good it would send for ever, so that is accepted, as
+    /// for MQTT 3.
     pub fn refusal_ends(&self, reason: ReasonCode) -> Option<End> {
-        let is_lost = reason.is_error() && reason != ReasonCode::NotAuthorized && !self.abilities.answers.refused;
+        let is_lost = reason.is_error() && !reason.is_final() && !self.abilities.answers.refused;
         is_lost.then(|| End::for_reason(reason, "a refused publish, which these frames can't tell of"))
     }
 

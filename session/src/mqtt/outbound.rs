@@ -56,9 +56,9 @@ impl Connection {
 
     /// Whether a publication refused for this reason ends the connection instead of being answered. MQTT 3 answers have
     /// no reason: acknowledging what was not taken would lose it, so the client has to come back and send it again. What
-    /// it is not allowed to publish it would send for ever, so that is acknowledged (`[MQTT-3.3.5-2]` of 3.1.1).
+    /// is refused for good it would send for ever, so that is acknowledged (`[MQTT-3.3.5-2]` of 3.1.1).
     pub fn refusal_ends(&self, reason: ReasonCode) -> Option<Closing> {
-        let is_lost = reason.is_error() && reason != ReasonCode::NotAuthorized && !self.version.is_v5();
+        let is_lost = reason.is_error() && !reason.is_final() && !self.version.is_v5();
         is_lost.then(|| Closing::for_error(reason, "a refused publication, which MQTT 3 can't be told of"))
     }
 

@@ -294,6 +294,8 @@ fn a_refusal_that_can_not_be_told_ends_the_connection() {
         (Version::V3_1_1, ReasonCode::QuotaExceeded, true),
         (Version::V3_1, ReasonCode::ImplementationSpecificError, true),
         (Version::V3_1_1, ReasonCode::NotAuthorized, false),
+        (Version::V3_1_1, ReasonCode::PayloadFormatInvalid, false),
+        (Version::V3_1_1, ReasonCode::TopicNameInvalid, true),
         (Version::V3_1_1, ReasonCode::Success, false),
         (Version::V3_1_1, ReasonCode::NoMatchingSubscribers, false),
     ] {

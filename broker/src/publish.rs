@@ -82,12 +82,32 @@ impl Broker {
     }
 
     /// Takes a publish in, or gives it back with what it lacks.
-    pub(crate) fn try_publish(
+    pub(crate) fn try_publish(&mut self, place: ConnectionIndex, waiting: Waiting) -> Result<(), (Box<Waiting>, Lack)> {
+        match waiting.seen() {
+            Seen::Not => self.try_publish_as(Seen::Not, place, waiting),
+            seen => self.try_publish_seen(seen, place, waiting),
+        }
+    }
+
+    /// The same, of what plugins have decided on.
+    #[cold]
+    fn try_publish_seen(
         &mut self,
+        seen: Seen,
+        place: ConnectionIndex,
+        waiting: Waiting,
+    ) -> Result<(), (Box<Waiting>, Lack)> {
+        self.try_publish_as(seen, place, waiting)
+    }
+
+    /// Made twice, once for what no plugin has seen: without plugins nothing but two looks, whether there are any, is paid for.
+    #[inline(always)]
+    fn try_publish_as(
+        &mut self,
+        seen: Seen,
         place: ConnectionIndex,
         mut waiting: Waiting,
     ) -> Result<(), (Box<Waiting>, Lack)> {
-        let seen = waiting.seen();
         let inbound = &mut waiting.inbound;
         let is_new = seen == Seen::Not;
         if is_new && let Some(pull) = Pull::of_topic(&inbound.message.topic) {
@@ -104,51 +124,77 @@ impl Broker {
             self.answer_repeat(place, tag, state);
             return Ok(());
         }
-        let flaw = inbound.flaw.map(|reason| (reason, Counted::BadWish));
-        if let Some((reason, why)) = flaw.or_else(|| self.refusal(place, &inbound.message, seen)) {
+        let refusal = match inbound.flaw {
+            Some(reason) => Some((reason, Counted::BadWish)),
+            None => self.refusal(place, &inbound.message, seen),
+        };
+        if let Some((reason, why)) = refusal {
             self.refuse(place, &waiting, reason, why);
             return Ok(());
         }
-        let message = Arc::make_mut(&mut inbound.message);
+        if !is_new && self.waits_for_parts(place, &waiting) {
+            return Err((Box::new(waiting), Lack::Parts));
+        }
+        let message = Arc::make_mut(&mut waiting.inbound.message);
         message.publisher = self.sessions[index as usize].id;
         message.retain &= !is_directed(&message.topic);
         if is_new && self.hooks.is_some() {
             return self.publish_decided(place, waiting, earlier);
         }
-        self.publish_seen(place, waiting, earlier)
+        if self.is_named_for_now(seen, message, earlier) {
+            return self.publish_now(seen, place, waiting, earlier);
+        }
+        self.publish_later(place, waiting, earlier)
     }
 
-    /// What plugins have seen, if there are any, is taken in or put off, or given back with what it lacks.
+    /// Whether a message is to be published now; then it has its id.
+    ///
+    /// Whoever has a repeat is left out. Ids go in the order in which messages are taken in: what plugins have seen keeps its id if nothing has come in
+    /// between.
     #[inline(always)]
-    pub(crate) fn publish_seen(
+    pub(crate) fn is_named_for_now(
         &mut self,
-        place: ConnectionIndex,
-        mut waiting: Waiting,
+        seen: Seen,
+        message: &mut Message,
         earlier: Option<InboundState>,
-    ) -> Result<(), (Box<Waiting>, Lack)> {
-        let (index, is_new) = (self.session_of(place), waiting.seen() == Seen::Not);
-        if !is_new && self.waits_for_parts(place, &waiting) {
-            return Err((Box::new(waiting), Lack::Parts));
+    ) -> bool {
+        if message.wishes().is_some_and(|wishes| wishes.are_not_for_now(self.now.wall)) {
+            return false;
         }
-        let message = Arc::make_mut(&mut waiting.inbound.message);
-        if let Some(wishes) = message.wishes()
-            && wishes.are_not_for_now(self.now.wall)
-        {
-            return match self.key_of(index, &waiting.inbound.message) {
-                Some(name) => self.publish_keyed(place, name, waiting, earlier),
-                None => {
-                    self.put_off(place, waiting, earlier);
-                    Ok(())
-                }
-            };
-        }
-        // Whoever has a repeat is left out. Ids go in the order in which messages are taken in: what plugins have seen keeps its id if nothing has
-        // come in between.
-        if is_new || message.id != self.ids.newest() {
+        if seen == Seen::Not || message.id != self.ids.newest() {
             message.id = earlier.map_or_else(|| self.ids.next(self.now.wall), |state| state.id);
         }
+        true
+    }
+
+    /// It is put off, or goes in the line of its key.
+    pub(crate) fn publish_later(
+        &mut self,
+        place: ConnectionIndex,
+        waiting: Waiting,
+        earlier: Option<InboundState>,
+    ) -> Result<(), (Box<Waiting>, Lack)> {
+        match self.key_of(self.session_of(place), &waiting.inbound.message) {
+            Some(name) => self.publish_keyed(place, name, waiting, earlier),
+            None => {
+                self.put_off(place, waiting, earlier);
+                Ok(())
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn publish_now(
+        &mut self,
+        seen: Seen,
+        place: ConnectionIndex,
+        waiting: Waiting,
+        earlier: Option<InboundState>,
+    ) -> Result<(), (Box<Waiting>, Lack)> {
         self.collect(&waiting.inbound.message, Origin::Here);
-        self.scratch.stamp = waiting.stamp().unwrap_or_default();
+        if seen != Seen::Not {
+            self.scratch.stamp = waiting.stamp().unwrap_or_default();
+        }
         if let Some((why, outcome)) = self.scratch.refusal {
             let reason = outcome.refusal().expect("it is refused");
             self.refuse(place, &waiting, reason, why);
@@ -161,27 +207,51 @@ impl Broker {
             self.refuse(place, &waiting, ReasonCode::QuotaExceeded, Counted::QueueOverflow);
             return Ok(());
         }
-        self.take_in(place, index, waiting, earlier);
+        match seen {
+            Seen::Not => {
+                let Inbound { message, tag, .. } = waiting.inbound;
+                let answered = tag.map(|tag| (tag, AnswerKind::Published));
+                self.count_taken(place, tag, &message);
+                self.take_in(place, message, tag, answered, earlier);
+            }
+            _ => self.take_in_seen(place, waiting, earlier),
+        }
         Ok(())
     }
 
+    #[inline(always)]
+    fn count_taken(&mut self, place: ConnectionIndex, tag: Option<Tag>, message: &Message) {
+        self.stats.received += 1;
+        self.tell_taken(place, tag, message.id, message);
+    }
+
+    /// The same of what plugins have decided on. Of a publish that they have split the part with its tag counts.
+    fn take_in_seen(&mut self, place: ConnectionIndex, waiting: Waiting, earlier: Option<InboundState>) {
+        let (answered, deed, seen) = (waiting.answered(), waiting.deed(), waiting.seen());
+        let Inbound { message, tag, .. } = waiting.inbound;
+        if seen != Seen::Part {
+            self.count_taken(place, tag, &message);
+        }
+        let changed = deed.filter(|_| self.is_followed(&message)).map(|did| (Arc::clone(&message), did));
+        self.take_in(place, message, tag, answered, earlier);
+        if let Some((message, did)) = changed {
+            self.tell(&message, None, base::Step::Plugins { did });
+        }
+    }
+
+    /// Goes to all who want it; its publisher is answered once it is safe.
     fn take_in(
         &mut self,
         place: ConnectionIndex,
-        index: SessionIndex,
-        waiting: Waiting,
+        message: Arc<Message>,
+        tag: Option<Tag>,
+        answered: Option<(Tag, AnswerKind)>,
         earlier: Option<InboundState>,
     ) {
-        let answered = waiting.answered();
-        let (is_part, deed) = (waiting.seen() == Seen::Part, waiting.deed());
-        let Inbound { message, tag, .. } = waiting.inbound;
+        let index = self.session_of(place);
         let session = &self.sessions[index as usize];
         let (queue, logged) = (session.id, session.logged);
         let id = message.id;
-        if !is_part {
-            self.stats.received += 1;
-            self.tell_taken(place, tag, id, &message);
-        }
         let exactly_once = tag.filter(|_| message.qos == Qos::ExactlyOnce);
         let before = self.gate.appended();
         let inbound = exactly_once.map(|tag| InboundName { session: index, queue, tag, id });
@@ -193,11 +263,7 @@ impl Broker {
             }
             self.repeats.begin(Holder::Tag(inbound));
         }
-        let changed = deed.filter(|_| self.is_followed(&message)).map(|did| (Arc::clone(&message), did));
         let mut routed = self.route(message, outlives_crash);
-        if let Some((message, did)) = changed {
-            self.tell(&message, None, base::Step::Plugins { did });
-        }
         let Some((tag, kind)) = answered else { return };
         if self.gate.appended() > before {
             routed.need = self.gate.appended();
@@ -266,6 +332,7 @@ impl Broker {
     }
 
     /// Why a publish can't be taken in, if so. Where a plugin sends it is the operator's will: access rules judge what came.
+    #[inline(always)]
     fn refusal(&mut self, place: ConnectionIndex, message: &Message, seen: Seen) -> Option<(ReasonCode, Counted)> {
         if self.has_too_many_levels(message.topic.as_str()) {
             return Some((ReasonCode::TopicNameInvalid, Counted::TopicLevels));

@@ -150,7 +150,11 @@ impl Broker {
         match answer {
             Decision::Keep => {
                 waiting.decided = Some(Box::new(Decided { stamp, deed: None, part: None, digest }));
-                self.publish_seen(place, waiting, earlier)
+                let message = Arc::make_mut(&mut waiting.inbound.message);
+                if self.is_named_for_now(Seen::Decided, message, earlier) {
+                    return self.publish_now(Seen::Decided, place, waiting, earlier);
+                }
+                self.publish_later(place, waiting, earlier)
             }
             Decision::Replace(messages) => self.go_on_with(place, waiting.inbound, (stamp, digest), messages),
             Decision::Refuse(reason) => {

@@ -988,8 +988,8 @@ fn what_plugins_did_is_told() {
                 step 0 anna sent 1 qos=1, not kept
                 1: deliver u/1 "x" qos=1 tag=1
                 step 0 - stored matched=true, not kept
-                step 0 - plugins changed, not kept
                 9: published 4 success
+                step 0 - plugins changed, not kept
         "#]],
     );
 }

@@ -15,21 +15,10 @@ impl Bits {
     /// The number, as it stands: the sign is not extended.
     pub(super) fn read(self, bytes: &[u8], at: u32) -> u64 {
         let (first, skipped, span) = self.window(at);
-        let (bits, unused) = (span * 8, 64 - span * 8);
-        // One load where eight bytes are there, whatever is behind the number.
-        let whole = bytes[first..].first_chunk::<8>();
+        let window = &bytes[first..first + span];
         match self.endian {
-            Endian::Little => match whole {
-                Some(whole) => u64::from_le_bytes(*whole) << unused >> unused,
-                None => fold(bytes[first..first + span].iter().rev()),
-            },
-            Endian::Big => {
-                let value = match whole {
-                    Some(whole) => u64::from_be_bytes(*whole) >> unused,
-                    None => fold(bytes[first..first + span].iter()),
-                };
-                value >> (bits - skipped - usize::from(self.count)) & self.mask()
-            }
+            Endian::Little => joined(window).swap_bytes() >> (64 - span * 8),
+            Endian::Big => joined(window) >> (span * 8 - skipped - usize::from(self.count)) & self.mask(),
         }
     }
 
@@ -80,8 +69,16 @@ impl Bits {
     }
 }
 
-fn fold<'a>(bytes: impl Iterator<Item = &'a u8>) -> u64 {
-    bytes.fold(0, |value, byte| value << 8 | u64::from(*byte))
+/// One to eight bytes as a number, the high ones first: what is longer than one load takes two, which may overlap.
+fn joined(bytes: &[u8]) -> u64 {
+    let len = bytes.len();
+    if let (Some(front), Some(back)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        return u64::from(u32::from_be_bytes(*front)) << ((len - 4) * 8) | u64::from(u32::from_be_bytes(*back));
+    }
+    if let (Some(front), Some(back)) = (bytes.first_chunk::<2>(), bytes.last_chunk::<2>()) {
+        return u64::from(u16::from_be_bytes(*front)) << ((len - 2) * 8) | u64::from(u16::from_be_bytes(*back));
+    }
+    bytes.first().copied().unwrap_or_default().into()
 }
 
 #[cfg(test)]

@@ -155,16 +155,20 @@ impl Plan {
     }
 }
 
-/// Without the padding at its end. That can be most of a frame, so it is compared in blocks.
-fn trimmed(mut bytes: &[u8], pad: Option<u8>) -> &[u8] {
+/// Without the padding at its end. That can be most of a frame, so it is taken in blocks first.
+fn trimmed(bytes: &[u8], pad: Option<u8>) -> &[u8] {
     let Some(pad) = pad else { return bytes };
-    while let Some((front, block)) = bytes.split_last_chunk::<32>()
+    without_blocks::<1>(without_blocks::<8>(without_blocks::<32>(bytes, pad), pad), pad)
+}
+
+/// Without the blocks at its end that hold nothing but padding.
+fn without_blocks<const SIZE: usize>(mut bytes: &[u8], pad: u8) -> &[u8] {
+    while let Some((front, block)) = bytes.split_last_chunk::<SIZE>()
         && block.iter().fold(0, |differs, byte| differs | byte ^ pad) == 0
     {
         bytes = front;
     }
-    let len = bytes.iter().rposition(|byte| *byte != pad).map_or(0, |last| last + 1);
-    &bytes[..len]
+    bytes
 }
 
 impl<'a> View<'a, '_> {
@@ -227,6 +231,7 @@ impl<'a> View<'a, '_> {
         Ok(())
     }
 
+    #[inline]
     fn write_number(&self, index: u8, format: Format, texts: &mut String) -> Result<(), FrameError> {
         let raw = self.plan.number(index, self.content, self.layout);
         let field = &self.plan.fields[usize::from(index)];

@@ -150,7 +150,8 @@ impl ReasonCode {
         self as u8
     }
 
-    /// Whether a publish that was refused for this reason would be refused again, whenever it came: its publisher may not, or its payload is none.
+    /// Whether a publish that was refused for this reason is refused for good: its publisher may not, or nobody takes such a payload. (A topic of too many
+    /// levels may be taken once the limit is another.)
     /// Who can't be told of a reason is told that it was taken, or would send it for ever.
     pub fn is_final(self) -> bool {
         matches!(self, Self::NotAuthorized | Self::PayloadFormatInvalid)

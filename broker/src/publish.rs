@@ -141,23 +141,18 @@ impl Broker {
         if is_new && self.hooks.is_some() {
             return self.publish_decided(place, waiting, earlier);
         }
-        if self.is_named_for_now(seen, message, earlier) {
+        if self.name_if_for_now(seen, message, earlier) {
             return self.publish_now(seen, place, waiting, earlier);
         }
         self.publish_later(place, waiting, earlier)
     }
 
-    /// Whether a message is to be published now; then it has its id.
+    /// Gives a message its id, unless it is to be published later; whether it was given one.
     ///
     /// Whoever has a repeat is left out. Ids go in the order in which messages are taken in: what plugins have seen keeps its id if nothing has come in
     /// between.
     #[inline(always)]
-    pub(crate) fn is_named_for_now(
-        &mut self,
-        seen: Seen,
-        message: &mut Message,
-        earlier: Option<InboundState>,
-    ) -> bool {
+    pub(crate) fn name_if_for_now(&mut self, seen: Seen, message: &mut Message, earlier: Option<InboundState>) -> bool {
         if message.wishes().is_some_and(|wishes| wishes.are_not_for_now(self.now.wall)) {
             return false;
         }
@@ -183,6 +178,7 @@ impl Broker {
         }
     }
 
+    /// Takes in a message that has its id, refuses it, or gives it back with what it lacks.
     #[inline(always)]
     pub(crate) fn publish_now(
         &mut self,
@@ -225,7 +221,7 @@ impl Broker {
         self.tell_taken(place, tag, message.id, message);
     }
 
-    /// The same of what plugins have decided on. Of a publish that they have split the part with its tag counts.
+    /// Takes in what plugins have decided on. Of a publish that they have split the part with its tag counts.
     fn take_in_seen(&mut self, place: ConnectionIndex, waiting: Waiting, earlier: Option<InboundState>) {
         let (answered, deed, seen) = (waiting.answered(), waiting.deed(), waiting.seen());
         let Inbound { message, tag, .. } = waiting.inbound;

@@ -12,6 +12,8 @@ pub(crate) fn announce() {
         && let Ok(faults) = std::env::var("POSTROAD_FAULT")
     {
         tracing::warn!(faults, "fault points are compiled in");
+        #[cfg(feature = "fault-points")]
+        postroad_plugins::plant(|name| planted("panic-plugin", name.as_bytes()));
     }
 }
 

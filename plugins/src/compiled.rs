@@ -102,7 +102,7 @@ fn compile_one(source: &Source, limits: &Limits) -> Result<Unit, Box<Diagnostic>
     let host = Host::new(limits, ShardId(0), stores);
     let mut state = State::new(host).ok_or_else(|| Box::new(flaw(source, None, "no memory for a VM".to_owned())))?;
     state.host_mut().memory.held.push(0);
-    state.host_mut().accounts.push(Account::new(source.name.clone(), limits, base::ShardId(0)));
+    state.host_mut().accounts.push(Account::new(source.name.clone(), source.hash, limits, base::ShardId(0)));
     let name = chunk_name(&source.name);
     let mut bytecode = Vec::new();
     let compiled = state.protected(1, true, |stack: Stack<'_>| -> Returned {

@@ -104,6 +104,8 @@ pub struct Figures {
     pub hooks: Vec<(Hook, HookFigures)>,
     /// Its hooks are not called any more, or its codec is not, until the next reload.
     pub is_quarantined: bool,
+    /// This version is not called, since the server has crashed in it ([`crate::Vm::disable`]).
+    pub is_disabled: bool,
     /// Failures since the last call of a hook that went well.
     pub failures_in_a_row: u32,
     /// Bytes of memory that it holds now.

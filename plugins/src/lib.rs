@@ -33,6 +33,7 @@ mod diagnostic;
 mod figures;
 mod filters;
 pub mod generations;
+mod in_hand;
 pub mod kit;
 mod limits;
 mod lua;
@@ -48,6 +49,9 @@ mod vm;
 pub use compiled::Compiled;
 pub use diagnostic::Diagnostic;
 pub use figures::{Failure, Figures, Hook, HookFigures, TestOutcome};
+#[cfg(feature = "fault-points")]
+pub use in_hand::plant;
+pub use in_hand::{InHand, in_hand};
 pub use limits::Limits;
 pub use plain::Plain;
 pub use source::{PluginName, SOURCE_BYTES_MAX, Set, SetError, SetHash, Source};

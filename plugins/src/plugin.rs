@@ -5,6 +5,7 @@ use postroad_base as base;
 
 use crate::diagnostic::nearest;
 use crate::filters::Filters;
+use crate::in_hand::InHand;
 use crate::lua::{Fault, Kind, Reference, Stack};
 use crate::{CodecTable, Hook, HookFigures, Limits, PluginName, SetHash};
 
@@ -38,6 +39,7 @@ impl Rate {
 #[derive(Debug)]
 pub(crate) struct Account {
     pub(crate) name: PluginName,
+    pub(crate) in_hand: InHand,
     pub(crate) limits: Limits,
     pub(crate) log: Rate,
     pub(crate) counters: Vec<(String, u64)>,
@@ -47,10 +49,11 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    pub(crate) fn new(name: PluginName, limits: &Limits, shard: ShardId) -> Self {
+    pub(crate) fn new(name: PluginName, version: SetHash, limits: &Limits, shard: ShardId) -> Self {
         let log = Rate::new(limits.log_lines);
         let random = xxhash_rust::xxh64::xxh64(name.as_str().as_bytes(), u64::from(shard.0)) | 1; // never 0: it would stay so
-        Self { name, limits: *limits, log, counters: Vec::new(), gauges: Vec::new(), random }
+        let in_hand = InHand::new(&name, version);
+        Self { name, in_hand, limits: *limits, log, counters: Vec::new(), gauges: Vec::new(), random }
     }
 
     /// The place of a counter, which is made if there is room.
@@ -120,6 +123,8 @@ pub(crate) struct Plugin {
     /// The same before the last call, which ended well: its answer may still mean nothing.
     pub(crate) row_before: u32,
     pub(crate) is_quarantined: bool,
+    /// This version is not called, whatever comes: see [`crate::Vm::disable`].
+    pub(crate) is_disabled: bool,
     pub(crate) failures: Rate,
 }
 
@@ -168,6 +173,7 @@ impl Plugin {
             failures_in_a_row: 0,
             row_before: 0,
             is_quarantined: false,
+            is_disabled: false,
             failures: Rate::new(FAILURES_LOGGED),
         }
     }

@@ -46,6 +46,20 @@ impl fmt::Display for SetHash {
     }
 }
 
+impl SetHash {
+    /// From 64 hex digits; `None` if it is something else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.as_bytes();
+        let is_right = digits.len() == 64 && digits.iter().all(u8::is_ascii_hexdigit);
+        let byte = |place: usize| u8::from_str_radix(text.get(2 * place..2 * place + 2)?, 16).ok();
+        let mut bytes = [0; 32];
+        for (place, into) in bytes.iter_mut().enumerate().filter(|_| is_right) {
+            *into = byte(place)?;
+        }
+        is_right.then_some(Self(bytes))
+    }
+}
+
 impl fmt::Debug for SetHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SetHash({self})")

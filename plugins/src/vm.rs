@@ -18,7 +18,7 @@
 mod chain;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -33,7 +33,9 @@ use crate::call::{Draft, Subject};
 use crate::compiled::{Compiled, Unit, chunk_name};
 use crate::lua::{Fault, Host, Injected, Kind, Reference, Returned, Stack, State, Thrown};
 use crate::plugin::{Account, Flaw, HookOf, Plugin, push_table};
-use crate::{Diagnostic, Failure, Figures, Hook, Limits, Plain, PluginName, SetHash, Stores, TestOutcome, sandbox};
+use crate::{
+    Diagnostic, Failure, Figures, Hook, Limits, Plain, PluginName, SetHash, Stores, TestOutcome, in_hand, sandbox,
+};
 
 /// One call of so many is measured: reading the clock twice costs as much as a small hook.
 const SAMPLED: u64 = 64;
@@ -146,7 +148,7 @@ impl Vm {
     fn load_plugin(&mut self, unit: &Unit, limits: &Limits) -> Vec<Diagnostic> {
         let host = self.state.host_mut();
         host.memory.held.push(0);
-        host.accounts.push(Account::new(unit.name.clone(), limits, self.shard));
+        host.accounts.push(Account::new(unit.name.clone(), unit.hash, limits, self.shard));
         let owner = host.accounts.len();
         let mut plugin = Plugin::new(unit.name.clone(), unit.file.clone(), unit.hash, owner);
         let mut limits = *limits;
@@ -178,7 +180,7 @@ impl Vm {
     /// The first failure.
     pub fn save(&mut self, now: Now) -> Result<Saved, Diagnostic> {
         let mut saved = Saved::default();
-        for place in self.chains[Hook::Save as usize].clone() {
+        for place in self.enabled(Hook::Save) {
             let mut state = Plain::Nil;
             let function = self.plugins[place].hook(Hook::Save).map_or(Reference::default(), |hook| hook.function);
             self.run_apart(place, Hook::Save, now, |stack| {
@@ -198,7 +200,7 @@ impl Vm {
     /// # Errors
     /// The first failure.
     pub fn load(&mut self, now: Now, previous: &Saved) -> Result<(), Diagnostic> {
-        for place in self.chains[Hook::Load as usize].clone() {
+        for place in self.enabled(Hook::Load) {
             let plugin = &self.plugins[place];
             let function = plugin.hook(Hook::Load).map_or(Reference::default(), |hook| hook.function);
             let state = previous.states.get(&plugin.name);
@@ -353,8 +355,9 @@ impl Vm {
     pub fn call(&mut self, now: Now, function: &Callable, arguments: &[Plain]) -> Result<Vec<Plain>, Failure> {
         let place = self.plugins.iter().position(|known| known.name == function.plugin);
         let place = place.expect("a callable is used with the VM that gave it");
+        let is_disabled = self.plugins[place].is_disabled;
         let codec = self.plugins[place].codec.as_mut().expect("a callable is of a codec");
-        if codec.is_quarantined {
+        if codec.is_quarantined || is_disabled {
             return Err(self.failure(place, Hook::Codec, None, "its codec is quarantined".to_owned(), None));
         }
         let started = codec.figures.calls.is_multiple_of(SAMPLED).then(Instant::now);
@@ -422,6 +425,7 @@ impl Vm {
             order,
             hooks: Hook::ALL.into_iter().filter_map(of).collect(),
             is_quarantined: plugin.is_quarantined || codec.is_some_and(|codec| codec.is_quarantined),
+            is_disabled: plugin.is_disabled,
             failures_in_a_row: plugin.failures_in_a_row,
             memory_bytes: host.memory.held[plugin.owner],
             log_lines_dropped: account.log.dropped,
@@ -479,6 +483,18 @@ impl Vm {
         matches!(std::mem::replace(injected, Injected::Some(behind, times)), Injected::Some(0, _))
     }
 
+    /// These versions of plugins are not called from now on, all others are: their hooks are open or closed, as in quarantine, and so is a codec of
+    /// functions. Their texts have run when they were loaded.
+    pub fn disable(&mut self, versions: &BTreeSet<SetHash>) {
+        self.plugins.iter_mut().for_each(|plugin| plugin.is_disabled = versions.contains(&plugin.hash));
+    }
+
+    /// The plugins with that hook that may be called.
+    fn enabled(&self, hook: Hook) -> Vec<usize> {
+        let places = self.chains[hook as usize].iter().copied();
+        places.filter(|place| !self.plugins[*place].is_disabled).collect()
+    }
+
     fn wants(&self, hook: Hook, topic: &str) -> bool {
         let mut places = self.chains[hook as usize].iter();
         places.any(|place| self.plugins[*place].hook(hook).is_some_and(|about| about.filters.match_topic(topic)))
@@ -529,7 +545,7 @@ impl Vm {
         let owner = plugin.owner;
         let about = plugin.hooks[hook as usize].as_mut().expect("only plugins of the hook's chain are asked");
         let failed = Failed { is_open: about.is_open };
-        if plugin.is_quarantined {
+        if plugin.is_quarantined || plugin.is_disabled {
             return Err(failed);
         }
         let function = about.function;
@@ -539,7 +555,10 @@ impl Vm {
         host.now = now;
         // SAFETY: the call is ended below, before this function gives `subject` back.
         unsafe { host.call.begin(hook, subject) };
-        let ran = self.state.protected(owner, false, |stack| work(stack, function));
+        let ran = self.state.protected(owner, false, |stack| {
+            in_hand::point();
+            work(stack, function)
+        });
         let call = &mut self.state.host_mut().call;
         let set = ran.as_ref().ok().map(|()| {
             let draft = if call.draft.is_empty() { Draft::default() } else { std::mem::take(&mut call.draft) };

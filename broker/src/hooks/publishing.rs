@@ -151,7 +151,7 @@ impl Broker {
             Decision::Keep => {
                 waiting.decided = Some(Box::new(Decided { stamp, deed: None, part: None, digest }));
                 let message = Arc::make_mut(&mut waiting.inbound.message);
-                if self.is_named_for_now(Seen::Decided, message, earlier) {
+                if self.name_if_for_now(Seen::Decided, message, earlier) {
                     return self.publish_now(Seen::Decided, place, waiting, earlier);
                 }
                 self.publish_later(place, waiting, earlier)

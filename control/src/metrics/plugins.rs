@@ -62,7 +62,10 @@ fn scripts(out: &mut Page, shards: &[ShardReport]) {
             out.sample(metric.name, &[("shard", &shard.shard.0.to_string()), ("kind", kind)], count);
         }
     }
-    let metric = gauge("postroad_plugin_quarantined", "1: the plugin failed too often and is not called any more.");
+    let metric = gauge(
+        "postroad_plugin_quarantined",
+        "1: the plugin failed too often, or the server crashed in it, and it is not called any more.",
+    );
     each_plugin(out, shards, metric, |out, shard, plugin| {
         let labels = [("shard", shard), ("plugin", &*plugin.name)];
         out.sample(metric.name, &labels, u8::from(plugin.is_quarantined));

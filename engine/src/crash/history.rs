@@ -3,11 +3,13 @@
 //! `{"crashes":[{"at":1700000000,"shard":0,"thread":"shard","doing":"input","client":"truck-7",…}]}`, oldest first.
 //! The file is replaced as a whole, and read at start and at a reload. Deleting it lifts every bar.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ahash::AHashMap;
 use postroad_base::{ClientId, MessageId, WallMillis, utc};
+use postroad_plugins::SetHash;
 use serde::{Deserialize, Serialize};
 
 pub(super) const FILE_NAME: &str = "crash.json";
@@ -47,8 +49,9 @@ pub(crate) struct Crash {
     pub(crate) connection: Option<u64>,
     /// 32 hex digits.
     pub(crate) message: Option<String>,
-    /// The place of plugins, which do not exist yet: one that is named twice will be disabled.
+    /// Whose script ran, and the hash of its text in hex digits.
     pub(crate) plugin: Option<String>,
+    pub(crate) plugin_version: Option<String>,
     pub(crate) panic: String,
 }
 
@@ -57,23 +60,26 @@ struct File {
     crashes: Vec<Crash>,
 }
 
-/// Whom two crashes have in common. A plugin will be the third kind.
+/// Whom two crashes have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Suspect {
     Client(ClientId),
     Message(MessageId),
+    /// A version of one: another text may be right.
+    Plugin(SetHash),
 }
 
 impl Crash {
-    /// The likeliest first. A message that is being taken in gets another id each time that it is published, so its
+    /// The likeliest first. While a plugin ran it is that one: whoever had sent what it was asked about is not to blame. A message that is being taken in gets another id each time that it is published, so its
     /// publisher has to be kept away; one that comes from the log has done the harm by itself.
     fn suspects(&self) -> impl Iterator<Item = Suspect> {
         let client = self.client.as_deref().map(|client| Suspect::Client(client.into()));
         let id = self.message.as_deref().and_then(|text| u128::from_str_radix(text, 16).ok());
         let message = id.filter(|id| *id != 0).map(|id| Suspect::Message(MessageId(id)));
+        let plugin = self.plugin_version.as_deref().and_then(SetHash::parse).map(Suspect::Plugin);
         let ordered = match self.doing {
-            Doing::Input | Doing::Forward => [client, message],
-            Doing::Delivery | Doing::Recovery | Doing::Other => [message, client],
+            Doing::Input | Doing::Forward => [plugin, client, message],
+            Doing::Delivery | Doing::Recovery | Doing::Other => [plugin, message, client],
         };
         ordered.into_iter().flatten()
     }
@@ -91,6 +97,8 @@ pub(crate) struct Verdict {
     pub(crate) barred: AHashMap<ClientId, WallMillis>,
     /// Messages that are set aside, and why.
     pub(crate) poison: AHashMap<MessageId, String>,
+    /// Versions of plugins that are not called, with the name, and why.
+    pub(crate) disabled: BTreeMap<SetHash, (String, String)>,
 }
 
 /// Who was named by two crashes within ten minutes. A bar holds for `bar_time` after the second one, and for no more
@@ -113,6 +121,11 @@ pub(crate) fn judge(crashes: &[Crash], bar_time: Duration, now: WallMillis) -> V
                 Some(Suspect::Message(id)) => {
                     let why = format!("the server crashed twice over it, last at {}: {}", utc(second.at), second.panic);
                     verdict.poison.insert(id, why);
+                }
+                Some(Suspect::Plugin(version)) => {
+                    let why = format!("the server crashed twice in it, last at {}: {}", utc(second.at), second.panic);
+                    let name = second.plugin.clone().unwrap_or_default();
+                    verdict.disabled.insert(version, (name, why));
                 }
                 None => {}
             }
@@ -161,9 +174,10 @@ mod tests {
 
     /// The verdict in words, at a time in seconds.
     fn verdict(crashes: &[Crash], now: u64) -> String {
-        let Verdict { barred, poison } = judge(crashes, HOUR, WallMillis(now * 1000));
+        let Verdict { barred, poison, disabled } = judge(crashes, HOUR, WallMillis(now * 1000));
         let barred = barred.iter().map(|(client, until)| format!("{} until {}", client.as_str(), until.0 / 1000));
-        let mut words: Vec<_> = barred.chain(poison.keys().map(ToString::to_string)).collect();
+        let disabled = disabled.iter().map(|(version, (name, _))| format!("{name} {}", &version.to_string()[..4]));
+        let mut words: Vec<_> = barred.chain(poison.keys().map(ToString::to_string)).chain(disabled).collect();
         words.sort();
         words.join(", ")
     }
@@ -198,6 +212,19 @@ mod tests {
         assert_eq!(verdict(&different, 3), "a until 3601");
         let zero = [1, 2].map(|at| crash(at, Doing::Delivery, None, Some("00000000000000000000000000000000")));
         assert_eq!(verdict(&zero, 3), "", "what the server itself publishes has no id of its own");
+    }
+
+    /// A plugin takes the blame for what it was asked about, in the version that ran.
+    #[test]
+    fn a_plugin_that_ran_is_convicted_and_nobody_else() {
+        let of_version = |digit: &str| Crash {
+            plugin: Some("tenant".to_owned()),
+            plugin_version: Some(digit.repeat(64)),
+            ..crash(1, Doing::Input, Some("a"), Some(MESSAGE))
+        };
+        assert_eq!(verdict(&[of_version("1"), of_version("1")], 3), "tenant 1111");
+        assert_eq!(verdict(&[of_version("1"), of_version("2")], 3), "a until 3601", "the mistake is not the script's");
+        assert_eq!(verdict(&[of_version("x"), of_version("x")], 3), "a until 3601", "no version at all");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! panic ─► hook ─┬─ guarded ─────► the caller goes on without that connection
 //!                ├─ a shard ─────► unwinds to the turn, which adds the client's name ─► crash.json ─► abort
 //!                └─ any other ───► crash.json ─► abort
-//! start ─► crash.json ─► judge ─► who was named twice within 10 minutes is barred or set aside
+//! start ─► crash.json ─► judge ─► who was named twice within 10 minutes is barred, set aside or disabled
 //! ```
 //! - What is in hand is a few numbers in cells of the thread: nothing is allocated or looked up per message. The
 //!   name of the client is looked up once, after the panic, in the state of the shard that had it.
@@ -190,7 +190,7 @@ fn leave_report(client: Option<ClientId>, panic: String) {
     let _until_the_end = std::mem::ManuallyDrop::new(LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner));
     let Some(place) = place() else { return };
     let client = client.or_else(|| NEWCOMER.with(|own| own.try_borrow().ok().and_then(|own| own.clone())));
-    let in_hand = in_hand();
+    let (in_hand, plugin) = (in_hand(), postroad_plugins::in_hand());
     let crash = Crash {
         at: history::seconds_now(),
         shard: place.shard.map(|shard| shard.0),
@@ -199,7 +199,8 @@ fn leave_report(client: Option<ClientId>, panic: String) {
         client: client.map(|client| client.as_str().to_owned()),
         connection: in_hand.connection.map(|connection| connection.0),
         message: in_hand.message.map(|message| message.to_string()),
-        plugin: None,
+        plugin: plugin.map(|plugin| plugin.name.to_owned()),
+        plugin_version: plugin.map(|plugin| plugin.version.to_string()),
         panic: panic.chars().take(WORDS_MAX).collect(),
     };
     // A report that can't be written stops nobody from stopping: the words are in the log already.

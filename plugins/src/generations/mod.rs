@@ -24,6 +24,7 @@ mod shadow;
 mod tests;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ use postroad_base as base;
 use postroad_broker as broker;
 use xxhash_rust::xxh64::xxh64;
 
-use crate::{Compiled, Diagnostic, Figures, Hook, Limits, PluginName, Saved, Stores, Vm};
+use crate::{Compiled, Diagnostic, Figures, Hook, Limits, PluginName, Saved, SetHash, Stores, Vm};
 use past::Past;
 pub use past::{PluginTotals, Totals};
 use shadow::Shadow;
@@ -118,6 +119,8 @@ pub struct Plugins(Rc<RefCell<Generations>>);
 struct Generations {
     shard: ShardId,
     stores: Rc<RefCell<Stores>>,
+    /// Versions of plugins that are not called.
+    disabled: BTreeSet<SetHash>,
     answering: Life,
     trial: Option<Trial>,
     ready: Option<Ready>,
@@ -165,6 +168,7 @@ impl Plugins {
         Self(Rc::new(RefCell::new(Generations {
             shard,
             stores: Rc::default(),
+            disabled: BTreeSet::new(),
             answering: Life { stamps: vec![0], vm: None, watch: None },
             trial: None,
             ready: None,
@@ -201,6 +205,16 @@ impl Plugins {
     /// The trial is over as if it had not been; what answers does so under a new number, for everybody. `false`: there is none.
     pub fn abort(&self, generation: u32) -> bool {
         self.0.borrow_mut().abort(generation)
+    }
+
+    /// These versions of plugins, and no others, are not called from now on in any generation: see [`Vm::disable`].
+    pub fn disable(&self, versions: BTreeSet<SetHash>) {
+        let mut this = self.0.borrow_mut();
+        this.disabled = versions;
+        let Generations { disabled, answering, trial, ready, older, .. } = &mut *this;
+        let tried = trial.as_mut().and_then(Trial::vm).into_iter().chain(ready.as_mut().map(|ready| &mut ready.vm));
+        let lives = older.iter_mut().chain([answering]).filter_map(|life| life.vm.as_mut());
+        lives.chain(tried).for_each(|vm| vm.disable(disabled));
     }
 
     /// Nothing is under way any more that was stamped with an older generation than this.
@@ -280,6 +294,7 @@ impl Generations {
             Mode::Replace | Mode::Canary { .. } => Rc::clone(&self.stores),
         };
         let mut vm = Vm::new(&prepared.compiled, &prepared.limits, self.shard, stores)?;
+        vm.disable(&self.disabled);
         vm.load(now, saved).map_err(|failure| vec![failure])?;
         Ok(vm)
     }
@@ -496,6 +511,13 @@ impl Trial {
         match self {
             Self::Canary { life, .. } => Some(life),
             Self::Shadow { .. } => None,
+        }
+    }
+
+    fn vm(&mut self) -> Option<&mut Vm> {
+        match self {
+            Self::Canary { life, .. } => life.vm.as_mut(),
+            Self::Shadow { shadow, .. } => Some(shadow.vm_mut()),
         }
     }
 

@@ -64,7 +64,7 @@ impl Totals {
     pub(super) fn measured(&mut self, figures: &[Figures]) {
         for one in figures {
             let totals = self.0.entry(one.plugin.clone()).or_default();
-            totals.is_quarantined = one.is_quarantined;
+            totals.is_quarantined = one.is_quarantined || one.is_disabled;
             totals.gauges.clone_from(&one.gauges);
         }
     }

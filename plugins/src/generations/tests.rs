@@ -335,6 +335,27 @@ fn watched(generation: u32, text: &str) -> Prepared {
     Prepared { budget: Some(budget), ..prepared(generation, text) }
 }
 
+/// A version that the server has crashed in is called in no generation, and its hooks are open or closed; no budget is spent for it. Another text of
+/// the plugin is called, and so is that one once it is let off.
+#[test]
+fn what_is_disabled_is_not_called() {
+    let plugins = shard();
+    let open = "return { route = function(message) message.topic = 'x' end, on_load = function() error('loaded') end }";
+    let closed = "return { route = { on_error = 'closed', run = function() end } }";
+    let versions = [open, closed].map(|text| set(&[("a", text)]).sources()[0].hash);
+    plugins.disable(versions.into());
+    run(&plugins, watched(1, open));
+    assert_eq!(published(&plugins), (1, "t".to_owned()));
+    assert_eq!(plugins.spent(at(1)), None);
+    assert!(plugins.report().plugins[0].is_quarantined);
+    run(&plugins, prepared(2, closed));
+    assert_eq!(published(&plugins), (2, "Refuse(ImplementationSpecificError)".to_owned()));
+    plugins.disable(versions[..1].iter().copied().collect());
+    assert_eq!(published(&plugins), (2, "t".to_owned()));
+    let failures = plugins.prepare(NOW, Arc::new(prepared(3, &format!("{open} -- another text"))));
+    assert!(failures.expect_err("on_load is called")[0].message.contains("loaded"));
+}
+
 #[test]
 fn too_many_failures_are_told_once_and_only_during_the_probation() {
     let asked = |divisor, calls, now| {

@@ -124,7 +124,7 @@ fn sandboxed(plugin: &PluginName, stores: Rc<RefCell<Stores>>) -> Result<State, 
     let host = state.host_mut();
     host.keeps_lines = true;
     host.memory.held.push(0);
-    host.accounts.push(Account::new(plugin.clone(), &LIMITS, ShardId(0)));
+    host.accounts.push(Account::new(plugin.clone(), crate::SetHash([0; 32]), &LIMITS, ShardId(0)));
     Ok(state)
 }
 

@@ -10,6 +10,7 @@ use mlua::lua_State;
 use super::host::LEVELS_MAX;
 use super::{Host, Over, Returned, Stack, memory};
 use crate::diagnostic::split_position;
+use crate::in_hand::take_in_hand;
 
 /// A value that the host keeps, by its place in Lua's registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,12 +57,13 @@ impl State {
     /// Takes from Lua the word by which a metatable makes tables weak, whenever a script sets it: see `sandbox`.
     ///
     /// Lua keeps a short text once, and compares such texts by address. The one `__mode` that it looks for was made with the state, and stays; with
-    /// other bytes in it no text that a script writes is that one. They are drawn by lot, so that no script can write them; none is ASCII, as is all
+    /// other bytes in it no text that a script writes is that one. They are drawn by lot, 42 bits of them, so that no script finds them; none is ASCII, as is all
     /// that Lua itself looks for.
     fn unlearn_weak_tables(&self) {
         const MODE: &[u8] = b"__mode";
         let lot = RandomState::new().build_hasher().finish().to_ne_bytes();
-        // SAFETY: the state is live and not running. The text is there, so that pushing it takes no memory, and raises nothing; its bytes lie in a
+        // SAFETY: the state is live and not running. The text is there, so that pushing it takes no memory and raises nothing (a step of collecting
+        // garbage may run: there are no finalizers, and the host is refused nothing); its bytes lie in a
         // block that came from `memory::allocate`, so they may be written, and as many are. Lua looks for them in its table of texts only by their
         // hash, which it keeps beside them.
         unsafe {
@@ -91,6 +93,7 @@ impl State {
         W: FnMut(Stack<'_>) -> Returned,
     {
         self.host_mut().begin(owner, is_load);
+        take_in_hand(self.host().accounts.get(owner.wrapping_sub(1)).map(|account| account.in_hand));
         let lua = self.lua.as_ptr();
         // SAFETY: the state is live and not running: its stack is empty but for what is pushed here, which takes no memory. `work` outlives the call.
         let status = unsafe {
@@ -104,6 +107,7 @@ impl State {
             ffi::lua_settop(lua, 0);
             status
         };
+        take_in_hand(None);
         self.pace();
         let host = self.host_mut();
         host.shrink();

@@ -24,7 +24,12 @@ impl Both {
         let mut state = State::new(host).expect("memory");
         let name = PluginName::new("p").expect("a name");
         state.host_mut().memory.held.push(0);
-        state.host_mut().accounts.push(Account::new(name, &Limits::default(), base::ShardId(0)));
+        state.host_mut().accounts.push(Account::new(
+            name,
+            crate::SetHash([0; 32]),
+            &Limits::default(),
+            base::ShardId(0),
+        ));
         let (mut own, mut ours) = Default::default();
         let made = state.protected(0, true, |stack| {
             let globals = super::prepare(stack)?;

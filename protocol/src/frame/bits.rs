@@ -121,6 +121,10 @@ mod tests {
             prop_assert_eq!(bits.read(&bytes, at), slow);
             let end = (at + u32::from(count)).div_ceil(8) as usize;
             prop_assert_eq!(bits.read(&bytes[..end], at), slow, "with nothing behind it");
+            let (first, whole) = (at as usize / 8, usize::from(count.div_ceil(8)));
+            let little = bytes[first..first + whole].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+            let bits_of_bytes = Bits { count: 8 * whole as u8, signed: false, endian: Endian::Little };
+            prop_assert_eq!(bits_of_bytes.read(&bytes, 8 * first as u32), little, "the low byte first");
             let before = bytes.clone();
             bytes.fill(0);
             bits.write(&mut bytes, at, slow);

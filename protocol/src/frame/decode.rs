@@ -176,10 +176,12 @@ impl<'a> View<'a, '_> {
     fn message(&self, reading: &Reading, size: usize, texts: &'a mut String) -> Result<Decoded<'a>, FrameError> {
         let Reading { client, user, password, topic, payload, .. } = reading;
         let mut ends = [0; 5];
-        for (template, end) in [client, user, password, topic, payload].into_iter().zip(&mut ends) {
+        let parts =
+            [("client", client), ("user", user), ("password", password), ("topic", topic), ("payload", payload)];
+        for ((name, template), end) in parts.into_iter().zip(&mut ends) {
             match template {
                 None | Some(Template::Input(_)) => {}
-                Some(Template::Text(pieces)) => self.write_text(pieces, texts)?,
+                Some(Template::Text(pieces)) => self.write_text(name, pieces, texts)?,
                 Some(Template::Json(members)) => self.write_members(members, texts)?,
             }
             *end = texts.len();
@@ -214,13 +216,13 @@ impl<'a> View<'a, '_> {
         }
     }
 
-    fn write_text(&self, pieces: &[Piece], texts: &mut String) -> Result<(), FrameError> {
+    fn write_text(&self, name: &str, pieces: &[Piece], texts: &mut String) -> Result<(), FrameError> {
         for piece in pieces {
             match piece {
                 Piece::Literal(literal) => texts.push_str(literal),
                 Piece::Value(Ref::Client, _) => texts.push_str(self.client),
                 Piece::Value(Ref::Number(index), format) => self.write_number(*index, *format, texts)?,
-                Piece::Value(Ref::Input(place), Format::Plain) => texts.push_str(text("text", self.bytes_at(*place))?),
+                Piece::Value(Ref::Input(place), Format::Plain) => texts.push_str(text(name, self.bytes_at(*place))?),
                 Piece::Value(Ref::Input(place), format) => {
                     if !push_digits(self.bytes_at(*place), *format, texts) {
                         return Err(FrameError::new(Fault::Value, "not digits from 0 to 9 in BCD"));

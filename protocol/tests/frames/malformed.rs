@@ -118,6 +118,26 @@ fn a_template_is_filled_with_numbers_texts_digits_and_json() {
     assert_eq!(std::str::from_utf8(frame.payload), Ok(json));
 }
 
+/// A part of several pieces is put together of texts; a password that is one piece is bytes.
+#[test]
+fn each_piece_of_a_text_is_a_text() {
+    let hello = |client: &str, password: &str| {
+        let mut spec = header_and_bodies(100);
+        let hello = spec.messages.iter_mut().find(|message| message.kind == Kind::Hello).expect("it has one");
+        (hello.client, hello.password) = (Some(client.to_owned()), Some(password.to_owned()));
+        let mut codec = codec(&spec);
+        match codec.decode(&bytes("01 00000006 02 6122 00ff"), "") {
+            Ok(Decoded::Frame { frame, .. }) => format!("{} {:?}", frame.client, frame.password.unwrap_or_default()),
+            other => other.expect_err("it is whole").to_string(),
+        }
+    };
+    assert_eq!(hello("{name}", "{secret}"), "a\" [0, 255]");
+    assert_eq!(hello("{name}", "x{name}"), "a\" [120, 97, 34]");
+    assert_eq!(hello("{name}", "x{secret}"), "the password is not well-formed UTF-8 (value)");
+    assert_eq!(hello("{secret}", "{secret}"), "the client is not well-formed UTF-8 (value)");
+    assert_eq!(hello("{name}{secret}", "{secret}"), "the client is not well-formed UTF-8 (value)");
+}
+
 #[test]
 fn every_fault_has_a_name_of_its_own() {
     let mut names = Fault::ALL.map(Fault::name).to_vec();

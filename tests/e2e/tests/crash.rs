@@ -130,6 +130,47 @@ fn a_bar_of_no_time_bars_nobody() {
     connect(&daemon, &Options::persistent("culprit"));
 }
 
+/// A plugin in whose call the server panics takes the blame for the client that it was asked about: at the third start that version of it is not called,
+/// its hook is open, and the plugin behind it is asked, until the operator lets it off.
+#[test]
+fn a_plugin_that_crashes_the_server_twice_is_disabled() {
+    let scripts = tempfile::tempdir().unwrap();
+    let route = |to: &str| {
+        let hook = format!("filters = {{ '{TOPIC}' }}, run = function(message) message.topic = '{to}' end");
+        format!("return {{ route = {{ {hook} }} }}")
+    };
+    fs::write(scripts.path().join("bad.lua"), route("never")).unwrap();
+    fs::write(scripts.path().join("good.lua"), route("good/well")).unwrap();
+    let folder = format!("plugins.dir={}", scripts.path().display());
+    let mut daemon = Daemon::with_faults("panic-plugin=bad", &["shards=2", &folder]);
+    for _ in 0..2 {
+        let mut innocent = connect(&daemon, &Options::persistent("innocent"));
+        send(&mut innocent, b"boom");
+        assert!(!daemon.wait_for_end().success());
+        daemon.restart();
+    }
+    let report = &crashes(&daemon)[1];
+    assert_eq!((report["client"].as_str(), report["plugin"].as_str()), (Some("innocent"), Some("bad")), "{report}");
+
+    assert_serving(&daemon);
+    let mut receiver = connect(&daemon, &Options::transient("receiver"));
+    receiver.subscribe("#", Qos::AtLeastOnce).unwrap();
+    let mut innocent = connect(&daemon, &Options::persistent("innocent"));
+    send(&mut innocent, b"well");
+    let message = receiver.next_message().unwrap();
+    assert_eq!((message.topic.as_str(), message.payload.as_slice()), ("good/well", b"well".as_slice()));
+    let shown = notes(&daemon);
+    assert!(shown.len() == 1 && shown[0].contains("plugin bad is not called"), "{shown:?}");
+    assert_eq!(daemon.metric("postroad_plugin_quarantined", "plugin=\"bad\"") as u64, 2, "on both shards");
+    assert_eq!(daemon.metric("postroad_plugin_quarantined", "plugin=\"good\"") as u64, 0);
+
+    fs::remove_file(daemon.data().join("crash.json")).unwrap();
+    daemon.reload();
+    assert!(notes(&daemon).is_empty());
+    send(&mut innocent, b"boom");
+    assert!(!daemon.wait_for_end().success(), "it is called again");
+}
+
 /// With two shards, the one that panics is not the publisher's: it asks for the name.
 #[test]
 fn the_publisher_on_another_shard_is_found_out() {

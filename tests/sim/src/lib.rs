@@ -92,6 +92,8 @@ pub enum Canary {
     SettledEarly,
     /// Other shards are not told which generation of plugins has seen a message.
     StampLost,
+    /// The script that answers is asked about a delivery, whichever has seen the message.
+    WrongScript,
     /// A crash forgets for how many deliveries the message stands into which a queue has overflowed.
     OverflowForgotten,
 }
@@ -158,8 +160,9 @@ pub struct Report {
     pub failed: usize,
     pub delivered: usize,
     pub repaired: usize,
-    /// Generations that were settled; canaries that were promoted; those that were aborted.
+    /// Generations that were settled; publishes that canaries were asked about; canaries that were promoted; those that were aborted.
     pub settled: usize,
+    pub tried: usize,
     pub promoted: usize,
     pub aborted: usize,
 }

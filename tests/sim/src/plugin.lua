@@ -30,9 +30,9 @@ return {
     run = function(message)
       if chance(FAILURES) then return fail() end
       local name = message.payload
-      -- A key of its own: no echo takes the place of another, nor of the same one when its message is repeated.
+      -- A key of its own: no echo takes the place of another, nor of the same one when its message is repeated, in whatever generation or after a crash.
       count = count + 1
-      message:also { topic = "ECHO_TOPIC", payload = echo_of(name) .. "#by GENERATION", qos = 1, priority = "normal", collapse_key = name .. message.id .. count }
+      message:also { topic = "ECHO_TOPIC", payload = echo_of(name) .. "#by GENERATION", qos = 1, priority = "normal", collapse_key = ("%s %s GENERATION %d %d"):format(name, message.id, count, postroad.now()) }
       message.topic = message.topic:sub(5)
       message.payload = name .. "#by GENERATION"
     end,

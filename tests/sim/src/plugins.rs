@@ -21,6 +21,7 @@ use postroad_broker::hooks::{Admission, Answer, Decision, Hooks, Peer, Repair, S
 use postroad_plugins::generations::{self, Mode, Prepared};
 use postroad_plugins::{Limits, PluginName, Set, Source};
 
+use crate::Canary;
 use crate::oracle::{Name, PUSH_TOPIC, SHARED_TOPIC};
 
 /// What publishers publish below.
@@ -52,7 +53,8 @@ pub struct Seen {
     pub repaired: usize,
     /// How often a script was asked to whom to deliver what it had made.
     pub delivered: usize,
-    /// Canaries that were promoted, and that were aborted.
+    /// How often a canary was asked about a publish, and canaries that were promoted, and aborted.
+    pub tried: usize,
     pub promoted: usize,
     pub aborted: usize,
     /// Numbers under which an older script goes on, and the number that it has been made with: a canary was aborted.
@@ -73,6 +75,7 @@ pub struct Plugins {
     seen: Rc<RefCell<Seen>>,
     /// Nothing older than this generation is to be asked for.
     settled: Rc<RefCell<u32>>,
+    planted: Option<Canary>,
 }
 
 /// A generation of the plugin, with a share of calls that fail.
@@ -94,8 +97,14 @@ pub fn generation(number: u32, seed: u64, failures: usize, mode: Mode) -> Arc<Pr
 
 impl Plugins {
     /// Those of a shard that begins with this generation.
-    pub fn new(shard: ShardId, seen: &Rc<RefCell<Seen>>, first: Arc<Prepared>, now: Now) -> Self {
-        let plugins = Self { inner: generations::Plugins::new(shard), seen: Rc::clone(seen), settled: Rc::default() };
+    pub fn new(
+        shard: ShardId,
+        seen: &Rc<RefCell<Seen>>,
+        (first, now): (Arc<Prepared>, Now),
+        planted: Option<Canary>,
+    ) -> Self {
+        let inner = generations::Plugins::new(shard);
+        let plugins = Self { inner, seen: Rc::clone(seen), settled: Rc::default(), planted };
         let number = first.generation;
         plugins.prepare(first, now);
         plugins.commit(number, now);
@@ -160,6 +169,7 @@ impl Hooks for Plugins {
         let is_meant = message.topic.as_str().starts_with(RAW);
         let mut seen = self.seen.borrow_mut();
         seen.asked += usize::from(is_meant);
+        seen.tried += usize::from(is_meant && stamp.0 != self.inner.generation());
         match &answer.answer {
             Decision::Replace(messages) if is_meant && messages.len() == 2 => {}
             Decision::Refuse(ReasonCode::ImplementationSpecificError) if is_meant => seen.failed += 1,
@@ -186,7 +196,8 @@ impl Hooks for Plugins {
         if stamp.0 > 0 && stamp.0 < settled && !has_key {
             self.complain(format!("{:?} comes with {stamp:?}, but {settled} is settled", message.id));
         }
-        let left_out = self.inner.deliver(now, stamp, message, to);
+        let asked = if self.planted == Some(Canary::WrongScript) { Stamp(self.inner.generation()) } else { stamp };
+        let left_out = self.inner.deliver(now, asked, message, to);
         if made.is_none() || has_key {
             return Vec::new(); // an older script may have made it, and what is asked now can't know
         }

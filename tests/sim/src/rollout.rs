@@ -1,5 +1,6 @@
 //! How generations of plugins come to the shards, as the server's coordinator would have it: made ready on all, then taken by each when its turn
-//! comes; for everybody, or as a canary for one half of the clients, which is promoted or aborted later.
+//! comes; for everybody, or as a canary for some clients, of which there are a few only: for one, two, all or none of those who publish. It is promoted or aborted
+//! later.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use postroad_base::{Now, ShardId};
 use postroad_plugins::generations::Mode;
 
+use crate::Canary;
 use crate::plugins::{Plugins, Seen, generation};
 use crate::random::Random;
 
@@ -27,6 +29,8 @@ pub struct Rollout {
     newest: u32,
     before_canary: u32,
     change: Change,
+    /// Plugins have this mistake.
+    planted: Option<Canary>,
     /// Shards that have not made the change.
     left: Vec<usize>,
 }
@@ -51,7 +55,7 @@ pub struct Made {
 
 impl Rollout {
     /// Not started.
-    pub fn new(seed: u64, failures: usize) -> Self {
+    pub fn new(seed: u64, failures: usize, planted: Option<Canary>) -> Self {
         Self {
             shards: Vec::new(),
             seen: Rc::default(),
@@ -60,6 +64,7 @@ impl Rollout {
             newest: 1,
             before_canary: 1,
             change: Change::Replacement,
+            planted,
             left: Vec::new(),
         }
     }
@@ -70,7 +75,7 @@ impl Rollout {
         self.change = Change::Replacement;
         self.seen.borrow_mut().renamed.clear();
         let first = generation(self.newest, self.seed, self.failures, Mode::Replace);
-        let begin = |shard| Plugins::new(ShardId(shard), &self.seen, Arc::clone(&first), now);
+        let begin = |shard| Plugins::new(ShardId(shard), &self.seen, (Arc::clone(&first), now), self.planted);
         self.shards = (0..shards).map(begin).collect();
     }
 
@@ -102,7 +107,8 @@ impl Rollout {
         let number = self.newest + 1;
         if self.change != Change::Canary {
             let is_canary = random.chance(CANARIES);
-            let mode = if is_canary { Mode::Canary { percent: 50 } } else { Mode::Replace };
+            let percent = 1 + random.below(99) as u8;
+            let mode = if is_canary { Mode::Canary { percent } } else { Mode::Replace };
             let next = generation(number, self.seed + u64::from(number), self.failures, mode);
             if !self.shards.iter().all(|plugins| plugins.prepare(Arc::clone(&next), now)) {
                 self.shards.iter().for_each(|plugins| plugins.discard(number));

@@ -202,7 +202,7 @@ impl World {
             scheduled: BTreeSet::new(),
             consumers: Consumers::default(),
             group_queue: None,
-            rollout: Rollout::new(options.seed, options.plugins.unwrap_or(0)),
+            rollout: Rollout::new(options.seed, options.plugins.unwrap_or(0), options.canary),
             page: None,
             broken: None,
             report: Report::default(),
@@ -314,8 +314,8 @@ impl World {
     fn step(&mut self) -> Result<(), String> {
         self.thing()?;
         let mut seen = self.rollout.seen();
-        let Seen { asked, failed, repaired, delivered, promoted, aborted, .. } = *seen;
-        self.report = Report { asked, failed, repaired, delivered, promoted, aborted, ..self.report };
+        let Seen { asked, failed, repaired, delivered, tried, promoted, aborted, .. } = *seen;
+        self.report = Report { asked, failed, repaired, delivered, tried, promoted, aborted, ..self.report };
         seen.broken.take().or_else(|| self.broken.take()).map_or(Ok(()), Err)
     }
 

@@ -37,6 +37,7 @@ fn sum(total: Report, report: Report) -> Report {
         delivered: total.delivered + report.delivered,
         repaired: total.repaired + report.repaired,
         settled: total.settled + report.settled,
+        tried: total.tried + report.tried,
         promoted: total.promoted + report.promoted,
         aborted: total.aborted + report.aborted,
     }
@@ -129,7 +130,7 @@ fn a_consumer_group_gets_all_and_nothing_after_its_acknowledgement() {
 fn promises_hold_for_what_plugins_make() {
     let total = check(14_000..14_300, |seed| Options { plugins: Some(0), ..Options::new(seed) });
     assert!(total.asked > 5_000 && total.settled > 2_500 && total.refused == 0, "{total:?}");
-    assert!(total.delivered > 5_000 && total.promoted > 200 && total.aborted > 200, "{total:?}");
+    assert!(total.delivered > 5_000 && total.tried > 500 && total.promoted > 200 && total.aborted > 200, "{total:?}");
     let options = |seed| Options { plugins: Some(30), refusals: 200, ..Options::new(seed) };
     let total = check(14_300..14_600, options);
     assert!(total.failed > 150 && total.refused > 200 && total.repaired > 200, "{total:?}");
@@ -218,6 +219,7 @@ fn every_canary_is_found() {
         Canary::PartLost,
         Canary::SettledEarly,
         Canary::StampLost,
+        Canary::WrongScript,
     ];
     for canary in all {
         let full_sync = canary == Canary::OverflowForgotten;
@@ -237,7 +239,9 @@ fn every_canary_is_found() {
             Canary::KeyForgotten | Canary::DueAgain | Canary::DueUntold | Canary::DueEarly | Canary::CancelForgotten
         );
         let wishers = if is_of_wishers { 120 } else { 0 };
-        let plugins = matches!(canary, Canary::PartLost | Canary::SettledEarly | Canary::StampLost).then_some(0);
+        let plugins = [Canary::PartLost, Canary::SettledEarly, Canary::StampLost, Canary::WrongScript]
+            .contains(&canary)
+            .then_some(0);
         let canaried = Options {
             canary: Some(canary),
             plugins,

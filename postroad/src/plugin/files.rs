@@ -78,11 +78,11 @@ fn plugin_files(path: &Path) -> Result<Vec<PathBuf>> {
     for entry in fs::read_dir(path).with_context(|| format!("can't read {}", path.display()))? {
         let file = entry.with_context(|| format!("can't read {}", path.display()))?.path();
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if !name.ends_with(".lua") || name.starts_with('.') || !file.is_file() {
-            continue;
+        if !name.ends_with(".lua") || name.starts_with('.') || file.is_dir() {
+            continue; // as the server: a link that leads nowhere is an error
         }
         let plugin = plugin_of(&file);
-        if !plugin.is_file() {
+        if plugin != file && !plugin.is_file() {
             bail!("{} tests {}, which is not there", file.display(), plugin.display());
         }
         files.push(plugin);
@@ -109,4 +109,21 @@ fn read(path: &Path) -> Result<Author> {
         None
     };
     Ok(Author { source, test })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the server does: it would not start, and who checks is told before.
+    #[test]
+    fn a_link_that_leads_nowhere_is_an_error() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        fs::write(folder.path().join("a.lua"), "return {}").expect("writable");
+        let args = PluginsArgs { paths: vec![folder.path().to_owned()], config: None, set: Vec::new() };
+        assert_eq!(find(&args).map(|found| found.len()).ok(), Some(1));
+        std::os::unix::fs::symlink("nowhere", folder.path().join("b.lua")).expect("linked");
+        let error = find(&args).err().expect("it is no plugin").to_string();
+        assert!(error.contains("b.lua"), "{error}");
+    }
 }

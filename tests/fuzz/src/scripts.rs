@@ -181,6 +181,8 @@ pub fn check(input: &[u8]) {
     assert!(vm.figures().iter().all(|figures| figures.plugin == bad || figures.failures_in_a_row == 0));
     vm.refuse_memory_after(Some(u64::from(refused)));
     ask_everything(&mut vm, &bad);
+    vm.refuse_memory_once(u64::from(refused), 1 + u64::from(refused % 3));
+    ask_everything(&mut vm, &bad);
     vm.refuse_memory_after(None);
     ask_everything(&mut vm, &bad);
 }

@@ -612,6 +612,10 @@ fn open_plugins(
         shards: inboxes.len(),
         clock: common.clock,
         tell: Box::new(move |shard, step| inboxes[usize::from(shard.0)].order(Order::Plugins(step))),
+        disabled: {
+            let data_dir = config.data_dir.clone();
+            Box::new(move || crash::disabled_plugins(&data_dir))
+        },
         told,
         notes,
     };

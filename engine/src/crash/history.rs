@@ -3,7 +3,7 @@
 //! `{"crashes":[{"at":1700000000,"shard":0,"thread":"shard","doing":"input","client":"truck-7",…}]}`, oldest first.
 //! The file is replaced as a whole, and read at start and at a reload. Deleting it lifts every bar.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -132,6 +132,11 @@ pub(crate) fn judge(crashes: &[Crash], bar_time: Duration, now: WallMillis) -> V
         }
     }
     verdict
+}
+
+/// Versions of plugins that are not called now.
+pub(crate) fn disabled_plugins(data_dir: &Path) -> BTreeSet<SetHash> {
+    judge(&read(data_dir), Duration::ZERO, WallMillis(0)).disabled.into_keys().collect()
 }
 
 /// The crashes that are remembered. A file that can't be read accuses nobody.

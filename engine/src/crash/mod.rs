@@ -22,7 +22,7 @@ use std::sync::{Mutex, Once, OnceLock, PoisonError};
 
 use postroad_base::{ClientId, ConnectionId, Message, MessageId, QueueId, ShardId};
 
-pub(crate) use history::{Crash, Doing, Verdict, judge, read};
+pub(crate) use history::{Crash, Doing, Verdict, disabled_plugins, judge, read};
 pub(crate) use postroad_base::utc;
 
 /// Characters of a panic's text that are kept.

@@ -16,11 +16,11 @@ use postroad_control::{
     PluginsOrder, PluginsState, PluginsWish, Trial, TrialState,
 };
 use postroad_plugins::generations::{Budget, Mode, Prepared};
-use postroad_plugins::{Compiled, Diagnostic, Figures, Hook, Limits, PluginName, Saved, Set, Source, Vm};
+use postroad_plugins::{Compiled, Diagnostic, Figures, Hook, Limits, PluginName, Saved, Set, SetHash, Source, Vm};
 
 use super::folder::{self, Watcher};
 use super::history::{History, Script};
-use super::{Parts, Step, Tell, Told};
+use super::{Disabled, Parts, Step, Tell, Told};
 use crate::clock::Clock;
 use crate::config::{self, Watch};
 
@@ -39,6 +39,7 @@ pub(super) struct Coordinator {
     clock: Clock,
     shards: Vec<ShardId>,
     tell: Tell,
+    disabled: Disabled,
     told: flume::Receiver<Told>,
     orders: flume::Receiver<PluginsOrder>,
     notes: flume::Sender<Note>,
@@ -108,7 +109,7 @@ impl Coordinator {
         orders: flume::Receiver<PluginsOrder>,
         counters: Arc<PluginsCounters>,
     ) -> Result<Self, String> {
-        let Parts { place, options, shards, clock, tell, told, notes } = parts;
+        let Parts { place, options, shards, clock, tell, disabled, told, notes } = parts;
         let history = History::open(place).map_err(|error| format!("the history of plugins can't be read: {error}"))?;
         let shards: Vec<_> = (0..shards).filter_map(|shard| u16::try_from(shard).ok()).map(ShardId).collect();
         let set = folder::read(None)?;
@@ -120,6 +121,7 @@ impl Coordinator {
             clock,
             shards,
             tell,
+            disabled,
             told,
             orders,
             notes,
@@ -158,7 +160,7 @@ impl Coordinator {
     fn start_with_folder(&mut self, found: Result<Set, String>, hash: &str) -> Result<Arc<Prepared>, String> {
         let (number, by) = (self.next_number(), "the start".to_owned());
         let (set, why) = match found {
-            Ok(set) => match tried(&set, &self.options.limits, self.clock.now()) {
+            Ok(set) => match tried(&set, &self.options.limits, &(self.disabled)(), self.clock.now()) {
                 Ok(tried) => return self.start_with_new(number, (set, tried), &by),
                 Err(why) => (Some(set), why),
             },
@@ -188,8 +190,10 @@ impl Coordinator {
             if !seen.insert(&attempt.set) {
                 continue;
             }
-            let loaded =
-                self.set_of(attempt).and_then(|set| Ok((loaded(&set, &self.options.limits, self.clock.now())?.0, set)));
+            let loaded = self.set_of(attempt).and_then(|set| {
+                let (tried, _) = loaded(&set, &self.options.limits, &(self.disabled)(), self.clock.now())?;
+                Ok((tried, set))
+            });
             match loaded {
                 Ok((tried, set)) if seen.len() == 1 => {
                     if set.hash().to_string() != folder {
@@ -488,11 +492,14 @@ impl Coordinator {
 
     /// On all shards; what its plugins are.
     fn make_ready(&mut self, number: u32, wanted: &Wanted) -> Result<Vec<PluginState>, String> {
-        let (limits, now) = (self.options.limits, self.clock.now());
+        let (limits, disabled, now) = (self.options.limits, (self.disabled)(), self.clock.now());
         let is_rollback = wanted.action == Action::Rollback;
         // What ran here has passed its tests when it came; it must not fail now for the state of the world.
-        let Tried { compiled, plugins } =
-            if is_rollback { loaded(&wanted.set, &limits, now)?.0 } else { tried(&wanted.set, &limits, now)? };
+        let Tried { compiled, plugins } = if is_rollback {
+            loaded(&wanted.set, &limits, &disabled, now)?.0
+        } else {
+            tried(&wanted.set, &limits, &disabled, now)?
+        };
         self.wait_until_settled()?;
         let (mode, budget) = (wanted.mode, if is_rollback { None } else { self.budget_of(&wanted.set) });
         let prepared = Prepared { generation: number, compiled, limits, mode, budget, is_rollback };
@@ -785,10 +792,11 @@ impl Running {
 ///
 /// # Errors
 /// Everything that is wrong with it.
-fn loaded(set: &Set, limits: &Limits, now: Now) -> Result<(Tried, Vm), String> {
+fn loaded(set: &Set, limits: &Limits, disabled: &BTreeSet<SetHash>, now: Now) -> Result<(Tried, Vm), String> {
     let compiled = set.compile(limits).map_err(|failures| listed(&failures))?;
     let mut vm =
         Vm::new(&compiled, limits, ShardId(0), std::rc::Rc::default()).map_err(|failures| listed(&failures))?;
+    vm.disable(disabled);
     vm.load(now, &Saved::default()).map_err(|failure| failure.to_string())?;
     let plugins = states_of(set, &vm);
     Ok((Tried { compiled, plugins }, vm))
@@ -798,8 +806,8 @@ fn loaded(set: &Set, limits: &Limits, now: Now) -> Result<(Tried, Vm), String> {
 ///
 /// # Errors
 /// Likewise.
-pub(super) fn tried(set: &Set, limits: &Limits, now: Now) -> Result<Tried, String> {
-    let (tried, mut vm) = loaded(set, limits, now)?;
+pub(super) fn tried(set: &Set, limits: &Limits, disabled: &BTreeSet<SetHash>, now: Now) -> Result<Tried, String> {
+    let (tried, mut vm) = loaded(set, limits, disabled, now)?;
     let failures: Vec<Diagnostic> = vm.self_test(now).into_iter().filter_map(|test| test.failure).collect();
     if failures.is_empty() { Ok(tried) } else { Err(listed(&failures)) }
 }

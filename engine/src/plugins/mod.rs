@@ -22,13 +22,14 @@ mod history;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use postroad_base::{Now, ShardId};
 use postroad_control::{Note, PluginsCounters, PluginsLine};
-use postroad_plugins::Diagnostic;
 use postroad_plugins::generations::Prepared;
+use postroad_plugins::{Diagnostic, SetHash};
 
 use crate::clock::Clock;
 use crate::config;
@@ -69,6 +70,9 @@ pub(crate) enum Told {
 /// The way to the shards, one step for each.
 pub(crate) type Tell = Box<dyn Fn(ShardId, Step) + Send>;
 
+/// Versions of plugins that the server has crashed in, as of now.
+pub(crate) type Disabled = Box<dyn Fn() -> BTreeSet<SetHash> + Send>;
+
 /// The coordinator before its thread is there.
 pub(crate) struct Waiting(Coordinator);
 
@@ -89,6 +93,8 @@ pub(crate) struct Parts {
     pub(crate) shards: usize,
     pub(crate) clock: Clock,
     pub(crate) tell: Tell,
+    /// Versions of plugins that are not called, not for their self-tests either.
+    pub(crate) disabled: Disabled,
     /// What it hears; the other end is the shards'.
     pub(crate) told: flume::Receiver<Told>,
     pub(crate) notes: flume::Sender<Note>,
@@ -112,7 +118,8 @@ pub(crate) fn open(parts: Parts) -> Result<(Waiting, PluginsLine, Option<Arc<Pre
 /// Everything that is wrong with them.
 pub(crate) fn check(options: &config::Plugins, now: Now) -> Result<(), String> {
     let Some(folder) = options.dir.as_deref() else { return Ok(()) };
-    folder::read(Some(folder)).and_then(|set| coordinator::tried(&set, &options.limits, now).map(drop))
+    folder::read(Some(folder))
+        .and_then(|set| coordinator::tried(&set, &options.limits, &BTreeSet::new(), now).map(drop))
 }
 
 impl Waiting {

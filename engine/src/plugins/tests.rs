@@ -1,5 +1,6 @@
 //! The coordinator against shards that do as the test says: they answer at once, in the call that tells them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use postroad_control::{
     Attempt, AttemptOutcome, Note, PluginsAnswer, PluginsCounters, PluginsState, PluginsWish, Trial,
 };
 use postroad_plugins::generations::Prepared;
-use postroad_plugins::{Diagnostic, PluginName};
+use postroad_plugins::{Diagnostic, PluginName, SetHash, Source};
 
 use super::coordinator::Coordinator;
 use super::{Parts, Step, Told};
@@ -36,6 +37,8 @@ struct World {
     data: tempfile::TempDir,
     options: config::Plugins,
     shards: Arc<Mutex<Shards>>,
+    /// Versions that the server has crashed in.
+    disabled: BTreeSet<SetHash>,
 }
 
 struct Server {
@@ -53,7 +56,8 @@ impl World {
             reload_timeout: Duration::from_millis(50),
             ..config::Plugins::default()
         };
-        Self { folder, data: tempfile::tempdir().expect("a temporary directory"), options, shards: Arc::default() }
+        let data = tempfile::tempdir().expect("a temporary directory");
+        Self { folder, data, options, shards: Arc::default(), disabled: BTreeSet::new() }
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -64,13 +68,14 @@ impl World {
         let (told, heard) = flume::unbounded();
         let (noted, notes) = flume::bounded(9);
         let (shards, answers, place) = (Arc::clone(&self.shards), told.clone(), self.data.path().join("plugins"));
-        let lines = place.join("history.jsonl");
+        let (lines, disabled) = (place.join("history.jsonl"), self.disabled.clone());
         let parts = Parts {
             place: Some(place),
             options: self.options.clone(),
             shards: 2,
             clock: Clock::new(),
             tell: Box::new(move |shard, step| shards.lock().expect("one thread").take(shard, step, &answers, &lines)),
+            disabled: Box::new(move || disabled.clone()),
             told: heard,
             notes: noted,
         };
@@ -484,6 +489,21 @@ fn what_ran_last_does_not_load_any_more_so_what_ran_before_does() {
     assert_eq!(again.first.take().expect("plugins").generation, 3);
     let history = again.history();
     assert_eq!(history[0], "3 start committed the scripts of generation 2 are not there any more");
+}
+
+/// Not for its self-test either: the server would crash at each start.
+#[test]
+fn what_is_disabled_is_not_called_at_the_start() {
+    let mut world = World::new();
+    let text = "return { on_load = function() error('loaded') end, test = { t = function() error('tested') end } }";
+    world.write("a.lua", text);
+    let why = world.start().err().expect("it does not load");
+    assert!(why.contains("loaded"), "{why}");
+    let version = Source::new(PluginName::new("a").expect("a name"), "a.lua", text).hash;
+    world.disabled.insert(version);
+    assert_eq!(world.running().first.expect("it runs").generation, 2);
+    world.write("a.lua", &format!("{text} -- another version"));
+    assert_eq!(world.running().first.expect("what was committed runs").generation, 2);
 }
 
 #[test]

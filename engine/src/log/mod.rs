@@ -340,8 +340,8 @@ impl Shard {
         }
     }
 
-    /// Also whenever files were made: a second is long, a disk may fill up within it.
-    fn watch_disk(&mut self) {
+    /// Also at the start, and whenever files were made: a second is long, a disk may fill up within it.
+    pub(crate) fn watch_disk(&mut self) {
         let least = self.live.config.storage_free_bytes_min;
         let Some(log) = &mut self.log else { return };
         let full = match postroad_storage::space::free_bytes(&log.data_dir) {

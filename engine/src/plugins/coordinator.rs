@@ -30,6 +30,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const NOTE_TIME: Duration = Duration::from_secs(3600);
 /// Between two tries to leave what fails.
 const GO_BACK_EVERY: Duration = Duration::from_secs(10);
+/// Between two tries to write what could not be written.
+const WRITE_AGAIN_EVERY: Duration = Duration::from_secs(10);
 /// Characters of a note in the history: what is behind says no more.
 const NOTE_MAX: usize = 4096;
 
@@ -52,6 +54,8 @@ pub(super) struct Coordinator {
     watcher: Watcher,
     /// What is to be left, and could not be yet.
     leaving: Vec<Leaving>,
+    /// The history is not written as it is remembered.
+    write_again_at: Option<Instant>,
     /// Limits of scripts have changed while something was tried.
     limits_wait: bool,
     /// By shard: the generation below which nothing is under way there.
@@ -131,6 +135,7 @@ impl Coordinator {
             trial: None,
             watcher: Watcher::default(),
             leaving: Vec::new(),
+            write_again_at: None,
             limits_wait: false,
             later: VecDeque::new(),
             is_stopping: false,
@@ -238,13 +243,16 @@ impl Coordinator {
         while !self.is_stopping {
             let look = (self.options.watch == Watch::On).then_some(look_at);
             let leave = self.leaving.iter().map(|leaving| leaving.again_at).min();
-            match self.next(look.into_iter().chain(leave).min()) {
+            match self.next(look.into_iter().chain(leave).chain(self.write_again_at).min()) {
                 Next::Told(told) => self.heard(told),
                 Next::Order(order) => self.obey(order),
                 Next::Due => {}
-                Next::Nobody => return,
+                Next::Nobody => break,
             }
             let now = Instant::now();
+            if self.write_again_at.is_some_and(|at| at <= now) {
+                self.write_history_again();
+            }
             if leave.is_some_and(|leave| leave <= now) {
                 self.go_back_again();
             }
@@ -257,6 +265,7 @@ impl Coordinator {
                 self.heard(told);
             }
         }
+        self.write_history_again();
     }
 
     /// What stands in the channel.
@@ -342,7 +351,7 @@ impl Coordinator {
         Some(match last {
             Some(Attempt { note, action, outcome, .. }) => {
                 let (action, outcome) = (action.name(), outcome.name());
-                format!("what is in plugins.dir does not run since {action} was {outcome}: {note}")
+                format!("what is in plugins.dir does not run: the last {action} was {outcome}: {note}")
                     .trim_end_matches([':', ' '])
                     .to_owned()
             }
@@ -514,16 +523,15 @@ impl Coordinator {
         let outcome = if mode == Mode::Replace { AttemptOutcome::Committed } else { AttemptOutcome::Trying };
         let attempt = self.attempt(number, (action, outcome), Some(&set), &by, &folder, &note);
         crate::fault::point("plugins-ready");
-        let written = self.history.add(attempt.clone(), &scripts_of(&set), self.options.history_max);
-        if let Err(error) = written {
-            if by != BY_ERROR_BUDGET {
-                self.tell_all(&Step::Discard { generation: number });
-                return Err(not_written(error));
-            }
-            tracing::error!(%error, "the way back is not in the history: the next start would go forth again");
+        if by == BY_ERROR_BUDGET {
+            self.remember(attempt.clone(), &scripts_of(&set));
+        } else if let Err(error) = self.history.add(attempt.clone(), &scripts_of(&set), self.options.history_max) {
+            self.tell_all(&Step::Discard { generation: number });
+            return Err(self.refused_unwritten(attempt, &set, error));
+        } else {
+            self.counters.count(&attempt);
         }
         crate::fault::point("plugins-written");
-        self.counters.count(&attempt);
         self.commit(number, &Step::Commit { generation: number });
         let running = Running { numbers: vec![number], set, plugins, limits: self.options.limits };
         match mode {
@@ -551,7 +559,9 @@ impl Coordinator {
         let note = "it was tried as a canary";
         let what = (Action::Promote, AttemptOutcome::Committed);
         let attempt = self.attempt(number, what, Some(&running.set), by, &folder, note);
-        self.history.add(attempt.clone(), &scripts_of(&running.set), self.options.history_max).map_err(not_written)?;
+        if let Err(error) = self.history.add(attempt.clone(), &scripts_of(&running.set), self.options.history_max) {
+            return Err(self.refused_unwritten(attempt, &running.set, error));
+        }
         self.counters.count(&attempt);
         self.commit(number, &Step::Promote { generation: number });
         self.trial = None;
@@ -609,6 +619,9 @@ impl Coordinator {
             done = self.roll_back(None, BY_ERROR_BUDGET.to_owned(), &why).map(drop);
         }
         let text = match &done {
+            Ok(()) if self.history.is_behind() => format!(
+                "plugins went back by themselves: generation {generation} failed: {why}; this can't be written down yet: a start before that runs it again"
+            ),
             Ok(()) => format!("plugins went back by themselves: generation {generation} failed: {why}"),
             Err(error) => format!("plugins of generation {generation} fail ({why}) and can't go back: {error}"),
         };
@@ -760,8 +773,29 @@ impl Coordinator {
         if self.history.attempts().last().is_some_and(|last| is_way_back_again(last, &attempt)) {
             return;
         }
-        if let Err(error) = self.history.add(attempt, scripts, self.options.history_max) {
-            tracing::error!(%error, "the history of plugins can't be written");
+        if let Err(error) = self.history.hold(attempt, scripts, self.options.history_max) {
+            tracing::error!(%error, "the history of plugins can't be written: a start before it can goes by what stands there");
+            self.write_again_at = Some(Instant::now() + WRITE_AGAIN_EVERY);
+        }
+    }
+
+    /// What would come to answer can't be written down, so it does not.
+    fn refused_unwritten(&mut self, attempt: Attempt, set: &Set, error: std::io::Error) -> String {
+        let why = not_written(error);
+        tracing::error!(generation = attempt.generation, why, "plugins are refused, nothing is changed");
+        let (outcome, note) = (AttemptOutcome::Refused, why.clone());
+        self.remember(Attempt { outcome, note, ..attempt }, &scripts_of(set));
+        why
+    }
+
+    /// What is remembered and could not be written.
+    pub(super) fn write_history_again(&mut self) {
+        self.write_again_at = None;
+        let was_behind = self.history.is_behind();
+        match self.history.catch_up() {
+            Ok(()) if was_behind => tracing::info!("the history of plugins is written again"),
+            Ok(()) => {}
+            Err(_) => self.write_again_at = Some(Instant::now() + WRITE_AGAIN_EVERY),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! ```
 //! - A line is written after its scripts and before anybody runs them: what a line names is there, and what runs has a line.
 //! - A line, or a script, that can't be read or is not what its name says costs that attempt, never the start.
+//! - What holds whether it can be written or not (a way back, what was refused) is remembered, and written once there is room: [`History::hold`].
 //! - Bounded: the oldest attempts go, with scripts that no other names; never the one that runs, nor what it would go back to.
 //!
 //! Without a data directory the same is in memory.
@@ -36,6 +37,8 @@ pub(super) struct History {
     place: Option<PathBuf>,
     /// Oldest first.
     attempts: Vec<Attempt>,
+    /// Those that stand on the disk.
+    written: Vec<Attempt>,
     /// By hash.
     scripts: BTreeMap<String, Arc<str>>,
     write: Write,
@@ -43,7 +46,13 @@ pub(super) struct History {
 
 impl Default for History {
     fn default() -> Self {
-        Self { place: None, attempts: Vec::new(), scripts: BTreeMap::new(), write: space::write_new }
+        Self {
+            place: None,
+            attempts: Vec::new(),
+            written: Vec::new(),
+            scripts: BTreeMap::new(),
+            write: space::write_new,
+        }
     }
 }
 
@@ -56,7 +65,7 @@ impl History {
         let Some(place) = place else { return Ok(Self::default()) };
         std::fs::create_dir_all(place.join(SCRIPTS))?;
         let attempts = read_lines(&place)?;
-        let mut history = Self { place: Some(place), attempts, ..Self::default() };
+        let mut history = Self { place: Some(place), written: attempts.clone(), attempts, ..Self::default() };
         history.read_scripts();
         Ok(history)
     }
@@ -84,6 +93,7 @@ impl History {
     /// When the file system says no: then nothing is remembered. If it says no so late that the new lines stand there, the old ones are
     /// put back; if that fails too, the error says so.
     pub(super) fn add(&mut self, attempt: Attempt, scripts: &[Script], max: usize) -> io::Result<()> {
+        self.write_missing()?;
         let mut added = Vec::new();
         for (_, text) in scripts {
             let hash = hash_of(text);
@@ -96,10 +106,51 @@ impl History {
         attempts.push(attempt);
         trim(&mut attempts, max);
         self.write_lines(&attempts).map_err(|error| self.with_old_lines(error))?;
+        self.written.clone_from(&attempts);
         self.attempts = attempts;
         self.scripts.extend(added);
         self.forget_scripts();
         Ok(())
+    }
+
+    /// The same of what holds in any case: it is remembered, also if it can't be written, and written by [`Self::catch_up`] or with the next one.
+    ///
+    /// # Errors
+    /// As [`Self::add`], but the attempt is remembered.
+    pub(super) fn hold(&mut self, attempt: Attempt, scripts: &[Script], max: usize) -> io::Result<()> {
+        self.add(attempt.clone(), scripts, max).inspect_err(|_| {
+            self.attempts.push(attempt);
+            trim(&mut self.attempts, max);
+            self.scripts.extend(scripts.iter().map(|(_, text)| (hash_of(text), Arc::clone(text))));
+        })
+    }
+
+    /// Something is remembered that is not written.
+    pub(super) fn is_behind(&self) -> bool {
+        self.attempts != self.written
+    }
+
+    /// Writes what is not written.
+    ///
+    /// # Errors
+    /// When the file system says no again.
+    pub(super) fn catch_up(&mut self) -> io::Result<()> {
+        if self.is_behind() {
+            self.write_missing()?;
+            self.write_lines(&self.attempts)?;
+            self.written.clone_from(&self.attempts);
+        }
+        Ok(())
+    }
+
+    /// Scripts of what is remembered and not written.
+    fn write_missing(&self) -> io::Result<()> {
+        let Some(place) = self.place.as_ref().filter(|_| self.is_behind()) else { return Ok(()) };
+        let is_missing = |hash: &String| !place.join(SCRIPTS).join(file_of(hash)).exists();
+        self.scripts
+            .iter()
+            .filter(|(hash, _)| is_missing(hash))
+            .try_for_each(|(hash, text)| self.write_script(hash, text))
     }
 
     fn write_script(&self, hash: &str, text: &str) -> io::Result<()> {
@@ -116,11 +167,11 @@ impl History {
     /// ones, when the directory is synced.
     fn with_old_lines(&self, error: io::Error) -> io::Error {
         let Some(place) = &self.place else { return error };
-        let stands = || Some(std::fs::read_to_string(place.join(LINES)).ok()? == text_of(&self.attempts).ok()?);
-        if stands().unwrap_or(self.attempts.is_empty()) {
+        let stands = || Some(std::fs::read_to_string(place.join(LINES)).ok()? == text_of(&self.written).ok()?);
+        if stands().unwrap_or(self.written.is_empty()) {
             return error;
         }
-        match self.write_lines(&self.attempts) {
+        match self.write_lines(&self.written) {
             Ok(()) => error,
             Err(again) => io::Error::other(format!(
                 "{error}; the lines of before can't be put back either ({again}): the next start may run what was refused"
@@ -451,5 +502,42 @@ mod tests {
         let (attempt, scripts) = attempt(2, Action::Replace, AttemptOutcome::Committed, "two");
         assert!(history.add(attempt, &scripts, 5).is_err());
         assert_eq!((numbers(&history), history.scripts.len()), (vec![1], 1));
+    }
+
+    #[test]
+    fn what_holds_is_remembered_and_written_later() {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let place = data.path().join("plugins");
+        let mut history = History::open(Some(place.clone())).expect("empty");
+        commit(&mut history, 1, "one");
+        let is_full: Write = |_, _, _| Err(io::Error::from(io::ErrorKind::StorageFull));
+        let can_write = std::mem::replace(&mut history.write, is_full);
+        let (held, scripts) = attempt(2, Action::Replace, AttemptOutcome::Committed, "two");
+        assert!(history.hold(held, &scripts, 5).is_err() && history.is_behind() && history.catch_up().is_err());
+        let (refused, of_refused) = attempt(3, Action::Replace, AttemptOutcome::Committed, "three");
+        assert!(history.add(refused, &of_refused, 5).is_err());
+        assert_eq!(numbers(&history), [1, 2]);
+        assert_eq!(numbers(&History::open(Some(place.clone())).expect("readable")), [1]);
+
+        history.write = can_write;
+        history.catch_up().expect("there is room");
+        assert!(!history.is_behind());
+        let again = History::open(Some(place)).expect("readable");
+        assert_eq!((numbers(&again), again.scripts.len()), (vec![1, 2], 2));
+    }
+
+    #[test]
+    fn what_holds_is_written_with_the_next_one() {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let place = data.path().join("plugins");
+        let mut history = History::open(Some(place.clone())).expect("empty");
+        let is_full: Write = |_, _, _| Err(io::Error::from(io::ErrorKind::StorageFull));
+        let can_write = std::mem::replace(&mut history.write, is_full);
+        let (held, scripts) = attempt(1, Action::Replace, AttemptOutcome::Refused, "one");
+        assert!(history.hold(held, &scripts, 5).is_err());
+        history.write = can_write;
+        commit(&mut history, 2, "two");
+        let again = History::open(Some(place)).expect("readable");
+        assert_eq!((numbers(&again), again.scripts.len()), (vec![1, 2], 2));
     }
 }

@@ -82,6 +82,8 @@ pub(crate) struct Thread {
     thread: std::thread::JoinHandle<()>,
 }
 
+/// Of its thread: shards' threads have 0, and nine times its share of a core.
+const NICENESS: i32 = 10;
 /// Orders that may wait.
 const ORDERS_MAX: usize = 4;
 
@@ -126,7 +128,11 @@ impl Waiting {
     /// From now on it hears.
     pub(crate) fn run(self, told: flume::Sender<Told>) -> std::io::Result<Thread> {
         let Self(mut coordinator) = self;
-        let thread = std::thread::Builder::new().name("plugins".into()).spawn(move || coordinator.run())?;
+        let thread = std::thread::Builder::new().name("plugins".into()).spawn(move || {
+            // Shards may have no core to spare, and what it compiles and writes can wait for them. On Linux this is the thread's own.
+            let _as_it_was = rustix::process::setpriority_process(None, NICENESS);
+            coordinator.run();
+        })?;
         Ok(Thread { told, thread })
     }
 }

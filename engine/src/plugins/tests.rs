@@ -240,7 +240,7 @@ fn one_shard_that_says_no_leaves_everything_as_it_was() {
     assert_eq!((after.generation, &after.plugins), (before.generation, &before.plugins));
     assert_eq!(
         after.folder.as_deref(),
-        Some("what is in plugins.dir does not run since replace was refused: a.lua:7: no")
+        Some("what is in plugins.dir does not run: the last replace was refused: a.lua:7: no")
     );
     assert_eq!(server.history(), ["2 replace refused a.lua:7: no", "1 start committed"]);
     let mut again = world.running();
@@ -289,7 +289,7 @@ fn who_goes_back_goes_to_what_ran_before_and_then_further() {
     server.change(PluginsWish::Rollback(Some(1))).expect("done");
     let mut again = world.running();
     assert_eq!(again.first.take().expect("plugins").generation, 7);
-    assert!(again.state().folder.expect("other").starts_with("what is in plugins.dir does not run since rollback"));
+    assert!(again.state().folder.expect("other").starts_with("what is in plugins.dir does not run: the last rollback"));
 }
 
 #[test]
@@ -367,6 +367,31 @@ fn what_could_not_go_back_tries_again_while_it_runs() {
     assert!(world.steps().is_empty(), "it is gone");
 }
 
+/// As on a full disk. What was left must not come again with the next start, nor what was refused.
+#[test]
+fn what_could_not_be_written_is_written_later() {
+    let world = World::new();
+    world.write("a.lua", "return {}");
+    let mut server = world.running();
+    world.write("a.lua", "return { priority = 7 }");
+    server.reload().expect("done");
+    let place = world.data.path().join("plugins");
+    let aside = world.data.path().join("aside");
+    std::fs::rename(&place, &aside).expect("it is there");
+    server.hear(Told::Spent { generation: 2, why: "it fails".into() });
+    assert_eq!(server.state().generation, 3);
+    let note = server.notes.try_recv().expect("an operator should know").text;
+    assert!(note.contains("went back by themselves") && note.contains("can't be written down yet"), "{note}");
+    world.steps();
+    world.write("a.lua", "return { priority = 8 }");
+    assert!(server.reload().expect_err("refused").contains("nothing is changed"));
+    assert_eq!(world.steps().last().map(String::as_str), Some("1 discard 4"));
+    assert!(server.history()[0].starts_with("4 replace refused the history of plugins can't be written"));
+    std::fs::rename(&aside, &place).expect("it is there");
+    server.coordinator.write_history_again();
+    assert_eq!(world.running().first.expect("plugins").generation, 3);
+}
+
 /// The failed look was noted as another folder, so the next good one was taken for an edit, and what was left came back.
 #[cfg(unix)]
 #[test]
@@ -390,7 +415,7 @@ fn a_folder_that_could_not_be_read_once_brings_nothing_back() {
     world.steps();
     again.hear(Told::Options(Box::new(world.options.clone())));
     assert!(world.steps().is_empty(), "nobody has touched it");
-    assert!(again.state().folder.expect("other").starts_with("what is in plugins.dir does not run since rollback"));
+    assert!(again.state().folder.expect("other").starts_with("what is in plugins.dir does not run: the last rollback"));
 }
 
 #[test]

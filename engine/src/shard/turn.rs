@@ -270,6 +270,7 @@ impl Shard {
             log.recovered();
         }
         self.retire_if_due();
+        self.watch_disk(); // before anybody publishes
         self.schedule_housekeeping();
         self.settle();
         if self.is_stopped() {

@@ -165,6 +165,18 @@ fn a_small_disk_that_fills_up_refuses_publishes_only() {
     refuse_until_there_is_room(daemon, 8 << 20, |daemon| daemon.grow_disk(64 << 20));
 }
 
+/// The first publish after a start is judged by what is free then, also where the log was there before.
+#[test]
+fn a_disk_that_is_full_at_the_start_refuses_the_first_publish() {
+    let mut daemon = Daemon::start_with(&["shards=2", "storage.free_bytes_min=1024GiB"]);
+    for _ in 0..3 {
+        let mut sender = connect(&daemon, &Options::transient("sender"));
+        assert_eq!(publish(&mut sender, 0, 64).unwrap(), ReasonCode::QuotaExceeded);
+        daemon.kill();
+        daemon.restart();
+    }
+}
+
 /// `least`: free bytes at which publishes are refused; 0: more than any disk has.
 fn refuse_until_there_is_room(mut daemon: Daemon, least: u64, make_room: impl FnOnce(&Daemon)) {
     daemon.configure(&format!("[storage]\nfree_bytes_min = \"{least}B\"\n"));

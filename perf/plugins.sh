@@ -3,17 +3,18 @@
 # that reads topic and level of each message and hands its count over, without and with 100 reloads (target: nothing lost, repeated or
 # out of order, no connection closed, p99 moved by less than 1 ms); and the same without any plugin.
 #
-#   perf/plugins.sh [--seconds 30] [--rate 50000] [--shards 1] [--reloads 100]
+#   perf/plugins.sh [--seconds 30] [--rate 50000] [--shards 1] [--reloads 100] [--kinds none,quiet,reloads]
 #
 # A reload that the run did not leave time for is a fault: then the machine was too busy for its figures to mean anything.
 source "$(dirname "$0")/lib.sh"
-seconds=30 rate=50000 shards=1 reloads=100
+seconds=30 rate=50000 shards=1 reloads=100 kinds=none,quiet,reloads
 while [ $# -gt 0 ]; do
   case $1 in
     --seconds) seconds=$2 && shift 2 ;;
     --rate) rate=$2 && shift 2 ;;
     --shards) shards=$2 && shift 2 ;;
     --reloads) reloads=$2 && shift 2 ;;
+    --kinds) kinds=$2 && shift 2 ;;
     *) fail "unknown argument $1; see the head of $0" ;;
   esac
 done
@@ -91,7 +92,7 @@ export work body reloads pause
 
 files=()
 for repetition in $(seq "$repetitions"); do
-  for kind in none quiet reloads; do
+  for kind in ${kinds//,/ }; do
     export http_port
     run_kind "$kind"
   done

@@ -38,6 +38,7 @@ step perf/backlog.sh
 step perf/api.sh
 step perf/grpc.sh
 step perf/batch.sh
+step perf/plugins.sh
 step perf/counting.sh
 step perf/shards.sh
 step perf/fanout.sh

@@ -4,7 +4,7 @@
 use super::bits::Bits;
 use super::names::{Names, field_error, is_name, place_of};
 use super::plan::{
-    FieldPlan, FramingPlan, PatternPiece, Piece, Plan, Reading, Ref, Role, ShapePlan, SizePlan, Source, Template,
+    FieldPlan, FramingPlan, Part, PatternPiece, Piece, Plan, Reading, Ref, Role, ShapePlan, SizePlan, Source, Template,
     TextPiece, Writing,
 };
 use super::spec::{Endian, Field, Framing, Message, Payload, Shape, Size, Spec, TextPattern, Wanted};
@@ -127,15 +127,20 @@ impl Plan {
             Some(template) if names_client(&template) => Err("there is no client before a hello".to_owned()),
             template => Ok(template),
         };
+        let payload = message.payload.as_ref().map(|payload| payload_template(&names, payload)).transpose()?;
+        let parts = [
+            before_client(template(&message.client)?)?,
+            before_client(template(&message.user)?)?,
+            before_client(template(&message.password)?)?,
+            template(&message.topic)?,
+            payload,
+        ];
         Ok(Reading {
             kind: message.kind,
             conditions: conditions.into(),
             text,
-            client: before_client(template(&message.client)?)?,
-            user: before_client(template(&message.user)?)?,
-            password: before_client(template(&message.password)?)?,
-            topic: template(&message.topic)?,
-            payload: message.payload.as_ref().map(|payload| payload_template(&names, payload)).transpose()?,
+            written: written_of(&parts),
+            parts,
             tag: message.tag.as_ref().map(|tag| names.number(tag)).transpose()?,
         })
     }
@@ -510,6 +515,12 @@ fn check_roles(message: &Message) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn written_of(parts: &[Option<Template>; Part::COUNT]) -> Box<[Part]> {
+    let all = [Part::Client, Part::User, Part::Password, Part::Topic, Part::Payload];
+    let is_written = |part: &Part| matches!(parts[*part as usize], Some(Template::Text(_) | Template::Json(_)));
+    all.into_iter().filter(is_written).collect()
 }
 
 fn names_client(template: &Template) -> bool {

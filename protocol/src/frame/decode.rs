@@ -5,19 +5,12 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::layout::{Extent, Layout, Starts, find};
-use super::plan::{PatternPiece, Piece, Place, Plan, Reading, Ref, ShapePlan, Template};
+use super::plan::{Part, PatternPiece, Piece, Place, Plan, Reading, Ref, ShapePlan, Template};
 use super::template::{Format, push_digits, push_json_text};
 use super::{Decoded, Fault, Frame, FrameError};
 
 /// The words that a pattern found, as places in the content.
 type Words = SmallVec<[Range<u32>; 8]>;
-
-/// A part of a message.
-#[derive(Clone, Copy, Debug)]
-enum Part<'a> {
-    Input(&'a [u8]),
-    Written(&'a str),
-}
 
 /// One frame, taken apart.
 struct View<'a, 'c> {
@@ -158,7 +151,7 @@ impl Plan {
 /// Without the padding at its end. That can be most of a frame, so it is taken in blocks first.
 fn trimmed(bytes: &[u8], pad: Option<u8>) -> &[u8] {
     let Some(pad) = pad else { return bytes };
-    without_blocks::<1>(without_blocks::<8>(without_blocks::<32>(bytes, pad), pad), pad)
+    without_blocks::<1>(without_blocks::<16>(without_blocks::<128>(bytes, pad), pad), pad)
 }
 
 /// Without the blocks at its end that hold nothing but padding.
@@ -174,33 +167,36 @@ fn without_blocks<const SIZE: usize>(mut bytes: &[u8], pad: u8) -> &[u8] {
 impl<'a> View<'a, '_> {
     /// Writes first what is to be written, so that nothing is copied afterwards.
     fn message(&self, reading: &Reading, size: usize, texts: &'a mut String) -> Result<Decoded<'a>, FrameError> {
-        let Reading { client, user, password, topic, payload, .. } = reading;
-        let mut ends = [0; 5];
-        let parts =
-            [("client", client), ("user", user), ("password", password), ("topic", topic), ("payload", payload)];
-        for ((name, template), end) in parts.into_iter().zip(&mut ends) {
-            match template {
+        let mut places = [(0, 0); Part::COUNT];
+        for part in &reading.written {
+            let begin = texts.len();
+            match &reading.parts[*part as usize] {
                 None | Some(Template::Input(_)) => {}
-                Some(Template::Text(pieces)) => self.write_text(name, pieces, texts)?,
+                Some(Template::Text(pieces)) => self.write_text(*part, pieces, texts)?,
                 Some(Template::Json(members)) => self.write_members(members, texts)?,
             }
-            *end = texts.len();
+            places[*part as usize] = (begin, texts.len());
         }
         let texts: &'a str = texts;
-        let part = |template: &Option<Template>, begin, end| match template {
+        let bytes = |part: Part| match &reading.parts[part as usize] {
             None => None,
-            Some(Template::Input(place)) => Some(Part::Input(self.bytes_at(*place))),
-            Some(Template::Text(_) | Template::Json(_)) => Some(Part::Written(&texts[begin..end])),
+            Some(Template::Input(place)) => Some(self.bytes_at(*place)),
+            Some(Template::Text(_) | Template::Json(_)) => Some(written(texts, places[part as usize]).as_bytes()),
+        };
+        let text = |part: Part| match &reading.parts[part as usize] {
+            None => Ok(None),
+            Some(Template::Input(place)) => text(part, self.bytes_at(*place)).map(Some),
+            Some(Template::Text(_) | Template::Json(_)) => Ok(Some(written(texts, places[part as usize]))),
         };
         let frame = Frame {
             kind: reading.kind,
             tag: reading.tag.map(|tag| self.tag(tag)).transpose()?,
             command: reading.conditions.first().map_or(0, |(_, value)| *value),
-            client: part(client, 0, ends[0]).map_or(Ok(""), |client| client.text("client"))?,
-            user: part(user, ends[0], ends[1]).map(|user| user.text("user")).transpose()?,
-            password: part(password, ends[1], ends[2]).map(Part::bytes),
-            topic: part(topic, ends[2], ends[3]).map_or(Ok(""), |topic| topic.text("topic"))?,
-            payload: part(payload, ends[3], ends[4]).map_or(&[], Part::bytes),
+            client: text(Part::Client)?.unwrap_or_default(),
+            user: text(Part::User)?,
+            password: bytes(Part::Password),
+            topic: text(Part::Topic)?.unwrap_or_default(),
+            payload: bytes(Part::Payload).unwrap_or_default(),
             reason: 0,
         };
         Ok(Decoded::Frame { frame, size })
@@ -216,13 +212,13 @@ impl<'a> View<'a, '_> {
         }
     }
 
-    fn write_text(&self, name: &str, pieces: &[Piece], texts: &mut String) -> Result<(), FrameError> {
+    fn write_text(&self, part: Part, pieces: &[Piece], texts: &mut String) -> Result<(), FrameError> {
         for piece in pieces {
             match piece {
                 Piece::Literal(literal) => texts.push_str(literal),
                 Piece::Value(Ref::Client, _) => texts.push_str(self.client),
                 Piece::Value(Ref::Number(index), format) => self.write_number(*index, *format, texts)?,
-                Piece::Value(Ref::Input(place), Format::Plain) => texts.push_str(text(name, self.bytes_at(*place))?),
+                Piece::Value(Ref::Input(place), Format::Plain) => texts.push_str(text(part, self.bytes_at(*place))?),
                 Piece::Value(Ref::Input(place), format) => {
                     if !push_digits(self.bytes_at(*place), *format, texts) {
                         return Err(FrameError::new(Fault::Value, "not digits from 0 to 9 in BCD"));
@@ -295,23 +291,11 @@ impl<'a> View<'a, '_> {
     }
 }
 
-impl<'a> Part<'a> {
-    fn bytes(self) -> &'a [u8] {
-        match self {
-            Self::Input(bytes) => bytes,
-            Self::Written(text) => text.as_bytes(),
-        }
-    }
-
-    fn text(self, what: &str) -> Result<&'a str, FrameError> {
-        match self {
-            Self::Input(bytes) => text(what, bytes),
-            Self::Written(text) => Ok(text),
-        }
-    }
+fn written(texts: &str, (begin, end): (usize, usize)) -> &str {
+    &texts[begin..end]
 }
 
-fn text<'a>(what: &str, bytes: &'a [u8]) -> Result<&'a str, FrameError> {
+fn text(part: Part, bytes: &[u8]) -> Result<&str, FrameError> {
     std::str::from_utf8(bytes)
-        .map_err(|_| FrameError::new(Fault::Value, format!("the {what} is not well-formed UTF-8")))
+        .map_err(|_| FrameError::new(Fault::Value, format!("the {} is not well-formed UTF-8", part.name())))
 }

@@ -92,17 +92,40 @@ pub(super) enum Template {
     Json(Box<[(Box<str>, Ref)]>),
 }
 
+/// What of a message a template makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Client,
+    User,
+    Password,
+    Topic,
+    Payload,
+}
+
+impl Part {
+    pub(super) const COUNT: usize = 5;
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::User => "user",
+            Self::Password => "password",
+            Self::Topic => "topic",
+            Self::Payload => "payload",
+        }
+    }
+}
+
 /// A message of devices.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) kind: Kind,
     pub(super) conditions: Box<[(u8, u64)]>,
     pub(super) text: Option<(u8, Box<[PatternPiece]>)>,
-    pub(super) client: Option<Template>,
-    pub(super) user: Option<Template>,
-    pub(super) password: Option<Template>,
-    pub(super) topic: Option<Template>,
-    pub(super) payload: Option<Template>,
+    /// By the number of the part.
+    pub(super) parts: [Option<Template>; Part::COUNT],
+    /// Those that are written; the others stay where they are.
+    pub(super) written: Box<[Part]>,
     pub(super) tag: Option<Ref>,
 }
 

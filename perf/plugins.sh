@@ -41,7 +41,7 @@ reload() {
   local answer
   exec 5<>"/dev/tcp/127.0.0.1/$http_port" || return 1
   printf 'POST /v1/plugins/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n' >&5
-  read -r -u 5 answer
+  read -r -t 10 -u 5 answer || answer=''
   exec 5>&-
   [[ $answer == *' 200 '* ]]
 }
@@ -62,8 +62,9 @@ reload_all() {
 
 # Run $1 (none, quiet, reloads).
 run_kind() {
-  local name=plugins-$1.$repetition pid='' options=()
-  rm -rf "$work/scripts" "$work/over" && mkdir "$work/scripts"
+  local name=plugins-$1.$repetition pid='' options=() made
+  case $1 in none | quiet | reloads) ;; *) fail "there is no kind $1; see the head of $0" ;; esac
+  rm -rf "$work/scripts" "$work/over" "$work/reloads" && mkdir "$work/scripts"
   if [ "$1" != none ]; then
     script 1
     options=(--set "plugins.dir=$work/scripts")
@@ -79,13 +80,15 @@ run_kind() {
     touch "$work/over"
     wait "$pid" || true
     others=()
-    [ "$(cat "$work/reloads")" = "$reloads" ] || { echo "$(cat "$work/reloads") of $reloads reloads were made" >&2 && faults=$((faults + 1)); }
+    made=$(cat "$work/reloads" 2>/dev/null || echo 0)
+    [ "$made" = "$reloads" ] || { echo "$made of $reloads reloads were made" >&2 && faults=$((faults + 1)); }
     http /metrics | grep -E '^postroad_plugins_(generation|strays|reloads)|^postroad_plugin_(calls|errors)_total.*route' | tee "$results/$name.metrics"
   fi
   stop_broker
   files+=("$results/$name.json")
 }
 export -f script reload reload_all
+[ "$reloads" -gt 0 ] || fail '--reloads is a number above 0'
 pause=$(awk -v seconds="$seconds" -v reloads="$reloads" 'BEGIN { printf "%.3f", 0.8 * seconds / reloads }')
 mkfifo "$work/never"
 export work body reloads pause

@@ -423,7 +423,7 @@ fn run_shard(seed: Seed) -> Result<(), EngineError> {
 fn live_shard(seed: Seed) -> Result<(), EngineError> {
     let Seed { id, plan, common, live, mesh, listeners, opened, requests } = seed;
     let failed = |reason: String| EngineError::Shard { shard: id, reason };
-    let plugins = first_plugins(id, &plan, &common, &live.verdict).map_err(failed)?;
+    let plugins = first_plugins(id, &plan, &common).map_err(failed)?;
     let (broker, log) = recover_shard(id, &plan, &common)?;
     let mut shard = Shard::new(Parts { id, common, live, broker, plugins, log, mesh, listeners, requests, opened })
         .map_err(|error| failed(error.to_string()))?;
@@ -435,9 +435,8 @@ fn live_shard(seed: Seed) -> Result<(), EngineError> {
 }
 
 /// The plugins of the start. They have loaded in the coordinator's hands; what speaks against them here is a limit of time, or chance.
-fn first_plugins(id: ShardId, plan: &Plan, common: &Common, verdict: &Verdict) -> Result<Plugins, String> {
+fn first_plugins(id: ShardId, plan: &Plan, common: &Common) -> Result<Plugins, String> {
     let plugins = Plugins::new(id);
-    plugins.disable(verdict.disabled.keys().copied().collect());
     if let Some(first) = &plan.plugins {
         let (now, generation) = (common.clock.now(), first.generation);
         let listed = |failures: Vec<postroad_plugins::Diagnostic>| {

@@ -355,9 +355,12 @@ impl Vm {
     pub fn call(&mut self, now: Now, function: &Callable, arguments: &[Plain]) -> Result<Vec<Plain>, Failure> {
         let place = self.plugins.iter().position(|known| known.name == function.plugin);
         let place = place.expect("a callable is used with the VM that gave it");
-        let is_disabled = self.plugins[place].is_disabled;
+        if self.plugins[place].is_disabled {
+            let text = "the server has crashed in this version of it".to_owned();
+            return Err(self.failure(place, Hook::Codec, None, text, None));
+        }
         let codec = self.plugins[place].codec.as_mut().expect("a callable is of a codec");
-        if codec.is_quarantined || is_disabled {
+        if codec.is_quarantined {
             return Err(self.failure(place, Hook::Codec, None, "its codec is quarantined".to_owned(), None));
         }
         let started = codec.figures.calls.is_multiple_of(SAMPLED).then(Instant::now);
@@ -368,6 +371,7 @@ impl Vm {
         // SAFETY: the subject borrows nothing.
         unsafe { host.call.begin(Hook::Codec, Subject::None) };
         let ran = self.state.protected(self.plugins[place].owner, false, |stack| {
+            in_hand::point();
             stack.push_reference(function.function);
             arguments.iter().for_each(|argument| push_plain(stack, argument));
             stack.call(arguments.len() as i32, Stack::ALL);
@@ -483,10 +487,10 @@ impl Vm {
         matches!(std::mem::replace(injected, Injected::Some(behind, times)), Injected::Some(0, _))
     }
 
-    /// These versions of plugins are not called from now on, all others are: their hooks are open or closed, as in quarantine, and so is a codec of
-    /// functions. Their texts have run when they were loaded.
+    /// These versions of plugins are never called: their hooks are open or closed, as in quarantine, and so is a codec of functions. Their texts
+    /// have run when they were loaded. To be said before [`Self::load`], and once: what was not loaded must not be called later.
     pub fn disable(&mut self, versions: &BTreeSet<SetHash>) {
-        self.plugins.iter_mut().for_each(|plugin| plugin.is_disabled = versions.contains(&plugin.hash));
+        self.plugins.iter_mut().for_each(|plugin| plugin.is_disabled |= versions.contains(&plugin.hash));
     }
 
     /// The plugins with that hook that may be called.

@@ -70,8 +70,9 @@ enum Suspect {
 }
 
 impl Crash {
-    /// The likeliest first. While a plugin ran it is that one: whoever had sent what it was asked about is not to blame. A message that is being taken in gets another id each time that it is published, so its
-    /// publisher has to be kept away; one that comes from the log has done the harm by itself.
+    /// The likeliest first. While a plugin ran it is that one: whoever had sent what it was asked about is not to blame. A
+    /// message that is being taken in gets another id each time that it is published, so its publisher has to be kept away;
+    /// one that comes from the log has done the harm by itself.
     fn suspects(&self) -> impl Iterator<Item = Suspect> {
         let client = self.client.as_deref().map(|client| Suspect::Client(client.into()));
         let id = self.message.as_deref().and_then(|text| u128::from_str_radix(text, 16).ok());

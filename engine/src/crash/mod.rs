@@ -1,6 +1,6 @@
 //! What happens at a panic: the process stops and recovers from its log, since a shard that panicked half-way
 //! through a change can't be trusted. Only decoding and per-connection state, which touch nothing shared, are
-//! guarded: there one connection ends. So is the check of a password: that client is refused.
+//! guarded: there one connection ends, unless a script runs, which is of all. So is the check of a password: that client is refused.
 //!
 //! ```text
 //! panic ─► hook ─┬─ guarded ─────► the caller goes on without that connection
@@ -159,11 +159,17 @@ fn in_hand() -> InHand {
 }
 
 fn at_panic(panic: &PanicHookInfo<'_>) {
-    if GUARDED.get() {
+    let runs_script = postroad_plugins::in_hand().is_some();
+    if GUARDED.get() && !runs_script {
         return;
     }
     if place().is_none() {
         return; // a thread of somebody who embeds the engine
+    }
+    if GUARDED.get() {
+        // A codec of functions: its VM is that of all plugins of the shard, and is left half-way.
+        leave_report(None, panic.to_string());
+        std::process::abort();
     }
     let first = WORDS.take();
     if WITNESSED.get() && first.is_none() {

@@ -41,6 +41,8 @@ pub(super) struct History {
     written: Vec<Attempt>,
     /// By hash.
     scripts: BTreeMap<String, Arc<str>>,
+    /// Those of them that are not on the disk.
+    unwritten: BTreeSet<String>,
     write: Write,
 }
 
@@ -51,6 +53,7 @@ impl Default for History {
             attempts: Vec::new(),
             written: Vec::new(),
             scripts: BTreeMap::new(),
+            unwritten: BTreeSet::new(),
             write: space::write_new,
         }
     }
@@ -97,7 +100,7 @@ impl History {
         let mut added = Vec::new();
         for (_, text) in scripts {
             let hash = hash_of(text);
-            if !self.scripts.contains_key(&hash) {
+            if !self.scripts.contains_key(&hash) || self.unwritten.contains(&hash) {
                 self.write_script(&hash, text)?;
                 added.push((hash, Arc::clone(text)));
             }
@@ -109,6 +112,7 @@ impl History {
         self.written.clone_from(&attempts);
         self.attempts = attempts;
         self.scripts.extend(added);
+        self.unwritten.clear();
         self.forget_scripts();
         Ok(())
     }
@@ -121,8 +125,21 @@ impl History {
         self.add(attempt.clone(), scripts, max).inspect_err(|_| {
             self.attempts.push(attempt);
             trim(&mut self.attempts, max);
-            self.scripts.extend(scripts.iter().map(|(_, text)| (hash_of(text), Arc::clone(text))));
+            for (_, text) in scripts {
+                let hash = hash_of(text);
+                if self.scripts.insert(hash.clone(), Arc::clone(text)).is_none() {
+                    self.unwritten.insert(hash);
+                }
+            }
+            let named = self.named();
+            self.scripts.retain(|hash, _| named.contains(hash));
+            self.unwritten.retain(|hash| named.contains(hash));
         })
+    }
+
+    /// Scripts of what is remembered, and of what is written.
+    fn named(&self) -> BTreeSet<String> {
+        self.attempts.iter().chain(&self.written).flat_map(|attempt| attempt.plugins.values().cloned()).collect()
     }
 
     /// Something is remembered that is not written.
@@ -139,18 +156,17 @@ impl History {
             self.write_missing()?;
             self.write_lines(&self.attempts)?;
             self.written.clone_from(&self.attempts);
+            self.unwritten.clear();
+            self.forget_scripts();
         }
         Ok(())
     }
 
-    /// Scripts of what is remembered and not written.
     fn write_missing(&self) -> io::Result<()> {
-        let Some(place) = self.place.as_ref().filter(|_| self.is_behind()) else { return Ok(()) };
-        let is_missing = |hash: &String| !place.join(SCRIPTS).join(file_of(hash)).exists();
-        self.scripts
-            .iter()
-            .filter(|(hash, _)| is_missing(hash))
-            .try_for_each(|(hash, text)| self.write_script(hash, text))
+        self.unwritten.iter().try_for_each(|hash| match self.scripts.get(hash) {
+            Some(text) => self.write_script(hash, text),
+            None => Ok(()),
+        })
     }
 
     fn write_script(&self, hash: &str, text: &str) -> io::Result<()> {
@@ -167,14 +183,21 @@ impl History {
     /// ones, when the directory is synced.
     fn with_old_lines(&self, error: io::Error) -> io::Error {
         let Some(place) = &self.place else { return error };
-        let stands = || Some(std::fs::read_to_string(place.join(LINES)).ok()? == text_of(&self.written).ok()?);
+        let stands = || {
+            let text = std::fs::read_to_string(place.join(LINES)).ok()?;
+            Some(
+                [&self.written, &self.attempts]
+                    .into_iter()
+                    .any(|lines| text_of(lines).is_ok_and(|lines| lines == text)),
+            )
+        };
         if stands().unwrap_or(self.written.is_empty()) {
             return error;
         }
-        match self.write_lines(&self.written) {
+        match self.write_lines(&self.attempts) {
             Ok(()) => error,
             Err(again) => io::Error::other(format!(
-                "{error}; the lines of before can't be put back either ({again}): the next start may run what was refused"
+                "{error}; the lines of before can't be put back either ({again}): the next start goes by what stands there"
             )),
         }
     }
@@ -524,6 +547,28 @@ mod tests {
         assert!(!history.is_behind());
         let again = History::open(Some(place)).expect("readable");
         assert_eq!((numbers(&again), again.scripts.len()), (vec![1, 2], 2));
+    }
+
+    /// Where so few are remembered that what was held is forgotten at once, its script is not on the disk all the same.
+    #[test]
+    fn what_is_held_and_forgotten_is_not_taken_for_written() {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let place = data.path().join("plugins");
+        let mut history = History::open(Some(place.clone())).expect("empty");
+        commit(&mut history, 1, "one");
+        commit(&mut history, 2, "two");
+        let is_full: Write = |_, _, _| Err(io::Error::from(io::ErrorKind::StorageFull));
+        let can_write = std::mem::replace(&mut history.write, is_full);
+        for number in 3..9 {
+            let (held, scripts) = attempt(number, Action::Replace, AttemptOutcome::Refused, &format!("text {number}"));
+            assert!(history.hold(held, &scripts, 2).is_err());
+        }
+        assert_eq!((numbers(&history), history.scripts.len(), history.unwritten.len()), (vec![1, 2], 2, 0));
+        history.write = can_write;
+        let (again, scripts) = attempt(9, Action::Replace, AttemptOutcome::Committed, "text 3");
+        history.add(again, &scripts, 2).expect("there is room");
+        let again = History::open(Some(place)).expect("readable");
+        assert_eq!((numbers(&again), again.scripts.len()), (vec![2, 9], 2));
     }
 
     #[test]

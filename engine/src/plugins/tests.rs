@@ -46,6 +46,7 @@ struct Server {
     told: flume::Sender<Told>,
     notes: flume::Receiver<Note>,
     first: Option<Arc<Prepared>>,
+    disabled: Arc<Mutex<BTreeSet<SetHash>>>,
 }
 
 impl World {
@@ -68,21 +69,22 @@ impl World {
         let (told, heard) = flume::unbounded();
         let (noted, notes) = flume::bounded(9);
         let (shards, answers, place) = (Arc::clone(&self.shards), told.clone(), self.data.path().join("plugins"));
-        let (lines, disabled) = (place.join("history.jsonl"), self.disabled.clone());
+        let (lines, disabled) = (place.join("history.jsonl"), Arc::new(Mutex::new(self.disabled.clone())));
+        let crashes = Arc::clone(&disabled);
         let parts = Parts {
             place: Some(place),
             options: self.options.clone(),
             shards: 2,
             clock: Clock::new(),
             tell: Box::new(move |shard, step| shards.lock().expect("one thread").take(shard, step, &answers, &lines)),
-            disabled: Box::new(move || disabled.clone()),
+            disabled: Box::new(move || crashes.lock().expect("one thread").clone()),
             told: heard,
             notes: noted,
         };
         let orders = flume::bounded(1).1;
         let mut coordinator = Coordinator::open(parts, orders, Arc::new(PluginsCounters::default()))?;
         let first = coordinator.start()?;
-        Ok(Server { coordinator, told, notes, first })
+        Ok(Server { coordinator, told, notes, first, disabled })
     }
 
     fn running(&self) -> Server {
@@ -392,6 +394,42 @@ fn what_could_not_be_written_is_written_later() {
     assert_eq!(world.running().first.expect("plugins").generation, 3);
 }
 
+/// Who lets it off has it loaded: `on_load` was never called there.
+#[test]
+fn what_is_let_off_is_loaded_again() {
+    let mut world = World::new();
+    world.write("a.lua", "return {}");
+    let version = Source::new(PluginName::new("a").expect("a name"), "a.lua", "return {}").hash;
+    world.disabled.insert(version);
+    let mut server = world.running();
+    let crashes = Arc::clone(&server.disabled);
+    crashes.lock().expect("one thread").clear();
+    server.hear(Told::Options(Box::new(world.options.clone())));
+    assert_eq!(server.state().generation, 2);
+    let prepared = world.shards.lock().expect("one thread").prepared.clone().expect("it was made ready");
+    assert!(prepared.disabled.is_empty());
+    world.steps();
+    server.hear(Told::Options(Box::new(world.options.clone())));
+    assert!(world.steps().is_empty(), "once");
+}
+
+/// As on a full disk.
+#[test]
+fn what_can_t_be_written_at_a_start_is_refused() {
+    let world = World::new();
+    world.write("a.lua", "return {}");
+    drop(world.running());
+    world.write("a.lua", "return { priority = 7 }");
+    let in_the_way = world.data.path().join("plugins/history.jsonl.new");
+    std::fs::create_dir(&in_the_way).expect("writable");
+    let mut server = world.running();
+    assert_eq!(server.first.take().expect("what was committed runs").generation, 1);
+    assert!(server.history()[0].starts_with("2 start refused the history of plugins can't be written"));
+    std::fs::remove_dir(&in_the_way).expect("it is there");
+    server.coordinator.write_history_again();
+    assert_eq!(world.running().first.expect("it is refused").generation, 1);
+}
+
 /// The failed look was noted as another folder, so the next good one was taken for an edit, and what was left came back.
 #[cfg(unix)]
 #[test]
@@ -526,7 +564,11 @@ fn what_is_disabled_is_not_called_at_the_start() {
     assert!(why.contains("loaded"), "{why}");
     let version = Source::new(PluginName::new("a").expect("a name"), "a.lua", text).hash;
     world.disabled.insert(version);
-    assert_eq!(world.running().first.expect("it runs").generation, 2);
+    let mut server = world.running();
+    let first = server.first.take().expect("it runs");
+    assert_eq!((first.generation, &first.disabled), (2, &world.disabled));
+    server.hear(Told::Options(Box::new(world.options.clone())));
+    assert!(world.steps().is_empty(), "nothing has changed");
     world.write("a.lua", &format!("{text} -- another version"));
     assert_eq!(world.running().first.expect("what was committed runs").generation, 2);
 }

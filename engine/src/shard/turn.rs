@@ -189,7 +189,6 @@ impl Shard {
         self.broker.set_retry_topics(&crate::engine::retry_topics(&live.config));
         self.coalescing.set_time(live.config.coalesce);
         self.live = live;
-        self.plugins.disable(self.live.verdict.disabled.keys().copied().collect());
         for door in &self.doors {
             if let Err(error) = socket_options(&self.live.config).apply(&door.listener) {
                 tracing::error!(shard = self.id.0, %error, "a listener does not take its new options");

@@ -79,6 +79,8 @@ pub struct Prepared {
     pub mode: Mode,
     /// What it may fail; `None`: it is not judged.
     pub budget: Option<Budget>,
+    /// Versions of plugins in it that are never called ([`Vm::disable`]).
+    pub disabled: BTreeSet<SetHash>,
     /// It ran before: if the state of what runs can't be handed over to it, it begins without.
     pub is_rollback: bool,
 }
@@ -119,8 +121,6 @@ pub struct Plugins(Rc<RefCell<Generations>>);
 struct Generations {
     shard: ShardId,
     stores: Rc<RefCell<Stores>>,
-    /// Versions of plugins that are not called.
-    disabled: BTreeSet<SetHash>,
     answering: Life,
     trial: Option<Trial>,
     ready: Option<Ready>,
@@ -168,7 +168,6 @@ impl Plugins {
         Self(Rc::new(RefCell::new(Generations {
             shard,
             stores: Rc::default(),
-            disabled: BTreeSet::new(),
             answering: Life { stamps: vec![0], vm: None, watch: None },
             trial: None,
             ready: None,
@@ -205,16 +204,6 @@ impl Plugins {
     /// The trial is over as if it had not been; what answers does so under a new number, for everybody. `false`: there is none.
     pub fn abort(&self, generation: u32) -> bool {
         self.0.borrow_mut().abort(generation)
-    }
-
-    /// These versions of plugins, and no others, are not called from now on in any generation: see [`Vm::disable`].
-    pub fn disable(&self, versions: BTreeSet<SetHash>) {
-        let mut this = self.0.borrow_mut();
-        this.disabled = versions;
-        let Generations { disabled, answering, trial, ready, older, .. } = &mut *this;
-        let tried = trial.as_mut().and_then(Trial::vm).into_iter().chain(ready.as_mut().map(|ready| &mut ready.vm));
-        let lives = older.iter_mut().chain([answering]).filter_map(|life| life.vm.as_mut());
-        lives.chain(tried).for_each(|vm| vm.disable(disabled));
     }
 
     /// Nothing is under way any more that was stamped with an older generation than this.
@@ -294,7 +283,7 @@ impl Generations {
             Mode::Replace | Mode::Canary { .. } => Rc::clone(&self.stores),
         };
         let mut vm = Vm::new(&prepared.compiled, &prepared.limits, self.shard, stores)?;
-        vm.disable(&self.disabled);
+        vm.disable(&prepared.disabled);
         vm.load(now, saved).map_err(|failure| vec![failure])?;
         Ok(vm)
     }
@@ -511,13 +500,6 @@ impl Trial {
         match self {
             Self::Canary { life, .. } => Some(life),
             Self::Shadow { .. } => None,
-        }
-    }
-
-    fn vm(&mut self) -> Option<&mut Vm> {
-        match self {
-            Self::Canary { life, .. } => life.vm.as_mut(),
-            Self::Shadow { shadow, .. } => Some(shadow.vm_mut()),
         }
     }
 

@@ -33,10 +33,6 @@ pub(super) struct Shadow {
 }
 
 impl Shadow {
-    pub(super) fn vm_mut(&mut self) -> &mut Vm {
-        &mut self.vm
-    }
-
     pub(super) fn new(vm: Vm) -> Self {
         Self { vm, differences: [0; NAMES.len()] }
     }

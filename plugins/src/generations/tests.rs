@@ -28,7 +28,15 @@ fn prepared(generation: u32, text: &str) -> Prepared {
 fn prepared_set(generation: u32, scripts: &[(&str, &str)]) -> Prepared {
     let limits = Limits { quarantine_after: 5, ..Limits::default() };
     let compiled = set(scripts).compile(&limits).expect("it compiles");
-    Prepared { generation, compiled, limits, mode: Mode::Replace, budget: None, is_rollback: false }
+    Prepared {
+        generation,
+        compiled,
+        limits,
+        mode: Mode::Replace,
+        budget: None,
+        disabled: BTreeSet::new(),
+        is_rollback: false,
+    }
 }
 
 fn shard() -> Plugins {
@@ -335,25 +343,36 @@ fn watched(generation: u32, text: &str) -> Prepared {
     Prepared { budget: Some(budget), ..prepared(generation, text) }
 }
 
-/// A version that the server has crashed in is called in no generation, and its hooks are open or closed; no budget is spent for it. Another text of
-/// the plugin is called, and so is that one once it is let off.
+/// A version that the server has crashed in is called in no way, and its hooks are open or closed; no budget is spent for it. Another text of the
+/// plugin is called, and so is that one in a generation that lets it off, which loads it.
 #[test]
 fn what_is_disabled_is_not_called() {
     let plugins = shard();
-    let open = "return { route = function(message) message.topic = 'x' end, on_load = function() error('loaded') end }";
+    let open = "local to
+        return { route = function(message) message.topic = to end, on_load = function() to = 'x' end, on_save = function() error('no') end }";
     let closed = "return { route = { on_error = 'closed', run = function() end } }";
     let versions = [open, closed].map(|text| set(&[("a", text)]).sources()[0].hash);
-    plugins.disable(versions.into());
-    run(&plugins, watched(1, open));
+    let disabled = |prepared| Prepared { disabled: versions.into(), ..prepared };
+    run(&plugins, disabled(watched(1, open)));
     assert_eq!(published(&plugins), (1, "t".to_owned()));
     assert_eq!(plugins.spent(at(1)), None);
     assert!(plugins.report().plugins[0].is_quarantined);
-    run(&plugins, prepared(2, closed));
+    run(&plugins, disabled(prepared(2, closed)));
     assert_eq!(published(&plugins), (2, "Refuse(ImplementationSpecificError)".to_owned()));
-    plugins.disable(versions[..1].iter().copied().collect());
-    assert_eq!(published(&plugins), (2, "t".to_owned()));
-    let failures = plugins.prepare(NOW, Arc::new(prepared(3, &format!("{open} -- another text"))));
-    assert!(failures.expect_err("on_load is called")[0].message.contains("loaded"));
+    run(&plugins, disabled(prepared(3, &format!("{open} -- another text"))));
+    assert_eq!(published(&plugins), (3, "x".to_owned()));
+
+    let plugins = shard();
+    run(&plugins, disabled(prepared(1, open)));
+    run(&plugins, prepared(2, open));
+    assert_eq!(published(&plugins), (2, "x".to_owned()));
+    for (mode, stamp) in [(Mode::Canary { percent: 99 }, 2), (Mode::Shadow, 1)] {
+        let plugins = shard();
+        run(&plugins, prepared(1, "return {}"));
+        run(&plugins, disabled(Prepared { mode, ..prepared(2, open) }));
+        assert_eq!(published(&plugins), (stamp, "t".to_owned()), "{mode:?}");
+        assert!(plugins.report().differences.iter().all(|(_, count)| *count == 0), "{mode:?}");
+    }
 }
 
 #[test]

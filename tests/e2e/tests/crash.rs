@@ -6,10 +6,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed step of the test is a failed test")]
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 
 use postroad_base::{Qos, ReasonCode};
+use postroad_e2e::PATIENCE;
 use postroad_e2e::daemon::{Daemon, wait_until};
 use postroad_e2e::mqtt::{Client, Incoming, Message, Options};
 use postroad_protocol::mqtt::{Connect, Packet, Version};
@@ -164,11 +166,57 @@ fn a_plugin_that_crashes_the_server_twice_is_disabled() {
     assert_eq!(daemon.metric("postroad_plugin_quarantined", "plugin=\"bad\"") as u64, 2, "on both shards");
     assert_eq!(daemon.metric("postroad_plugin_quarantined", "plugin=\"good\"") as u64, 0);
 
+    let generation = daemon.metric("postroad_plugins_generation", "");
     fs::remove_file(daemon.data().join("crash.json")).unwrap();
     daemon.reload();
     assert!(notes(&daemon).is_empty());
+    wait_until("it is loaded again", || daemon.metric("postroad_plugins_generation", "") > generation);
     send(&mut innocent, b"boom");
     assert!(!daemon.wait_for_end().success(), "it is called again");
+}
+
+/// A codec of functions runs where panics are guarded, in the VM of all plugins: that is no place to go on from.
+#[test]
+fn a_codec_that_crashes_the_server_twice_refuses_its_frames() {
+    const LINES: &str = r#"
+return {
+  codec = {
+    longest = 64,
+    encode = function() return nil, "there is nothing to say" end,
+    decode = function(bytes)
+      local at = bytes:find("\n", 1, true)
+      if not at then return nil, #bytes + 1 end
+      return { kind = "hello", client = bytes:sub(1, at - 1) }, at
+    end,
+  },
+}
+"#;
+    let scripts = tempfile::tempdir().unwrap();
+    fs::write(scripts.path().join("lines.lua"), LINES).unwrap();
+    let folder = format!("plugins.dir={}", scripts.path().display());
+    let mut daemon = Daemon::with_faults("panic-plugin=lines", &["shards=1", &folder]);
+    daemon.kill();
+    daemon.configure("[[listener]]\nname = \"devices\"\naddress = \"127.0.0.1:0\"\ncodec = \"lines\"\n");
+    daemon.restart();
+    let hello = |daemon: &Daemon| {
+        let ports: Value = serde_json::from_slice(&fs::read(daemon.data().join("ports.json")).unwrap()).unwrap();
+        let port = u16::try_from(ports["devices"].as_u64().unwrap()).unwrap();
+        let mut device = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        device.set_read_timeout(Some(PATIENCE)).unwrap();
+        device.write_all(b"box\n").unwrap();
+        device
+    };
+    for _ in 0..2 {
+        let _device = hello(&daemon);
+        assert!(!daemon.wait_for_end().success());
+        daemon.restart();
+    }
+    let report = &crashes(&daemon)[1];
+    assert_eq!((report["plugin"].as_str(), report["doing"].as_str()), (Some("lines"), Some("input")), "{report}");
+    assert_serving(&daemon);
+    assert_eq!(hello(&daemon).read(&mut [0; 9]).unwrap(), 0, "it is turned away");
+    let label = "interface=\"devices\",reason=\"function\"";
+    assert_eq!(daemon.metric("postroad_interface_broken_frames_total", label) as u64, 1);
 }
 
 /// With two shards, the one that panics is not the publisher's: it asks for the name.

@@ -10,7 +10,7 @@
 //! themselves say so, too: a script that is asked to deliver what another one made gives it to nobody.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -92,7 +92,8 @@ pub fn generation(number: u32, seed: u64, failures: usize, mode: Mode) -> Arc<Pr
     let set = Set::from_sources(vec![Source::new(name, "plugin.lua", text)]).expect("one plugin");
     let limits = Limits { instructions: 20_000, millis: 60_000, quarantine_after: u32::MAX, ..Limits::default() };
     let compiled = set.compile(&limits).expect("the plugin of the simulator is one");
-    Arc::new(Prepared { generation: number, compiled, limits, mode, budget: None, is_rollback: false })
+    let disabled = BTreeSet::new();
+    Arc::new(Prepared { generation: number, compiled, limits, mode, budget: None, disabled, is_rollback: false })
 }
 
 impl Plugins {

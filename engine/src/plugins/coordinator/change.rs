@@ -7,7 +7,7 @@ use std::time::Instant;
 use postroad_base::ShardId;
 use postroad_control::{Action, Attempt, AttemptOutcome, BY_ERROR_BUDGET, PluginState, Trial};
 use postroad_plugins::generations::{Mode, Prepared};
-use postroad_plugins::{PluginName, Set, Source};
+use postroad_plugins::{PluginName, Set, SetHash, Source};
 
 use super::record::scripts_of;
 use super::trying::{Tried, listed, loaded, tried};
@@ -25,9 +25,18 @@ pub(super) struct Wanted {
     pub(super) note: String,
 }
 
+/// What all shards have made ready.
+struct Ready {
+    plugins: Vec<PluginState>,
+    disabled: BTreeSet<SetHash>,
+}
+
 impl Coordinator {
     pub(super) fn load_again(&mut self, by: &str) -> Result<Attempt, String> {
-        let (set, note) = (self.running.set.clone(), "the limits of scripts have changed".to_owned());
+        let has_other_limits = self.running.limits != self.options.limits;
+        let note =
+            if has_other_limits { "the limits of scripts have changed" } else { "other versions are not called" };
+        let (set, note) = (self.running.set.clone(), note.to_owned());
         let folder = self.history.folder().unwrap_or_default().to_owned();
         self.introduce(Wanted { set, folder, action: Action::Replace, mode: Mode::Replace, by: by.to_owned(), note })
     }
@@ -85,7 +94,7 @@ impl Coordinator {
         }
         let number = self.next_number();
         match self.make_ready(number, &wanted) {
-            Ok(plugins) => self.bring(number, wanted, plugins),
+            Ok(ready) => self.bring(number, wanted, ready),
             Err(why) => {
                 self.tell_all(&Step::Discard { generation: number });
                 let what = (wanted.action, AttemptOutcome::Refused);
@@ -98,25 +107,27 @@ impl Coordinator {
     }
 
     /// On all shards; what its plugins are.
-    fn make_ready(&mut self, number: u32, wanted: &Wanted) -> Result<Vec<PluginState>, String> {
+    fn make_ready(&mut self, number: u32, wanted: &Wanted) -> Result<Ready, String> {
         let (limits, disabled, now) = (self.options.limits, (self.disabled)(), self.clock.now());
         let is_rollback = wanted.action == Action::Rollback;
         // What ran here has passed its tests when it came; it must not fail now for the state of the world.
-        let Tried { compiled, plugins } = if is_rollback {
+        let Tried { compiled, plugins, .. } = if is_rollback {
             loaded(&wanted.set, &limits, &disabled, now)?.0
         } else {
             tried(&wanted.set, &limits, &disabled, now)?
         };
         self.wait_until_settled()?;
         let (mode, budget) = (wanted.mode, if is_rollback { None } else { self.budget_of(&wanted.set) });
-        let prepared = Prepared { generation: number, compiled, limits, mode, budget, is_rollback };
+        let prepared =
+            Prepared { generation: number, compiled, limits, mode, budget, disabled: disabled.clone(), is_rollback };
         self.tell_all(&Step::Prepare(Arc::new(prepared)));
         self.wait_until_ready(number)?;
-        Ok(plugins)
+        Ok(Ready { plugins, disabled })
     }
 
     /// All shards are ready: it is written down, and answers.
-    pub(super) fn bring(&mut self, number: u32, wanted: Wanted, plugins: Vec<PluginState>) -> Result<Attempt, String> {
+    fn bring(&mut self, number: u32, wanted: Wanted, ready: Ready) -> Result<Attempt, String> {
+        let Ready { plugins, disabled } = ready;
         let Wanted { set, folder, action, mode, by, note } = wanted;
         let outcome = if mode == Mode::Replace { AttemptOutcome::Committed } else { AttemptOutcome::Trying };
         let attempt = self.attempt(number, (action, outcome), Some(&set), &by, &folder, &note);
@@ -131,7 +142,7 @@ impl Coordinator {
         }
         crate::fault::point("plugins-written");
         self.commit(number, &Step::Commit { generation: number });
-        let running = Running { numbers: vec![number], set, plugins, limits: self.options.limits };
+        let running = Running { numbers: vec![number], set, plugins, limits: self.options.limits, disabled };
         match mode {
             Mode::Replace => {
                 self.trial = None;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use postroad_control::{BY_ERROR_BUDGET, Note};
 
 use super::Coordinator;
+
 /// How long a note stands that the server went back by itself.
 const NOTE_TIME: Duration = Duration::from_secs(3600);
 /// Between two tries to leave what fails.
@@ -51,7 +52,7 @@ impl Coordinator {
             done = self.roll_back(None, BY_ERROR_BUDGET.to_owned(), &why).map(drop);
         }
         let text = match &done {
-            Ok(()) if self.history.is_behind() => format!(
+            Ok(()) if is_running && self.history.is_behind() => format!(
                 "plugins went back by themselves: generation {generation} failed: {why}; this can't be written down yet: a start before that runs it again"
             ),
             Ok(()) => format!("plugins went back by themselves: generation {generation} failed: {why}"),

@@ -21,7 +21,7 @@ mod record;
 mod start;
 mod trying;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ use postroad_control::{
     Attempt, Note, PluginState, PluginsAnswer, PluginsCounters, PluginsOrder, PluginsState, PluginsWish, Trial,
     TrialState,
 };
-use postroad_plugins::{Limits, Set};
+use postroad_plugins::{Limits, Set, SetHash};
 
 use super::folder::{self, Watcher};
 use super::history::History;
@@ -64,7 +64,7 @@ pub(super) struct Coordinator {
     leaving: Vec<Leaving>,
     /// The history is not written as it is remembered.
     write_again_at: Option<Instant>,
-    /// Limits of scripts have changed while something was tried.
+    /// Limits of scripts, or what is not called, have changed while something was tried.
     limits_wait: bool,
     /// By shard: the generation below which nothing is under way there.
     settled: BTreeMap<ShardId, u32>,
@@ -81,6 +81,8 @@ struct Running {
     set: Set,
     plugins: Vec<PluginState>,
     limits: Limits,
+    /// Versions in it that are not called.
+    disabled: BTreeSet<SetHash>,
 }
 
 impl Coordinator {
@@ -97,7 +99,8 @@ impl Coordinator {
         let history = History::open(place).map_err(|error| format!("the history of plugins can't be read: {error}"))?;
         let shards: Vec<_> = (0..shards).filter_map(|shard| u16::try_from(shard).ok()).map(ShardId).collect();
         let set = folder::read(None)?;
-        let running = Running { numbers: vec![0], set, plugins: Vec::new(), limits: options.limits };
+        let running =
+            Running { numbers: vec![0], set, plugins: Vec::new(), limits: options.limits, disabled: BTreeSet::new() };
         Ok(Self {
             last: history.next_generation() - 1,
             settled: shards.iter().map(|shard| (*shard, 0)).collect(),
@@ -269,10 +272,10 @@ impl Coordinator {
     }
 
     /// Runs what is in the folder if somebody has touched it since the last attempt, and it does not run already; or loads what runs
-    /// again if its limits have changed.
+    /// again if its limits have changed, or what is not called.
     fn reload_if_touched(&mut self, by: &str) {
         if let Err(why) = self.nothing_is_tried() {
-            self.limits_wait = self.running.limits != self.options.limits;
+            self.limits_wait = self.is_to_be_loaded_again();
             tracing::warn!(by, why, "plugins.dir is not looked at");
             return;
         }
@@ -282,7 +285,7 @@ impl Coordinator {
         let runs = found.as_ref().is_ok_and(|set| set.hash() == self.running.set.hash());
         let done = if self.is_touched(&found) && !runs {
             self.reload(Trial::Replace, by.to_owned())
-        } else if self.has_other_limits() {
+        } else if self.is_to_be_loaded_again() {
             self.load_again(by)
         } else {
             return;
@@ -299,13 +302,15 @@ impl Coordinator {
         }
     }
 
-    fn has_other_limits(&self) -> bool {
-        self.running.limits != self.options.limits && self.running.number() != 0
+    /// What runs has other limits than it should, or something is not called that should be.
+    fn is_to_be_loaded_again(&self) -> bool {
+        let is_other = self.running.limits != self.options.limits || self.running.disabled != (self.disabled)();
+        is_other && self.running.number() != 0
     }
 
     /// Of a configuration that was read while something was tried.
     pub(super) fn take_limits_that_wait(&mut self) {
-        if self.trial.is_some() || !std::mem::take(&mut self.limits_wait) || !self.has_other_limits() {
+        if self.trial.is_some() || !std::mem::take(&mut self.limits_wait) || !self.is_to_be_loaded_again() {
             return;
         }
         if let Err(why) = self.load_again("a reload of the configuration") {
@@ -317,7 +322,7 @@ impl Coordinator {
 enum Next {
     Told(Told),
     Order(PluginsOrder),
-    /// The folder is to be looked at, or what fails to be left.
+    /// The folder is to be looked at, what fails to be left, or the history to be written.
     Due,
     /// The server has ended.
     Nobody,

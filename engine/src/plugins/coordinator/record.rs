@@ -10,6 +10,7 @@ use postroad_plugins::{Set, Source};
 use super::Coordinator;
 use crate::config;
 use crate::plugins::history::Script;
+
 /// Between two tries to write what could not be written.
 const WRITE_AGAIN_EVERY: Duration = Duration::from_secs(10);
 /// Characters of a note in the history: what is behind says no more.

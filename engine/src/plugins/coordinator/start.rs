@@ -7,7 +7,7 @@ use postroad_control::{Action, Attempt, AttemptOutcome};
 use postroad_plugins::Set;
 use postroad_plugins::generations::{Budget, Mode, Prepared};
 
-use super::record::{not_written, scripts_of};
+use super::record::scripts_of;
 use super::trying::{Tried, loaded, tried};
 use super::{Coordinator, Running};
 
@@ -51,7 +51,9 @@ impl Coordinator {
         let budget = self.budget_of(&set);
         let (what, folder) = ((Action::Start, AttemptOutcome::Committed), set.hash().to_string());
         let attempt = self.attempt(number, what, Some(&set), by, &folder, "");
-        self.history.add(attempt.clone(), &scripts_of(&set), self.options.history_max).map_err(not_written)?;
+        if let Err(error) = self.history.add(attempt.clone(), &scripts_of(&set), self.options.history_max) {
+            return Err(self.refused_unwritten(attempt, &set, error));
+        }
         self.counters.count(&attempt);
         Ok(self.started(number, set, tried, budget))
     }
@@ -101,9 +103,17 @@ impl Coordinator {
 
     fn started(&mut self, number: u32, set: Set, tried: Tried, budget: Option<Budget>) -> Arc<Prepared> {
         let limits = self.options.limits;
-        let Tried { compiled, plugins } = tried;
-        self.answers(Running { numbers: vec![number], set, plugins, limits });
+        let Tried { compiled, plugins, disabled } = tried;
+        self.answers(Running { numbers: vec![number], set, plugins, limits, disabled: disabled.clone() });
         self.settled.values_mut().for_each(|settled| *settled = number);
-        Arc::new(Prepared { generation: number, compiled, limits, mode: Mode::Replace, budget, is_rollback: false })
+        Arc::new(Prepared {
+            generation: number,
+            compiled,
+            limits,
+            mode: Mode::Replace,
+            budget,
+            disabled,
+            is_rollback: false,
+        })
     }
 }

@@ -11,6 +11,8 @@ use postroad_plugins::{Compiled, Diagnostic, Figures, Hook, Limits, PluginName, 
 pub(in crate::plugins) struct Tried {
     pub(super) compiled: Compiled,
     pub(super) plugins: Vec<PluginState>,
+    /// Versions in it that are not called.
+    pub(super) disabled: BTreeSet<SetHash>,
 }
 
 /// Loads a set in a VM that is thrown away, as a shard will.
@@ -29,7 +31,7 @@ pub(super) fn loaded(
     vm.disable(disabled);
     vm.load(now, &Saved::default()).map_err(|failure| failure.to_string())?;
     let plugins = states_of(set, &vm);
-    Ok((Tried { compiled, plugins }, vm))
+    Ok((Tried { compiled, plugins, disabled: disabled.clone() }, vm))
 }
 
 /// The same, and its self-tests.

@@ -100,7 +100,7 @@ impl History {
         let mut added = Vec::new();
         for (_, text) in scripts {
             let hash = hash_of(text);
-            if !self.scripts.contains_key(&hash) || self.unwritten.contains(&hash) {
+            if !self.scripts.contains_key(&hash) {
                 self.write_script(&hash, text)?;
                 added.push((hash, Arc::clone(text)));
             }
@@ -109,11 +109,9 @@ impl History {
         attempts.push(attempt);
         trim(&mut attempts, max);
         self.write_lines(&attempts).map_err(|error| self.with_old_lines(error))?;
-        self.written.clone_from(&attempts);
         self.attempts = attempts;
         self.scripts.extend(added);
-        self.unwritten.clear();
-        self.forget_scripts();
+        self.all_is_written();
         Ok(())
     }
 
@@ -155,13 +153,18 @@ impl History {
         if self.is_behind() {
             self.write_missing()?;
             self.write_lines(&self.attempts)?;
-            self.written.clone_from(&self.attempts);
-            self.unwritten.clear();
-            self.forget_scripts();
+            self.all_is_written();
         }
         Ok(())
     }
 
+    fn all_is_written(&mut self) {
+        self.written.clone_from(&self.attempts);
+        self.unwritten.clear();
+        self.forget_scripts();
+    }
+
+    /// Scripts of what is remembered and not written.
     fn write_missing(&self) -> io::Result<()> {
         self.unwritten.iter().try_for_each(|hash| match self.scripts.get(hash) {
             Some(text) => self.write_script(hash, text),
@@ -204,8 +207,8 @@ impl History {
 
     /// Those that no attempt names any more. A file that stays behind is no harm: it is written again as it is.
     fn forget_scripts(&mut self) {
-        let named: BTreeSet<&String> = self.attempts.iter().flat_map(|attempt| attempt.plugins.values()).collect();
-        let gone: Vec<String> = self.scripts.keys().filter(|hash| !named.contains(hash)).cloned().collect();
+        let named = self.named();
+        let gone: Vec<String> = self.scripts.keys().filter(|hash| !named.contains(*hash)).cloned().collect();
         for hash in gone {
             self.scripts.remove(&hash);
             if let Some(place) = &self.place {

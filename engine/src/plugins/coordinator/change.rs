@@ -134,11 +134,9 @@ impl Coordinator {
         crate::fault::point("plugins-ready");
         if by == BY_ERROR_BUDGET {
             self.remember(attempt.clone(), &scripts_of(&set));
-        } else if let Err(error) = self.history.add(attempt.clone(), &scripts_of(&set), self.options.history_max) {
+        } else if let Err(why) = self.write_down(&attempt, &set) {
             self.tell_all(&Step::Discard { generation: number });
-            return Err(self.refused_unwritten(attempt, &set, error));
-        } else {
-            self.counters.count(&attempt);
+            return Err(why);
         }
         crate::fault::point("plugins-written");
         self.commit(number, &Step::Commit { generation: number });
@@ -168,10 +166,7 @@ impl Coordinator {
         let note = "it was tried as a canary";
         let what = (Action::Promote, AttemptOutcome::Committed);
         let attempt = self.attempt(number, what, Some(&running.set), by, &folder, note);
-        if let Err(error) = self.history.add(attempt.clone(), &scripts_of(&running.set), self.options.history_max) {
-            return Err(self.refused_unwritten(attempt, &running.set, error));
-        }
-        self.counters.count(&attempt);
+        self.write_down(&attempt, &running.set)?;
         self.commit(number, &Step::Promote { generation: number });
         self.trial = None;
         self.answers(running);

@@ -87,13 +87,17 @@ impl Coordinator {
         }
     }
 
-    /// What would come to answer can't be written down, so it does not.
-    pub(super) fn refused_unwritten(&mut self, attempt: Attempt, set: &Set, error: std::io::Error) -> String {
-        let why = not_written(error);
+    /// Writes down what is to come to answer. What can't be written does not answer: then it is remembered as refused.
+    pub(super) fn write_down(&mut self, attempt: &Attempt, set: &Set) -> Result<(), String> {
+        let scripts = scripts_of(set);
+        let Err(error) = self.history.add(attempt.clone(), &scripts, self.options.history_max) else {
+            self.counters.count(attempt);
+            return Ok(());
+        };
+        let why = format!("the history of plugins can't be written, nothing is changed: {error}");
         tracing::error!(generation = attempt.generation, why, "plugins are refused, nothing is changed");
-        let (outcome, note) = (AttemptOutcome::Refused, why.clone());
-        self.remember(Attempt { outcome, note, ..attempt }, &scripts_of(set));
-        why
+        self.remember(Attempt { outcome: AttemptOutcome::Refused, note: why.clone(), ..attempt.clone() }, &scripts);
+        Err(why)
     }
 
     /// What is remembered and could not be written.
@@ -117,8 +121,4 @@ fn is_way_back_again(last: &Attempt, attempt: &Attempt) -> bool {
 
 pub(super) fn scripts_of(set: &Set) -> Vec<Script> {
     set.sources().iter().map(|source| (source.name.to_string(), Arc::clone(&source.text))).collect()
-}
-
-pub(super) fn not_written(error: std::io::Error) -> String {
-    format!("the history of plugins can't be written, nothing is changed: {error}")
 }

@@ -51,10 +51,7 @@ impl Coordinator {
         let budget = self.budget_of(&set);
         let (what, folder) = ((Action::Start, AttemptOutcome::Committed), set.hash().to_string());
         let attempt = self.attempt(number, what, Some(&set), by, &folder, "");
-        if let Err(error) = self.history.add(attempt.clone(), &scripts_of(&set), self.options.history_max) {
-            return Err(self.refused_unwritten(attempt, &set, error));
-        }
-        self.counters.count(&attempt);
+        self.write_down(&attempt, &set)?;
         Ok(self.started(number, set, tried, budget))
     }
 
@@ -63,12 +60,13 @@ impl Coordinator {
         let mut failed = "no plugins were ever committed here".to_owned();
         let mut seen = BTreeSet::new();
         let attempts: Vec<Attempt> = self.history.attempts().to_vec();
+        let disabled = (self.disabled)();
         for attempt in attempts.iter().rev().filter(|attempt| attempt.outcome == AttemptOutcome::Committed) {
             if !seen.insert(&attempt.set) {
                 continue;
             }
             let loaded = self.set_of(attempt).and_then(|set| {
-                let (tried, _) = loaded(&set, &self.options.limits, &(self.disabled)(), self.clock.now())?;
+                let (tried, _) = loaded(&set, &self.options.limits, &disabled, self.clock.now())?;
                 Ok((tried, set))
             });
             match loaded {
